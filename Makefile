@@ -1,0 +1,58 @@
+# One command for a newcomer (demo), one for CI (test), one before a commit (check).
+#
+#   make demo                 the whole road on configs/toyworld.yaml: data, student, training, export, report, pictures
+#   make test                 everything CI checks; tests/test_policies.py runs ruff and mypy, so lint and types are in it
+#   make check                the same in the order that fails soonest: lint, types, tests
+#   make compare-objectives   the road once more with the reference's position-wise loss, in a run folder of its own
+#   make clean                removes caches and build leftovers; runs/ and the virtual environment stay
+#
+# RECIPE and SETTINGS choose another recipe and overrides:  make demo SETTINGS='distill.steps=100 run=runs/short'
+
+SHELL := /bin/bash
+RECIPE ?= configs/toyworld.yaml
+SETTINGS ?=
+PYTHON := .venv/bin/python
+# A stamp, not the folder: it is touched only after an installation that succeeded.
+INSTALLED := .venv/.installed
+ROAD := corpora.prepare vocab_init distill.train distill.export eval.compare_hidden_states eval.generate eval.summary
+
+# $(call travel,overrides): every stage in order; a stage already finished for the same settings says so and does nothing.
+define travel
+@for stage in $(ROAD); do \
+    echo "== python -m $$stage $(RECIPE) $(1)"; \
+    $(PYTHON) -m $$stage $(RECIPE) $(1) || exit $$?; \
+done
+endef
+
+.PHONY: demo test check lint types clean compare-objectives
+
+demo: $(INSTALLED)
+	$(call travel,$(SETTINGS))
+
+compare-objectives: $(INSTALLED)
+	$(call travel,run=runs/toyworld_position distill.objective=position $(SETTINGS))
+
+test: $(INSTALLED)
+	$(PYTHON) -m pytest
+
+check: lint types test
+
+lint: $(INSTALLED)
+	$(PYTHON) -m ruff check .
+
+types: $(INSTALLED)
+	$(PYTHON) -m mypy
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# python3.11 first; any other python3 that is new enough will do.
+$(INSTALLED): pyproject.toml
+	@python=$$(command -v python3.11 || command -v python3 || true); \
+	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "make: Python 3.11 or newer is needed and neither python3.11 nor python3 is one; install it and run make again" >&2; exit 1; \
+	fi; \
+	"$$python" -m venv .venv
+	$(PYTHON) -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,282 @@
+"""The recipe: one YAML file, typed and strict, that holds the settings of every stage.
+
+In:  `configs/<recipe>.yaml` and dotted overrides (`distill.learning_rate=3e-4`).
+Out: a frozen `Recipe`. Anything unknown, misspelt, missing or of the wrong type raises one `RecipeError` line
+     that names the field, the value and the way out. No torch is imported here.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from configs import yaml12
+
+TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class RecipeError(ValueError):
+    """The recipe or the command line is wrong; the message is one line for the user (exit code 2)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # keys and values of the user's may hold line breaks
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ToyworldSource(Section):
+    """Scenes said in both languages by the grammar of `corpora/toyworld`; the held-out ones lie apart by construction."""
+
+    kind: Literal["toyworld"]
+    pairs: Positive
+    held_out_pairs: Positive
+    seed: int = 0
+
+
+class FileSource(Section):
+    """A TSV (UTF-8, LF, no quoting) or parquet file of pairs, or a glob of them."""
+
+    kind: Literal["tsv", "parquet"]
+    name: str
+    path: str
+    licence: str
+    ja: str | int = Field("ja", description="column name (or, for a TSV without a header line, its number from 0)")
+    en: str | int = "en"
+    header: bool = True
+
+
+Source = Annotated[ToyworldSource | FileSource, Field(discriminator="kind")]
+
+
+class LanguageId(Section):
+    model: str = Field(description="a fastText model: a path, or toyworld:NAME")
+    sha256: str | None = Field(None, description="refuse the model file unless its digest is this one")
+    min_probability: Share = 0.5
+
+
+class Filters(Section):
+    min_characters: Positive = 2
+    max_characters: Positive = 1000
+    max_length_ratio: float = Field(6.0, gt=1.0, description="longer side over shorter, in UTF-8 bytes")
+
+
+class NearDuplicates(Section):
+    threshold: float = Field(0.9, gt=0.0, le=1.0, description="Jaccard similarity of character n-grams of both sides")
+    permutations: Positive = 64
+    ngram: Positive = 4
+
+
+class Corpora(Section):
+    sources: list[Source] = Field(min_length=1)
+    language_id: LanguageId
+    filters: Filters = Filters()
+    near_duplicates: NearDuplicates | None = NearDuplicates()
+    held_out_pairs: int = Field(0, ge=0, description="rows kept apart from file sources, chosen by a hash of the text")
+    shard_rows: Positive = 100_000
+    workers: Positive = 1
+
+
+class VocabInit(Section):
+    tokenizer: str = Field(description="a SentencePiece unigram model: a path, or toyworld:NAME")
+    sentence_encoder: str = Field(description="a sentence-transformers model: a path, a hub name, or toyworld:NAME")
+    prompt: str = Field("", description='put before every piece; "query: " for the e5 family')
+    batch_size: Positive = 256
+    pad_vocab_to_multiple_of: Positive = 1
+
+
+class RegionWeights(Section):
+    """Weights of the four regions of a prompt (design: BOS, content, EOS, pads)."""
+
+    bos: Weight = 1.0
+    content: Weight = 1.0
+    eos: Weight = 1.0
+    pads: Weight = 1.0
+
+
+class QueryBank(Section):
+    """Real queries of the frozen UNets' cross-attention, recorded once while they paint English prompts."""
+
+    prompts: Positive = 64
+    inference_steps: Positive = 8
+    queries_per_layer: Positive = 4096
+    queries_per_step: Positive = 48
+    layers_per_step: Positive = 4
+
+
+class Distill(Section):
+    base: str = Field(description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME")
+    refiner: str | None = Field(None, description="SDXL refiner, likewise; its UNet reads the bigG student")
+    objective: Literal["position", "cross_attention"]
+    pooled_weight: Weight = 1.0
+    region_weights: RegionWeights = RegionWeights()
+    query_bank: QueryBank = QueryBank()
+    steps: Positive
+    batch_size: Positive = Field(description="pairs a step over all processes")
+    micro_batch_size: Positive | None = Field(None, description="pairs a process takes at once; all of its share when left out")
+    empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
+    learning_rate: float = Field(gt=0.0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: Weight = 0.0
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.98)  # YAML knows lists only: strict would refuse them
+    gradient_clipping: float = Field(1.0, gt=0.0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = 0
+    log_every_steps: Positive = 10
+    save_every_steps: Positive = 1000
+    keep_checkpoints: Positive = 2
+
+
+class Export(Section):
+    encoders_only: bool = False
+
+
+class Eval(Section):
+    pairs: Positive = Field(256, description="held-out pairs compared")
+    timesteps: Positive = Field(4, description="timesteps at which the noise-prediction gap is measured")
+    gap_pairs: Positive = Field(64, description="pairs the noise-prediction gap is measured on")
+    prompts: Positive = Field(200, description="held-out prompts painted")
+    inference_steps: Positive = 50
+    denoising_end: float = Field(0.8, gt=0.0, le=1.0, description="where the refiner takes over; 1 leaves it out")
+    guidance_scale: float = Field(5.0, ge=0.0)
+    batch_size: Positive = 16
+    seed: int = 0
+
+
+class Recipe(Section):
+    name: str
+    run: str = Field(description="the folder every stage writes below")
+    corpora: Corpora
+    vocab_init: VocabInit
+    distill: Distill
+    export: Export = Export()
+    eval: Eval = Eval()
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.run)
+
+    @model_validator(mode="after")
+    def _steps_agree(self) -> "Recipe":
+        if self.distill.warmup_steps >= self.distill.steps:
+            raise ValueError(f"distill.warmup_steps ({self.distill.warmup_steps}) must be below distill.steps ({self.distill.steps})")
+        return self
+
+
+def resolve_model(reference: str) -> str:
+    """`toyworld:NAME` becomes the path of a model that ships with the project; anything else is returned as it is."""
+    if reference.startswith("toyworld:"):
+        return str(TOYWORLD_MODELS / reference.removeprefix("toyworld:"))
+    return reference
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Reads a recipe and applies `section.key=value` overrides. Raises RecipeError."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: the recipe cannot be read ({error}); give the path of a YAML file such as configs/toyworld.yaml") from None
+    tree = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections, this file holds {type(tree).__name__}; start from configs/toyworld.yaml")
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_one_line(error)}") from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; `load` of it gives an equal recipe."""
+    return yaml12.write(recipe.model_dump(mode="json"))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml12.read(text)
+    except ValueError as error:
+        raise RecipeError(f"{where}: not valid YAML{error}; correct that line") from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"override {override!r}: write it as section.key=value, for example distill.steps=100")
+    *parents, last = key.split(".")
+    node: Any = tree
+    for name in parents:
+        node = _child(node, name, key)
+        if node is None:
+            raise RecipeError(f"override {override!r}: the recipe has nothing at {name!r}; write the whole section in the recipe first")
+    parsed = _parse(value, f"override {override!r}")
+    if isinstance(node, list):
+        node[_index(node, last, key)] = parsed
+    elif isinstance(node, dict):
+        node[last] = parsed
+    else:
+        above = ".".join(parents)
+        raise RecipeError(f"override {override!r}: {above} holds a single value, it has no key {last!r}; override {above} itself")
+
+
+def _child(node: Any, name: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, key)]
+    if isinstance(node, dict):
+        return node.setdefault(name, {})
+    raise RecipeError(f"override {key!r}: {name!r} lies below a single value; see the recipe for the keys there are")
+
+
+def _index(node: list[Any], name: str, key: str) -> int:
+    if name not in map(str, range(len(node))):
+        raise RecipeError(f"override {key!r}: {name!r} is not one of the {len(node)} entries there; count them from 0")
+    return int(name)
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first of pydantic's complaints as `field: what, value; way out`."""
+    first = error.errors()[0]
+    # a union puts the kind it tried in the path (sources.0.tsv.path, sources.0.tsv.ja.str): the user wrote no such key
+    location = [str(part) for part in first["loc"]]
+    if location[:2] == ["corpora", "sources"]:
+        location = location[:3] + location[4:5]
+    field = ".".join(location) or "recipe"
+    value = _short(first.get("input"))
+    more = f" ({error.error_count() - 1} more after this one)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{field}: there is no such key (its value is {value}); {_nearest(first['loc'])}{more}"
+    if first["type"] == "missing":
+        return f"{field}: missing, and it has no default; add it{more}"
+    if first["type"] == "value_error":
+        return f"{first['msg'].removeprefix('Value error, ')}; change one of them{more}"
+    return f"{field}: {first['msg']}, not {value}; correct the value{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """What the user may have meant by an unknown key: the closest name among the keys of that section."""
+    model: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        if part in ("tsv", "parquet"):
+            model = FileSource
+        elif part == "toyworld":
+            model = ToyworldSource
+        elif isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            options = [annotation, *getattr(annotation, "__args__", ())]
+            found = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+            model = found[0] if found else model
+    names = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(names)}"

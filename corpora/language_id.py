@@ -1,0 +1,57 @@
+"""Which language a text is written in: the one door to fastText.
+
+In:  a supervised fastText model with the labels `__label__ja` and `__label__en`: lid.176.bin, or `toyworld:language_id.ftz`.
+Out: the probability of one language for each text.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fasttext
+
+from configs.command import DataError
+from configs.schema import LanguageId, resolve_model
+from corpora.pair import Input, file_sha256
+
+LANGUAGES = ("ja", "en")
+CANDIDATES = 5  # labels asked for a text; a language that is not among the likeliest five counts as 0
+
+
+def model_file(settings: LanguageId) -> Input:
+    """The model as an input on record. Raises DataError when it is missing or is not the file the recipe's `sha256` names."""
+    path = Path(resolve_model(settings.model))
+    if not path.is_file():
+        raise DataError(f"{path}: there is no language-id model; download it, or correct corpora.language_id.model")
+    found = file_sha256(path)
+    if settings.sha256 is not None and found != settings.sha256.lower():
+        raise DataError(f"{path}: its SHA-256 is {found}, the recipe asks for {settings.sha256}; download the model again, or correct the recipe")
+    return Input(source="language_id", path=settings.model, bytes=path.stat().st_size, sha256=found)
+
+
+@lru_cache(maxsize=1)
+def load(model: str) -> Any:
+    """The fastText model at `model` (a path or toyworld:NAME), read once a process. Raises DataError."""
+    path = resolve_model(model)
+    try:
+        result = fasttext.load_model(path)
+        labels = set(result.get_labels())
+    except Exception as error:  # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
+        raise DataError(f"{path}: fastText cannot load it ({' '.join(str(error).split())}); download the language-id model again") from None
+    missing = [language for language in LANGUAGES if f"__label__{language}" not in labels]
+    if missing:
+        raise DataError(f"{path}: the model knows no label {', '.join(missing)}; take a language-id model such as lid.176.bin")
+    return result
+
+
+def probabilities(model: Any, texts: list[str], language: str) -> list[float]:
+    """The probability, 0 to 1, that each text is written in `language` ("ja", "en")."""
+    # a list, not one text at a time: `predict(text)` raises under NumPy 2; and fastText takes single lines only
+    labels, scores = model.predict([text.replace("\n", " ") for text in texts], k=CANDIDATES)
+    wanted = f"__label__{language}"
+    return [_probability(found, score, wanted) for found, score in zip(labels, scores, strict=True)]
+
+
+def _probability(labels: list[str], scores: Any, wanted: str) -> float:
+    # fastText's float32 softmax may exceed 1 by a rounding
+    return min(1.0, float(scores[labels.index(wanted)])) if wanted in labels else 0.0

@@ -1,0 +1,209 @@
+"""The one record of the project, a caption in two languages, and the folder that holds many of them.
+
+In/out: `<run>/pairs/`: `train-00000.parquet`..., `held_out-00000.parquet`... and `manifest.json`, which holds the SHA-256
+        digest and the row count of every shard, the settings that made them, and the rows each stage dropped, by reason.
+        The folder appears whole or not at all.
+
+    for pair in read_pairs("runs/toyworld/pairs", "held_out", limit=3): print(pair.ja, pair.en)
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from configs.command import DataError
+
+FORMAT: Literal[1] = 1  # raised when pairs made by an older version must not be mistaken for this version's
+MANIFEST = "manifest.json"
+REMEDY = "move the folder away and run: python -m corpora.prepare RECIPE"
+
+Split = Literal["train", "held_out"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Pair(NamedTuple):
+    """One caption in both languages. The probabilities are the language identifier's, 0 to 1."""
+
+    id: str
+    ja: str
+    en: str
+    source: str
+    licence: str
+    ja_language_probability: float
+    en_language_probability: float
+
+
+SCHEMA = pa.schema([pa.field(name, pa.float32() if kind is float else pa.string(), nullable=False) for name, kind in Pair.__annotations__.items()])
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Input(_Entry):
+    """A file the pairs were made from."""
+
+    source: str
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Stage(_Entry):
+    """Rows that came in, rows dropped by reason, rows that went on: the first is always the sum of the others."""
+
+    name: str
+    rows_in: int
+    dropped: dict[str, int]
+    rows_out: int
+
+    @model_validator(mode="after")
+    def _every_row_is_accounted_for(self) -> "Stage":
+        if self.rows_in != self.rows_out + sum(self.dropped.values()):
+            raise ValueError(f"stage {self.name}: {self.rows_in} rows in are not {self.rows_out} rows out + {sum(self.dropped.values())} dropped")
+        return self
+
+
+def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> Stage:
+    """The stage that dropped these rows of `rows_in`."""
+    return Stage(name=name, rows_in=rows_in, dropped=dict(sorted(dropped.items())), rows_out=rows_in - dropped.total())
+
+
+class Shard(_Entry):
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(_Entry):
+    """`manifest.json`. A manifest whose counts do not add up cannot be made, written or read."""
+
+    format: Literal[1]
+    fingerprint: str
+    settings: dict[str, Any]
+    inputs: list[Input]
+    stages: list[Stage]
+    splits: dict[Split, list[Shard]]
+
+    @model_validator(mode="after")
+    def _the_stages_join(self) -> "Manifest":
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            if before.rows_out != after.rows_in:
+                raise ValueError(f"{before.rows_out} rows left stage {before.name}, {after.rows_in} came into {after.name}")
+        written = sum(map(self.rows, SPLITS))
+        if not self.stages or self.stages[-1].rows_out != written:
+            raise ValueError(f"the shards hold {written} rows, not those the last stage let through")
+        return self
+
+    def rows(self, split: Split) -> int:
+        return sum(shard.rows for shard in self.splits.get(split, []))
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Reads the manifest and checks that every shard is there in its full length. Raises DataError."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there are no pairs yet; make them with: python -m corpora.prepare RECIPE")
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise DataError(f"{folder / MANIFEST}: cannot be read ({error.strerror}), so this is no finished folder of pairs; {REMEDY}") from None
+    except ValidationError as error:
+        problem = " ".join(str(error.errors()[0]["msg"]).split())
+        raise DataError(f"{folder / MANIFEST}: not a manifest of this version, or damaged ({problem}); {REMEDY}") from None
+    for shard in (shard for split in SPLITS for shard in manifest.splits.get(split, [])):
+        path = folder / shard.file
+        found = path.stat().st_size if path.is_file() else None
+        if found != shard.bytes:
+            state = "missing" if found is None else f"{found} bytes long, not {shard.bytes}"
+            raise DataError(f"{path}: {state}, though the manifest lists it; {REMEDY}")
+    return manifest
+
+
+def read_batches(folder: str | Path, split: Split, columns: list[str] | None = None, batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
+    """Streams one split as Arrow batches in the order of the shards, each shard's digest checked before its first row is given.
+
+    Raises DataError at once for a missing or incomplete folder, and at the shard for one that is corrupt.
+    """
+    assert split in SPLITS, split
+    return _read_shards(Path(folder), read_manifest(folder).splits.get(split, []), columns, batch_rows)
+
+
+def read_pairs(folder: str | Path, split: Split, limit: int | None = None) -> Iterator[Pair]:
+    """Streams the first `limit` pairs of one split (None: all). Raises DataError as `read_batches` does."""
+    batches = read_batches(folder, split, columns=list(Pair._fields))
+    return islice((Pair(*row) for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)), limit)
+
+
+def _read_shards(folder: Path, shards: list[Shard], columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    for shard in shards:
+        path = folder / shard.file
+        if file_sha256(path) != shard.sha256:
+            raise DataError(f"{path}: its SHA-256 digest is not the manifest's, so the file is damaged; {REMEDY}")
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=batch_rows, columns=columns)
+
+
+def file_sha256(path: Path) -> str:
+    """Raises DataError when the file cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+
+
+class ShardWriter:
+    """Writes tables of pairs as shards of `shard_rows` rows. Equal rows in give equal bytes out, however they were cut into tables."""
+
+    def __init__(self, folder: Path, split: Split, shard_rows: int) -> None:
+        self.folder, self.split, self.shard_rows = folder, split, shard_rows
+        self.shards: list[Shard] = []
+        self._pending = SCHEMA.empty_table()
+
+    def write(self, rows: pa.Table) -> None:
+        self._pending = pa.concat_tables([self._pending, rows.select(SCHEMA.names).cast(SCHEMA)])
+        while self._pending.num_rows >= self.shard_rows:
+            self._write_shard(self._pending.slice(0, self.shard_rows))
+            self._pending = self._pending.slice(self.shard_rows)
+
+    def close(self) -> list[Shard]:
+        """Writes what is left and returns every shard."""
+        if self._pending.num_rows:
+            self._write_shard(self._pending)
+            self._pending = SCHEMA.empty_table()
+        return self.shards
+
+    def _write_shard(self, rows: pa.Table) -> None:
+        path = self.folder / f"{self.split}-{len(self.shards):05d}.parquet"
+        with whole(path) as temporary:
+            pq.write_table(rows.combine_chunks(), temporary, compression="zstd")
+        self.shards.append(Shard(file=path.name, rows=rows.num_rows, bytes=path.stat().st_size, sha256=file_sha256(path)))
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a temporary sibling to write to; `path` appears when the block has ended well, with all its bytes on disk, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    with whole(folder / MANIFEST) as temporary:
+        temporary.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

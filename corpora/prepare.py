@@ -1,0 +1,42 @@
+"""Entry: makes the pairs that everything else reads.
+
+In:  the recipe's `corpora` section: toyworld, or TSV and parquet files.
+Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table of how many rows each reason took.
+
+    python -m corpora.prepare configs/toyworld.yaml corpora.shard_rows=500
+"""
+
+from configs import command
+from configs.schema import Recipe
+from corpora.pair import SPLITS, Manifest
+
+
+def stage(recipe: Recipe) -> None:
+    from corpora import pipeline  # datatrove and datasketch take more than a second
+
+    manifest, is_new = pipeline.prepare(recipe)
+    folder = recipe.run_dir / "pairs"
+    counts = ", ".join(f"{manifest.rows(split)} {split}" for split in SPLITS)
+    print(f"{folder}: {counts} pairs written" if is_new else f"{folder}: already prepared for these settings ({counts} pairs); nothing to do")
+    if is_new:
+        print(funnel(manifest))
+
+
+def funnel(manifest: Manifest) -> str:
+    """Rows in, rows dropped by stage and reason, rows out by split, as a text table."""
+    total = manifest.stages[0].rows_in
+    rows = [("rows in", "", total)]
+    for one in manifest.stages:
+        # the costliest reason first
+        rows += [(one.name, reason, -count) for reason, count in sorted(one.dropped.items(), key=lambda item: -item[1]) if count]
+    rows += [("rows out", split, manifest.rows(split)) for split in SPLITS]
+    width = max(len(reason) for _, reason, _ in rows)
+    return "\n".join(f"{name:<12}  {reason:<{width}}  {count:>13,}  {abs(count) / total:>7.2%}" for name, reason, count in rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command.run("corpora.prepare", "Makes clean Japanese-English pairs out of the recipe's sources.", stage, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""Scenes to pictures, 32 x 32 sRGB, anti-aliased; every thing may stand one pixel off its place.
+
+Shape letters: N pictures, T things (1 or 2), H = W = 32.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Layout, Scene
+
+SIDE = 32
+RADIUS = {"small": 5.0, "big": 7.0}  # pixels
+# the (x, y) center of each thing, in pixels, in picture order
+PLACES: dict[Layout, tuple[tuple[int, int], ...]] = {
+    "single": ((16, 16),),
+    "horizontal": ((8, 16), (24, 16)),
+    "vertical": ((16, 8), (16, 24)),
+}
+JITTERS = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+SUPERSAMPLING = 8
+
+
+def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether points lie in the shape of radius 1 around the origin (y grows downwards)."""
+    if shape == "circle":
+        return x**2 + y**2 <= 1
+    if shape == "ring":
+        return (x**2 + y**2 <= 1) & (x**2 + y**2 >= 0.45**2)
+    if shape == "square":
+        return np.maximum(abs(x), abs(y)) <= 0.92
+    if shape == "diamond":
+        return abs(x) + abs(y) <= 1
+    if shape == "triangle":
+        return (y <= 0.9) & (2 * abs(x) <= y + 1)
+    assert shape == "cross", shape
+    return (np.minimum(abs(x), abs(y)) <= 0.28) & (np.maximum(abs(x), abs(y)) <= 1)
+
+
+@functools.cache
+def coverage(shape: str, size: str) -> np.ndarray:
+    """(H, W) in 0..1: how much of each pixel a thing in the middle of the picture covers."""
+    points = (np.arange(SIDE * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - SIDE / 2
+    y, x = np.meshgrid(points, points, indexing="ij")
+    inside = _inside(shape, x / RADIUS[size], y / RADIUS[size])
+    return inside.reshape(SIDE, SUPERSAMPLING, SIDE, SUPERSAMPLING).mean(axis=(1, 3)).astype(np.float32)
+
+
+@functools.cache
+def coverage_at(shape: str, size: str, place: tuple[int, int], jitter: tuple[int, int]) -> np.ndarray:
+    """(H, W): the same thing at a place of the picture, off it by `jitter` pixels."""
+    shift = (place[1] + jitter[1] - SIDE // 2, place[0] + jitter[0] - SIDE // 2)
+    return np.roll(coverage(shape, size), shift, axis=(0, 1))
+
+
+def render(scenes: Sequence[Scene], rng: np.random.Generator | None = None) -> np.ndarray:
+    """(N, H, W, 3) uint8; without `rng` every thing stands exactly on its place."""
+    pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.float32)
+    for picture, scene in zip(pictures, scenes, strict=True):
+        picture[:] = BACKGROUNDS[scene.background]
+        for thing, place in zip(scene.in_picture_order, PLACES[scene.layout], strict=True):
+            jitter = JITTERS[rng.integers(len(JITTERS))] if rng is not None else (0, 0)
+            alpha = coverage_at(thing.shape, thing.size, place, jitter)[..., None]
+            picture += alpha * (np.array(COLORS[thing.color], np.float32) - picture)
+    return pictures.round().astype(np.uint8)
+
+
+assert set(RADIUS) == set(SIZES) and len(set(SHAPES)) == len(SHAPES)

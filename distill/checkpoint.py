@@ -1,0 +1,86 @@
+"""Checkpoints that appear whole or not at all, and are known to be whole when read.
+
+Out: `<run>/distill/checkpoints/step_000500/`: `student.safetensors` (fp32, transformers' names behind `clip_l.` / `clip_bigg.`),
+     `engine/` (DeepSpeed's shards, one a process), `state.json`, and `manifest.json` with a SHA-256 a file, written last;
+     then `<run>/distill/latest`, which names the newest.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from configs.command import DataError, SetupError
+from distill import engine as engines
+from distill.engine import Engine
+
+MANIFEST = "manifest.json"
+
+
+def save(engine: Engine, run: Path, step: int, keep: int) -> None:
+    """Every rank must call this. A kill at any moment leaves the previous checkpoint the newest."""
+    folder = run / "checkpoints" / f"step_{step:06d}"
+    work = folder.with_name(folder.name + ".incomplete")
+    if engines.rank() == 0:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+    engines.barrier()
+    engine.save(work)
+    weights = engine.weights()
+    engines.barrier()  # all shards are on disk
+    if engines.rank() == 0:
+        save_file(weights, work / "student.safetensors", metadata={"format": "pt"})
+        (work / "state.json").write_text(json.dumps({"step": step, "processes": engines.world_size()}), encoding="utf-8")
+        files = sorted(path for path in work.rglob("*") if path.is_file())
+        _write_whole(work / MANIFEST, json.dumps({str(path.relative_to(work)): digest_of(path) for path in files}, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+        _write_whole(run / "latest", folder.name)
+        for old in sorted((run / "checkpoints").glob("step_*"))[:-keep]:
+            shutil.rmtree(old)
+    engines.barrier()
+
+
+def latest(run: Path) -> Path | None:
+    """The newest checkpoint, its digests checked; None before the first. Raises DataError for a damaged one."""
+    if not (run / "latest").is_file():
+        if any((run / "checkpoints").glob("step_*/" + MANIFEST)):
+            raise DataError(f"{run / 'latest'}: missing though there are checkpoints; write the newest one's name into it")
+        return None
+    folder = run / "checkpoints" / (run / "latest").read_text(encoding="utf-8").strip()
+    verify(folder)
+    return folder
+
+
+def verify(folder: Path) -> None:
+    """Compares every file with the manifest. Raises DataError naming the first that differs."""
+    try:
+        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: not a whole checkpoint ({error}); name an older one in {folder.parent.parent / 'latest'}") from None
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or digest_of(folder / name) != digest:
+            raise DataError(f"{folder / name}: missing or damaged (its SHA-256 is not the manifest's); name an older checkpoint in {folder.parent.parent / 'latest'}")
+
+
+def resume(engine: Engine, folder: Path) -> int:
+    """Loads a checkpoint into the engine; the number of steps it has made. Raises SetupError for another number of processes."""
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if state["processes"] != engines.world_size():
+        raise SetupError(f"{folder}: made by {state['processes']} processes, this is {engines.world_size()}; resume with as many as before")
+    engine.load(folder)
+    return int(state["step"])
+
+
+def digest_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

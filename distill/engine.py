@@ -1,0 +1,132 @@
+"""The one door to DeepSpeed: ZeRO-1 over however many processes the launcher started, the same calls on CPU and GPU.
+
+Works under `deepspeed`, `torchrun`, Slurm's `srun` (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT set) and alone.
+"""
+
+import os
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from configs.command import SetupError
+from configs.schema import Distill
+
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+
+
+class Engine:
+    """The student inside DeepSpeed's engine; the frozen teacher never enters it."""
+
+    def __init__(self, student: nn.Module, settings: Distill) -> None:
+        import deepspeed
+
+        self._deepspeed = deepspeed
+        trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=student,
+            optimizer=torch.optim.AdamW(trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay),
+            config=_config(settings, world_size()),
+            dist_init_required=False,
+        )
+        self._fp32 = settings.precision == "fp32"
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._engine.device)
+
+    @property
+    def accumulation_steps(self) -> int:
+        return int(self._engine.gradient_accumulation_steps())
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        return self._engine(*inputs)
+
+    def backward(self, share_of_loss: torch.Tensor) -> None:
+        """Adds the gradient of this micro-batch's share of the global loss (already divided by global counts).
+
+        DeepSpeed averages over processes and micro-batches; the shares must be summed, hence the factor.
+        """
+        self._engine.backward(share_of_loss * world_size() * self.accumulation_steps)
+
+    def step(self, learning_rate: float) -> None:
+        """One micro-step; at the end of an accumulation it is an optimizer step."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Full fp32 weights on the CPU (gathered from all processes: every rank must call this)."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        result = {}
+        for name, parameter in self._engine.module.named_parameters():
+            full = None if self._fp32 or not parameter.requires_grad else safe_get_full_fp32_param(parameter)
+            result[name] = (parameter if full is None else full).detach().float().cpu().contiguous()
+        return result
+
+    def save(self, folder: Path) -> None:
+        """Weights, optimizer and step of every rank, under `folder/engine`; DeepSpeed's own `latest` is not written."""
+        self._engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        self._engine.load_checkpoint(str(folder), tag="engine")
+
+
+def start() -> None:
+    """Joins the process group; without a launcher this process is the whole group."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    if "RANK" not in os.environ:
+        os.environ.update(ALONE, MASTER_PORT=str(_free_port()))
+    missing = [name for name in (*ALONE, "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise SetupError(f"the launcher set RANK but not {', '.join(missing)}; start with deepspeed, torchrun or srun as the recipe shows")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its dependencies' deprecations are not the user's
+        import deepspeed
+    deepspeed.utils.logging.logger.setLevel("WARNING")
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def stop() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def rank() -> int:
+    return torch.distributed.get_rank()
+
+
+def world_size() -> int:
+    return torch.distributed.get_world_size()
+
+
+def barrier() -> None:
+    torch.distributed.barrier()
+
+
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, in every process."""
+    torch.distributed.all_reduce(values)
+    return values
+
+
+def _config(settings: Distill, processes: int) -> dict[str, Any]:
+    return {
+        "train_batch_size": settings.batch_size,
+        "train_micro_batch_size_per_gpu": settings.micro_batch_size or settings.batch_size // processes,
+        "zero_optimization": {"stage": 1},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": settings.precision == "bf16"},
+        "gradient_clipping": settings.gradient_clipping,
+        "steps_per_print": 10**9,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

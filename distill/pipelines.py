@@ -1,0 +1,55 @@
+"""The unmodified SDXL pipelines, loaded from a folder: training records queries with them, evaluation paints with them.
+
+In:  SDXL folders in diffusers layout (or hub names).
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from configs.command import DataError
+from distill.teacher import first_line, looks_like_hub_name
+
+
+class Pipelines(NamedTuple):
+    base: StableDiffusionXLPipeline
+    refiner: StableDiffusionXLImg2ImgPipeline | None
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_base(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
+    """The text-to-image pipeline, silent, on the device. Raises DataError."""
+    return _load(StableDiffusionXLPipeline, folder, dtype)
+
+
+def load_pipelines(base: str, refiner: str | None) -> Pipelines:
+    """Both pipelines: fp32 on a CPU, fp16 on a GPU. Raises DataError."""
+    dtype = torch.float16 if device().type == "cuda" else torch.float32
+    return Pipelines(load_base(base, dtype), _load(StableDiffusionXLImg2ImgPipeline, refiner, dtype) if refiner else None)
+
+
+def quiet() -> None:
+    """Keeps the libraries' warnings off the progress bars: the English tokenizers truncate Japanese, in every batch."""
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+
+
+def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
+    if not (Path(folder) / "model_index.json").is_file() and not looks_like_hub_name(folder):
+        raise DataError(f"{folder}: no SDXL pipeline is there; make it with: python -m distill.export RECIPE export.encoders_only=false")
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipeline = kind.from_pretrained(folder)
+    except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
+        raise DataError(f"{folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+    pipeline.set_progress_bar_config(disable=True)
+    # half precision is not asked of from_pretrained: diffusers 0.42 renamed that argument
+    return pipeline.to(device()) if dtype == torch.float32 else pipeline.to(device(), dtype)

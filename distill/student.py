@@ -1,0 +1,92 @@
+"""The student: the teacher's two towers with a new vocabulary.
+
+In:  the teacher's folder, and `initial_student/` (`token_embeddings.safetensors`, `tokenizer/`) made by vocab_init.
+Out: `Student`, the module that is trained; `initial_text_encoders`, the same before training, through the stock classes.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from configs.command import DataError
+from distill.clip_text import TextTower, tower_of
+from distill.teacher import ENCODERS, Encoding, TextEncoders, load_text_encoders
+from distill.tokenizers import load as load_tokenizer
+
+
+class TowerPair(nn.Module):
+    """Both towers; teacher and student are each one. Ids of the two encoders may differ in their pads only."""
+
+    def __init__(self, clip_l: TextTower, clip_bigg: TextTower) -> None:
+        super().__init__()
+        self.clip_l, self.clip_bigg = clip_l, clip_bigg
+
+    def forward(self, clip_l_ids_BL: torch.Tensor, clip_bigg_ids_BL: torch.Tensor, eos_position_B: torch.Tensor) -> Encoding:
+        clip_l_BLD, _ = self.clip_l(clip_l_ids_BL, eos_position_B)
+        clip_bigg_BLD, pooled_BP = self.clip_bigg(clip_bigg_ids_BL, eos_position_B)
+        assert pooled_BP is not None
+        return Encoding(clip_l_BLD, clip_bigg_BLD, pooled_BP)
+
+
+def teacher_towers(encoders: TextEncoders) -> TowerPair:
+    """The frozen teacher as training runs it."""
+    return TowerPair(*(tower_of(encoders.models[name]) for name in ENCODERS)).eval().requires_grad_(False)
+
+
+def initial_student(teacher: TextEncoders, folder: Path) -> TowerPair:
+    """The teacher's transformer weights under the new token embeddings; parameters SDXL never reads are frozen.
+
+    DeepSpeed would otherwise decay parameters that receive no gradient.
+    """
+    embeddings = _token_embeddings(folder)
+    towers = []
+    for name in ENCODERS:
+        tower = tower_of(teacher.models[name])
+        tower.text_model.embeddings.token_embedding = nn.Embedding.from_pretrained(_checked(embeddings, name, tower, folder), freeze=False)
+        for parameter in tower.dead_parameters():
+            parameter.requires_grad_(False)
+        towers.append(tower)
+    return TowerPair(*towers)
+
+
+def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path) -> TextEncoders:
+    """The student before training, through the stock transformers classes. Raises DataError."""
+    teacher = load_text_encoders(base_folder)
+    embeddings = _token_embeddings(initial_student_folder)
+    tokenizer = load_tokenizer(initial_student_folder / "tokenizer")
+    models = {}
+    for name, model in teacher.models.items():
+        model = copy.deepcopy(model)
+        model.set_input_embeddings(nn.Embedding.from_pretrained(embeddings[name], freeze=True))
+        # the highest id is the EOS, which both of transformers' pooling rules then find
+        model.config.eos_token_id = 2
+        _text_transformer(model).eos_token_id = 2
+        models[name] = model
+    return TextEncoders(dict.fromkeys(ENCODERS, tokenizer), models)
+
+
+def _text_transformer(model: nn.Module) -> nn.Module:
+    inner = getattr(model, "text_model", model)
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def _token_embeddings(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / "token_embeddings.safetensors"
+    try:
+        tensors = load_file(path)
+        return {name: tensors[name] for name in ENCODERS}
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(f"{path}: the initial token embeddings cannot be read ({error}); run python -m vocab_init with this recipe") from None
+
+
+def _checked(embeddings: dict[str, torch.Tensor], name: str, tower: TextTower, folder: Path) -> torch.Tensor:
+    table_VD = embeddings[name]
+    width = tower.text_model.embeddings.token_embedding.embedding_dim
+    if table_VD.shape[1] != width:
+        raise DataError(f"{folder}: its {name} embeddings are {table_VD.shape[1]} wide, the teacher's {width}; run python -m vocab_init with this recipe")
+    return table_VD.clone()

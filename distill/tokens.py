@@ -1,0 +1,129 @@
+"""Pairs to memory-mapped token ids: read once, then gathered at random without tokenising again.
+
+    python -m distill.tokens configs/toyworld.yaml
+
+In:  `<run>/pairs/` (the training split), the teacher's tokenizer, `<run>/initial_student/tokenizer/`.
+Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg` and `ja` an `_ids.npy` and an `_offsets.npy` (row i is
+     ids[offsets[i]:offsets[i + 1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with a fingerprint of pairs and tokenizers.
+     English stands twice: SDXL's second tokenizer reads "!" as its pad token, so the two differ in more than their pads.
+"""
+
+import hashlib
+import itertools
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from configs import command, schema
+from configs.command import DataError
+
+ROWS_AT_ONCE = 4096
+SIDES = ("en_clip_l", "en_clip_bigg", "ja")
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """The ids of all training pairs, memory-mapped; `eos_position` of a row is its length minus one."""
+
+    ids: dict[str, np.ndarray]
+    offsets: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.offsets["ja"]) - 1
+
+    def row(self, side: str, index: int) -> np.ndarray:
+        start, end = self.offsets[side][index : index + 2]
+        return self.ids[side][start:end]
+
+    def lengths(self, side: str, rows: np.ndarray) -> np.ndarray:
+        return self.offsets[side][rows + 1] - self.offsets[side][rows]
+
+
+def load(folder: Path) -> TokenPairs:
+    return TokenPairs(*({side: np.load(folder / f"{side}_{part}.npy", mmap_mode="r") for side in SIDES} for part in ("ids", "offsets")))
+
+
+def prepare(recipe: schema.Recipe) -> TokenPairs:
+    """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already. Raises DataError for missing inputs."""
+    from corpora.pair import read_pairs
+    from distill.teacher import ENCODERS, load_tokenizer
+    from distill.tokenizers import load as load_student_tokenizer
+
+    target = recipe.run_dir / "tokens"
+    fingerprint = _fingerprint(recipe)
+    if (target / "manifest.json").is_file() and json.loads((target / "manifest.json").read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+        return load(target)
+    base = schema.resolve_model(recipe.distill.base)
+    tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
+    tokenizers["ja"] = load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer")
+    work = target.with_name("tokens.incomplete")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), tokenizers, work)
+    (work / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, **counts}, indent=2), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)  # made from other pairs or tokenizers: of no use to this recipe any more
+    work.rename(target)
+    return load(target)
+
+
+def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Streams ids to raw files, then gives them their `.npy` headers; memory stays at `ROWS_AT_ONCE` rows."""
+    dtypes = {side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32 for side, tokenizer in tokenizers.items()}
+    lengths: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
+    raw = {side: open(folder / f"{side}.raw", "wb") for side in SIDES}
+    progress = tqdm(desc="tokens", unit=" pairs")
+    while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
+        for side, tokenizer in tokenizers.items():
+            encoded = tokenizer([getattr(row, side[:2]) for row in rows], truncation=True, max_length=tokenizer.model_max_length).input_ids
+            lengths[side].append(np.array([len(ids) for ids in encoded], np.int64))
+            np.concatenate([np.array(ids, dtypes[side]) for ids in encoded]).tofile(raw[side])
+        progress.update(len(rows))
+    progress.close()
+    counts: dict[str, Any] = {}
+    for side in SIDES:
+        raw[side].close()
+        if not lengths[side]:
+            raise DataError(f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare with this recipe")
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths[side]))])
+        np.save(folder / f"{side}_offsets.npy", offsets)
+        ids = np.lib.format.open_memmap(folder / f"{side}_ids.npy", "w+", dtypes[side], (int(offsets[-1]),))
+        ids[:] = np.memmap(folder / f"{side}.raw", dtypes[side], "r")
+        ids.flush()
+        (folder / f"{side}.raw").unlink()
+        counts["rows"] = len(offsets) - 1
+        counts[f"{side}_tokens"] = int(offsets[-1])
+        counts[f"{side}_cut_at_{tokenizers[side].model_max_length}"] = int((np.diff(offsets) == tokenizers[side].model_max_length).sum())
+    return counts
+
+
+def _fingerprint(recipe: schema.Recipe) -> str:
+    """Digest of the pairs' manifest and of both tokenizers' files."""
+    digest = hashlib.sha256()
+    student = recipe.run_dir / "initial_student" / "tokenizer" / "tokenizer.json"
+    pairs = recipe.run_dir / "pairs" / "manifest.json"
+    for path, maker in ((pairs, "corpora.prepare"), (student, "vocab_init")):
+        if not path.is_file():
+            raise DataError(f"{path}: missing; run python -m {maker} with this recipe first")
+        digest.update(path.read_bytes())
+    digest.update(recipe.distill.base.encode())
+    teacher = Path(schema.resolve_model(recipe.distill.base))
+    for path in sorted(teacher.glob("tokenizer*/*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def main(argv: list[str] | None = None) -> int:
+    def stage(recipe: schema.Recipe) -> None:
+        tokens = prepare(recipe)
+        print(f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {len(tokens.ids['en_clip_l']):,} English and {len(tokens.ids['ja']):,} Japanese tokens")
+
+    return command.run("distill.tokens", "Tokenises the training pairs once, into memory-mapped files.", stage, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

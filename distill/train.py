@@ -1,0 +1,232 @@
+"""Distils the two English text encoders into Japanese ones.
+
+    python -m distill.train configs/toyworld.yaml
+    torchrun --nproc_per_node 2 -m distill.train configs/toyworld.yaml
+    deepspeed --num_gpus 8 --module distill.train configs/sdxl_jp.yaml
+
+In:  `<run>/pairs/`, `<run>/initial_student/`, the teacher's folders.
+Out: `<run>/distill/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/step_000500/`, `latest`.
+The same command resumes after a kill; SIGTERM and SIGUSR1 save first and exit with code 75.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from configs import command, schema
+from configs.command import DataError, Preempted
+
+SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
+
+
+def train(recipe: schema.Recipe) -> None:
+    """Runs or resumes the distillation; every process of the launcher calls it. Raises DataError, SetupError, RecipeError, Preempted."""
+    from distill import checkpoint, engine, setup
+
+    settings, run = recipe.distill, recipe.run_dir / "distill"
+    engine.start()
+    try:
+        check_batch(settings, engine.world_size())
+        if engine.rank() == 0:
+            claim_run(recipe, run)
+            setup.prepare(recipe)
+        engine.barrier()
+        newest = checkpoint.latest(run)
+        if newest is not None and newest.name == f"step_{settings.steps:06d}":
+            say(f"{newest}: the distillation is finished")
+            return
+        work = setup.load(recipe)
+        start = checkpoint.resume(work.engine, newest) if newest is not None else 0
+        say(f"from step {start} to {settings.steps}: {len(work.batches.tokens):,} pairs, {settings.batch_size} a step, {engine.world_size()} process(es), {settings.objective}")
+        _loop(work, settings, run, start)
+        check_dead_parameters(work)
+    finally:
+        engine.stop()
+
+
+def _loop(work: Any, settings: schema.Distill, run: Path, start: int) -> None:
+    from distill import checkpoint, engine
+
+    stopped = StopFlag()
+    log = Log.open(run, start, settings) if engine.rank() == 0 else None
+    try:
+        for step in range(start, settings.steps):
+            values = one_step(work, settings, step)
+            last = step + 1 == settings.steps
+            if (step + 1) % settings.log_every_steps == 0 or last:
+                names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values(), stopped.as_tensor()]))
+                row = dict(zip(names, sums.tolist(), strict=False))
+                check_finite(row, step + 1)
+                if log is not None:
+                    log.write(step + 1, row | {"learning_rate": learning_rate(step, settings)})
+                stopping = sums[-1].item() > 0
+            else:
+                stopping = False
+            if last or stopping or (step + 1) % settings.save_every_steps == 0:
+                checkpoint.save(work.engine, run, step + 1, settings.keep_checkpoints)
+            if stopping and not last:
+                raise Preempted(f"stopped after step {step + 1}, which is saved; run the same command to go on")
+    finally:
+        if log is not None:
+            log.close()
+
+
+def one_step(work: Any, settings: schema.Distill, step: int) -> dict[str, Any]:
+    """One optimizer step on the global batch of `step`; this process's share of every term."""
+    import torch
+
+    from distill import engine
+    from distill.batches import POSITIONS
+    from distill.loss import GlobalCounts
+    from distill.teacher import ENCODERS
+
+    rows = work.batches.rows(step)
+    counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS)
+    mine = rows[engine.rank() :: engine.world_size()]
+    sums: dict[str, torch.Tensor] = {}
+    for micro_rows in (mine[index :: work.engine.accumulation_steps] for index in range(work.engine.accumulation_steps)):
+        batch = work.batches.gather(micro_rows).to(work.engine.device)
+        with torch.no_grad():
+            teacher = work.teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
+        student = work.engine(batch.ja_BL, batch.ja_BL, batch.ja_eos_B)
+        terms = work.loss.terms(student, teacher, {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}, counts, step)
+        work.engine.backward(terms["loss/total"])
+        work.engine.step(learning_rate(step, settings))
+        sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+    return sums
+
+
+def learning_rate(step: int, settings: schema.Distill) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def check_batch(settings: schema.Distill, processes: int) -> None:
+    unit = processes * (settings.micro_batch_size or 1)
+    if settings.batch_size % unit:
+        raise schema.RecipeError(f"distill.batch_size ({settings.batch_size}) must be a multiple of processes x micro_batch_size ({unit}); change one of them")
+
+
+def claim_run(recipe: schema.Recipe, run: Path) -> None:
+    """Writes `config.yaml`, or refuses a folder that holds another recipe's run."""
+    path = run / "config.yaml"
+    if path.is_file():
+        old, new = (value.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN)) for value in (schema.load(path), recipe))
+        for key, value in sorted(_flat(new).items()):
+            if _flat(old).get(key) != value:
+                raise DataError(f"{run}: holds another recipe's run ({key} was {_flat(old).get(key)!r}, is {value!r}); give run=ANOTHER_FOLDER or the old value")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(schema.dump(recipe), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {key: value for name, child in tree.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def check_finite(row: dict[str, float], step: int) -> None:
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise DataError(f"step {step}: {bad[0]} is {row[bad[0]]}; lower distill.learning_rate (checkpoints made so far are kept)")
+
+
+def check_dead_parameters(work: Any) -> None:
+    """What SDXL never reads must not have moved (DeepSpeed decays parameters without a gradient)."""
+    for name, before in work.dead_weights.items():
+        assert before.equal(dict(work.student.named_parameters())[name].detach().cpu()), f"{name} moved though it is frozen"
+
+
+def say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+
+
+class StopFlag:
+    """Set by SIGTERM or SIGUSR1; summed over processes, so that all stop at the same step (launchers signal them one by one)."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._raise)
+
+    def _raise(self, _number: int, _frame: FrameType | None) -> None:
+        self.raised = True
+
+    def as_tensor(self) -> Any:
+        import torch
+
+        return torch.tensor(float(self.raised))
+
+
+@dataclass
+class Log:
+    """Rank 0's record: progress bar, `metrics.jsonl`, TensorBoard."""
+
+    settings: schema.Distill
+    file: Any
+    board: Any
+    bar: Any
+    started: float = field(default_factory=time.monotonic)
+    first_step: int = 0
+
+    @staticmethod
+    def open(run: Path, start: int, settings: schema.Distill) -> "Log":
+        """Rows written after the checkpoint that is resumed from are dropped: those steps are made again."""
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+
+        path = run / "metrics.jsonl"
+        kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= start]
+        path.write_text("".join(kept), encoding="utf-8")
+        bar = tqdm(total=settings.steps, initial=start, desc="distill", unit="step", dynamic_ncols=True)
+        return Log(settings, open(path, "a", encoding="utf-8"), SummaryWriter(run / "tensorboard", purge_step=start), bar, first_step=start)
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        pairs_per_second = (step - self.first_step) * self.settings.batch_size / (time.monotonic() - self.started)
+        row = {"step": step, **row, "pairs_per_second": pairs_per_second}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        for name, value in row.items():
+            self.board.add_scalar(name, value, step)
+        self.bar.set_postfix_str(f"loss={row['loss/total']:.4f}, {pairs_per_second:.0f} pairs/s", refresh=False)
+        self.bar.update(step - self.bar.n)
+
+    def close(self) -> None:
+        self.bar.close()
+        self.file.close()
+        self.board.close()
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = [argument for argument in (sys.argv[1:] if argv is None else argv) if not argument.startswith("--local_rank")]
+    return command.run("distill.train", "Distils the two English text encoders into Japanese ones; the same command resumes.", train, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""One HTML page that shows a run: pictures, numbers, plots. It holds everything it shows and opens from anywhere.
+
+In:  `<run>/eval/compare_hidden_states.json`, `<run>/eval/pictures.json` with its pictures, `<run>/distill/metrics.jsonl`; what is not
+     there yet is left out, and the page says which command makes it.
+Out: `<run>/eval/report.html`. The two evaluations render it; there is no command of its own.
+"""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from configs.schema import Recipe
+from eval import plots, results
+
+THUMBNAIL = 384  # pixels
+COMPARE, GENERATE = "python -m eval.compare_hidden_states", "python -m eval.generate"
+
+
+def render(recipe: Recipe) -> Path:
+    """Writes the page and returns its path. Raises DataError when a result is there but cannot be read."""
+    folder = recipe.run_dir / "eval"
+    comparison = _result(folder / "compare_hidden_states.json", COMPARE)
+    pictures = _result(folder / "pictures.json", GENERATE)
+    page = _template().render(
+        recipe=recipe,
+        comparison=comparison,
+        pictures=pictures,
+        errors_plot=_image(plots.errors_by_region(comparison)) if comparison else None,
+        gaps_plot=_image(plots.noise_gaps(comparison)) if comparison else None,
+        loss_plot=_image(plots.training_loss(training_history(recipe.run_dir / "distill" / "metrics.jsonl"))),
+        picture_of=lambda path: _image(thumbnail(folder / path)),
+        names=plots.NAMES,
+        colours=plots.COLOURS,
+        commands={"compare": COMPARE, "generate": GENERATE},
+    )
+    path = folder / "report.html"
+    results.write_bytes(path, page.encode())
+    return path
+
+
+def training_history(path: Path) -> list[dict[str, Any]]:
+    """The logged steps, in order; of a step logged twice (a run that was resumed) the later row counts. [] without a log.
+
+    A line that is not whole (the run was killed while writing it, or is writing it now) is passed over.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows[row["step"]] = rows.get(row["step"], {}) | row
+    return [rows[step] for step in sorted(rows)]
+
+
+def thumbnail(path: Path) -> bytes:
+    """The picture as PNG, at most `THUMBNAIL` pixels wide: two dozen full SDXL pictures would make a page of 40 MB."""
+    with Image.open(path) as picture:
+        if picture.width <= THUMBNAIL:
+            return path.read_bytes()
+        small, buffer = picture.resize((THUMBNAIL, round(picture.height * THUMBNAIL / picture.width)), Image.Resampling.LANCZOS), io.BytesIO()
+    small.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _result(path: Path, command: str) -> dict[str, Any] | None:
+    return results.read(path, f"{command} RECIPE") if path.exists() else None
+
+
+def _image(png: bytes | None) -> str | None:
+    """A PNG as a `data:` address, so that the page needs no other file."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}" if png else None
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # captions come from the web
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    return environment.get_template("report.html.jinja")

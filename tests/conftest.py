@@ -1,0 +1,190 @@
+"""A miniature SDXL of random, seeded weights (every class and file of the real folder, small enough for a test), and a run of it.
+
+Out: `tiny_sdxl`, a folder with `base/` and `refiner/` in diffusers layout: 16 x 16 x 4 latents, 32 x 32 pictures,
+     clip_l of width 16, clip_bigg of width 24 projected to 20, 77 positions. Read it, never write to it: it is shared.
+     `finished_run`, a run folder of the test's own: pairs, initial student and export.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the libraries below are imported
+
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from corpora import pair
+from corpora.toyworld import captions
+from distill.teacher import load_text_encoders
+
+PAIRS = 8  # held-out pairs of `finished_run`
+CLIP_L_WIDTH, CLIP_BIGG_WIDTH, POOLED_WIDTH, TIME_WIDTH = 16, 24, 20, 8
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny_sdxl")
+    write_tiny_sdxl(folder, seed=0)
+    return folder
+
+
+def write_tiny_sdxl(folder: Path, seed: int) -> None:
+    """Saves `folder/base` and `folder/refiner`; the same seed gives the same weights."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=32,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+    )
+    tokenizer, tokenizer_2 = _tokenizer("<|endoftext|>"), _tokenizer("!")
+    text_encoder, text_encoder_2 = _text_encoder(CLIP_L_WIDTH, None), _text_encoder(CLIP_BIGG_WIDTH, POOLED_WIDTH)
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=_unet(CLIP_L_WIDTH + CLIP_BIGG_WIDTH, time_ids=6),
+        scheduler=scheduler,
+    ).save_pretrained(folder / "base")
+    StableDiffusionXLImg2ImgPipeline(
+        vae=vae,
+        text_encoder=None,
+        text_encoder_2=text_encoder_2,
+        tokenizer=None,
+        tokenizer_2=tokenizer_2,
+        unet=_unet(CLIP_BIGG_WIDTH, time_ids=5),
+        scheduler=scheduler,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+    ).save_pretrained(folder / "refiner")
+
+
+def _tokenizer(pad_token: str):
+    """CLIP's byte-level tokenizer with one token a byte: any text of any script has ids; EOS is the highest id, as in CLIP."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(ByteLevel.alphabet())  # "!" comes first: id 0, as in CLIP
+    tokens = [*alphabet, *(f"{character}</w>" for character in alphabet), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], pad_token=pad_token, model_max_length=77)
+
+
+def _text_encoder(width: int, projection: int | None):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        hidden_act="quick_gelu" if projection is None else "gelu",
+        projection_dim=projection or width,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=1,
+    )
+    model = CLIPTextModel(config) if projection is None else CLIPTextModelWithProjection(config)
+    with torch.no_grad():  # the default initialisation hardly looks at the text
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.ndim == 2:
+                parameter.copy_(torch.randn_like(parameter) * (0.5 if "embedding" in name else parameter.shape[1] ** -0.5))
+    return model.eval()
+
+
+def _unet(cross_attention_dim: int, time_ids: int):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=(2, 4),
+        transformer_layers_per_block=1,
+        use_linear_projection=True,
+        cross_attention_dim=cross_attention_dim,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_WIDTH,
+        projection_class_embeddings_input_dim=time_ids * TIME_WIDTH + POOLED_WIDTH,
+    ).eval()
+
+
+@pytest.fixture
+def finished_run(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., str]:
+    """What the stages before evaluation leave in a run folder; returns a maker of recipe files for it."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_sdxl / "base", folder / "export" / "base")
+    shutil.copytree(tiny_sdxl / "refiner", folder / "export" / "refiner")
+    for subfolder in ("text_encoder", "text_encoder_2"):
+        disturb(folder / "export" / "base", subfolder, 0.05)
+    write_initial_student(tiny_sdxl / "base", folder / "initial_student")
+    write_pairs(folder / "pairs", [(caption.ja, caption.en) for caption in captions.pairs(PAIRS, "held_out", 0)])
+
+    def recipe(name: str = "tiny", source: dict | None = None, **evaluation: object) -> str:
+        tree = {
+            "name": name,
+            "run": str(folder),
+            "corpora": {"sources": [source or {"kind": "toyworld", "pairs": 10, "held_out_pairs": PAIRS}], "language_id": {"model": "x"}},
+            "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
+            "distill": {
+                "base": str(tiny_sdxl / "base"),
+                "refiner": str(tiny_sdxl / "refiner"),
+                "objective": "position",
+                "steps": 200,
+                "batch_size": 4,
+                "learning_rate": 1e-3,
+            },
+            "eval": {"pairs": PAIRS, "timesteps": 2, "gap_pairs": 4, "prompts": 5, "inference_steps": 5, "batch_size": 3} | evaluation,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        return str(path)
+
+    return recipe
+
+
+def disturb(folder: Path, subfolder: str, amount: float) -> None:
+    """Adds noise to an encoder's weights on disk: a student that has not learnt everything."""
+    path = folder / subfolder / "model.safetensors"
+    torch.manual_seed(1)
+    save_file({name: tensor + amount * torch.randn_like(tensor) for name, tensor in load_file(path).items()}, path)
+
+
+def write_pairs(folder: Path, texts: list[tuple[str, str]]) -> None:
+    """A finished folder of held-out pairs, as corpora.prepare leaves it."""
+    folder.mkdir(exist_ok=True)
+    rows = [{"id": str(i), "ja": ja, "en": en, "source": "toyworld", "licence": "x"} for i, (ja, en) in enumerate(texts)]
+    rows = [row | {"ja_language_probability": 1.0, "en_language_probability": 1.0} for row in rows]
+    writer = pair.ShardWriter(folder, "held_out", 100)
+    writer.write(pa.Table.from_pylist(rows, pair.SCHEMA))
+    stage = pair.Stage(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))
+    manifest = pair.Manifest(format=1, fingerprint="x", settings={}, inputs=[], stages=[stage], splits={"train": [], "held_out": writer.close()})
+    pair.write_manifest(folder, manifest)
+
+
+def write_initial_student(base: Path, folder: Path) -> None:
+    """An initial student that is the teacher itself: its own embeddings and its first tokenizer (which pads with EOS)."""
+    encoders = load_text_encoders(base)
+    encoders.tokenizers["clip_l"].save_pretrained(folder / "tokenizer")
+    (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
+    embeddings = {name: model.get_input_embeddings().weight.detach().clone() for name, model in encoders.models.items()}
+    save_file(embeddings, folder / "token_embeddings.safetensors")

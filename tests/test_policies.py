@@ -1,0 +1,200 @@
+"""What the project promises about its own code: layers, doors, sizes, commands, the README's map, lint and types. CI checks them here."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+TOP = sorted({package.partition(".")[0] for package in PACKAGES})
+SOURCES = sorted(path.relative_to(ROOT).as_posix() for top in TOP for path in (ROOT / top).rglob("*.py"))
+TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+# A row may import what stands here and nothing else of the project; running order is not import order.
+LAYERS = {
+    "configs": ["configs"],
+    "corpora": ["configs", "corpora"],
+    "distill": ["configs", "corpora.pair", "distill"],
+    "vocab_init": ["configs", "corpora", "distill", "vocab_init"],
+    "eval": ["configs", "corpora", "distill", "eval"],
+}
+# A library that is heavy, old or may be replaced enters through one file; the scripts that made the miniature models may call it too.
+DOORS = {
+    "fasttext": ["corpora/language_id.py", "corpora/toyworld/*.py"],
+    "sentence_transformers": ["vocab_init/embed.py", "corpora/toyworld/*.py"],
+    "deepspeed": ["distill/engine.py"],
+    "open_clip": ["distill/teacher.py"],
+    "datatrove": ["corpora/pipeline.py"],
+    "ray": [],
+}
+HEAVY = ["torch", "transformers", "diffusers", "sentence_transformers", "deepspeed", "open_clip", "datatrove", "datasets", "matplotlib"]
+
+
+@cache
+def tree(source: str) -> ast.Module:
+    return ast.parse((ROOT / source).read_text(encoding="utf-8"))
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every imported name in full: `from corpora import pair` gives `corpora.pair`."""
+    for node in ast.walk(tree(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}:{node.lineno}: write imports in full, not relative"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def below(name: str, parents: list[str]) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def module_name(source: str) -> str:
+    return source.removesuffix(".py").removesuffix("/__main__").replace("/", ".")
+
+
+def main_guard(source: str) -> str | None:
+    """What stands below `if __name__ == "__main__":`."""
+    guards = [node for node in ast.walk(tree(source)) if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"]
+    return "\n".join(ast.unparse(line) for line in guards[0].body) if guards else None
+
+
+ENTRY_SOURCES = [source for source in SOURCES if source.endswith("__main__.py") or main_guard(source) is not None]
+ENTRIES = [module_name(source) for source in ENTRY_SOURCES]
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        f"{source} imports {name}"
+        for source in SOURCES
+        for name in imports(source)
+        if name.partition(".")[0] in TOP and not below(name, LAYERS[source.partition("/")[0]])
+    ]
+    assert not wrong and set(LAYERS) == set(TOP)
+
+
+def test_a_heavy_library_enters_through_one_door() -> None:
+    wrong = [
+        f"{source} imports {name}"
+        for source in SOURCES
+        for name in imports(source)
+        if name.partition(".")[0] in DOORS and not any(fnmatch(source, door) for door in DOORS[name.partition(".")[0]])
+    ]
+    assert not wrong
+
+
+def test_no_source_imports_the_tests() -> None:
+    testing = ["tests", "conftest", "pytest", "hypothesis"]
+    assert not [f"{source} imports {name}" for source in SOURCES for name in imports(source) if below(name, testing)]
+
+
+def test_files_and_functions_stay_small() -> None:
+    long = [f"{source}: {n} lines" for source in SOURCES if (n := len((ROOT / source).read_text(encoding="utf-8").splitlines())) > 300]
+    for source in SOURCES:
+        for node in ast.walk(tree(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno and node.end_lineno - node.lineno >= 60:
+                long.append(f"{source}: {node.name} has {node.end_lineno - node.lineno + 1} lines")
+    assert not long
+
+
+def test_every_module_says_what_it_is_and_every_entry_how_to_run_it() -> None:
+    documented = {source: ast.get_docstring(tree(source)) or "" for source in SOURCES if tree(source).body}
+    assert not [source for source, text in documented.items() if not text]
+    assert not [source for source in ENTRY_SOURCES if f"python -m {module_name(source)}" not in documented[source]]
+    assert not [source for source in SOURCES if Path(source).name in ("utils.py", "helpers.py", "common.py", "misc.py")]
+
+
+def test_no_path_of_one_machine() -> None:
+    here = re.compile(r"""["'`( =]/(?:home|work|root|Users|mnt)/\w""")
+    texts = [path for pattern in ("*.md", "*.toml", "configs/*.yaml", ".ci/*", "Makefile") for path in ROOT.glob(pattern)]
+    texts += [ROOT / source for source in [*SOURCES, *TESTS]]
+    assert not [f"{path.name}: {found[0]}" for path in texts if (found := here.search(path.read_text(encoding="utf-8")))]
+
+
+def test_every_package_is_installed() -> None:
+    """A package that pyproject.toml does not name works in a checkout and is missing from an installation."""
+    folders = {Path(source).parent.as_posix().replace("/", ".") for source in SOURCES}
+    assert folders == set(PACKAGES)
+
+
+def commands(text: str) -> set[str]:
+    return set(re.findall(r"-m ((?:" + "|".join(TOP) + r")(?:\.\w+)*)", text))
+
+
+def test_commands_that_are_written_down_exist() -> None:
+    road = re.search(r"^ROAD := (.+)$", MAKEFILE, re.M)
+    assert road, "the Makefile's ROAD is gone"
+    written = {"Makefile": set(road[1].split()), "README.md": commands(README)}
+    written |= {path.name: commands(path.read_text(encoding="utf-8")) for path in (ROOT / "configs").glob("*.yaml")}
+    written |= {source: commands(ast.get_docstring(tree(source)) or "") for source in SOURCES}
+    assert not [f"{where}: python -m {name}" for where, names in written.items() for name in sorted(names - set(ENTRIES))]
+
+
+def test_recipes_and_targets_that_the_readme_names_exist() -> None:
+    recipes = set(re.findall(r"configs/\w+\.yaml", README + MAKEFILE))
+    assert recipes and not [name for name in recipes if not (ROOT / name).is_file()]
+    targets = set(re.findall(r"^([\w-]+):", MAKEFILE, re.M))
+    assert not set(re.findall(r"(?:`|^ *\$? ?)make ([\w-]+)", README, re.M)) - targets
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "exec make test"
+
+
+MAP_LINE = re.compile(r"^[\s|*-]*`([\w./-]+\.\w+)`(.*)$", re.M)
+
+
+def test_the_readme_maps_every_file() -> None:
+    """One line a file: the path in backticks first, then a phrase."""
+    mapped = MAP_LINE.findall(README)
+    if not any(path in SOURCES for path, _ in mapped):
+        pytest.skip("the README has no file map yet")
+    paths = [path for path, _ in mapped]
+    assert not [path for path in paths if not (ROOT / path).exists()], "named in the README, but gone"
+    assert not [source for source in SOURCES if tree(source).body and source not in paths], "missing from the README's map"
+    assert len(paths) == len(set(paths)), "named twice"
+    assert not [path for path, phrase in mapped if len(re.findall(r"\w+", phrase)) < 2], "named without a phrase"
+
+
+@pytest.mark.parametrize("source", ENTRY_SOURCES)
+def test_help_answers_at_once(source: str, tmp_path: Path) -> None:
+    # Asserted before it is run: an entry that reads no arguments would set to work here instead of answering.
+    assert main_guard(source) == "raise SystemExit(main())"
+    calls = [ast.unparse(node.func) for node in ast.walk(tree(source)) if isinstance(node, ast.Call)]
+    assert any(call.endswith((".parse_args", ".parse_intermixed_args")) or call == "command.run" for call in calls)
+    entry = module_name(source)
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = [{entry!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_module({entry!r}, run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end:\n"
+        f"    print('code:', end.code, 'loaded:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("usage: "), done.stderr
+    made_once = source.startswith("corpora/toyworld/")  # the scripts that made the miniature models need not be quick
+    assert re.search(r"code: 0 loaded: .*\n$" if made_once else r"code: 0 loaded: \[\]\n$", done.stdout), done.stdout + done.stderr
+
+
+def tool(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_lint() -> None:
+    tool("ruff", "check", ".")
+
+
+@pytest.mark.slow
+def test_types() -> None:
+    tool("mypy")

@@ -1,0 +1,132 @@
+"""The student's tokenizer and its first token embeddings: every Japanese piece starts as the English token nearest in meaning.
+
+    python -m vocab_init configs/toyworld.yaml
+
+In:  `vocab_init.tokenizer` (a SentencePiece unigram model), `vocab_init.sentence_encoder`, and of the teacher `distill.base` its tokenizers
+     and token embeddings.
+Out: `<run>/initial_student/`: `tokenizer/`, `token_embeddings.safetensors` (`clip_l`, `clip_bigg`, each (V, D) float32), `neighbors.jsonl`
+     (a row of the vocabulary a line, to read) and `manifest.json` (settings, counts, a SHA-256 of every file). It appears whole or not at all.
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs import command, schema
+from configs.command import DataError
+from corpora.pair import file_sha256
+
+if TYPE_CHECKING:
+    from distill.tokenizers import Vocabulary
+    from vocab_init.transplant import Row, Teacher
+
+DESCRIPTION = "Gives the student its tokenizer and first token embeddings: those of the nearest English tokens."
+NEIGHBORS = 3
+SHOWN = 12
+
+
+def initialise(recipe: schema.Recipe) -> None:
+    """The stage. Raises DataError."""
+    from distill import tokenizers
+    from vocab_init import transplant
+
+    target = recipe.run_dir / "initial_student"
+    spiece = Path(schema.resolve_model(recipe.vocab_init.tokenizer))
+    if not spiece.is_file():
+        raise DataError(f"{spiece}: there is no such file; give the spiece.model of a SentencePiece unigram model as vocab_init.tokenizer")
+    teacher = transplant.read_teacher(schema.resolve_model(recipe.distill.base))
+    settings = {
+        "base": recipe.distill.base,
+        "teacher_sha256": teacher.sha256(),
+        "tokenizer_sha256": file_sha256(spiece),
+        **recipe.vocab_init.model_dump(mode="json", include={"sentence_encoder", "prompt", "pad_vocab_to_multiple_of"}),
+    }
+    if _finished(target, settings):
+        print(f"{target} is already there for these settings")
+        return
+    work = target.with_name(".initial_student.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    vocabulary = tokenizers.build(spiece, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of)
+    tokenizers.load(work / "tokenizer")
+    rows = transplant.rows(vocabulary, teacher, _find(recipe, vocabulary, teacher))
+    _write(work, rows, transplant.transplant(rows, teacher), settings)
+    os.replace(work, target)
+    _show(rows)
+    print(f"{target}: {len(rows):,} rows; neighbors.jsonl tells where each starts from")
+
+
+def _find(recipe: schema.Recipe, vocabulary: "Vocabulary", teacher: "Teacher") -> dict[str, tuple[list[int], list[float]]]:
+    """The nearest English token ids of every text a normal piece stands for, and the similarities."""
+    from vocab_init import embed
+    from vocab_init.nearest import nearest
+    from vocab_init.piece_text import sentencepiece_text
+
+    settings = recipe.vocab_init
+    encoder = embed.load_sentence_encoder(schema.resolve_model(settings.sentence_encoder))
+    pieces = (piece for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True) if kind == "normal")
+    texts = [text for text in dict.fromkeys(map(sentencepiece_text, pieces)) if text]
+    words = teacher.words()
+    print(f"{len(texts):,} texts of Japanese pieces, {len(words):,} English words and pieces of words")
+    english_VD = embed.embed(encoder, [text for _, text in words], settings.prompt, settings.batch_size)
+    japanese_VD = embed.embed(encoder, texts, settings.prompt, settings.batch_size)
+    indices, similarity = nearest(japanese_VD, english_VD, NEIGHBORS)
+    return {
+        text: ([words[i][0] for i in best], [round(value, 4) for value in values])
+        for text, best, values in zip(texts, indices.tolist(), similarity.tolist(), strict=True)
+    }
+
+
+def _finished(target: Path, settings: dict[str, Any]) -> bool:
+    """Whether the result is there, whole and of these settings. Raises DataError if it is another's, or damaged."""
+    if not target.exists():
+        return False
+    try:
+        manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
+        kept, files = manifest["settings"], manifest["files"]
+        damaged = [name for name, digest in files.items() if file_sha256(target / name) != digest]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{target}: no whole initial student ({error}); delete the folder and run this again") from None
+    if damaged:
+        raise DataError(f"{target / damaged[0]}: damaged, its SHA-256 is not the manifest's; delete {target} and run this again")
+    other = [key for key, value in settings.items() if kept.get(key) != value]
+    if other:
+        was, now = kept.get(other[0]), settings[other[0]]
+        raise DataError(f"{target}: made with {other[0]} {was!r}, the recipe says {now!r}; give another run folder (run=...) or delete this one")
+    return True
+
+
+def _write(work: Path, rows: list["Row"], tables: dict[str, Any], settings: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tables, work / "token_embeddings.safetensors")
+    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
+    (work / "neighbors.jsonl").write_text("".join(lines), encoding="utf-8")
+    files = sorted(path for path in work.rglob("*") if path.is_file())
+    manifest = {
+        "settings": settings,
+        "rows": len(rows),
+        "rows_by_kind": Counter(row.kind for row in rows),
+        "files": {path.relative_to(work).as_posix(): file_sha256(path) for path in files},
+    }
+    (work / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _show(rows: list["Row"]) -> None:
+    """The counts by kind, and some neighbours taken evenly over the vocabulary."""
+    print("rows: " + ", ".join(f"{count:,} {kind}" for kind, count in Counter(row.kind for row in rows).most_common()))
+    normal = [row for row in rows if row.kind == "normal" and row.neighbor_ids]
+    for row in normal[:: max(1, len(normal) // SHOWN)][:SHOWN]:
+        neighbors = ", ".join(f"{name} {similarity:.2f}" for name, similarity in zip(row.neighbors, row.similarity, strict=True))
+        print(f"  {row.text} -> {neighbors}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command.run("vocab_init", DESCRIPTION, initialise, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

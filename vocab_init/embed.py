@@ -1,0 +1,35 @@
+"""The one door to sentence-transformers: texts to unit vectors that mean the same in both languages.
+
+In:  a sentence-transformers model (a folder, or a hub name) and texts.
+Out: a tensor; nothing on disk.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from configs.command import DataError
+from distill.teacher import first_line, looks_like_hub_name
+
+
+def load_sentence_encoder(reference: str) -> Any:
+    """Loads the model on the best device there is. Raises DataError with the reference and the cause."""
+    if not Path(reference).is_dir() and not looks_like_hub_name(reference):
+        raise DataError(f"{reference}: there is no such sentence encoder; give a folder or a hub name as vocab_init.sentence_encoder")
+    try:
+        return SentenceTransformer(reference)
+    except Exception as error:  # each library below raises its own kinds for the same cause: a file that is missing or damaged
+        raise DataError(f"{reference}: the sentence encoder cannot be loaded ({first_line(error)}); fetch it again") from None
+
+
+def embed(encoder: Any, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
+    """(len(texts), D) float32 unit vectors; `prompt` is put before every text. Raises DataError if the model gives NaN or infinity."""
+    vectors = encoder.encode(
+        texts, prompt=prompt, batch_size=batch_size, show_progress_bar=True, convert_to_tensor=True, normalize_embeddings=True
+    ).float()
+    broken = (~vectors.isfinite().all(dim=1)).nonzero()
+    if len(broken):
+        raise DataError(f"the sentence encoder gives no number for {texts[int(broken[0])]!r} and {len(broken) - 1} other texts; take another one")
+    return vectors

@@ -1,0 +1,174 @@
+"""Which English embedding each row of the student's vocabulary starts from, and the two tables that follow.
+
+In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and the two token embeddings are read; the student's vocabulary.
+Out: `Row`s and tensors; nothing on disk.
+
+Normal pieces take the row of the English token nearest in meaning; byte pieces that of the same byte; BOS and EOS the teacher's own. Rows
+that mean nothing (unknown, unused, filler, a lone space) take the mean of the teacher's rows, which leans to no meaning.
+
+Shape letters: V vocabulary, D width, N neighbours.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from configs.command import DataError
+from distill.teacher import ENCODERS, SUBFOLDERS, first_line, load_tokenizer, looks_like_hub_name
+from distill.tokenizers import Kind, Vocabulary
+from vocab_init import piece_text
+
+# with and without the prefix: transformers 4 and 5 save CLIPTextModel differently
+EMBEDDING_KEYS = ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The English side: one BPE vocabulary (id by token) and each encoder's token embeddings (V, D) in float32."""
+
+    vocabulary: dict[str, int]
+    bos_id: int
+    eos_id: int
+    tables: dict[str, torch.Tensor]
+
+    def words(self) -> list[tuple[int, str]]:
+        """(id, text) of the tokens that can be nearest to a piece, in the order of their ids.
+
+        `red` (the start of `reduce`) and `red</w>` read alike: the whole word stands for both. BOS, EOS and pieces of characters stay out.
+        """
+        best: dict[str, tuple[bool, int]] = {}
+        for token, token_id in sorted(self.vocabulary.items(), key=lambda item: item[1]):
+            raw = piece_text.clip_bytes(token)
+            if raw is None or token_id in (self.bos_id, self.eos_id) or not piece_text.is_text(raw) or not raw.strip():
+                continue
+            word = (token.endswith(piece_text.WORD_END), token_id)
+            known = best.get(raw.decode("utf-8"))
+            if known is None or word[0] > known[0]:
+                best[raw.decode("utf-8")] = word
+        return sorted((token_id, text) for text, (_, token_id) in best.items())
+
+    def sha256(self) -> str:
+        """Digest of everything read of the teacher."""
+        digest = hashlib.sha256(json.dumps([sorted(self.vocabulary.items()), self.bos_id, self.eos_id]).encode())
+        for encoder in ENCODERS:
+            digest.update(self.tables[encoder].contiguous().numpy())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of `neighbors.jsonl`: the first neighbour's embedding is taken; without one, the mean."""
+
+    id: int
+    piece: str
+    kind: Kind
+    text: str
+    neighbor_ids: list[int]
+    neighbors: list[str]
+    similarity: list[float]
+
+
+def read_teacher(base: str) -> Teacher:
+    """Fetches what is needed if `base` is a hub name, and reads it. Raises DataError."""
+    folder = _local_folder(base)
+    vocabularies, tables = [], {}
+    for encoder in ENCODERS:
+        tokenizer = load_tokenizer(folder, encoder)
+        vocabularies.append((tokenizer.get_vocab(), tokenizer.bos_token_id, tokenizer.eos_token_id))
+        tables[encoder] = _token_embedding(folder / SUBFOLDERS[encoder][1])
+    if vocabularies[0] != vocabularies[1]:
+        raise DataError(f"{base}: its two tokenizers differ in their vocabularies; SDXL's two share one, give an SDXL base folder")
+    vocabulary, bos_id, eos_id = vocabularies[0]
+    for encoder, table_VD in tables.items():
+        if len(table_VD) <= max(vocabulary.values()):
+            highest = max(vocabulary.values())
+            raise DataError(f"{base}: {encoder} has {len(table_VD)} token embeddings but the tokenizer's ids reach {highest}; fetch the folder again")
+    return Teacher(vocabulary, bos_id, eos_id, tables)
+
+
+def rows(vocabulary: Vocabulary, teacher: Teacher, found: dict[str, tuple[Sequence[int], Sequence[float]]]) -> list[Row]:
+    """What every row starts from. `found`: for each text of a normal piece its nearest token ids and their similarities, best first."""
+    names = {token_id: _readable(token) for token, token_id in teacher.vocabulary.items()}
+
+    def row(row_id: int, piece: str, kind: Kind) -> Row:
+        text, ids, similarity = "", [], []
+        if kind == "normal":
+            text = piece_text.sentencepiece_text(piece)
+            if text:
+                ids, similarity = list(found[text][0]), list(found[text][1])
+        elif kind == "byte":
+            byte = bytes([piece_text.byte_of(piece)])
+            text, ids = piece_text.readable(byte), _same_byte(byte, teacher.vocabulary)
+        elif kind in ("bos", "eos"):
+            ids = [teacher.bos_id if kind == "bos" else teacher.eos_id]
+        return Row(row_id, piece, kind, text, ids, [names[i] for i in ids], similarity)
+
+    return [row(i, piece, kind) for i, (piece, kind) in enumerate(zip(vocabulary.pieces, vocabulary.kinds, strict=True))]
+
+
+def transplant(rows: list[Row], teacher: Teacher) -> dict[str, torch.Tensor]:
+    """The student's tables by encoder, (len(rows), D) float32."""
+    special = [teacher.bos_id, teacher.eos_id]
+    ordinary = torch.tensor([i for i in sorted(teacher.vocabulary.values()) if i not in special])
+    has_neighbor = torch.tensor([bool(row.neighbor_ids) for row in rows])
+    source = torch.tensor([row.neighbor_ids[0] for row in rows if row.neighbor_ids])
+    tables = {}
+    for encoder, table_VD in teacher.tables.items():
+        result_VD = table_VD[ordinary].mean(dim=0).repeat(len(rows), 1)
+        result_VD[has_neighbor] = table_VD[source]
+        tables[encoder] = result_VD
+    return tables
+
+
+def _local_folder(base: str) -> Path:
+    if Path(base).is_dir():
+        return Path(base)
+    if not looks_like_hub_name(base):
+        raise DataError(f"{base}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name, as distill.base")
+    from huggingface_hub import snapshot_download
+
+    subfolders = [SUBFOLDERS[encoder] for encoder in ENCODERS]
+    wanted = [f"{tokenizer}/*" for tokenizer, _ in subfolders]
+    wanted += [f"{encoder}/{name}" for _, encoder in subfolders for name in (WEIGHTS, INDEX, "model-*-of-*.safetensors")]
+    try:
+        return Path(snapshot_download(base, allow_patterns=wanted))
+    except Exception as error:  # offline, no such repository, no right to read it: each its own kind
+        raise DataError(f"{base}: cannot be fetched from the hub ({first_line(error)}); give a folder that holds it") from None
+
+
+def _token_embedding(folder: Path) -> torch.Tensor:
+    """(V, D) float32, read alone out of `model.safetensors` or its shards."""
+    path = folder / WEIGHTS
+    try:
+        if not path.is_file() and (folder / INDEX).is_file():
+            shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            path = folder / next(shards[key] for key in EMBEDDING_KEYS if key in shards)
+        with safe_open(path, framework="pt") as file:
+            stored = set(file.keys())
+            table_VD: torch.Tensor = file.get_tensor(next(key for key in EMBEDDING_KEYS if key in stored)).float()
+    except StopIteration:
+        raise DataError(f"{path}: it holds no {EMBEDDING_KEYS[0]}; give the folder of a CLIP text encoder") from None
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: the token embeddings cannot be read ({first_line(error)}); fetch the folder again") from None
+    if not table_VD.isfinite().all():
+        raise DataError(f"{path}: its token embeddings hold NaN or infinity; fetch the folder again")
+    return table_VD
+
+
+def _same_byte(byte: bytes, vocabulary: dict[str, int]) -> list[int]:
+    """The token of this byte inside a word. CLIP lower-cases every text: its capital letters were never trained."""
+    character = {value: key for key, value in piece_text.byte_level_alphabet().items()}[byte.lower()[0]]
+    return [vocabulary[character]] if character in vocabulary else []
+
+
+def _readable(token: str) -> str:
+    raw = piece_text.clip_bytes(token)
+    if raw is None:
+        return token
+    return piece_text.readable(raw) + (piece_text.WORD_END if token.endswith(piece_text.WORD_END) else "")
