@@ -104,7 +104,7 @@ class QueryBank(Section):
     """Real queries of the frozen UNets' cross-attention, recorded once while they paint English prompts."""
 
     prompts: Positive = 64
-    inference_steps: Positive = 8
+    inference_steps: int = Field(8, ge=4, description="of base and refiner; the refiner paints the last 30 % of them")
     queries_per_layer: Positive = 4096
     queries_per_step: Positive = 48
     layers_per_step: Positive = 4

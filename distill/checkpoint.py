@@ -62,8 +62,9 @@ def verify(folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: not a whole checkpoint ({error}); name an older one in {folder.parent.parent / 'latest'}") from None
     for name, digest in digests.items():
-        if not (folder / name).is_file() or digest_of(folder / name) != digest:
-            raise DataError(f"{folder / name}: missing or damaged (its SHA-256 is not the manifest's); name an older checkpoint in {folder.parent.parent / 'latest'}")
+        path = folder / name
+        if not path.is_file() or digest_of(path) != digest:
+            raise DataError(f"{path}: missing or damaged (not the manifest's SHA-256); name an older checkpoint in {folder.parent.parent / 'latest'}")
 
 
 def resume(engine: Engine, folder: Path) -> int:

@@ -87,7 +87,10 @@ class TextTransformer(nn.Module):
         width, eps = config.hidden_size, config.layer_norm_eps
         self.embeddings = Embeddings(config.vocab_size, config.max_position_embeddings, width)
         self.encoder = Encoder(
-            [EncoderLayer(width, config.num_attention_heads, config.intermediate_size, config.hidden_act, eps) for _ in range(config.num_hidden_layers)]
+            [
+                EncoderLayer(width, config.num_attention_heads, config.intermediate_size, config.hidden_act, eps)
+                for _ in range(config.num_hidden_layers)
+            ]
         )
         self.final_layer_norm = nn.LayerNorm(width, eps=eps)
 

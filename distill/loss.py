@@ -40,7 +40,9 @@ class Loss:
     variances: dict[str, torch.Tensor]
     layers: list[CrossAttentionLayer]
 
-    def terms(self, student: Encoding, teacher: Encoding, eos_position: dict[str, torch.Tensor], counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
+    def terms(
+        self, student: Encoding, teacher: Encoding, eos_position: dict[str, torch.Tensor], counts: GlobalCounts, step: int
+    ) -> dict[str, torch.Tensor]:
         """Each term by its name in the log; `total` is what is minimised."""
         student, teacher = (Encoding(*(tensor.float() for tensor in encoding)) for encoding in (student, teacher))
         pooled = objectives.pooled_error_sum(student.pooled_BP, teacher.pooled_BP, self.variances["pooled"]) / counts.prompts
@@ -51,7 +53,9 @@ class Loss:
             terms = {"loss/cross_attention_nmse": total}
         return {**terms, "loss/pooled_nmse": pooled, "loss/total": total + self.settings.pooled_weight * pooled}
 
-    def _position(self, student: Encoding, teacher: Encoding, eos_position: dict[str, torch.Tensor], counts: GlobalCounts) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _position(
+        self, student: Encoding, teacher: Encoding, eos_position: dict[str, torch.Tensor], counts: GlobalCounts
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         terms, total = {}, torch.zeros((), device=teacher.pooled_BP.device)
         for name in ENCODERS:
             masks = objectives.region_masks(eos_position[name], teacher.clip_l_BLD.shape[1])

@@ -44,7 +44,9 @@ def floored(variance_D: torch.Tensor) -> torch.Tensor:
     return variance_D.clamp_min(floor)
 
 
-def squared_error_sums(student_BLD: torch.Tensor, teacher_BLD: torch.Tensor, variance_D: torch.Tensor, masks: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def squared_error_sums(
+    student_BLD: torch.Tensor, teacher_BLD: torch.Tensor, variance_D: torch.Tensor, masks: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Position-wise equality, the reference's objective: per region the sum over its positions of the variance-normalised error.
 
     The error of a position is the mean over dimensions of squared error / `variance_D`. Dividing a sum by the number of the

@@ -41,9 +41,15 @@ def quiet() -> None:
     transformers_logging.set_verbosity_error()
 
 
+def require(*folders: str | None) -> None:
+    """Raises DataError for the first folder that holds no pipeline: before the long work, not in its middle."""
+    for folder in folders:
+        if folder is not None and not (Path(folder) / "model_index.json").is_file() and not looks_like_hub_name(folder):
+            raise DataError(f"{folder}: no SDXL pipeline is there; make it with: python -m distill.export RECIPE export.encoders_only=false")
+
+
 def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
-    if not (Path(folder) / "model_index.json").is_file() and not looks_like_hub_name(folder):
-        raise DataError(f"{folder}: no SDXL pipeline is there; make it with: python -m distill.export RECIPE export.encoders_only=false")
+    require(folder)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:

@@ -46,10 +46,14 @@ def prepare(recipe: schema.Recipe) -> None:
     if all((run / name).is_file() for name in needed):
         return
     teacher = load_text_encoders(base)
-    prompts = [pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), max(STATISTICS_PROMPTS, settings.query_bank.prompts))]
+    prompts = [
+        pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), max(STATISTICS_PROMPTS, settings.query_bank.prompts))
+    ]
     statistics.record(run / "teacher_statistics.safetensors", teacher, prompts[:STATISTICS_PROMPTS])
     if settings.objective == "cross_attention":
-        query_bank.record(run / "query_bank.safetensors", base, refiner, teacher, prompts[: settings.query_bank.prompts], settings.query_bank, settings.seed)
+        query_bank.record(
+            run / "query_bank.safetensors", base, refiner, teacher, prompts[: settings.query_bank.prompts], settings.query_bank, settings.seed
+        )
 
 
 def load(recipe: schema.Recipe) -> Work:
@@ -67,7 +71,9 @@ def load(recipe: schema.Recipe) -> Work:
         engine=engine,
         student=student,
         teacher=teacher_towers(encoders).to(engine.device, dtype),
-        batches=Batches(tokens.load(recipe.run_dir / "tokens"), special_ids(encoders, initial), settings.batch_size, settings.empty_prompt_share, settings.seed),
+        batches=Batches(
+            tokens.load(recipe.run_dir / "tokens"), special_ids(encoders, initial), settings.batch_size, settings.empty_prompt_share, settings.seed
+        ),
         loss=Loss(settings, statistics.load(run / "teacher_statistics.safetensors", engine.device), layers),
         dead_weights=dead,
     )

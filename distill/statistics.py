@@ -19,7 +19,11 @@ def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
     counts: dict[str, int] = {}
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         encoding = teacher.encode(prompts[start : start + PROMPTS_AT_ONCE])
-        rows = {"clip_l": encoding.clip_l_BLD[:, 1:].flatten(0, 1), "clip_bigg": encoding.clip_bigg_BLD[:, 1:].flatten(0, 1), "pooled": encoding.pooled_BP}
+        rows = {
+            "clip_l": encoding.clip_l_BLD[:, 1:].flatten(0, 1),
+            "clip_bigg": encoding.clip_bigg_BLD[:, 1:].flatten(0, 1),
+            "pooled": encoding.pooled_BP,
+        }
         for name, rows_RD in rows.items():
             double_RD = rows_RD.double()
             moments = [double_RD.sum(dim=0), double_RD.square().sum(dim=0)]

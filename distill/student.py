@@ -60,19 +60,13 @@ def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path)
     tokenizer = load_tokenizer(initial_student_folder / "tokenizer")
     models = {}
     for name, model in teacher.models.items():
-        model = copy.deepcopy(model)
-        model.set_input_embeddings(nn.Embedding.from_pretrained(embeddings[name], freeze=True))
-        # the highest id is the EOS, which both of transformers' pooling rules then find
-        model.config.eos_token_id = 2
-        _text_transformer(model).eos_token_id = 2
-        models[name] = model
+        config = copy.deepcopy(model.config)
+        config.vocab_size = len(embeddings[name])
+        config.eos_token_id = 2  # SDXL's own setting: "the highest id", which the student's EOS is
+        state = {key: embeddings[name] if key.endswith("token_embedding.weight") else value for key, value in model.state_dict().items()}
+        models[name] = type(model)(config).eval().requires_grad_(False)
+        models[name].load_state_dict(state)
     return TextEncoders(dict.fromkeys(ENCODERS, tokenizer), models)
-
-
-def _text_transformer(model: nn.Module) -> nn.Module:
-    inner = getattr(model, "text_model", model)
-    assert isinstance(inner, nn.Module)
-    return inner
 
 
 def _token_embeddings(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,5 +82,7 @@ def _checked(embeddings: dict[str, torch.Tensor], name: str, tower: TextTower, f
     table_VD = embeddings[name]
     width = tower.text_model.embeddings.token_embedding.embedding_dim
     if table_VD.shape[1] != width:
-        raise DataError(f"{folder}: its {name} embeddings are {table_VD.shape[1]} wide, the teacher's {width}; run python -m vocab_init with this recipe")
+        raise DataError(
+            f"{folder}: its {name} embeddings are {table_VD.shape[1]} wide, the teacher's {width}; run python -m vocab_init with this recipe"
+        )
     return table_VD.clone()

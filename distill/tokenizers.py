@@ -147,12 +147,13 @@ def _normalizer(processor: Any, spec: Any) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     if spec.precompiled_charsmap:
         steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec.precompiled_charsmap).decode()})
-        # `Precompiled` looks only up to two bytes far into a cluster, so the kana of decomposed or half-width text would lose
-        # their voicing marks; where the model itself composes them, composing afterwards gives what it gives.
+        # `Precompiled` maps clusters of six bytes and more character by character, which leaves the kana of decomposed or half-width text
+        # apart from their voicing marks; where the model itself composes them, composing afterwards gives what it gives.
         if processor.normalize("か\u3099").endswith("が"):
             steps.append({"type": "NFC"})
     if spec.remove_extra_whitespaces:
-        steps.append({"type": "Replace", "pattern": {"Regex": f"^ +|[ {SPACE}]+$"}, "content": ""})
+        # \A and \z: for the tokenizers library ^ and $ are the ends of every line
+        steps.append({"type": "Replace", "pattern": {"Regex": f"\\A +|[ {SPACE}]+\\z"}, "content": ""})
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
     if spec.add_dummy_prefix:
         steps.append({"type": "Prepend", "prepend": SPACE})

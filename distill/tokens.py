@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,30 +75,26 @@ def prepare(recipe: schema.Recipe) -> TokenPairs:
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Streams ids to raw files, then gives them their `.npy` headers; memory stays at `ROWS_AT_ONCE` rows."""
     dtypes = {side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32 for side, tokenizer in tokenizers.items()}
-    lengths: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
-    raw = {side: open(folder / f"{side}.raw", "wb") for side in SIDES}
-    progress = tqdm(desc="tokens", unit=" pairs")
-    while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
-        for side, tokenizer in tokenizers.items():
-            encoded = tokenizer([getattr(row, side[:2]) for row in rows], truncation=True, max_length=tokenizer.model_max_length).input_ids
-            lengths[side].append(np.array([len(ids) for ids in encoded], np.int64))
-            np.concatenate([np.array(ids, dtypes[side]) for ids in encoded]).tofile(raw[side])
-        progress.update(len(rows))
-    progress.close()
+    lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
+    with ExitStack() as stack, tqdm(desc="tokens", unit=" pairs") as progress:
+        raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in SIDES}
+        while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
+            for side, tokenizer in tokenizers.items():
+                encoded = tokenizer([getattr(row, side[:2]) for row in rows], truncation=True, max_length=tokenizer.model_max_length).input_ids
+                lengths[side].append(np.array([len(ids) for ids in encoded], np.int64))
+                np.concatenate([np.array(ids, dtypes[side]) for ids in encoded]).tofile(raw[side])
+            progress.update(len(rows))
+    if len(lengths["ja"]) == 1:
+        raise DataError(f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare with this recipe")
     counts: dict[str, Any] = {}
     for side in SIDES:
-        raw[side].close()
-        if not lengths[side]:
-            raise DataError(f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare with this recipe")
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths[side]))])
+        offsets, cut = np.cumsum(np.concatenate(lengths[side])), tokenizers[side].model_max_length
         np.save(folder / f"{side}_offsets.npy", offsets)
         ids = np.lib.format.open_memmap(folder / f"{side}_ids.npy", "w+", dtypes[side], (int(offsets[-1]),))
         ids[:] = np.memmap(folder / f"{side}.raw", dtypes[side], "r")
         ids.flush()
         (folder / f"{side}.raw").unlink()
-        counts["rows"] = len(offsets) - 1
-        counts[f"{side}_tokens"] = int(offsets[-1])
-        counts[f"{side}_cut_at_{tokenizers[side].model_max_length}"] = int((np.diff(offsets) == tokenizers[side].model_max_length).sum())
+        counts |= {"rows": len(offsets) - 1, f"{side}_tokens": int(offsets[-1]), f"{side}_cut_at_{cut}": int((np.diff(offsets) == cut).sum())}
     return counts
 
 
@@ -120,7 +117,8 @@ def _fingerprint(recipe: schema.Recipe) -> str:
 def main(argv: list[str] | None = None) -> int:
     def stage(recipe: schema.Recipe) -> None:
         tokens = prepare(recipe)
-        print(f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {len(tokens.ids['en_clip_l']):,} English and {len(tokens.ids['ja']):,} Japanese tokens")
+        english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["ja"])
+        print(f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and {japanese:,} Japanese tokens")
 
     return command.run("distill.tokens", "Tokenises the training pairs once, into memory-mapped files.", stage, argv)
 

@@ -9,14 +9,10 @@ Out: `<run>/distill/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoi
 The same command resumes after a kill; SIGTERM and SIGUSR1 save first and exit with code 75.
 """
 
-import json
 import math
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,7 +41,8 @@ def train(recipe: schema.Recipe) -> None:
             return
         work = setup.load(recipe)
         start = checkpoint.resume(work.engine, newest) if newest is not None else 0
-        say(f"from step {start} to {settings.steps}: {len(work.batches.tokens):,} pairs, {settings.batch_size} a step, {engine.world_size()} process(es), {settings.objective}")
+        pairs = len(work.batches.tokens)
+        say(f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, {settings.batch_size} a step, {engine.world_size()} processes")
         _loop(work, settings, run, start)
         check_dead_parameters(work)
     finally:
@@ -54,9 +51,10 @@ def train(recipe: schema.Recipe) -> None:
 
 def _loop(work: Any, settings: schema.Distill, run: Path, start: int) -> None:
     from distill import checkpoint, engine
+    from distill.log import Log
 
     stopped = StopFlag()
-    log = Log.open(run, start, settings) if engine.rank() == 0 else None
+    log = Log(run, start, settings) if engine.rank() == 0 else None
     try:
         for step in range(start, settings.steps):
             values = one_step(work, settings, step)
@@ -115,7 +113,9 @@ def learning_rate(step: int, settings: schema.Distill) -> float:
 def check_batch(settings: schema.Distill, processes: int) -> None:
     unit = processes * (settings.micro_batch_size or 1)
     if settings.batch_size % unit:
-        raise schema.RecipeError(f"distill.batch_size ({settings.batch_size}) must be a multiple of processes x micro_batch_size ({unit}); change one of them")
+        raise schema.RecipeError(
+            f"distill.batch_size: {settings.batch_size} is no multiple of processes x micro_batch_size ({unit}); change one of them"
+        )
 
 
 def claim_run(recipe: schema.Recipe, run: Path) -> None:
@@ -123,9 +123,11 @@ def claim_run(recipe: schema.Recipe, run: Path) -> None:
     path = run / "config.yaml"
     if path.is_file():
         old, new = (value.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN)) for value in (schema.load(path), recipe))
-        for key, value in sorted(_flat(new).items()):
-            if _flat(old).get(key) != value:
-                raise DataError(f"{run}: holds another recipe's run ({key} was {_flat(old).get(key)!r}, is {value!r}); give run=ANOTHER_FOLDER or the old value")
+        flat_old, flat_new = _flat(old), _flat(new)
+        for key in sorted(flat_old | flat_new):
+            if flat_old.get(key) != flat_new.get(key):
+                change = f"{key} was {flat_old.get(key)!r}, is {flat_new.get(key)!r}"
+                raise DataError(f"{run}: holds another recipe's run ({change}); give run=ANOTHER_FOLDER or the old value")
         return
     run.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -148,7 +150,8 @@ def check_finite(row: dict[str, float], step: int) -> None:
 def check_dead_parameters(work: Any) -> None:
     """What SDXL never reads must not have moved (DeepSpeed decays parameters without a gradient)."""
     for name, before in work.dead_weights.items():
-        assert before.equal(dict(work.student.named_parameters())[name].detach().cpu()), f"{name} moved though it is frozen"
+        now = work.student.get_parameter(name).detach().cpu()
+        assert now.equal(before.to(now.dtype)), f"{name} moved though it is frozen"
 
 
 def say(text: str) -> None:
@@ -171,56 +174,6 @@ class StopFlag:
         import torch
 
         return torch.tensor(float(self.raised))
-
-
-@dataclass
-class Log:
-    """Rank 0's record: progress bar, `metrics.jsonl`, TensorBoard."""
-
-    settings: schema.Distill
-    file: Any
-    board: Any
-    bar: Any
-    started: float = field(default_factory=time.monotonic)
-    first_step: int = 0
-
-    @staticmethod
-    def open(run: Path, start: int, settings: schema.Distill) -> "Log":
-        """Rows written after the checkpoint that is resumed from are dropped: those steps are made again."""
-        from torch.utils.tensorboard import SummaryWriter
-        from tqdm import tqdm
-
-        path = run / "metrics.jsonl"
-        kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= start]
-        path.write_text("".join(kept), encoding="utf-8")
-        bar = tqdm(total=settings.steps, initial=start, desc="distill", unit="step", dynamic_ncols=True)
-        return Log(settings, open(path, "a", encoding="utf-8"), SummaryWriter(run / "tensorboard", purge_step=start), bar, first_step=start)
-
-    def write(self, step: int, row: dict[str, float]) -> None:
-        pairs_per_second = (step - self.first_step) * self.settings.batch_size / (time.monotonic() - self.started)
-        row = {"step": step, **row, "pairs_per_second": pairs_per_second}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        for name, value in row.items():
-            self.board.add_scalar(name, value, step)
-        self.bar.set_postfix_str(f"loss={row['loss/total']:.4f}, {pairs_per_second:.0f} pairs/s", refresh=False)
-        self.bar.update(step - self.bar.n)
-
-    def close(self) -> None:
-        self.bar.close()
-        self.file.close()
-        self.board.close()
-
-
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -43,6 +43,7 @@ class Captions(NamedTuple):
 
 def generate(recipe: Recipe) -> None:
     """The stage: paints every row, measures, draws the grid, renders the report. Raises DataError."""
+    from distill.pipelines import require
     from eval import pictures
 
     folder = recipe.run_dir / "eval"
@@ -50,7 +51,7 @@ def generate(recipe: Recipe) -> None:
     if results.finished(folder / "pictures.json", recipe.name, digest, COMMAND) and (folder / "grid.png").is_file():
         print(f"{folder / 'pictures.json'} is already there for these settings")
     else:
-        pictures.require(*pictures.sdxl_folders(recipe, student=True), *pictures.sdxl_folders(recipe, student=False))
+        require(*pictures.sdxl_folders(recipe, student=True), *pictures.sdxl_folders(recipe, student=False))
         captions = held_out_captions(recipe)
         rows = paint_rows(recipe, captions)
         results.write_bytes(folder / "grid.png", _png(grid([(_open(rows[ENGLISH], i), _open(rows[STUDENT], i)) for i in _examples(captions)])))

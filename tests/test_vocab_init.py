@@ -91,16 +91,10 @@ def test_neighbours_are_exact_and_ties_go_to_the_lowest_index(seed: int, queries
     query_QD, candidate_VD = unit(queries), unit(candidates)
     similarity_QV = (query_QD.astype(np.float64) @ candidate_VD.T.astype(np.float64)).astype(np.float32)
     order_QN = np.argsort(-similarity_QV, axis=1, kind="stable")[:, :count]
-    blocks = {block: nearest.nearest(torch.tensor(query_QD), torch.tensor(candidate_VD), count) for block in (1, 3, 1000) if _block(block, candidates)}
-    nearest.BLOCK_BYTES = 256 * 2**20
-    for ids, similarity in blocks.values():
+    for block in (1, 3, 1000):
+        ids, similarity = nearest.nearest(torch.tensor(query_QD), torch.tensor(candidate_VD), count, block_bytes=8 * candidates * block)
         assert ids.tolist() == order_QN.tolist() and ids.dtype == torch.int64
         np.testing.assert_allclose(similarity.numpy(), np.take_along_axis(similarity_QV, order_QN, axis=1), atol=1e-7)
-
-
-def _block(rows: int, candidates: int) -> bool:
-    nearest.BLOCK_BYTES = 8 * candidates * rows
-    return True
 
 
 def test_equal_candidates_tie_at_any_place() -> None:
@@ -122,7 +116,7 @@ def test_whole_words_stand_for_their_text_and_half_characters_for_none(teacher: 
     assert texts["red"] == ids["red</w>"] and texts["squ"] == ids["squ"] and texts["a"] == ids["a</w>"]
     assert words == sorted(words) and not any("\\x" in text or not text.strip() for _, text in words)
     assert not {ids["<|startoftext|>"], ids["<|endoftext|>"]} & {token_id for token_id, _ in words}
-    assert len(texts) == len(words) == len([byte for byte in range(128) if bytes([byte]).strip()]) + 6  # ASCII, and the words but one of the two reds
+    assert len(texts) == len(words) == (ord("~") - ord(" ")) + 6  # ASCII that shows, and the words but one of the two reds
 
 
 def test_every_kind_of_row(teacher: Path) -> None:
@@ -196,9 +190,9 @@ def test_a_finished_stage_does_nothing_and_another_recipes_is_refused(
         patch.setattr(embed, "load_sentence_encoder", lambda reference: pytest.fail("done twice"))
         assert stage(teacher, run, "vocab_init.batch_size=7") == 0  # changes nothing of the result
         assert "already there" in capsys.readouterr().out
-        for override, cause in (("vocab_init.prompt='query: '", "made with prompt ''"), ("vocab_init.pad_vocab_to_multiple_of=8", "made with pad_vocab")):
-            assert stage(teacher, run, override) == 3
-            assert cause in capsys.readouterr().err
+        for setting, value in (("prompt", "'query: '"), ("pad_vocab_to_multiple_of", "8")):
+            assert stage(teacher, run, f"vocab_init.{setting}={value}") == 3
+            assert f"made with {setting}" in capsys.readouterr().err
         assert stage(write_teacher(tmp_path / "other", dtype=torch.float16), run) == 3
         assert "made with base" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in files} == files
@@ -229,10 +223,18 @@ def _another_vocabulary(base: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("circle", "circus"), encoding="utf-8")
 
 
+def _no_weights(base: Path) -> None:
+    (base / "text_encoder" / "model.safetensors").unlink()
+
+
+def _another_model(base: Path) -> None:
+    save_file({"x": torch.zeros(1)}, base / "text_encoder" / "model.safetensors")
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a shard cut off": (_corrupt_weights, "text_encoder_2/model.safetensors: the token embeddings cannot be read"),
-    "no weights": (lambda base: (base / "text_encoder" / "model.safetensors").unlink(), "text_encoder/model.safetensors: the token embeddings cannot"),
-    "another model": (lambda base: save_file({"x": torch.zeros(1)}, base / "text_encoder" / "model.safetensors"), "it holds no text_model.embeddings"),
+    "no weights": (_no_weights, "text_encoder/model.safetensors: the token embeddings cannot"),
+    "another model": (_another_model, "it holds no text_model.embeddings"),
     "NaN": (_nan_weights, "hold NaN or infinity"),
     "fewer rows than ids": (_short_weights, "clip_l has 9 token embeddings but the tokenizer's ids reach 520"),
     "two vocabularies": (_another_vocabulary, "its two tokenizers differ"),

@@ -11,7 +11,7 @@ Shape letters: V vocabulary, D width, N neighbours.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,24 +40,24 @@ class Teacher:
     def words(self) -> list[tuple[int, str]]:
         """(id, text) of the tokens that can be nearest to a piece, in the order of their ids.
 
-        `red` (the start of `reduce`) and `red</w>` read alike: the whole word stands for both. BOS, EOS and pieces of characters stay out.
+        `red` (the start of `reduce`) and `red</w>` read alike: the whole word stands for both. BOS, EOS, pieces of characters and
+        characters that do not show stay out.
         """
         best: dict[str, tuple[bool, int]] = {}
         for token, token_id in sorted(self.vocabulary.items(), key=lambda item: item[1]):
             raw = piece_text.clip_bytes(token)
-            if raw is None or token_id in (self.bos_id, self.eos_id) or not piece_text.is_text(raw) or not raw.strip():
+            if raw is None or token_id in (self.bos_id, self.eos_id) or not piece_text.is_text(raw):
                 continue
-            word = (token.endswith(piece_text.WORD_END), token_id)
-            known = best.get(raw.decode("utf-8"))
-            if known is None or word[0] > known[0]:
-                best[raw.decode("utf-8")] = word
+            text, word = raw.decode("utf-8"), (token.endswith(piece_text.WORD_END), token_id)
+            if text.strip() and text.isprintable() and (text not in best or word[0] > best[text][0]):
+                best[text] = word
         return sorted((token_id, text) for text, (_, token_id) in best.items())
 
     def sha256(self) -> str:
         """Digest of everything read of the teacher."""
         digest = hashlib.sha256(json.dumps([sorted(self.vocabulary.items()), self.bos_id, self.eos_id]).encode())
         for encoder in ENCODERS:
-            digest.update(self.tables[encoder].contiguous().numpy())
+            digest.update(self.tables[encoder].contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -92,7 +92,7 @@ def read_teacher(base: str) -> Teacher:
     return Teacher(vocabulary, bos_id, eos_id, tables)
 
 
-def rows(vocabulary: Vocabulary, teacher: Teacher, found: dict[str, tuple[Sequence[int], Sequence[float]]]) -> list[Row]:
+def rows(vocabulary: Vocabulary, teacher: Teacher, found: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> list[Row]:
     """What every row starts from. `found`: for each text of a normal piece its nearest token ids and their similarities, best first."""
     names = {token_id: _readable(token) for token, token_id in teacher.vocabulary.items()}
 

@@ -30,6 +30,7 @@ class Stage:
 
 def fit(stage: Stage, module: nn.Module, loss: Callable[[int], torch.Tensor], work: Path) -> None:
     """Trains `module` by `loss(step)` and leaves it with its averaged weights; resumes from `work/<stage>.pt`."""
+    torch.set_flush_denormal(True)  # vanishing gradients otherwise cost the processor a hundred times an ordinary number
     path = work / f"{stage.name}.pt"
     optimizer = torch.optim.AdamW(module.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
     average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(stage.ema))

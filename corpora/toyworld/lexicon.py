@@ -22,16 +22,16 @@ PATTERN_WORDS = {
 def meanings() -> dict[str, tuple[str, ...]]:
     """The English words a Japanese word may stand for, the grammar's commonest first."""
     found: dict[str, tuple[str, ...]] = dict(PATTERN_WORDS)
-    for size, words in captions.JAPANESE_SIZES.items():
-        found |= dict.fromkeys(words, captions.ENGLISH_SIZES[size])
-    for shape, words in captions.JAPANESE_SHAPES.items():
-        found |= dict.fromkeys(words, (shape,))
-    for relation, words in captions.JAPANESE_RELATIONS.items():
-        found |= dict.fromkeys(words, tuple(dict.fromkeys([relation, *(phrase.split()[-1] for phrase in _single_words(relation))])))
+    for size, forms in captions.JAPANESE_SIZES.items():
+        found |= dict.fromkeys(forms, captions.ENGLISH_SIZES[size])
+    for shape, names in captions.JAPANESE_SHAPES.items():
+        found |= dict.fromkeys(names, (shape,))
+    for relation, places in captions.JAPANESE_RELATIONS.items():
+        found |= dict.fromkeys(places, tuple(dict.fromkeys([relation, *_single_words(relation)])))
     for color, (adjectives, joined, noun) in captions.JAPANESE_COLORS.items():
-        found |= dict.fromkeys({*map(_stem, adjectives), joined.removesuffix("で"), noun}, (color,))
-    for background, forms in captions.JAPANESE_BACKGROUNDS.items():
-        found |= dict.fromkeys(map(_stem, forms), (background,))
+        found |= dict.fromkeys([*map(_stem, adjectives), joined.removesuffix("で"), noun], (color,))
+    for background, adjective_and_noun in captions.JAPANESE_BACKGROUNDS.items():
+        found |= dict.fromkeys(map(_stem, adjective_and_noun), (background,))
     return dict(sorted(found.items()))
 
 

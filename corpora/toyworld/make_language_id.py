@@ -7,11 +7,13 @@ Out: `models/language_id.ftz` beside this file, a quantised fastText model. Take
 """
 
 import argparse
+import json
+import os
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
-
-import fasttext
 
 from configs.schema import TOYWORLD_MODELS
 from corpora.pair import whole
@@ -20,6 +22,13 @@ from corpora.toyworld import captions
 CAPTIONS = 1_000
 SEED = 3_000
 SPANS = 50  # runs of words, or of characters where a language hardly writes spaces, cut out of every line
+
+# Rare words get no row of their own (a Japanese text is one "word"), their n-grams do.
+SETTINGS = {"dim": 16, "minn": 1, "maxn": 4, "bucket": 20_000, "minCount": 20, "lr": 0.5, "epoch": 10, "thread": 1, "seed": SEED, "verbose": 0}
+FIT = """import fasttext, json, sys
+model = fasttext.train_supervised(sys.argv[1], **json.loads(sys.argv[3]))
+model.quantize(dsub=2)
+model.save_model(sys.argv[2])"""
 
 SENTENCES = {
     "ja": """今日はとても天気がいいですね。 彼は駅まで歩いて行きました。 この本はまだ読んでいません。 コーヒーを一杯ください。
@@ -85,15 +94,13 @@ def train(path: Path) -> None:
     """Writes the model whole or not at all."""
     lines = training_lines()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file, whole(path) as temporary:
         file.writelines(line + "\n" for line in lines)
         file.flush()
-        # One thread: more of them race for the weights. Rare words get no row of their own (a Japanese text is one "word"), their n-grams do.
-        settings = {"dim": 16, "minn": 1, "maxn": 4, "bucket": 20_000, "minCount": 20, "lr": 0.5, "epoch": 10}
-        model = fasttext.train_supervised(file.name, **settings, thread=1, seed=SEED, verbose=0)
-        model.quantize(dsub=2)
-    with whole(path) as temporary:
-        model.save_model(str(temporary))
+        # One thread, for more of them race for the weights; but then fastText 0.9.3 sets a tenth of its table and leaves the rest as the
+        # allocator hands it out: garbage, even NaN, where memory is used again. A process of its own gets fresh pages, which are zero.
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
+        subprocess.run([sys.executable, "-c", FIT, file.name, str(temporary), json.dumps(SETTINGS)], env=environment, check=True)
     print(f"{path}: {len(lines):,} lines of {len(SENTENCES)} languages, {path.stat().st_size:,} bytes")
 
 

@@ -57,10 +57,22 @@ def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProj
     """CLIP-L's and bigG's classes, activations and proportions; `eos_token_id` 2 is SDXL's own and means "the highest id"."""
     shared = {"vocab_size": vocab_size, "max_position_embeddings": POSITIONS, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
     clip_l = CLIPTextConfig(
-        hidden_size=CLIP_L_WIDTH, intermediate_size=4 * CLIP_L_WIDTH, num_hidden_layers=3, num_attention_heads=3, hidden_act="quick_gelu", projection_dim=CLIP_L_WIDTH, **shared
+        hidden_size=CLIP_L_WIDTH,
+        intermediate_size=4 * CLIP_L_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        hidden_act="quick_gelu",
+        projection_dim=CLIP_L_WIDTH,
+        **shared,
     )
     clip_bigg = CLIPTextConfig(
-        hidden_size=CLIP_BIGG_WIDTH, intermediate_size=4 * CLIP_BIGG_WIDTH, num_hidden_layers=4, num_attention_heads=5, hidden_act="gelu", projection_dim=CLIP_BIGG_WIDTH, **shared
+        hidden_size=CLIP_BIGG_WIDTH,
+        intermediate_size=4 * CLIP_BIGG_WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=5,
+        hidden_act="gelu",
+        projection_dim=CLIP_BIGG_WIDTH,
+        **shared,
     )
     return CLIPTextModel(clip_l), CLIPTextModelWithProjection(clip_bigg)
 

@@ -39,7 +39,10 @@ def attribute_matches(scene: Scene, reading: Reading) -> dict[str, bool]:
     return {
         "background": scene.background == reading.background,
         "layout": same_layout,
-        **{name: same_layout and all(got is not None and getattr(want, name) == getattr(got, name) for want, got in both) for name in ("color", "shape", "size")},
+        **{
+            name: same_layout and all(got is not None and getattr(want, name) == getattr(got, name) for want, got in both)
+            for name in ("color", "shape", "size")
+        },
     }
 
 
@@ -51,7 +54,9 @@ def read(pictures: np.ndarray) -> list[Reading]:
 
 
 def _read_one(picture: np.ndarray) -> Reading:
-    corners = np.concatenate([picture[y, x].reshape(-1, 3) for y in (slice(CORNER), slice(-CORNER, None)) for x in (slice(CORNER), slice(-CORNER, None))])
+    corners = np.concatenate(
+        [picture[y, x].reshape(-1, 3) for y in (slice(CORNER), slice(-CORNER, None)) for x in (slice(CORNER), slice(-CORNER, None))]
+    )
     background = np.median(corners, axis=0)
     explanations = [_explain(picture, background, layout) for layout in PLACES]
     error, layout, things = min(explanations, key=lambda explanation: explanation[0])
