@@ -3,7 +3,7 @@
 #   make demo                 the whole road on configs/toyworld.yaml: data, student, training, export, report, pictures
 #   make test                 everything CI checks; tests/test_policies.py runs ruff and mypy, so lint and types are in it
 #   make check                the same in the order that fails soonest: lint, types, tests
-#   make compare-objectives   the road once more with the reference's position-wise loss, in a run folder of its own
+#   make compare-objectives   the demo, and the road again with the reference's position-wise loss; prints the table of both
 #   make clean                removes caches and build leftovers; runs/ and the virtual environment stay
 #
 # RECIPE and SETTINGS choose another recipe and overrides:  make demo SETTINGS='distill.steps=100 run=runs/short'
@@ -30,7 +30,9 @@ demo: $(INSTALLED)
 	$(call travel,$(SETTINGS))
 
 compare-objectives: $(INSTALLED)
-	$(call travel,run=runs/toyworld_position distill.objective=position $(SETTINGS))
+	$(call travel,$(SETTINGS))
+	$(call travel,$(SETTINGS) run=runs/toyworld_position distill.objective=position)
+	$(PYTHON) -m eval.compare_runs runs/toyworld_position runs/toyworld
 
 test: $(INSTALLED)
 	$(PYTHON) -m pytest

@@ -32,11 +32,15 @@ class Encoding(NamedTuple):
 
 
 class TokenIds(NamedTuple):
-    """Ids of the same texts for each encoder, (B, 77), padded as each tokenizer pads, and the position of the first EOS, (B,)."""
+    """Ids of the same texts for each encoder, (B, 77), padded as each tokenizer pads, and the position of the first EOS in each, (B,).
+
+    The two differ in more than their pads: SDXL's second tokenizer reads every "!" as its pad token.
+    """
 
     clip_l_BL: torch.Tensor
     clip_bigg_BL: torch.Tensor
-    eos_position_B: torch.Tensor
+    clip_l_eos_B: torch.Tensor
+    clip_bigg_eos_B: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class TextEncoders:
             name: tokenizer(texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt").input_ids
             for name, tokenizer in self.tokenizers.items()
         }
-        eos = ids["clip_l"] == self.tokenizers["clip_l"].eos_token_id
-        return TokenIds(ids["clip_l"], ids["clip_bigg"], eos.int().argmax(dim=1))
+        eos = {name: (ids[name] == tokenizer.eos_token_id).int().argmax(dim=1) for name, tokenizer in self.tokenizers.items()}
+        return TokenIds(ids["clip_l"], ids["clip_bigg"], eos["clip_l"], eos["clip_bigg"])
 
     @torch.no_grad()
     def encode_ids(self, ids: TokenIds) -> Encoding:

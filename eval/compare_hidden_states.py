@@ -17,7 +17,7 @@ from configs.schema import Recipe, RecipeError, resolve_model
 from eval import held_out, report, results
 
 if TYPE_CHECKING:
-    from distill.teacher import Encoding, TextEncoders
+    from distill.teacher import Encoding, TextEncoders, TokenIds
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
 STUDENT, BEFORE = "japanese_student", "japanese_student_before_training"
@@ -60,7 +60,7 @@ def measure(recipe: Recipe, base: str, student: Path, initial: Path) -> dict[str
     quiet()
     pipeline = load_base(base)
     teacher_encoders = load_text_encoders(base)
-    eos_position_B = teacher_encoders.tokenize(english).eos_position_B
+    ids = teacher_encoders.tokenize(english)
     teacher, empty = encode(teacher_encoders, english, size, "English"), encode(teacher_encoders, [""], size, "empty prompt")
     rows = {
         ENGLISH: encode(teacher_encoders, english, size, ENGLISH),
@@ -75,7 +75,7 @@ def measure(recipe: Recipe, base: str, student: Path, initial: Path) -> dict[str
     return {
         "pairs": len(pairs),
         "gap_pairs": len(english[some]),
-        "rows": {name: {"states": compare_encodings(encoding, teacher, eos_position_B), "noise_gap": gaps[name]} for name, encoding in rows.items()},
+        "rows": {name: {"states": compare_encodings(encoding, teacher, ids), "noise_gap": gaps[name]} for name, encoding in rows.items()},
         "examples": examples(japanese, english, rows[STUDENT], teacher),
     }
 
@@ -108,13 +108,13 @@ def check_comparable(name: str, encoding: "Encoding", teacher: "Encoding") -> No
             raise command.DataError(f"{name}: {kind} holds NaN or infinity; train and export the student again")
 
 
-def compare_encodings(student: "Encoding", teacher: "Encoding", eos_position_B: Any) -> dict[str, dict[str, dict[str, float]]]:
+def compare_encodings(student: "Encoding", teacher: "Encoding", english: "TokenIds") -> dict[str, dict[str, dict[str, float]]]:
     """`{encoder: {region: {metric: value}}}`; the pooled vector is an encoder of its own with the one region `pooled`."""
     from eval.metrics import compare_states, compare_vectors
 
     return {
-        "clip_l": compare_states(student.clip_l_BLD, teacher.clip_l_BLD, eos_position_B),
-        "clip_bigg": compare_states(student.clip_bigg_BLD, teacher.clip_bigg_BLD, eos_position_B),
+        "clip_l": compare_states(student.clip_l_BLD, teacher.clip_l_BLD, english.clip_l_eos_B),
+        "clip_bigg": compare_states(student.clip_bigg_BLD, teacher.clip_bigg_BLD, english.clip_bigg_eos_B),
         "pooled": {"pooled": compare_vectors(student.pooled_BP, teacher.pooled_BP)},
     }
 

@@ -105,7 +105,9 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
         go(command(stage, killed))  # all finished: nothing is done twice
     assert {path: path.stat().st_mtime_ns for path in killed.rglob("*.safetensors")} == before
 
-    changed = subprocess.run(command("distill.train", killed, "distill.learning_rate=0.5"), cwd=ROOT, env=environment(), capture_output=True, text=True)
+    changed = subprocess.run(
+        command("distill.train", killed, "distill.learning_rate=0.5"), cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
     assert changed.returncode == 3 and "distill.learning_rate was 0.001, is 0.5" in changed.stderr and "Traceback" not in changed.stderr
 
 
@@ -125,7 +127,11 @@ def test_two_processes_and_micro_batches_train_the_same_student(prepared: Path) 
     short = "distill.steps=6"
     go(command("distill.train", runs["alone"], short))
     go(command("distill.train", runs["micro"], short, "distill.micro_batch_size=2"))
-    go(command("distill.train", runs["torchrun"], short, launcher=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m")))
+    go(
+        command(
+            "distill.train", runs["torchrun"], short, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+        )
+    )
     expected = [row["loss/total"] for row in metrics(runs["alone"])]
     assert len(expected) == 6
     for name in ("torchrun", "micro"):
