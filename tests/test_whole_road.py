@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,17 +123,18 @@ def test_a_signal_saves_first_and_says_how_to_go_on(prepared: Path) -> None:
 
 
 def test_two_processes_and_micro_batches_train_the_same_student(prepared: Path) -> None:
-    """One process; two under torchrun; one in micro-batches: the same losses to 1e-5, step by step."""
-    runs = {name: copy_of(prepared, name) for name in ("alone", "torchrun", "micro")}
+    """One process; two under torchrun; one in micro-batches: the same losses to 1e-5, step by step. In bf16: nearly."""
+    runs = {name: copy_of(prepared, name) for name in ("alone", "torchrun", "micro", "bf16")}
     short = "distill.steps=6"
     go(command("distill.train", runs["alone"], short))
     go(command("distill.train", runs["micro"], short, "distill.micro_batch_size=2"))
-    go(
-        command(
-            "distill.train", runs["torchrun"], short, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-        )
-    )
+    go(command("distill.train", runs["torchrun"], short, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")))
+    go(command("distill.train", runs["bf16"], short, "distill.precision=bf16"))
     expected = [row["loss/total"] for row in metrics(runs["alone"])]
     assert len(expected) == 6
     for name in ("torchrun", "micro"):
         assert [row["loss/total"] for row in metrics(runs[name])] == pytest.approx(expected, rel=1e-5), name
+    assert [row["loss/total"] for row in metrics(runs["bf16"])] == pytest.approx(expected, rel=0.1)
+    masters = load_file(runs["bf16"] / "distill" / "checkpoints" / "step_000006" / "student.safetensors")
+    name = "clip_l.text_model.encoder.layers.0.mlp.fc1.weight"
+    assert masters[name].dtype == torch.float32 and not masters[name].equal(masters[name].bfloat16().float())

@@ -14,7 +14,7 @@ from corpora.toyworld import miniature, train_vae
 from corpora.toyworld.fit import BATCH, Stage, batch_of, fit, pictures_of
 from corpora.toyworld.train_text_encoders import CaptionReader, tail_mask
 
-STAGES = {"base": Stage("base", 3400, 2e-3), "refiner": Stage("refiner", 800, 2e-3)}
+STAGES = {"base": Stage("base", 3400, 2e-3), "refiner": Stage("refiner", 700, 2e-3, ema=0.99)}
 # the refiner paints the last fifth of SDXL's noise levels; a little more lets img2img reach further
 MAX_TIMESTEP = {"base": 1000, "refiner": 350}
 NOISES = 2  # noise levels a caption is seen at in a step: the frozen encoders then run half as often
