@@ -1,0 +1,103 @@
+"""Damaged checkpoints, stale tokens, teachers that are missing or broken: one clear line each, and nothing made is lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from configs import schema
+from configs.command import DataError
+from distill import checkpoint, tokens, train
+from distill.log import read as read_metrics
+from distill.teacher import load_text_encoders
+
+
+def write_checkpoint(run: Path, name: str) -> Path:
+    folder = run / "checkpoints" / name
+    folder.mkdir(parents=True)
+    (folder / "student.safetensors").write_bytes(b"weights")
+    (folder / "manifest.json").write_text(json.dumps({"student.safetensors": checkpoint.digest_of(folder / "student.safetensors")}))
+    (run / "latest").write_text(name)
+    return folder
+
+
+def test_the_newest_checkpoint_is_read_only_when_it_is_whole(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    write_checkpoint(tmp_path, "step_000010")
+    folder = write_checkpoint(tmp_path, "step_000020")
+    assert checkpoint.latest(tmp_path) == folder
+    (folder / "student.safetensors").write_bytes(b"weightz")  # one flipped bit
+    with pytest.raises(DataError, match=r"student\.safetensors: missing or damaged.*name an older checkpoint"):
+        checkpoint.latest(tmp_path)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(DataError, match="not a whole checkpoint"):
+        checkpoint.latest(tmp_path)
+    (tmp_path / "latest").unlink()  # without it a run would silently start again at step 0
+    with pytest.raises(DataError, match="latest: missing though there are checkpoints"):
+        checkpoint.latest(tmp_path)
+
+
+def recipe(tmp_path: Path, **distill: object) -> schema.Recipe:
+    tree = {
+        "name": "x",
+        "run": str(tmp_path / "run"),
+        "corpora": {"sources": [{"kind": "toyworld", "pairs": 10, "held_out_pairs": 2}], "language_id": {"model": "x"}},
+        "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
+        "distill": {"base": "x", "objective": "position", "steps": 200, "batch_size": 8, "learning_rate": 1e-3} | distill,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return schema.load(path)
+
+
+def test_a_run_belongs_to_one_recipe(tmp_path: Path) -> None:
+    train.claim_run(recipe(tmp_path), tmp_path / "run")
+    train.claim_run(recipe(tmp_path), tmp_path / "run")
+    with pytest.raises(DataError, match=r"holds another recipe's run \(distill.seed was 0, is 7\)"):
+        train.claim_run(recipe(tmp_path, seed=7), tmp_path / "run")
+    with pytest.raises(schema.RecipeError, match="batch_size: 8 is no multiple"):
+        train.check_batch(recipe(tmp_path).distill, 3)
+
+
+def test_a_loss_that_is_no_number_stops_the_run() -> None:
+    with pytest.raises(DataError, match=r"step 9: loss/total is nan; lower distill.learning_rate"):
+        train.check_finite({"loss/total": float("nan")}, 9)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path: Path) -> None:
+    settings = recipe(tmp_path, warmup_steps=10).distill
+    rates = [train.learning_rate(step, settings) for step in range(200)]
+    assert rates[9] == rates[10] == max(rates) == 1e-3 and rates[0] == 1e-4 and rates[-1] < 1e-6 and sorted(rates[10:], reverse=True) == rates[10:]
+
+
+def test_a_metrics_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+@pytest.mark.parametrize("damage", ["missing", "no_encoder", "corrupt", "truncated"])
+def test_a_teacher_that_cannot_be_loaded(tiny_sdxl: Path, tmp_path: Path, damage: str) -> None:
+    base = Path(shutil.copytree(tiny_sdxl / "base", tmp_path / "base"))
+    weights = base / "text_encoder" / "model.safetensors"
+    if damage == "missing":
+        shutil.rmtree(base)
+    elif damage == "no_encoder":
+        shutil.rmtree(base / "text_encoder_2")
+    else:
+        weights.write_bytes(b"\xff" * 500 if damage == "corrupt" else weights.read_bytes()[:-100])
+    with pytest.raises(DataError) as caught:
+        load_text_encoders(base)
+    assert str(base) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"pairs/manifest.json: missing; run python -m corpora.prepare"):
+        tokens.prepare(recipe(tmp_path))
+    for side in tokens.SIDES:
+        np.save(tmp_path / f"{side}_ids.npy", np.arange(5, dtype=np.uint16))
+        np.save(tmp_path / f"{side}_offsets.npy", np.array([0, 2, 5]))
+    loaded = tokens.load(tmp_path)
+    assert len(loaded) == 2 and loaded.row("ja", 1).tolist() == [2, 3, 4] and loaded.lengths("ja", np.array([1, 0])).tolist() == [3, 2]
