@@ -197,7 +197,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no training": (lambda run: shutil.rmtree(run / "distill"), "there is no finished checkpoint; run distill.train first"),
     "no latest": (lambda run: (run / "distill" / "latest").unlink(), "latest: missing though there are checkpoints"),
     "no manifest": (lambda run: (step_folder(run) / "manifest.json").unlink(), "not a whole checkpoint"),
-    "bit flipped": (flip_a_bit, "missing or damaged (its SHA-256 is not the manifest's)"),
+    "bit flipped": (flip_a_bit, "missing or damaged (not the manifest's SHA-256)"),
     "file missing": (lambda run: (step_folder(run) / "student.safetensors").unlink(), "missing or damaged"),
     "truncated": (truncate_with_a_manifest_that_agrees, "student.safetensors: cannot be read"),
     "not a student": (lambda run: rewrite_tensors(run, lambda t: t.clear() or t.update(x=torch.zeros(1))), "it is no student of this project"),
