@@ -5,6 +5,7 @@ In:  `TokenPairs`. Out: `Batch`, on the CPU.
 Shape letters: B batch, L token position (77).
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,11 +56,8 @@ class Batches:
         pairs = self.batch_size - empty
         positions = np.arange(step * pairs, (step + 1) * pairs)
         epochs, places = np.divmod(positions, len(self.tokens))
-        rows = np.concatenate([self._permutation(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        rows = np.concatenate([_permutation(self.seed, int(epoch), len(self.tokens))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         return np.concatenate([rows, np.full(empty, EMPTY_PROMPT)])
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens))
 
     def eos_positions(self, side: str, rows: np.ndarray) -> np.ndarray:
         """The position of EOS in each row; the empty prompt's is 1."""
@@ -76,3 +74,9 @@ class Batches:
             found = np.array([bos, eos]) if row == EMPTY_PROMPT else self.tokens.row(side, int(row))
             target[: len(found)] = found
         return torch.from_numpy(ids), torch.from_numpy(self.eos_positions(side, rows))
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """Kept over the steps of an epoch (and the step that spans two): at forty million rows making it takes seconds."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -5,7 +5,6 @@ Out: `<run>/distill/checkpoints/step_000500/`: `student.safetensors` (fp32, tran
      then `<run>/distill/latest`, which names the newest.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from configs.command import DataError, SetupError
+from corpora.pair import file_sha256, whole
 from distill import engine as engines
 from distill.engine import Engine
 
@@ -35,7 +35,7 @@ def save(engine: Engine, run: Path, step: int, keep: int) -> None:
         save_file(weights, work / "student.safetensors", metadata={"format": "pt"})
         (work / "state.json").write_text(json.dumps({"step": step, "processes": engines.world_size()}), encoding="utf-8")
         files = sorted(path for path in work.rglob("*") if path.is_file())
-        _write_whole(work / MANIFEST, json.dumps({str(path.relative_to(work)): digest_of(path) for path in files}, indent=2))
+        _write_whole(work / MANIFEST, json.dumps({str(path.relative_to(work)): file_sha256(path) for path in files}, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         work.rename(folder)
         _write_whole(run / "latest", folder.name)
@@ -63,7 +63,7 @@ def verify(folder: Path) -> None:
         raise DataError(f"{folder}: not a whole checkpoint ({error}); name an older one in {folder.parent.parent / 'latest'}") from None
     for name, digest in digests.items():
         path = folder / name
-        if not path.is_file() or digest_of(path) != digest:
+        if not path.is_file() or file_sha256(path) != digest:
             raise DataError(f"{path}: missing or damaged (not the manifest's SHA-256); name an older checkpoint in {folder.parent.parent / 'latest'}")
 
 
@@ -76,12 +76,6 @@ def resume(engine: Engine, folder: Path) -> int:
     return int(state["step"])
 
 
-def digest_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def export(recipe: Recipe) -> None:
     """The stage. Raises DataError when something read is missing, damaged or does not fit, or another result is in the way."""
+    from corpora.pair import file_sha256
     from distill import checkpoint, pipeline_folder
 
     folder = recipe.run_dir / "export"
@@ -35,7 +36,7 @@ def export(recipe: Recipe) -> None:
     newest = checkpoint.latest(recipe.run_dir / "distill")  # its digests are checked there
     if newest is None:
         raise DataError(f"{recipe.run_dir / 'distill'}: there is no finished checkpoint; run distill.train first")
-    made_from = {"recipe": recipe.name, "checkpoint": newest.name, "manifest_sha256": checkpoint.digest_of(newest / checkpoint.MANIFEST)}
+    made_from = {"recipe": recipe.name, "checkpoint": newest.name, "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST)}
     provenances = {name: {**made_from, "teacher": teacher} for name, teacher in teachers.items()}
     todo = {name: provenance for name, provenance in provenances.items() if not is_finished(folder / name, provenance)}
     weights = read_weights(newest / "student.safetensors") if todo else {}

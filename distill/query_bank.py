@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from configs.schema import QueryBank
+from corpora.pair import whole
 from distill.objectives import attention_output
 from distill.pipelines import Pipelines, load_pipelines
 from distill.teacher import Encoding, TextEncoders
@@ -72,9 +73,8 @@ def record(path: Path, base: str, refiner: str | None, teacher: TextEncoders, pr
         tensors[f"{name}.variance"] = output_BHNK.var(dim=0, correction=0).mean()
         metadata[name] = attention.heads
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"heads": json.dumps(metadata)})
-    temporary.replace(path)
+    with whole(path) as temporary:
+        save_file(tensors, temporary, metadata={"heads": json.dumps(metadata)})
 
 
 def load(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> list[CrossAttentionLayer]:

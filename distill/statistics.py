@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from corpora.pair import whole
 from distill.teacher import TextEncoders
 
 PROMPTS_AT_ONCE = 64
@@ -31,9 +32,8 @@ def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
             counts[name] = counts.get(name, 0) + len(rows_RD)
     variances = {name: (square / counts[name] - (total / counts[name]).square()).clamp_min(0).float() for name, (total, square) in sums.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(variances, temporary)
-    temporary.replace(path)
+    with whole(path) as temporary:
+        save_file(variances, temporary)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:

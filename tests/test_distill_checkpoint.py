@@ -10,6 +10,7 @@ import yaml
 
 from configs import schema
 from configs.command import DataError
+from corpora.pair import file_sha256
 from distill import checkpoint, tokens, train
 from distill.log import read as read_metrics
 from distill.teacher import load_text_encoders
@@ -19,7 +20,7 @@ def write_checkpoint(run: Path, name: str) -> Path:
     folder = run / "checkpoints" / name
     folder.mkdir(parents=True)
     (folder / "student.safetensors").write_bytes(b"weights")
-    (folder / "manifest.json").write_text(json.dumps({"student.safetensors": checkpoint.digest_of(folder / "student.safetensors")}))
+    (folder / "manifest.json").write_text(json.dumps({"student.safetensors": file_sha256(folder / "student.safetensors")}))
     (run / "latest").write_text(name)
     return folder
 
