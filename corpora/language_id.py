@@ -11,8 +11,9 @@ from typing import Any
 import fasttext
 
 from configs.command import DataError
+from configs.files import file_sha256
 from configs.schema import LanguageId, resolve_model
-from corpora.pair import Input, file_sha256
+from corpora.pair import Input
 
 LANGUAGES = ("ja", "en")
 CANDIDATES = 5  # labels asked for a text; a language that is not among the likeliest five counts as 0

@@ -7,11 +7,8 @@ In/out: `<run>/pairs/`: `train-00000.parquet`..., `held_out-00000.parquet`... an
     for pair in read_pairs("runs/toyworld/pairs", "held_out", limit=3): print(pair.ja, pair.en)
 """
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -21,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from configs.command import DataError
+from configs.files import file_sha256, whole
 
 FORMAT: Literal[1] = 1  # raised when pairs made by an older version must not be mistaken for this version's
 MANIFEST = "manifest.json"
@@ -154,15 +152,6 @@ def _read_shards(folder: Path, shards: list[Shard], columns: list[str] | None, b
             yield from file.iter_batches(batch_size=batch_rows, columns=columns)
 
 
-def file_sha256(path: Path) -> str:
-    """Raises DataError when the file cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-
-
 class ShardWriter:
     """Writes tables of pairs as shards of `shard_rows` rows. Equal rows in give equal bytes out, however they were cut into tables."""
 
@@ -189,19 +178,6 @@ class ShardWriter:
         with whole(path) as temporary:
             pq.write_table(rows.combine_chunks(), temporary, compression="zstd")
         self.shards.append(Shard(file=path.name, rows=rows.num_rows, bytes=path.stat().st_size, sha256=file_sha256(path)))
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary sibling to write to; `path` appears when the block has ended well, with all its bytes on disk, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

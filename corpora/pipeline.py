@@ -26,10 +26,11 @@ from loguru import logger
 from tqdm import tqdm
 
 from configs.command import DataError, SetupError
+from configs.files import file_sha256, whole
 from configs.schema import Corpora, Recipe, resolve_model
 from corpora import assemble, deduplicate, filters, language_id, sources
 from corpora.normalise import comparison_key, normalise
-from corpora.pair import FORMAT, SCHEMA, Manifest, Stage, count_stage, file_sha256, read_manifest, whole, write_manifest
+from corpora.pair import FORMAT, SCHEMA, Manifest, Stage, count_stage, read_manifest, write_manifest
 
 # datatrove tells its progress through loguru, on stderr; errors reach the user as exceptions. At import, so in every worker too.
 logger.disable("datatrove")

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.command import DataError
+from configs.files import file_sha256
 from configs.schema import Corpora, FileSource, RecipeError, ToyworldSource
-from corpora.pair import SPLITS, Input, Split, file_sha256
+from corpora.pair import SPLITS, Input, Split
 from corpora.toyworld import captions
 
 PART_BYTES = 8 << 20  # of a TSV: some 60,000 rows, seconds of work, so little is done twice after an interruption

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from configs.command import DataError, SetupError
-from corpora.pair import file_sha256, whole
+from configs.files import file_sha256, whole
 from distill import engine as engines
 from distill.engine import Engine
 

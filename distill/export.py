@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def export(recipe: Recipe) -> None:
     """The stage. Raises DataError when something read is missing, damaged or does not fit, or another result is in the way."""
-    from corpora.pair import file_sha256
+    from configs.files import file_sha256
     from distill import checkpoint, pipeline_folder
 
     folder = recipe.run_dir / "export"

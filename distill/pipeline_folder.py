@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from configs.command import DataError
-from corpora.pair import file_sha256
+from configs.files import file_sha256
 from distill import tokenizers
 from distill.teacher import SUBFOLDERS, first_line
 

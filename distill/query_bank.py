@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from configs.files import whole
 from configs.schema import QueryBank
-from corpora.pair import whole
 from distill.objectives import attention_output
 from distill.pipelines import Pipelines, load_pipelines
 from distill.teacher import Encoding, TextEncoders

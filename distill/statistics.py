@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from corpora.pair import whole
+from configs.files import whole
 from distill.teacher import TextEncoders
 
 PROMPTS_AT_ONCE = 64

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.command import DataError
-from corpora.pair import whole
+from configs.files import whole
 
 
 def fingerprint(settings: dict[str, Any], sources: Iterable[str | Path]) -> str:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from configs import files
 from configs.command import DataError
 from corpora import pair
 from corpora.pair import Manifest, Pair, ShardWriter, Stage, read_batches, read_manifest, read_pairs, write_manifest
@@ -130,11 +131,11 @@ def test_stages_must_join() -> None:
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with pytest.raises(RuntimeError), pair.whole(path) as temporary:
+    with pytest.raises(RuntimeError), files.whole(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("interrupted")
     assert list(tmp_path.iterdir()) == []
-    with pair.whole(path) as temporary:
+    with files.whole(path) as temporary:
         temporary.write_text("all")
         assert not path.exists()
     assert path.read_text() == "all" and list(tmp_path.iterdir()) == [path]

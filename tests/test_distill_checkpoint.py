@@ -10,7 +10,7 @@ import yaml
 
 from configs import schema
 from configs.command import DataError
-from corpora.pair import file_sha256
+from configs.files import file_sha256
 from distill import checkpoint, tokens, train
 from distill.log import read as read_metrics
 from distill.teacher import load_text_encoders

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs import command, schema
 from configs.command import DataError
-from corpora.pair import file_sha256
+from configs.files import file_sha256
 
 if TYPE_CHECKING:
     from distill.tokenizers import Vocabulary

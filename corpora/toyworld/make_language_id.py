@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from configs.files import whole
 from configs.schema import TOYWORLD_MODELS
-from corpora.pair import whole
 from corpora.toyworld import captions
 
 CAPTIONS = 1_000

@@ -16,8 +16,8 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
+from configs.files import whole
 from configs.schema import TOYWORLD_MODELS
-from corpora.pair import whole
 from corpora.toyworld import captions, lexicon
 
 CAPTIONS = 20_000
