@@ -1,15 +1,15 @@
 """The portable tokenizer, proved against sentencepiece itself: same ids, and every file as the unmodified pipelines want it."""
 
 import io
-import itertools
 import json
 import unicodedata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import sentencepiece
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.command import DataError
@@ -38,10 +38,10 @@ TRICKY = [
 class Case:
     """One model in both forms."""
 
-    def __init__(self, model: Path, folder: Path) -> None:
-        self.vocabulary = tokenizers.build(model, folder)
+    def __init__(self, source: Path, folder: Path, model: Path | None = None) -> None:
+        self.vocabulary = tokenizers.build(source, folder)
         self.tokenizer = tokenizers.load(folder)
-        self.source = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        self.source = sentencepiece.SentencePieceProcessor(model_file=str(model or source))
 
     def expected(self, text: str) -> list[int]:
         """sentencepiece's ids in our rows, which follow its order without its BOS and EOS."""
@@ -52,12 +52,36 @@ class Case:
         return self.tokenizer(text, truncation=False).input_ids[1:-1]
 
 
-@pytest.fixture(scope="module", params=["toyworld", *REAL])
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    model = TOYWORLD_MODELS / "spiece.model" if request.param == "toyworld" else SHARED / "tokenizers" / REAL[request.param]
+def write_model(path: Path, **options: Any) -> Path:
+    """A SentencePiece model trained on the spot."""
+    model = io.BytesIO()
+    texts = [*SENTENCES, "def f(x):    return x", "赤い[MASK]丸"]
+    settings: dict[str, Any] = {"model_type": "unigram", "vocab_size": 400, "hard_vocab_limit": False, "num_threads": 1, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=model, **settings | options)
+    path.write_bytes(model.getvalue())
+    return path
+
+
+TRAINED: dict[str, dict[str, Any]] = {
+    "line-corporation layout": {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": 3, "byte_fallback": True, "normalization_rule_name": "nfkc"},
+    "cases folded, no bytes": {"normalization_rule_name": "nmt_nfkc_cf"},
+}
+MODELS = ["toyworld", *REAL, *TRAINED]
+
+
+def open_case(name: str, folder: Path) -> Case:
+    """One of MODELS, built into `folder`; skips where a real one is not there."""
+    model = TOYWORLD_MODELS / "spiece.model" if name == "toyworld" else SHARED / "tokenizers" / REAL.get(name, "")
+    if name in TRAINED:
+        model = write_model(folder / "trained.model", **TRAINED[name])
     if not model.is_file():
         pytest.skip(f"{model.name} is not there: ../shared/data beside the checkout holds the real tokenizers")
-    return Case(model, tmp_path_factory.mktemp(request.param))
+    return Case(model, folder / "tokenizer")
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return open_case(request.param, tmp_path_factory.mktemp("case"))
 
 
 def test_ids_are_sentencepieces(case: Case) -> None:
@@ -67,25 +91,6 @@ def test_ids_are_sentencepieces(case: Case) -> None:
             rows = (SHARED / "pairs" / name).read_text(encoding="utf-8").split("\n")[1:500]
             texts += [text for row in rows for text in row.split("\t")[:2]]
     assert not [text for text in texts if case.ids(text) != case.expected(text)]
-
-
-CHARACTERS = "赤い丸のにガがぱぷーabcABC <>/s12.,、。▁①㍻👍𠮷é한\u3000\t"
-ALPHABET = st.sampled_from([*CHARACTERS, "ｶﾞ", "ﾊﾟ", "か\u3099", "は\u309a"])
-
-
-@settings(max_examples=150, deadline=None)
-@given(text=st.lists(ALPHABET, max_size=20).map("".join) | st.text(max_size=20))
-def test_any_text_gets_sentencepieces_ids_or_equally_good_ones(case: Case, text: str) -> None:
-    assume("<|" not in text and "<0x" not in text)  # the names of special and byte rows, written out, are those rows
-    ids, expected = case.ids(text), case.expected(text)
-    if ids == expected:
-        return
-    # the two differences known: accents after characters that the normaliser replaces, and ties (float32 there, float64 here)
-    if any(unicodedata.combining(mark) and unicodedata.normalize("NFKC", base) != base for base, mark in itertools.pairwise(text)):
-        return
-    pieces, scores = case.vocabulary.pieces, case.vocabulary.scores
-    assert "".join(pieces[i] for i in ids) == "".join(pieces[i] for i in expected)
-    assert sum(scores[i] for i in ids) == pytest.approx(sum(scores[i] for i in expected), abs=1e-3)
 
 
 def test_every_row_has_its_name_and_bos_and_eos_are_the_highest(case: Case) -> None:
@@ -110,11 +115,12 @@ def test_prompts_are_padded_and_truncated_as_the_pipelines_ask(case: Case) -> No
     assert (batch.input_ids == eos).int().argmax(dim=1).tolist() == [1, 1 + len(case.ids("赤い丸")), 76]
 
 
-def test_no_ordinary_prompt_holds_a_special_token(case: Case) -> None:
-    special = {case.vocabulary.bos_id, case.vocabulary.eos_id}
-    for text in ("</s>", "<s>", "<pad>", "<unk>", "[EOS]", "丸</s>四角"):
-        ids = case.tokenizer(text).input_ids
-        assert ids[0] == case.vocabulary.bos_id and ids[-1] == case.vocabulary.eos_id and not special & set(ids[1:-1])
+def test_no_prompt_holds_a_special_row(case: Case) -> None:
+    """Not even one that spells out its name: it is the text it is, as sentencepiece reads it."""
+    names = [name for name, kind in zip(case.vocabulary.pieces, case.vocabulary.kinds, strict=True) if kind != "normal"]
+    texts = [*names, *map("丸{}四角".format, names), "</s>", "<s>", "<pad>", "<unk>", "[EOS]", "<<0x41><0x42>"]
+    assert {BOS_TOKEN, EOS_TOKEN, UNK_TOKEN} <= set(names)
+    assert not [text for text in texts if case.ids(text) != case.expected(text)]
 
 
 def test_captions_survive_the_round_trip(case: Case) -> None:
@@ -131,16 +137,6 @@ def test_the_files_hold_what_both_generations_of_transformers_read(case: Case, t
     expected = {"bos_token": BOS_TOKEN, "eos_token": EOS_TOKEN, "unk_token": UNK_TOKEN, "pad_token": EOS_TOKEN}
     assert json.loads((folder / "special_tokens_map.json").read_text(encoding="utf-8")) == expected and config | expected == config
     assert json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["byte_fallback"] is case.vocabulary.byte_fallback
-
-
-def write_model(path: Path, **options: Any) -> Path:
-    """A SentencePiece model trained on the spot."""
-    model = io.BytesIO()
-    texts = [*SENTENCES, "def f(x):    return x", "赤い[MASK]丸"]
-    settings: dict[str, Any] = {"model_type": "unigram", "vocab_size": 400, "hard_vocab_limit": False, "num_threads": 1, "minloglevel": 2}
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=model, **settings | options)
-    path.write_bytes(model.getvalue())
-    return path
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -162,37 +158,23 @@ def test_every_kind_of_unigram_model(options: dict[str, Any], tmp_path: Path) ->
     assert case.vocabulary.eos_id not in unknown and (case.vocabulary.byte_fallback or case.vocabulary.unk_id in unknown)
 
 
-def test_filler_rows_lie_below_bos_and_leave_the_pieces_where_they_are(tmp_path: Path) -> None:
+@settings(max_examples=30, deadline=None)
+@given(multiple=st.integers(1, 600))
+def test_filler_rows_lie_below_bos_and_leave_the_pieces_where_they_are(multiple: int) -> None:
     model = TOYWORLD_MODELS / "spiece.model"
-    plain, padded = tokenizers.build(model, tmp_path / "plain"), tokenizers.build(model, tmp_path / "padded", pad_vocab_to_multiple_of=64)
-    assert len(padded) % 64 == 0 and 0 <= len(padded) - len(plain) < 64
-    assert padded.kinds == (*plain.kinds[:-2], *["filler"] * (len(padded) - len(plain)), "bos", "eos")
-    text = SENTENCES[0]
-    ids = [tokenizers.load(tmp_path / name)(text).input_ids for name in ("plain", "padded")]
-    assert ids[0][1:-1] == ids[1][1:-1] and ids[1][0] == len(padded) - 2 and ids[1][-1] == len(padded) - 1
-    assert len(tokenizers.build(model, tmp_path / "whole", pad_vocab_to_multiple_of=len(plain))) == len(plain)
+    with TemporaryDirectory() as folder:
+        plain, padded = (tokenizers.build(model, Path(folder) / str(value), value) for value in (1, multiple))
+        tokenizer = tokenizers.load(Path(folder) / str(multiple))
+    size = len(padded)
+    assert size % multiple == 0 and 0 <= size - len(plain) < multiple
+    assert padded.pieces[: len(plain) - 2] == plain.pieces[:-2] and padded.scores[: len(plain) - 2] == plain.scores[:-2]
+    assert padded.kinds == (*plain.kinds[:-2], *["filler"] * (size - len(plain)), "bos", "eos") and len(set(padded.pieces)) == size
+    assert len(tokenizer) == size and tokenizer("").input_ids == [size - 2, size - 1] == [tokenizer.bos_token_id, tokenizer.eos_token_id]
 
 
 def test_a_vocabulary_knows_its_special_rows() -> None:
     vocabulary = Vocabulary(("a", UNK_TOKEN, BOS_TOKEN, EOS_TOKEN), ("normal", "unknown", "bos", "eos"), (-1.0, 0.0, 0.0, 0.0))
     assert (vocabulary.unk_id, vocabulary.bos_id, vocabulary.eos_id, vocabulary.byte_fallback) == (1, 2, 3, False)
-
-
-def test_bad_models_are_one_line(tmp_path: Path) -> None:
-    good = (TOYWORLD_MODELS / "spiece.model").read_bytes()
-    for length in [*range(0, 12_000, 97), len(good) // 2, len(good) * 9 // 10]:  # sentencepiece loads some of these without a word
-        (tmp_path / f"cut_{length}.model").write_bytes(good[:length])
-    bad = dict.fromkeys(tmp_path.glob("cut_*.model"), "no SentencePiece model") | {
-        tmp_path / "absent.model": "cannot be read",
-        tmp_path: "cannot be read",
-        write_model(tmp_path / "bpe.model", model_type="bpe"): "of type BPE",
-        write_model(tmp_path / "suffix.model", treat_whitespace_as_suffix=True): "spaces as suffixes",
-    }
-    for path, cause in bad.items():
-        with pytest.raises(DataError) as error:
-            tokenizers.build(path, tmp_path / "out")
-        assert str(path) in str(error.value) and cause in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_tokenizer_folder_is_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from configs.command import DataError
 from configs.schema import TOYWORLD_MODELS
+from distill import tokenizers
 from distill.tokenizers import Vocabulary
 from vocab_init import __main__ as entry
 from vocab_init import embed, nearest, piece_text, transplant
@@ -202,6 +204,21 @@ def test_a_finished_stage_does_nothing_and_another_recipes_is_refused(
         (run / "initial_student" / "manifest.json").unlink()
         assert stage(teacher, run) == 3
         assert "no whole initial student" in capsys.readouterr().err
+
+
+def test_any_form_of_a_tokenizer_is_taken_and_known_by_the_file_read(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tokenizer"
+    tokenizers.build(TOYWORLD_MODELS / "spiece.model", folder)  # a tokenizer.json, and later a SentencePiece model beside it
+    settings = []
+    for run in ("json", "folder"):
+        assert stage(teacher, tmp_path / run, f"vocab_init.tokenizer={folder}") == 0
+        settings.append(json.loads((tmp_path / run / "initial_student" / "manifest.json").read_text(encoding="utf-8"))["settings"])
+        shutil.copy(TOYWORLD_MODELS / "spiece.model", folder)
+        capsys.readouterr()
+        assert stage(teacher, tmp_path / run, f"vocab_init.tokenizer={folder}") == (3 if run == "json" else 0)
+        assert ("made with tokenizer_sha256" in capsys.readouterr().err) is (run == "json")
+    files = [folder / "tokenizer.json", folder / "spiece.model"]
+    assert [made["tokenizer_sha256"] for made in settings] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
 
 def _corrupt_weights(base: Path) -> None:

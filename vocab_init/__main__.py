@@ -2,8 +2,8 @@
 
     python -m vocab_init configs/toyworld.yaml
 
-In:  `vocab_init.tokenizer` (a SentencePiece unigram model), `vocab_init.sentence_encoder`, and of the teacher `distill.base` its tokenizers
-     and token embeddings.
+In:  `vocab_init.tokenizer` (a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or hub repository with one of them),
+     `vocab_init.sentence_encoder`, and of the teacher (`distill.base`, `distill.teacher`) its tokenizers and token embeddings.
 Out: `<run>/initial_student/`: `tokenizer/`, `token_embeddings.safetensors` (`clip_l`, `clip_bigg`, each (V, D) float32), `neighbors.jsonl`
      (a row of the vocabulary a line, to read) and `manifest.json` (settings, counts, a SHA-256 of every file). It appears whole or not at all.
 """
@@ -31,18 +31,17 @@ SHOWN = 12
 
 def initialise(recipe: schema.Recipe) -> None:
     """The stage. Raises DataError."""
-    from distill import tokenizers
+    from distill import tokenizers, unigram
     from vocab_init import transplant
 
     target = recipe.run_dir / "initial_student"
-    spiece = Path(schema.resolve_model(recipe.vocab_init.tokenizer))
-    if not spiece.is_file():
-        raise DataError(f"{spiece}: there is no such file; give the spiece.model of a SentencePiece unigram model as vocab_init.tokenizer")
-    teacher = transplant.read_teacher(schema.resolve_model(recipe.distill.base))
+    tokenizer = unigram.find(schema.resolve_model(recipe.vocab_init.tokenizer))
+    teacher = transplant.read_teacher(schema.resolve_model(recipe.distill.base), recipe.distill.teacher)
     settings = {
         "base": recipe.distill.base,
+        "teacher": recipe.distill.teacher,
         "teacher_sha256": teacher.sha256(),
-        "tokenizer_sha256": file_sha256(spiece),
+        "tokenizer_sha256": file_sha256(tokenizer),
         **recipe.vocab_init.model_dump(mode="json", include={"sentence_encoder", "prompt", "pad_vocab_to_multiple_of"}),
     }
     if _finished(target, settings):
@@ -50,7 +49,7 @@ def initialise(recipe: schema.Recipe) -> None:
         return
     work = target.with_name(".initial_student.partial")
     shutil.rmtree(work, ignore_errors=True)
-    vocabulary = tokenizers.build(spiece, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of)
+    vocabulary = tokenizers.build(tokenizer, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of)
     tokenizers.load(work / "tokenizer")
     rows = transplant.rows(vocabulary, teacher, _find(recipe, vocabulary, teacher))
     _write(work, rows, transplant.transplant(rows, teacher), settings)

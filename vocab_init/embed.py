@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from configs.command import DataError
-from distill.teacher import first_line, looks_like_hub_name
+from configs.references import first_line, looks_like_hub_name
 
 
 def load_sentence_encoder(reference: str) -> Any:

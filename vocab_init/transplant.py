@@ -1,6 +1,7 @@
 """Which English embedding each row of the student's vocabulary starts from, and the two tables that follow.
 
-In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and the two token embeddings are read; the student's vocabulary.
+In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and the two token embeddings are read (one of them from
+     OpenCLIP if `distill.teacher` says so); the student's vocabulary.
 Out: `Row`s and tensors; nothing on disk.
 
 Normal pieces take the row of the English token nearest in meaning; byte pieces that of the same byte; BOS and EOS the teacher's own. Rows
@@ -19,7 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from configs.command import DataError
-from distill.teacher import ENCODERS, SUBFOLDERS, first_line, load_tokenizer, looks_like_hub_name
+from configs.references import first_line, looks_like_hub_name
+from distill.teacher import ENCODERS, SUBFOLDERS, load_tokenizer, replacement
 from distill.tokenizers import Kind, Vocabulary
 from vocab_init import piece_text
 
@@ -74,14 +76,15 @@ class Row:
     similarity: list[float]
 
 
-def read_teacher(base: str) -> Teacher:
-    """Fetches what is needed if `base` is a hub name, and reads it. Raises DataError."""
+def read_teacher(base: str, teacher: str | None = None) -> Teacher:
+    """Reads the teacher, fetched first if it is on the hub; `teacher` is `distill.teacher`. Raises DataError."""
     folder = _local_folder(base)
+    replaced = replacement(folder, teacher)
     vocabularies, tables = [], {}
     for encoder in ENCODERS:
         tokenizer = load_tokenizer(folder, encoder)
         vocabularies.append((tokenizer.get_vocab(), tokenizer.bos_token_id, tokenizer.eos_token_id))
-        tables[encoder] = _token_embedding(folder / SUBFOLDERS[encoder][1])
+        tables[encoder] = replaced[encoder].token_embedding_VD() if encoder in replaced else _token_embedding(folder / SUBFOLDERS[encoder][1])
     if vocabularies[0] != vocabularies[1]:
         raise DataError(f"{base}: its two tokenizers differ in their vocabularies; SDXL's two share one, give an SDXL base folder")
     vocabulary, bos_id, eos_id = vocabularies[0]
@@ -135,7 +138,7 @@ def _local_folder(base: str) -> Path:
 
     subfolders = [SUBFOLDERS[encoder] for encoder in ENCODERS]
     wanted = [f"{tokenizer}/*" for tokenizer, _ in subfolders]
-    wanted += [f"{encoder}/{name}" for _, encoder in subfolders for name in (WEIGHTS, INDEX, "model-*-of-*.safetensors")]
+    wanted += [f"{encoder}/{name}" for _, encoder in subfolders for name in ("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors")]
     try:
         return Path(snapshot_download(base, allow_patterns=wanted))
     except Exception as error:  # offline, no such repository, no right to read it: each its own kind
