@@ -112,6 +112,7 @@ class QueryBank(Section):
 
 class Distill(Section):
     base: str = Field(description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME")
+    teacher: str | None = Field(None, description="open_clip:MODEL/TAG (or /PATH): these weights instead of base's, for the encoder as wide")
     refiner: str | None = Field(None, description="SDXL refiner, likewise; its UNet reads the bigG student")
     objective: Literal["position", "cross_attention"]
     pooled_weight: Weight = 1.0
@@ -135,6 +136,8 @@ class Distill(Section):
 
 class Export(Section):
     encoders_only: bool = False
+    variants: list[Literal["fp16", "bf16"]] = Field([], description="half-precision weights written beside the fp32 ones")
+    license: str = Field("openrail++", description="the hub's name of the licence in the model card; SDXL's own by default")
 
 
 class Eval(Section):

@@ -128,8 +128,10 @@ def at_position(x_BLD: torch.Tensor, position_B: torch.Tensor) -> torch.Tensor:
 
 def tower_of(model: Any) -> TextTower:
     """A tower with the weights of a transformers CLIPTextModel or CLIPTextModelWithProjection (either major's key names)."""
-    tower = TextTower(model.config, with_projection=hasattr(model, "text_projection"))
-    tower.load_state_dict({with_prefix(key): value for key, value in model.state_dict().items() if not key.endswith("position_ids")})
+    with torch.device("meta"):  # no random numbers only to be overwritten: seconds at full size
+        tower = TextTower(model.config, with_projection=hasattr(model, "text_projection"))
+    state = {with_prefix(key): value.clone() for key, value in model.state_dict().items() if not key.endswith("position_ids")}
+    tower.load_state_dict(state, assign=True)
     return tower
 
 

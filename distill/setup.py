@@ -45,7 +45,7 @@ def prepare(recipe: schema.Recipe) -> None:
     needed = {"teacher_statistics.safetensors", *(["query_bank.safetensors"] if settings.objective == "cross_attention" else [])}
     if all((run / name).is_file() for name in needed):
         return
-    teacher = load_text_encoders(base)
+    teacher = load_text_encoders(base, settings.teacher)
     prompts = [
         pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), max(STATISTICS_PROMPTS, settings.query_bank.prompts))
     ]
@@ -60,7 +60,7 @@ def load(recipe: schema.Recipe) -> Work:
     """Builds student, engine, teacher, batches and loss in this process."""
     settings, run = recipe.distill, recipe.run_dir / "distill"
     torch.manual_seed(settings.seed)
-    encoders = load_text_encoders(_folders(settings)[0])
+    encoders = load_text_encoders(_folders(settings)[0], settings.teacher)
     initial = recipe.run_dir / "initial_student"
     student = initial_student(encoders, initial)
     dead = {name: parameter.detach().clone() for name, parameter in student.named_parameters() if not parameter.requires_grad}

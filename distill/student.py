@@ -53,9 +53,9 @@ def initial_student(teacher: TextEncoders, folder: Path) -> TowerPair:
     return TowerPair(*towers)
 
 
-def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path) -> TextEncoders:
-    """The student before training, through the stock transformers classes. Raises DataError."""
-    teacher = load_text_encoders(base_folder)
+def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path, teacher_weights: str | None = None) -> TextEncoders:
+    """The student before training, through the stock transformers classes; `teacher_weights` is `distill.teacher`. Raises DataError."""
+    teacher = load_text_encoders(base_folder, teacher_weights)
     embeddings = _token_embeddings(initial_student_folder)
     tokenizer = load_tokenizer(initial_student_folder / "tokenizer")
     models = {}

@@ -1,6 +1,7 @@
 """The two text encoders of any SDXL folder, through the stock transformers classes: what the unmodified pipelines run.
 
-In:  a diffusers folder (or hub name) with `tokenizer`, `text_encoder`, `tokenizer_2`, `text_encoder_2`.
+In:  a diffusers folder (or hub name) with `tokenizer`, `text_encoder`, `tokenizer_2`, `text_encoder_2`; one encoder's weights may come
+     from OpenCLIP instead (`open_clip:MODEL/TAG`), the folder then gives its `config.json` and tokenizer.
 Out: token ids and `Encoding`s. English teacher and exported Japanese student are both read through here.
 
 Shape letters: B batch, L token position (77), D width, P pooled width.
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 
 from configs.command import DataError
+from configs.references import first_line, looks_like_hub_name
+from distill import open_clip_weights
 
 ENCODERS = ("clip_l", "clip_bigg")
 SUBFOLDERS = {"clip_l": ("tokenizer", "text_encoder"), "clip_bigg": ("tokenizer_2", "text_encoder_2")}
@@ -70,21 +73,46 @@ class TextEncoders:
         return self.encode_ids(self.tokenize(texts))
 
 
-def load_text_encoders(folder: str | Path, dtype: torch.dtype = torch.float32) -> TextEncoders:
-    """Loads both encoders, frozen and in eval mode. Raises DataError with the folder and the cause."""
+def load_text_encoders(folder: str | Path, teacher: str | None = None, dtype: torch.dtype = torch.float32) -> TextEncoders:
+    """Loads both encoders, frozen and in eval mode; `teacher` is `distill.teacher`. Raises DataError with the folder and the cause."""
     from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
 
     classes = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
     if not Path(folder).is_dir() and not looks_like_hub_name(folder):
         raise DataError(f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name")
+    replaced = replacement(folder, teacher)
     try:
         tokenizers = {name: AutoTokenizer.from_pretrained(folder, subfolder=SUBFOLDERS[name][0]) for name in ENCODERS}
-        models = {name: classes[name].from_pretrained(folder, subfolder=SUBFOLDERS[name][1], dtype=dtype).eval() for name in ENCODERS}
+        stock = [name for name in ENCODERS if name not in replaced]
+        models = {name: classes[name].from_pretrained(folder, subfolder=SUBFOLDERS[name][1], dtype=dtype) for name in stock}
     except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
         raise DataError(f"{folder}: its text encoders cannot be loaded ({first_line(error)}); fetch the folder again") from error
-    for model in models.values():
-        model.requires_grad_(False)
-    return TextEncoders(tokenizers, models)
+    for name, weights in replaced.items():
+        state = weights.state_dict(dtype, with_projection=name == "clip_bigg")
+        models[name] = _with_weights(classes[name], text_configs(folder)[name], state, dtype)
+    return TextEncoders(tokenizers, {name: models[name].eval().requires_grad_(False) for name in ENCODERS})
+
+
+def replacement(folder: str | Path, teacher: str | None) -> dict[str, open_clip_weights.Weights]:
+    """By the name of the folder's encoder that `teacher` replaces: its weights. Empty without a teacher. Raises DataError."""
+    return dict([open_clip_weights.find(teacher, text_configs(folder))]) if teacher is not None else {}
+
+
+def text_configs(folder: str | Path) -> dict[str, Any]:
+    """The CLIPTextConfig of both encoders. Raises DataError."""
+    from transformers import CLIPTextConfig
+
+    try:
+        return {name: CLIPTextConfig.from_pretrained(folder, subfolder=SUBFOLDERS[name][1]) for name in ENCODERS}
+    except Exception as error:  # as above
+        raise DataError(f"{folder}: its encoders' config.json cannot be read ({first_line(error)}); fetch the folder again") from error
+
+
+def _with_weights(kind: Any, config: Any, state: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A stock model that takes these tensors as they are, without making weights of its own first."""
+    model, found = kind.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
+    assert not any(found.values()), found  # what is missing, transformers fills with random numbers
+    return model
 
 
 def load_tokenizer(folder: str | Path, name: str) -> Any:
@@ -95,14 +123,3 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
         return AutoTokenizer.from_pretrained(folder, subfolder=SUBFOLDERS[name][0])
     except Exception as error:  # as above
         raise DataError(f"{folder}: its tokenizer cannot be loaded ({first_line(error)}); fetch the folder again") from error
-
-
-def looks_like_hub_name(name: str | Path) -> bool:
-    """`organisation/model`: one slash, neither a path that starts at a root nor a relative one."""
-    text = str(name)
-    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text).parent.exists()
-
-
-def first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -30,7 +30,7 @@ def compare(recipe: Recipe) -> None:
     """The stage: compares, writes the JSON, prints the table, renders the report. Raises DataError."""
     path = recipe.run_dir / "eval" / "compare_hidden_states.json"
     base, student = resolve_model(recipe.distill.base), recipe.run_dir / "export" / "base"
-    settings = {"eval": recipe.eval.model_dump(mode="json", include=COMPARING), "base": recipe.distill.base}
+    settings = {"eval": recipe.eval.model_dump(mode="json", include=COMPARING), "base": recipe.distill.base, "teacher": recipe.distill.teacher}
     if recipe.eval.pairs < 2:
         raise RecipeError(f"eval.pairs: {recipe.eval.pairs} cannot be compared; give at least 2")
     if not student.is_dir():
@@ -59,13 +59,13 @@ def measure(recipe: Recipe, base: str, student: Path, initial: Path) -> dict[str
     size = recipe.eval.batch_size
     quiet()
     pipeline = load_base(base)
-    teacher_encoders = load_text_encoders(base)
+    teacher_encoders = load_text_encoders(base, recipe.distill.teacher)
     ids = teacher_encoders.tokenize(english)
     teacher, empty = encode(teacher_encoders, english, size, "English"), encode(teacher_encoders, [""], size, "empty prompt")
     rows = {
         ENGLISH: encode(teacher_encoders, english, size, ENGLISH),
         STUDENT: encode(load_text_encoders(student), japanese, size, STUDENT),
-        BEFORE: encode(initial_text_encoders(base, initial), japanese, size, BEFORE),
+        BEFORE: encode(initial_text_encoders(base, initial, recipe.distill.teacher), japanese, size, BEFORE),
         THROUGH_ENGLISH: encode(teacher_encoders, japanese, size, THROUGH_ENGLISH),
     }
     for name, encoding in rows.items():

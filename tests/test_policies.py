@@ -34,7 +34,7 @@ DOORS = {
     "fasttext": ["corpora/language_id.py", "corpora/toyworld/*.py"],
     "sentence_transformers": ["vocab_init/embed.py", "corpora/toyworld/*.py"],
     "deepspeed": ["distill/engine.py"],
-    "open_clip": ["distill/teacher.py"],
+    "open_clip": ["distill/open_clip_weights.py"],
     "datatrove": ["corpora/pipeline.py"],
     "ray": [],
 }
