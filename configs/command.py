@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from configs import schema
@@ -48,9 +49,8 @@ def run(prog: str, description: str, stage: Callable[[schema.Recipe], None], arg
     def body() -> None:
         arguments = parser(prog, description).parse_args(argv)
         recipe = schema.load(arguments.recipe, arguments.overrides)
-        started = time.monotonic()
-        stage(recipe)
-        record_seconds(recipe.run_dir, prog, time.monotonic() - started)
+        with recorded(recipe.run_dir, prog):
+            stage(recipe)
 
     return guard(prog, body)
 
@@ -68,8 +68,11 @@ def guard(prog: str, body: Callable[[], None]) -> int:
     return 0
 
 
-def record_seconds(run_dir: Path, stage: str, seconds: float) -> None:
-    """Appends one row to `<run>/stages.jsonl`; under a launcher only rank 0 does."""
+@contextmanager
+def recorded(run_dir: Path, stage: str) -> Iterator[None]:
+    """Appends the seconds of a block that ended well to `<run>/stages.jsonl`; under a launcher only rank 0 does."""
+    started = time.monotonic()
+    yield
     if os.environ.get("RANK", "0") == "0" and run_dir.is_dir():
         with open(run_dir / "stages.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage, "seconds": round(seconds, 2)}) + "\n")
+            file.write(json.dumps({"stage": stage, "seconds": round(time.monotonic() - started, 2)}) + "\n")

@@ -46,25 +46,34 @@ def save(engine: Engine, run: Path, step: int, keep: int) -> None:
 
 def latest(run: Path) -> Path | None:
     """The newest checkpoint, its digests checked; None before the first. Raises DataError for a damaged one."""
+    folder = newest(run)
+    if folder is not None:
+        verify(folder)
+    return folder
+
+
+def newest(run: Path) -> Path | None:
+    """The checkpoint that `latest` names, not looked into; None before the first. Raises DataError."""
     if not (run / "latest").is_file():
         if any((run / "checkpoints").glob("step_*/" + MANIFEST)):
             raise DataError(f"{run / 'latest'}: missing though there are checkpoints; write the newest one's name into it")
         return None
     folder = run / "checkpoints" / (run / "latest").read_text(encoding="utf-8").strip()
-    verify(folder)
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder}: not a whole checkpoint ({MANIFEST} is missing); name an older one in {run / 'latest'}")
     return folder
 
 
-def verify(folder: Path) -> None:
-    """Compares every file with the manifest. Raises DataError naming the first that differs."""
+def verify(folder: Path, names: list[str] | None = None) -> None:
+    """Compares files (None: every one) with the manifest. Raises DataError naming the first that differs."""
+    remedy = f"name an older checkpoint in {folder.parent.parent / 'latest'}"
     try:
         digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: not a whole checkpoint ({error}); name an older one in {folder.parent.parent / 'latest'}") from None
-    for name, digest in digests.items():
-        path = folder / name
-        if not path.is_file() or file_sha256(path) != digest:
-            raise DataError(f"{path}: missing or damaged (not the manifest's SHA-256); name an older checkpoint in {folder.parent.parent / 'latest'}")
+        raise DataError(f"{folder}: not a whole checkpoint ({error}); {remedy}") from None
+    for name in digests if names is None else names:
+        if not (folder / name).is_file() or file_sha256(folder / name) != digests.get(name):
+            raise DataError(f"{folder / name}: missing or damaged (not the manifest's SHA-256); {remedy}")
 
 
 def resume(engine: Engine, folder: Path) -> int:

@@ -1,104 +1,50 @@
-"""Turns the newest checkpoint into folders that unmodified SDXL pipelines load, or into the encoders alone.
+"""Turns the newest checkpoint into encoders that stand alone and pipelines that unmodified diffusers loads.
 
-In:  `<run>/distill/latest` and the checkpoint it names, `<run>/initial_student/tokenizer/`, and the folders of `distill.base` and
-     `distill.refiner` (the rest of each pipeline: its files are hard-linked, or copied from another disk).
-Out: `<run>/export/base` and `<run>/export/refiner` in diffusers layout, or with `export.encoders_only` `<run>/export/encoders`;
-     each with a model card (`README.md`) and `verification.json`. A folder appears whole or not at all.
+In:  `<run>/distill/latest` and the checkpoint it names, `<run>/initial_student/tokenizer/`, and the SDXL folders (or hub names) of
+     `distill.base` and `distill.refiner`, or any other with `--assemble`.
+Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/base`, `<run>/export/refiner`: hard links to the encoders and to
+     the rest of each pipeline; each with a model card (`README.md`) and `verification.json`. A folder appears whole or not at all.
 
     python -m distill.export configs/toyworld.yaml
+    python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl --push my-organisation/japanese-finetuned
 """
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from configs import command
 from configs.command import DataError
-from configs.schema import Recipe, resolve_model
+from configs.files import file_sha256, read_json, whole_folder
+from configs.schema import Recipe, load
 
-if TYPE_CHECKING:
-    import torch
+DESCRIPTION = "Writes encoders and pipelines that unmodified diffusers loads, from the newest checkpoint."
 
 
-def export(recipe: Recipe) -> None:
-    """The stage. Raises DataError when something read is missing, damaged or does not fit, or another result is in the way."""
-    from configs.files import file_sha256
-    from distill import checkpoint, pipeline_folder
+def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
+    """The finished folders meant for use. Raises DataError when something read is missing, damaged or does not fit, or is in the way."""
+    from distill import checkpoint
+    from distill.verify import check_files
 
     folder = recipe.run_dir / "export"
-    if recipe.export.encoders_only:
-        teachers = {"encoders": recipe.distill.base}
-    else:
-        teachers = {"base": recipe.distill.base} | ({"refiner": recipe.distill.refiner} if recipe.distill.refiner else {})
-    newest = checkpoint.latest(recipe.run_dir / "distill")  # its digests are checked there
+    newest = checkpoint.newest(recipe.run_dir / "distill")
     if newest is None:
         raise DataError(f"{recipe.run_dir / 'distill'}: there is no finished checkpoint; run distill.train first")
     made_from = {"recipe": recipe.name, "checkpoint": newest.name, "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST)}
-    provenances = {name: {**made_from, "teacher": teacher} for name, teacher in teachers.items()}
-    todo = {name: provenance for name, provenance in provenances.items() if not is_finished(folder / name, provenance)}
-    weights = read_weights(newest / "student.safetensors") if todo else {}
-    for name, provenance in todo.items():
-        source = pipeline_folder.Source(weights, recipe.run_dir / "initial_student" / "tokenizer", provenance)
-        with appears_whole(folder / name) as partial:
-            pipeline_folder.write_folder(partial, teacher_folder(provenance["teacher"]), source, encoders_only=recipe.export.encoders_only)
-        print(f"{folder / name}: written from {newest.name}, reloaded and compared")
+    sources = {assemble.rstrip("/").rpartition("/")[2]: assemble} if assemble else _sources(recipe)
+    provenances = {name: {**made_from, "teacher": public_name(source)} for name, source in {"encoders": recipe.distill.base, **sources}.items()}
+    todo = [name for name, provenance in provenances.items() if not is_finished(folder / name, provenance)]
+    if todo:
+        checkpoint.verify(newest, ["student.safetensors"])
+        if "encoders" not in todo:  # made before: whole since then?
+            check_files(folder / "encoders", read_json(folder / "encoders" / "verification.json")["files"])
+    for name in todo:
+        _write(folder / name, recipe, newest, sources.get(name), provenances[name])
+        print(f"{folder / name}: written from {newest.name}, loaded again and compared")
+    return [folder / name for name in sources or ["encoders"]]
 
 
-def read_weights(path: Path) -> "dict[str, dict[str, torch.Tensor]]":
-    """The student's fp32 weights by encoder, `clip_l.` and `clip_bigg.` taken off. Raises DataError."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from distill.pipeline_folder import CLASSES, TOKEN_EMBEDDING
-
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); name an older checkpoint in `latest`") from None
-    weights: dict[str, dict[str, torch.Tensor]] = {name: {} for name in CLASSES}
-    for key, tensor in tensors.items():
-        name, _, rest = key.partition(".")
-        if name in weights:
-            weights[name][rest] = tensor.float()
-    for name, state in weights.items():
-        if TOKEN_EMBEDDING not in state:
-            raise DataError(f"{path}: holds no {name}.{TOKEN_EMBEDDING}; it is no student of this project")
-    return weights
-
-
-def teacher_folder(reference: str) -> Path:
-    """The local folder of a teacher; a hub name is fetched (safetensors and JSON of the stock precision only). Raises DataError."""
-    from distill.teacher import first_line, looks_like_hub_name
-
-    folder = Path(resolve_model(reference))
-    if folder.is_dir():
-        return folder
-    if not looks_like_hub_name(reference):
-        raise DataError(f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name")
-    from huggingface_hub import snapshot_download
-
-    wanted = ["model_index.json", "text_encoder*/config.json", "scheduler/*.json"]
-    wanted += [f"{part}/*.{kind}" for part in ("unet", "vae") for kind in ("json", "safetensors")]
-    try:
-        return Path(snapshot_download(reference, allow_patterns=wanted, ignore_patterns=["*.fp16.*"]))
-    except Exception as error:  # the hub's client raises its own kinds for no network, no such name, no access
-        raise DataError(f"{reference}: cannot be fetched ({first_line(error)}); fetch it with `hf download` where there is a network") from error
-
-
-@contextmanager
-def appears_whole(folder: Path) -> Iterator[Path]:
-    """A sibling to write into; it takes its final name only when the block ends without an error."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def public_name(reference: str) -> str:
+    """A source's name without the machine's folders: what may be written into a repository."""
+    return Path(reference).name if Path(reference).is_dir() else reference
 
 
 def is_finished(folder: Path, provenance: dict[str, str]) -> bool:
@@ -106,8 +52,8 @@ def is_finished(folder: Path, provenance: dict[str, str]) -> bool:
     if not folder.exists():
         return False
     try:
-        found = json.loads((folder / "verification.json").read_text(encoding="utf-8"))["made_from"]
-    except (OSError, ValueError, KeyError):
+        found = read_json(folder / "verification.json")["made_from"]
+    except (DataError, KeyError):
         raise DataError(f"{folder}: holds something that is no export of this project; move it away") from None
     if found != provenance:
         made_from = f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
@@ -116,8 +62,58 @@ def is_finished(folder: Path, provenance: dict[str, str]) -> bool:
     return True
 
 
+def _sources(recipe: Recipe) -> dict[str, str]:
+    """The SDXL each pipeline is assembled from, by the name of its folder."""
+    if recipe.export.encoders_only:
+        return {}
+    return {"base": recipe.distill.base} | ({"refiner": recipe.distill.refiner} if recipe.distill.refiner else {})
+
+
+def _write(folder: Path, recipe: Recipe, checkpoint: Path, sdxl: str | None, made_from: dict[str, str]) -> None:
+    from distill import model_card, pipeline_folder
+    from distill.repository import fetch
+
+    with whole_folder(folder) as partial:
+        if sdxl is None:
+            student = pipeline_folder.Student(checkpoint / "student.safetensors", recipe.run_dir / "initial_student" / "tokenizer")
+            configs = fetch(recipe.distill.base, ["model_index.json", "text_encoder*/config.json"])
+            pipeline_folder.write_encoders(partial, student, configs, tuple(recipe.export.variants))
+        else:
+            pipeline_folder.assemble(partial, folder.parent / "encoders", fetch(sdxl, *patterns(recipe)))
+        pipeline_folder.verify(partial, made_from)
+        model_card.write(partial, recipe, made_from)
+
+
+def patterns(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """To fetch and not to fetch of a pipeline on the hub: everything but its text encoders, in the precisions asked for."""
+    wanted = ["model_index.json", "LICENSE*", "scheduler/*.json"]
+    wanted += [f"{part}/*.{kind}" for part in ("unet", "vae") for kind in ("json", "safetensors")]
+    return wanted, [f"*.{variant}.*" for variant in ("fp16", "bf16") if variant not in recipe.export.variants]
+
+
 def main(argv: list[str] | None = None) -> int:
-    return command.run("distill.export", "Writes folders that unmodified SDXL pipelines load, from the newest checkpoint.", export, argv)
+    def body() -> None:
+        parser = command.parser("distill.export", DESCRIPTION)
+        parser.add_argument("--assemble", metavar="SDXL", help="put the encoders into this SDXL (a folder or a hub name) instead of the recipe's own")
+        parser.add_argument("--push", metavar="ORG/NAME", help="upload what was exported; -base and -refiner are added where there are several")
+        parser.add_argument("--public", action="store_true", help="make a new repository public; private otherwise")
+        arguments = parser.parse_intermixed_args(argv)
+        recipe = load(arguments.recipe, arguments.overrides)
+        with command.recorded(recipe.run_dir, "distill.export"):
+            folders = export(recipe, arguments.assemble)
+        for folder in folders if arguments.push else []:
+            push(folder, recipe, arguments.push if len(folders) == 1 else f"{arguments.push}-{folder.name}", arguments.public)
+
+    return command.guard("distill.export", body)
+
+
+def push(folder: Path, recipe: Recipe, repository: str, public: bool) -> None:
+    """Brings the card up to date (the evaluation comes after the export), then uploads. Raises DataError."""
+    from distill import model_card
+    from distill.push import push as upload
+
+    model_card.write(folder, recipe, read_json(folder / "verification.json")["made_from"], repository)
+    print(f"{folder}: uploaded to {upload(folder, repository, public)}")
 
 
 if __name__ == "__main__":

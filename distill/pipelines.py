@@ -6,13 +6,18 @@ In:  SDXL folders in diffusers layout (or hub names).
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffusers
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from configs.command import DataError
-from distill.teacher import first_line, looks_like_hub_name
+from configs.references import first_line, looks_like_hub_name
+from distill.repository import Encoder, Repository
+
+CLASSES = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
 
 
 class Pipelines(NamedTuple):
@@ -35,10 +40,33 @@ def load_pipelines(base: str, refiner: str | None) -> Pipelines:
     return Pipelines(load_base(base, dtype), _load(StableDiffusionXLImg2ImgPipeline, refiner, dtype) if refiner else None)
 
 
+def load_text_side(repository: Repository, variant: str | None = None) -> Any:
+    """The repository's own pipeline class with its text encoders in fp32 on the CPU, without UNet and autoencoder. Raises DataError."""
+    kind = getattr(diffusers, repository.pipeline)
+    quiet()
+    unwanted = {part: None for part in ("unet", "vae", "safety_checker", "image_encoder") if part in repository.index}
+    try:
+        return kind.from_pretrained(repository.folder, variant=variant, **unwanted).to(torch.float32)
+    except Exception as error:  # each library raises its own kinds for the same cause
+        raise DataError(f"{repository.folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+
+
+def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any]:
+    """Tokenizer and stock text encoder in fp32, as diffusers loads them, of encoders that lie alone. Raises DataError."""
+    quiet()
+    try:
+        model = CLASSES[encoder.name].from_pretrained(encoder.folder, variant=variant).float().eval()
+        return PreTrainedTokenizerFast.from_pretrained(encoder.tokenizer), model
+    except Exception as error:  # as above
+        raise DataError(f"{encoder.folder}: the encoder cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+
+
 def quiet() -> None:
-    """Keeps the libraries' warnings off the progress bars: the English tokenizers truncate Japanese, in every batch."""
+    """Keeps the libraries' own bars and warnings off ours: the English tokenizers truncate Japanese, in every batch."""
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def require(*folders: str | None) -> None:

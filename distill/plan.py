@@ -14,6 +14,7 @@ from typing import Any
 
 from configs import command, schema
 from configs.command import DataError
+from distill import unigram
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop reaches it.
 H200_TFLOPS = 790.0
@@ -138,14 +139,9 @@ def student_vocabulary(recipe: schema.Recipe) -> tuple[int, str]:
         return header["clip_l"]["shape"][0], str(embeddings)
     multiple = recipe.vocab_init.pad_vocab_to_multiple_of
     path = Path(schema.resolve_model(recipe.vocab_init.tokenizer))
-    if path.is_file():
-        from sentencepiece import SentencePieceProcessor
-
-        try:
-            model = SentencePieceProcessor(model_file=str(path))
-        except (RuntimeError, OSError) as error:
-            raise DataError(f"{path}: no SentencePiece model ({str(error).splitlines()[0]}); fetch it again") from None
-        rows = model.vocab_size() - (model.bos_id() >= 0) - (model.eos_id() >= 0) + 2
+    if path.exists():
+        path = unigram.find(path)
+        rows = len(unigram.read(path).rows) + 2  # BOS and EOS
         return -(-rows // multiple) * multiple, f"the pieces of {path}"
     for name, pieces in PUBLISHED_VOCABULARIES.items():
         if name in path.as_posix():
@@ -174,7 +170,7 @@ def report(recipe: schema.Recipe, gpus: int, tflops: float, utilisation: float) 
     tokens = pairs * TOKENS_A_PAIR * (2 if vocabulary <= 65_536 else 4)
     # fp32 weights, and what the optimizer needs to go on (master weights, two moments); one more while the next is being written
     checkpoints = (settings.keep_checkpoints + 1) * sum(student) * 16
-    exported = 4 * (sum(student) + (student[1] if settings.refiner else 0))
+    exported = 4 * sum(student)  # base and refiner link the same files
     bigg = 100 * towers[1].forward_flop() / sum(tower.forward_flop() for tower in towers)
     return [
         f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} pairs on {gpus} GPU{'s' if gpus > 1 else ''}",

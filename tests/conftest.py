@@ -5,6 +5,8 @@ Out: `tiny_sdxl`, a folder with `base/` and `refiner/` in diffusers layout: 16 x
      `finished_run`, a run folder of the test's own: pairs, initial student and export.
 """
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -188,3 +190,24 @@ def write_initial_student(base: Path, folder: Path) -> None:
     (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
     embeddings = {name: model.get_input_embeddings().weight.detach().clone() for name, model in encoders.models.items()}
     save_file(embeddings, folder / "token_embeddings.safetensors")
+
+
+def write_checkpoint(run: Path, teacher: Path, vocabulary: int, step: int) -> dict[str, torch.Tensor]:
+    """Random students of the teacher's shape, keyed as the training writes them, with the manifest last and `latest` after it."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(step)
+    tensors = {}
+    for name, subfolder, kind in (("clip_l", "text_encoder", CLIPTextModel), ("clip_bigg", "text_encoder_2", CLIPTextModelWithProjection)):
+        config = json.loads((teacher / subfolder / "config.json").read_text())
+        config |= {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
+        for key, tensor in kind(CLIPTextConfig.from_dict(config)).state_dict().items():
+            prefix = "" if key.startswith(("text_model.", "text_projection.")) else "text_model."
+            tensors[f"{name}.{prefix}{key}"] = torch.randn_like(tensor) * 0.3
+    folder = run / "distill" / "checkpoints" / f"step_{step:06d}"
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "student.safetensors")
+    digest = hashlib.sha256((folder / "student.safetensors").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({"student.safetensors": digest}))
+    (run / "distill" / "latest").write_text(folder.name + "\n")
+    return tensors

@@ -8,34 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_checkpoint
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 
-from distill import export, pipeline_folder, tokenizers
+from configs.schema import load
+from distill import export, pipeline_folder, tokenizers, verification, verify
+from distill.repository import Repository, fetch
+from distill.verification import PROMPTS as PROMPTS_OF_VERIFICATION
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ["赤い丸", "青い四角の左に大きな緑の三角"]
-
-
-def write_checkpoint(run: Path, teacher: Path, vocabulary: int, step: int) -> dict[str, torch.Tensor]:
-    """Random students of the teacher's shape, keyed as the training writes them, with the manifest last and `latest` after it."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    torch.manual_seed(step)
-    tensors = {}
-    for name, subfolder, kind in (("clip_l", "text_encoder", CLIPTextModel), ("clip_bigg", "text_encoder_2", CLIPTextModelWithProjection)):
-        config = json.loads((teacher / subfolder / "config.json").read_text())
-        config |= {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
-        for key, tensor in kind(CLIPTextConfig.from_dict(config)).state_dict().items():
-            prefix = "" if key.startswith(("text_model.", "text_projection.")) else "text_model."
-            tensors[f"{name}.{prefix}{key}"] = torch.randn_like(tensor) * 0.3
-    folder = run / "distill" / "checkpoints" / f"step_{step:06d}"
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "student.safetensors")
-    digest = hashlib.sha256((folder / "student.safetensors").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps({"student.safetensors": digest}))
-    (run / "distill" / "latest").write_text(folder.name + "\n")
-    return tensors
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +86,7 @@ def test_stock_pipelines_load_the_export_and_paint(command_line: Callable[..., i
 def test_what_lies_on_disk(command_line: Callable[..., int], run_dir: Path, tiny_sdxl: Path) -> None:
     assert command_line() == 0
     base = run_dir / "export" / "base"
-    assert sorted(path.name for path in (run_dir / "export").iterdir()) == ["base", "refiner"]  # no partial folder stays
+    assert sorted(path.name for path in (run_dir / "export").iterdir()) == ["base", "encoders", "refiner"]  # no partial folder stays
     index = json.loads((base / "model_index.json").read_text())
     assert index["tokenizer"] == index["tokenizer_2"] == ["transformers", "PreTrainedTokenizerFast"]
     assert index["text_encoder"] == ["transformers", "CLIPTextModel"]
@@ -114,11 +97,17 @@ def test_what_lies_on_disk(command_line: Callable[..., int], run_dir: Path, tiny
     linked = base / "unet" / "diffusion_pytorch_model.safetensors"
     assert linked.samefile(tiny_sdxl / "base" / "unet" / "diffusion_pytorch_model.safetensors")
     verification = json.loads((base / "verification.json").read_text())
-    present = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()} - {"verification.json"}
+    present = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()} - {"verification.json", "README.md"}
     assert set(verification["files"]) == present
     assert all(hashlib.sha256((base / name).read_bytes()).hexdigest() == digest for name, digest in verification["files"].items())
-    assert [row["prompt"] for row in verification["embeddings"]["text_encoder_2"]] == list(pipeline_folder.PROMPTS)
-    assert "text_embeds" in verification["embeddings"]["text_encoder_2"][0] and "step_000500" in (base / "README.md").read_text()
+    assert [row["prompt"] for row in verification["prompts"]] == list(PROMPTS_OF_VERIFICATION)
+    assert all(len(row["norm_of_each_position"]) == 77 and len(row["pooled"]) == 8 for row in verification["prompts"])
+    assert "step_000500" in (base / "README.md").read_text()
+    one, *others = (run_dir / "export" / name / "text_encoder_2" / "model.safetensors" for name in ("encoders", "base", "refiner"))
+    assert all(one.samefile(other) for other in others)  # the bigG student is on disk once
+    for path in (run_dir / "export").rglob("*"):
+        if path.suffix in (".json", ".md"):
+            assert str(run_dir) not in path.read_text() and str(tiny_sdxl) not in path.read_text(), path
 
 
 def test_encoders_alone_drop_into_any_sdxl(command_line: Callable[..., int], run_dir: Path, tiny_sdxl: Path) -> None:
@@ -156,14 +145,14 @@ def test_a_rerun_does_nothing_and_another_result_is_refused(
     assert command_line("distill.refiner=null") == 3
     line = one_line(capsys)
     assert "holds another export (step_000500 of toyworld" in line and "delete it to export step_001000" in line
-    (run_dir / "export" / "base" / "verification.json").unlink()
+    (run_dir / "export" / "encoders" / "verification.json").unlink()
     assert command_line() == 3
     assert "holds something that is no export of this project" in one_line(capsys)
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """What the entry wrote to stderr; anything beside its one line must be a library's progress bar."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line and "Loading weights" not in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "it/s]" not in line]
     assert len(lines) == 1 and lines[0].startswith("distill.export: ")
     return lines[0]
 
@@ -199,11 +188,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda run: (step_folder(run) / "manifest.json").unlink(), "not a whole checkpoint"),
     "bit flipped": (flip_a_bit, "missing or damaged (not the manifest's SHA-256)"),
     "file missing": (lambda run: (step_folder(run) / "student.safetensors").unlink(), "missing or damaged"),
-    "truncated": (truncate_with_a_manifest_that_agrees, "student.safetensors: cannot be read"),
+    "truncated": (truncate_with_a_manifest_that_agrees, "student.safetensors: truncated, or no safetensors file"),
     "not a student": (lambda run: rewrite_tensors(run, lambda t: t.clear() or t.update(x=torch.zeros(1))), "it is no student of this project"),
     "a tensor missing": (
         lambda run: rewrite_tensors(run, lambda t: t.pop("clip_l.text_model.encoder.layers.1.mlp.fc1.weight")),
-        "the checkpoint's clip_l does not fit the teacher's config.json",
+        "does not fit the config.json beside it",
     ),
     "no tokenizer": (lambda run: shutil.rmtree(run / "initial_student"), "run python -m vocab_init first"),
     "other vocabulary": (
@@ -231,53 +220,125 @@ def test_a_teacher_that_is_none_is_refused(
     assert "there is no such folder; give an SDXL folder in diffusers layout, or its hub name" in one_line(capsys)
     assert command_line("distill.base=someone/unknown") == 3
     assert "someone/unknown: cannot be fetched (" in one_line(capsys)
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_sdxl / "base", copy)
-    shutil.rmtree(copy / "vae")
-    assert command_line(f"distill.base={copy}") == 3
-    assert "vae: holds no JSON or safetensors file" in one_line(capsys)
-    (copy / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    assert command_line(f"distill.base={copy}") == 3
-    assert "its _class_name is 'StableDiffusionPipeline'" in one_line(capsys)
-    assert list((run_dir / "export").iterdir()) == []
+    assert not list((run_dir / "export").glob("*base*"))
+
+
+BROKEN_SDXL: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no UNet": (lambda sdxl: shutil.rmtree(sdxl / "unet"), "unet: holds no JSON or safetensors file"),
+    "truncated": (lambda sdxl: cut(sdxl / "unet" / "diffusion_pytorch_model.safetensors"), "truncated, or no safetensors file"),
+    "pickle": (
+        lambda sdxl: (sdxl / "vae" / "diffusion_pytorch_model.safetensors").rename(sdxl / "vae" / "diffusion_pytorch_model.bin"),
+        "pickle weights can run code when loaded",
+    ),
+    "remote code": (lambda sdxl: edit(sdxl / "model_index.json", _class_name=["pipeline", "Mine"]), "asks for code of its own"),
+    "remote part": (lambda sdxl: edit(sdxl / "model_index.json", unet=["unet_of_mine", "Mine"]), "comes from 'unet_of_mine', code of its own"),
+    "SD 1.x": (lambda sdxl: edit(sdxl / "model_index.json", _class_name="StableDiffusionPipeline"), "its _class_name is 'StableDiffusionPipeline'"),
+    "other width": (lambda sdxl: edit(sdxl / "unet" / "config.json", cross_attention_dim=7), "its UNet reads 7 numbers, the encoders give 40"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_SDXL)
+def test_any_sdxl_takes_the_encoders_and_a_broken_one_is_one_line(
+    case: str, command_line: Callable[..., int], run_dir: Path, tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, sound = tmp_path / "broken", tmp_path / "finetuned-sdxl"
+    shutil.copytree(tiny_sdxl / "base", broken)
+    shutil.copytree(tiny_sdxl / "base", sound)
+    (sound / "pipeline.py").write_text("raise SystemExit")  # never linked, never run
+    assert command_line("--assemble", str(sound)) == 0
+    assembled = run_dir / "export" / "finetuned-sdxl"
+    assert not (run_dir / "export" / "base").exists() and not list(assembled.rglob("*.py"))
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (assembled / weights).samefile(sound / weights)
+    assert (assembled / "text_encoder" / "model.safetensors").samefile(run_dir / "export" / "encoders" / "text_encoder" / "model.safetensors")
+
+    damage, line = BROKEN_SDXL[case]
+    damage(broken)
+    capsys.readouterr()
+    assert command_line("--assemble", str(broken)) == 3
+    assert line in one_line(capsys)
+    assert sorted(path.name for path in (run_dir / "export").iterdir()) == ["encoders", "finetuned-sdxl"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_half_precision_lies_beside_the_fp32_weights(command_line: Callable[..., int], run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line("export.variants=[fp16,bf16]", "export.encoders_only=true") == 0
+    folder = run_dir / "export" / "encoders"
+    full = load_file(folder / "text_encoder_2" / "model.safetensors")
+    for variant, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        half = load_file(folder / "text_encoder_2" / f"model.{variant}.safetensors")
+        assert half.keys() == full.keys() and all(torch.equal(half[name], full[name].to(dtype)) for name in full)
+        assert verify.main([str(folder), "--variant", variant]) == 0
+    shutil.rmtree(folder)
+    rewrite_tensors(run_dir, lambda tensors: tensors["clip_l.text_model.final_layer_norm.bias"].fill_(1e5))
+    capsys.readouterr()
+    assert command_line("export.variants=[fp16]", "export.encoders_only=true") == 3
+    assert "numbers too large for torch.float16" in one_line(capsys) and not list((run_dir / "export").iterdir())
 
 
 def test_a_hub_name_fetches_what_is_needed_and_no_more(tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
     from huggingface_hub.utils import filter_repo_objects
 
-    files = """model_index.json sd_xl_base_1.0.safetensors scheduler/scheduler_config.json text_encoder/config.json
+    files = """model_index.json sd_xl_base_1.0.safetensors scheduler/scheduler_config.json text_encoder/config.json LICENSE.md
         text_encoder/model.safetensors text_encoder/model.fp16.safetensors text_encoder/model.onnx text_encoder_2/config.json
         tokenizer/vocab.json unet/config.json unet/diffusion_pytorch_model.safetensors unet/diffusion_pytorch_model.fp16.safetensors
-        unet/model.onnx vae/config.json vae/diffusion_pytorch_model.safetensors vae_1_0/config.json""".split()
+        unet/model.onnx vae/config.json vae/diffusion_pytorch_model.safetensors vae_1_0/config.json pipeline.py""".split()
     fetched: list[str] = []
 
     def snapshot_download(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
-        fetched.extend(filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+        fetched[:] = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
         return str(tiny_sdxl / "base")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert export.teacher_folder("stabilityai/stable-diffusion-xl-base-1.0") == tiny_sdxl / "base"
-    weights = [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
-    configs = [f"{part}/config.json" for part in ("text_encoder", "text_encoder_2", "unet", "vae")]
-    assert sorted(fetched) == sorted([*weights, *configs, "model_index.json", "scheduler/scheduler_config.json"])
+    for variants, names in (("[]", ["diffusion_pytorch_model"]), ("[fp16]", ["diffusion_pytorch_model", "diffusion_pytorch_model.fp16"])):
+        recipe = load(ROOT / "configs" / "toyworld.yaml", [f"export.variants={variants}"])
+        assert fetch("stabilityai/stable-diffusion-xl-base-1.0", *export.patterns(recipe)) == tiny_sdxl / "base"
+        weights = [f"{part}/{name}.safetensors" for part in ("unet", "vae") for name in names if f"{part}/{name}.safetensors" in files]
+        others = ["unet/config.json", "vae/config.json", "model_index.json", "scheduler/scheduler_config.json", "LICENSE.md"]
+        assert sorted(fetched) == sorted([*weights, *others])
 
 
 def test_an_export_that_reloads_otherwise_is_refused(
-    command_line: Callable[..., int], run_dir: Path, monkeypatch, capsys
+    command_line: Callable[..., int], run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = pipeline_folder.write_encoder
+    def disturb(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        bias = "text_model.encoder.layers.0.mlp.fc1.bias"
+        save_file(tensors | {bias: tensors[bias] + 1e-3}, path, metadata)
 
-    def write_and_disturb(folder: Path, config: dict, name: str, source: pipeline_folder.Source) -> None:
-        write(folder, config, name, source)
-        tensors = load_file(folder / "model.safetensors")
-        tensors["text_model.encoder.layers.0.mlp.fc1.bias"][0] += 1e-3
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_folder, "save_file", disturb)
+        assert command_line() == 3
+    assert "holds other numbers than the checkpoint" in one_line(capsys)
+    stock = verification.stock_reading
 
-    monkeypatch.setattr(pipeline_folder, "write_encoder", write_and_disturb)
+    def disturbed_stock(repository: Repository) -> verification.Reading:
+        reading = stock(repository)
+        reading.prompt_embeds_BLD[3, 40] *= 1.001
+        return reading
+
+    monkeypatch.setattr(verification, "stock_reading", disturbed_stock)
     assert command_line() == 3
-    assert "text_encoder: reloads to other hidden states than the checkpoint's" in one_line(capsys)
+    line = one_line(capsys)
+    assert "the stock pipeline gives other states than the trainer's for '夕暮れ" in line and "(by 1.0e-03)" in line
     assert list((run_dir / "export").iterdir()) == []
+
+
+def test_damaged_encoders_are_not_linked_into_a_pipeline(command_line: Callable[..., int], run_dir: Path, capsys) -> None:
+    assert command_line("export.encoders_only=true") == 0
+    path = run_dir / "export" / "encoders" / "text_encoder" / "model.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 1
+    path.write_bytes(damaged)
+    assert command_line() == 3
+    assert "its SHA-256 is not that of verification.json" in one_line(capsys) and not (run_dir / "export" / "base").exists()
 
 
 def test_files_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +347,6 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatc
     (source / "config.json").write_text("{}")
     (source / "notes.txt").write_text("not a part")
     monkeypatch.setattr(pipeline_folder.os, "link", lambda *_: (_ for _ in ()).throw(OSError("another disk")))
-    pipeline_folder.link_part(source, tmp_path / "copy")
+    pipeline_folder.link_files(source, tmp_path / "copy")
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["config.json"]
     assert not (tmp_path / "copy" / "config.json").samefile(source / "config.json")

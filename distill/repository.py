@@ -1,0 +1,133 @@
+"""A repository in diffusers layout, looked at without running or unpickling anything of it.
+
+In:  a local folder, or a hub name (fetched: JSON, safetensors, SentencePiece models and texts; never code, never pickles).
+Out: a `Repository`: its index, and of each text encoder the folders, the config and the weights file, known to be whole.
+
+Refused in one line: missing or truncated files, weights only as pickles (loading one can run anything), code of the repository's own.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from configs.command import DataError
+from configs.files import read_json
+from configs.references import first_line, looks_like_hub_name
+from configs.schema import resolve_model
+from distill.teacher import SUBFOLDERS
+
+INDEX = "model_index.json"
+WEIGHTS = "model.safetensors"
+TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
+SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+SDXL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
+PIPELINES = (*SDXL_PIPELINES, "StableDiffusionPipeline")
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)  # SD 1.x names its safety checker's home "stable_diffusion"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One text encoder (`clip_l` or `clip_bigg`), its tokenizer's folder, and the shape of each tensor in its weights file."""
+
+    name: str
+    tokenizer: Path
+    folder: Path
+    config: dict[str, Any]
+    shapes: dict[str, list[int]]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
+
+
+@dataclass(frozen=True)
+class Repository:
+    """`index` is `model_index.json`; empty where the encoders lie alone."""
+
+    folder: Path
+    index: dict[str, Any]
+    encoders: tuple[Encoder, ...]
+
+    @property
+    def pipeline(self) -> str:
+        """The diffusers class that loads it; encoders alone fit the text-to-image pipeline."""
+        return str(self.index.get("_class_name", SDXL_PIPELINES[0]))
+
+
+def fetch(reference: str, allow_patterns: list[str] | None = None, ignore_patterns: list[str] | None = None) -> Path:
+    """The local folder of `toyworld:NAME`, a path or a hub name. Raises DataError."""
+    folder = Path(resolve_model(reference))
+    if folder.is_dir():
+        return folder
+    if not looks_like_hub_name(reference):
+        raise DataError(f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(reference, allow_patterns=allow_patterns or SAFE_FILES, ignore_patterns=ignore_patterns))
+    except Exception as error:  # the hub's client raises its own kinds for no network, no such name, no access
+        raise DataError(f"{reference}: cannot be fetched ({first_line(error)}); fetch it with `hf download` where there is a network") from error
+
+
+def open_folder(folder: Path) -> Repository:
+    """Looks at index, configs and the headers of the weights. Raises DataError."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; give a pipeline or encoders in diffusers layout")
+    for path in folder.rglob("*.py"):  # diffusers 0.35 and older run a local repository's pipeline.py
+        raise DataError(f"{path}: the repository brings code of its own, which this project never runs; use one without, or delete the file")
+    index = read_index(folder)
+    names = [name for name, (_, encoder) in SUBFOLDERS.items() if (index.get(encoder, [None])[0] if index else (folder / encoder).is_dir())]
+    if not names:
+        raise DataError(f"{folder}: holds neither {INDEX} nor text_encoder folders; give a pipeline or encoders in diffusers layout")
+    return Repository(folder, index, tuple(_encoder(folder, name) for name in names))
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """`model_index.json`, empty where there is none. Raises DataError for a pipeline this project does not know or that needs code."""
+    if not (folder / INDEX).exists():
+        return {}
+    index = read_json(folder / INDEX)
+    kind = index.get("_class_name")
+    if kind not in PIPELINES:
+        what = "asks for code of its own" if isinstance(kind, list) else "is not one this project knows"
+        raise DataError(f"{folder / INDEX}: its _class_name {kind!r} {what}; give a pipeline of {', '.join(PIPELINES)}")
+    for part, entry in index.items():
+        if isinstance(entry, list) and entry and entry[0] not in LIBRARIES:
+            raise DataError(f"{folder / INDEX}: its {part} comes from {entry[0]!r}, code of its own; give a repository of stock classes")
+    return index
+
+
+def weights_file(folder: Path, stem: str = "model") -> Path:
+    """`<stem>.safetensors` of one part. Raises DataError saying what lies there instead."""
+    path = folder / f"{stem}.safetensors"
+    if path.is_file():
+        return path
+    if sharded := sorted(folder.glob(f"{stem}*.safetensors.index.json")):
+        raise DataError(f"{sharded[0]}: the weights are cut into shards; save them as one {path.name} (max_shard_size='10GB')")
+    if pickles := sorted(found for pattern in PICKLES for found in folder.glob(pattern)):
+        raise DataError(f"{pickles[0]}: pickle weights can run code when loaded; convert them to {path.name} where you trust them")
+    raise DataError(f"{path}: missing; fetch the folder again")
+
+
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor, from the header alone. Raises DataError for a file that is truncated or no safetensors."""
+    try:
+        with safe_open(path, framework="pt") as file:  # refuses a file shorter or longer than its header says
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: truncated, or no safetensors file ({first_line(error)}); fetch it again") from None
+
+
+def _encoder(folder: Path, name: str) -> Encoder:
+    tokenizer, encoder = (folder / part for part in SUBFOLDERS[name])
+    config = read_json(encoder / "config.json")
+    for path, found in ((encoder / "config.json", config), (tokenizer / "tokenizer_config.json", read_json(tokenizer / "tokenizer_config.json"))):
+        if "auto_map" in found:
+            raise DataError(f"{path}: its auto_map asks for code of its own, which this project never runs; give a repository of stock classes")
+    shapes = tensor_shapes(weights_file(encoder))
+    if not any(key.endswith("token_embedding.weight") for key in shapes):
+        raise DataError(f"{encoder / WEIGHTS}: holds no {TOKEN_EMBEDDING}; it is no text encoder of CLIP's kind")
+    return Encoder(name, tokenizer, encoder, config, shapes)
