@@ -14,14 +14,16 @@ from configs.files import whole
 
 
 def fingerprint(settings: dict[str, Any], sources: Iterable[str | Path]) -> str:
-    """Changes with the settings and with any file below the source folders (its name, size or time of change).
+    """Changes with the settings and with any file below the source folders (its name, size or time of change), but for a model card and its
+    pictures: those are written from the results.
 
     Sizes and times, not contents: an encoder of SDXL holds gigabytes. A hub name stands for itself.
     """
     files: list[Any] = []
     for source in map(Path, sources):
         found = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
-        files += [[str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns] for path in found] or [str(source)]
+        loaded = [path for path in found if path.name != "README.md" and path.parent.name != "images"]
+        files += [[str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns] for path in loaded] or [str(source)]
     return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
 
 
