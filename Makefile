@@ -14,7 +14,10 @@ SETTINGS ?=
 PYTHON := .venv/bin/python
 # A stamp, not the folder: it is touched only after an installation that succeeded.
 INSTALLED := .venv/.installed
-ROAD := corpora.prepare vocab_init distill.train distill.export eval.compare_hidden_states eval.generate eval.summary
+# A second environment, the stack of users who stayed on transformers 4: exports must load there too. All else is borrowed from .venv.
+V4 := .venv-v4/.installed
+V4_STACK := transformers==4.57.6 diffusers==0.35.2 huggingface_hub==0.36.2 tokenizers==0.22.2
+ROAD := corpora.prepare vocab_init distill.train distill.export eval.compare_hidden_states eval.generate distill.model_card eval.summary
 
 # $(call travel,overrides): every stage in order; a stage already finished for the same settings says so and does nothing.
 define travel
@@ -34,7 +37,7 @@ compare-objectives: $(INSTALLED)
 	$(call travel,$(SETTINGS) run=runs/toyworld_position distill.objective=position)
 	$(PYTHON) -m eval.compare_runs runs/toyworld_position runs/toyworld
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(V4)
 	$(PYTHON) -m pytest
 
 check: lint types test
@@ -57,4 +60,11 @@ $(INSTALLED): pyproject.toml
 	fi; \
 	"$$python" -m venv .venv
 	$(PYTHON) -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(V4): $(INSTALLED) Makefile
+	$(PYTHON) -m venv --clear .venv-v4
+	$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > $$(.venv-v4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth
+	.venv-v4/bin/python -m pip install --disable-pip-version-check --no-deps --ignore-installed $(V4_STACK)
 	@touch $@
