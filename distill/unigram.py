@@ -109,7 +109,7 @@ def _read_spiece(path: Path) -> Unigram:
     if spec.add_dummy_prefix:
         # Put before the text by the pre-tokenizer, but where it begins with one: `Prepend` here would also stand before the names of
         # words that textual inversion adds, which are then found nowhere.
-        steps.append({"type": "Replace", "pattern": {"Regex": f"\\A(?=[ {SPACE}])"}, "content": SPACE})
+        steps.append({"type": "Replace", "pattern": {"Regex": f"\\A[ {SPACE}]"}, "content": 2 * SPACE})
     # Not split at spaces: a piece may hold one, and sentencepiece weighs the whole text at once.
     scheme = "always" if spec.add_dummy_prefix else "never"
     cuts: list[dict[str, Any]] = [{"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}]

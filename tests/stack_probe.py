@@ -9,6 +9,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+import transformers
 from diffusers.utils import logging
 from safetensors.torch import save_file
 
@@ -88,7 +89,8 @@ def main() -> None:
     logging.set_verbosity_error()
     texts = json.loads(prompts.read_text(encoding="utf-8"))
     found = read_prompts(export, texts) | learn_a_word(export, texts[0]) | paint(export, lora, texts[0])
-    save_file({name: tensor.contiguous() for name, tensor in found.items()}, out)
+    stack = {"transformers": transformers.__version__, "diffusers": diffusers.__version__}
+    save_file({name: tensor.contiguous() for name, tensor in found.items()}, out, metadata=stack)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_checkpoint
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from configs.schema import TOYWORLD_MODELS
@@ -73,6 +74,8 @@ def test_every_stack_reads_every_export_alike(
             out = tmp_path / f"{made_by}-{read_by}.safetensors"
             go(read_by, "tests/stack_probe.py", export, tmp_path / "prompts.json", lora, out)
             readings[f"made by {made_by}, read by {read_by}"] = load_file(out)
+            with safe_open(out, framework="pt") as file:
+                assert file.metadata()["transformers"].startswith("4.57." if read_by == "v4" else "5.")
 
     reference, *others = readings.values()
     pipelines = [name for name, tensor in reference.items() if tensor.ndim == 2]
