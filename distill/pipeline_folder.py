@@ -8,6 +8,7 @@ Every file is written here, never by `save_pretrained`: transformers 5 drops the
 silently random encoder; it also writes tokenizer class names that transformers 4 does not know.
 """
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -143,17 +144,30 @@ def _write_config(path: Path, config: dict[str, Any], name: str, student: Studen
 
 
 def _write_weights(path: Path, source: Path, names: dict[str, str], dtype: torch.dtype) -> None:
-    """safetensors reads from mapped memory and writes from there: fp32 weights are never copied in memory. Raises DataError."""
-    tensors = {}
+    """The weights as large as they are, in memory once: fp32 stays mapped from the checkpoint's file. Raises DataError."""
+    shapes = tensor_shapes(source)
+    # one block: hundreds of small ones would be kept by the allocator when they are freed
+    block = torch.empty(0 if dtype == torch.float32 else sum(math.prod(shapes[name]) for name in names), dtype=dtype)
+    tensors, used = {}, 0
     for old, new in names.items():
-        with safe_open(source, framework="pt") as file:  # opened anew: a closed file's pages are given back
-            tensors[new] = file.get_tensor(old).to(dtype)
-        if not tensors[new].isfinite().all():
+        tensor = _mapped(source, old)
+        if dtype != torch.float32:
+            place = block[used : used + tensor.numel()].view_as(tensor)
+            tensor, used = place.copy_(tensor), used + tensor.numel()
+        if not tensor.isfinite().all():
             raise DataError(f"{source}: {old} holds NaN, infinity, or numbers too large for {dtype}; export an older checkpoint, or drop the variant")
+        tensors[new] = tensor.float() if dtype == torch.float32 else tensor
     save_file(tensors, path, metadata={"format": "pt"})
+    tensors.clear()
+    if not all(torch.equal(_mapped(path, new), _mapped(source, old).to(dtype)) for old, new in names.items()):
+        raise DataError(f"{path}: holds other numbers than the checkpoint it was written from; is the disk sound?")
+
+
+def _mapped(path: Path, name: str) -> torch.Tensor:
+    """One tensor, mapped from a file opened for it alone: once it is gone, its pages are given back."""
     with safe_open(path, framework="pt") as file:
-        if not all(torch.equal(file.get_tensor(name), tensors.pop(name)) for name in names.values()):
-            raise DataError(f"{path}: holds other numbers than the checkpoint it was written from; is the disk sound?")
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor
 
 
 def _check_widths(folder: Path, ours: list[str], sdxl: Path) -> None:
