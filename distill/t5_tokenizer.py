@@ -223,15 +223,7 @@ def _tokenizer_json(source: T5Tokenizer, table: list[Row]) -> dict[str, Any]:
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, end, {"Sequence": {"id": "B", "type_id": 0}}, end],
             "special_tokens": {eos: {"id": eos, "ids": [ids[eos]], "tokens": [eos]}},
         },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-                *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix or not source.legacy else []),
-            ],
-        },
+        "decoder": unigram.decoder(prefix or not source.legacy),
         "model": {
             "type": "Unigram",
             "unk_id": next(i for i, (_, kind, _) in enumerate(table) if kind == "unknown"),

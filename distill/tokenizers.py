@@ -27,7 +27,7 @@ from configs.command import DataError
 from configs.files import whole
 from configs.references import first_line
 from distill import unigram
-from distill.unigram import SPACE, PieceKind, Unigram
+from distill.unigram import PieceKind, Unigram
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -136,15 +136,7 @@ def _tokenizer_json(vocabulary: Vocabulary, model: Unigram) -> dict[str, Any]:
             "pair": [bos, text, eos, {"Sequence": {"id": "B", "type_id": 0}}, eos],
             "special_tokens": {name: {"id": name, "ids": [special[name]], "tokens": [name]} for name in (BOS_TOKEN, EOS_TOKEN)},
         },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-                *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if model.dummy_prefix else []),
-            ],
-        },
+        "decoder": unigram.decoder(model.dummy_prefix),
         "model": {
             "type": "Unigram",
             "unk_id": vocabulary.unk_id,

@@ -62,6 +62,14 @@ def read(path: Path) -> Unigram:
     return _read_tokenizer_json(path) if path.suffix == ".json" else _read_spiece(path)
 
 
+def decoder(dummy_prefix: bool) -> dict[str, Any]:
+    """Rows back to text, as a tokenizer.json says it; `dummy_prefix`: the space in front was not the text's."""
+    steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    if dummy_prefix:
+        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    return {"type": "Sequence", "decoders": steps}
+
+
 def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
