@@ -34,7 +34,7 @@ demo: $(INSTALLED)
 
 compare-objectives: $(INSTALLED)
 	$(call travel,$(SETTINGS))
-	$(call travel,$(SETTINGS) run=runs/toyworld_position distill.objective=position)
+	$(call travel,$(SETTINGS) run=runs/toyworld_position distill.objective.cross_attention=0 distill.objective.position=1)
 	$(PYTHON) -m eval.compare_runs runs/toyworld_position runs/toyworld
 
 test: $(INSTALLED) $(V4)

@@ -9,26 +9,19 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from configs import yaml12
+from configs.distill import Distill
+from configs.section import Positive, Section, Share
 
 TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
-
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Weight = Annotated[float, Field(ge=0.0)]
-
 
 class RecipeError(ValueError):
     """The recipe or the command line is wrong; the message is one line for the user (exit code 2)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # keys and values of the user's may hold line breaks
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ToyworldSource(Section):
@@ -89,49 +82,6 @@ class VocabInit(Section):
     prompt: str = Field("", description='put before every piece; "query: " for the e5 family')
     batch_size: Positive = 256
     pad_vocab_to_multiple_of: Positive = 1
-
-
-class RegionWeights(Section):
-    """Weights of the four regions of a prompt (design: BOS, content, EOS, pads)."""
-
-    bos: Weight = 1.0
-    content: Weight = 1.0
-    eos: Weight = 1.0
-    pads: Weight = 1.0
-
-
-class QueryBank(Section):
-    """Real queries of the frozen UNets' cross-attention, recorded once while they paint English prompts."""
-
-    prompts: Positive = 64
-    inference_steps: int = Field(8, ge=4, description="of base and refiner; the refiner paints the last 30 % of them")
-    queries_per_layer: Positive = 4096
-    queries_per_step: Positive = 48
-    layers_per_step: Positive = 4
-
-
-class Distill(Section):
-    base: str = Field(description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME")
-    teacher: str | None = Field(None, description="open_clip:MODEL/TAG (or /PATH): these weights instead of base's, for the encoder as wide")
-    refiner: str | None = Field(None, description="SDXL refiner, likewise; its UNet reads the bigG student")
-    objective: Literal["position", "cross_attention"]
-    pooled_weight: Weight = 1.0
-    region_weights: RegionWeights = RegionWeights()
-    query_bank: QueryBank = QueryBank()
-    steps: Positive
-    batch_size: Positive = Field(description="pairs a step over all processes")
-    micro_batch_size: Positive | None = Field(None, description="pairs a process takes at once; all of its share when left out")
-    empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
-    learning_rate: float = Field(gt=0.0)
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: Weight = 0.0
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.98)  # YAML knows lists only: strict would refuse them
-    gradient_clipping: float = Field(1.0, gt=0.0)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    seed: int = 0
-    log_every_steps: Positive = 10
-    save_every_steps: Positive = 1000
-    keep_checkpoints: Positive = 2
 
 
 class Export(Section):
@@ -250,6 +200,8 @@ def _one_line(error: ValidationError) -> str:
     location = [str(part) for part in first["loc"]]
     if location[:2] == ["corpora", "sources"]:
         location = location[:3] + location[4:5]
+    if location[:2] == ["distill", "objective"]:  # a number or a ramp: likewise
+        location = location[:3]
     field = ".".join(location) or "recipe"
     value = _short(first.get("input"))
     more = f" ({error.error_count() - 1} more after this one)" if error.error_count() > 1 else ""

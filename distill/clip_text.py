@@ -105,14 +105,23 @@ class TextTower(nn.Module):
 
     def forward(self, input_ids_BL: torch.Tensor, eos_position_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, L) ids to the penultimate states (B, L, D) and, with a projection, the pooled state (B, P)."""
+        states, pooled_BP = self.hidden_states(input_ids_BL, eos_position_B)
+        return states[-1], pooled_BP
+
+    def hidden_states(
+        self, input_ids_BL: torch.Tensor, eos_position_B: torch.Tensor, every_layer: bool = False
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+        """As `forward`, the states (B, L, D) of every layer but the last where asked for; the penultimate ones always come last."""
         x_BLD = self.text_model.embeddings(input_ids_BL)
         *layers, last = self.text_model.encoder.layers
+        states: tuple[torch.Tensor, ...] = ()
         for layer in layers:
             x_BLD = layer(x_BLD)
+            states = (*states, x_BLD) if every_layer else (x_BLD,)
         if self.text_projection is None:
-            return x_BLD, None
+            return states, None
         eos_B1D = last(x_BLD, eos_position_B)
-        return x_BLD, self.text_projection(self.text_model.final_layer_norm(eos_B1D[:, 0]))
+        return states, self.text_projection(self.text_model.final_layer_norm(eos_B1D[:, 0]))
 
     def dead_parameters(self) -> list[nn.Parameter]:
         """Those that nothing SDXL reads depends on."""

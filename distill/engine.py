@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from configs.command import SetupError
-from configs.schema import Distill
+from configs.distill import Distill
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 

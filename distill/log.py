@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from configs.schema import Distill
+from configs.distill import Distill
 
 
 class Log:

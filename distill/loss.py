@@ -1,18 +1,21 @@
 """The loss of a step: named terms, each logged by itself, and their weighted sum.
 
 Every term is this micro-batch's share of a quantity of the global batch: summed over micro-batches and processes it is that
-quantity, whatever the split.
+quantity, whatever the split (but for `pooled_contrastive`, whose prompts compete within a micro-batch).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from configs.schema import Distill
+from configs.distill import Distill
 from distill import objectives
 from distill.query_bank import CrossAttentionLayer
-from distill.teacher import ENCODERS, Encoding
+from distill.statistics import Statistics
+from distill.student import Hidden
+from distill.teacher import ENCODERS
 
 
 @dataclass(frozen=True)
@@ -33,48 +36,118 @@ class GlobalCounts:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """One micro-batch as student and teacher computed it, and where EOS stands, (B,): the teacher's by encoder."""
+
+    student: Hidden
+    teacher: Hidden
+    student_eos_B: torch.Tensor
+    teacher_eos: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Loss:
-    """`position` or `cross_attention`, each with `pooled`."""
+    """The objective's terms. `layers` are the UNets' (`cross_attention`), `random_layers` those of `random_attention`."""
 
     settings: Distill
-    variances: dict[str, torch.Tensor]
+    statistics: Statistics
     layers: list[CrossAttentionLayer]
+    random_layers: list[CrossAttentionLayer]
 
-    def terms(
-        self, student: Encoding, teacher: Encoding, eos_position: dict[str, torch.Tensor], counts: GlobalCounts, step: int
-    ) -> dict[str, torch.Tensor]:
-        """Each term by its name in the log; `total` is what is minimised."""
-        student, teacher = (Encoding(*(tensor.float() for tensor in encoding)) for encoding in (student, teacher))
-        pooled = objectives.pooled_error_sum(student.pooled_BP, teacher.pooled_BP, self.variances["pooled"]) / counts.prompts
-        if self.settings.objective == "position":
-            terms, total = self._position(student, teacher, eos_position, counts)
-        else:
-            total = self._cross_attention(student, teacher, counts, step)
-            terms = {"loss/cross_attention_nmse": total}
-        return {**terms, "loss/pooled_nmse": pooled, "loss/total": total + self.settings.pooled_weight * pooled}
+    def terms(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
+        """Each term by its name in the log; `loss/total` is what is minimised."""
+        sides = Sides(sides.student.float(), sides.teacher.float(), sides.student_eos_B, sides.teacher_eos)
+        compute: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+            "position": lambda: self._position(sides, counts),
+            "cross_attention": lambda: self._cross_attention(sides, counts, step),
+            "random_attention": lambda: self._random_attention(sides, counts, step),
+            "set": lambda: self._set(sides, counts),
+            "pooled": lambda: self._pooled(sides, counts),
+            "pooled_cosine": lambda: self._pooled_cosine(sides, counts),
+            "pooled_contrastive": lambda: self._pooled_contrastive(sides, counts),
+        }
+        terms: dict[str, torch.Tensor] = {}
+        total = torch.zeros((), device=sides.teacher.pooled_BP.device)
+        for name, weight in self.settings.objective.weights(step / self.settings.steps).items():
+            found = compute[name]()
+            total = total + weight * found[f"loss/{name}"]
+            terms |= found
+        return {**terms, "loss/total": total}
 
-    def _position(
-        self, student: Encoding, teacher: Encoding, eos_position: dict[str, torch.Tensor], counts: GlobalCounts
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        terms, total = {}, torch.zeros((), device=teacher.pooled_BP.device)
-        for name in ENCODERS:
-            masks = objectives.region_masks(eos_position[name], teacher.clip_l_BLD.shape[1])
-            states = getattr(student, f"{name}_BLD"), getattr(teacher, f"{name}_BLD")
-            for region, error in objectives.squared_error_sums(*states, self.variances[name], masks).items():
-                terms[f"loss/{region}_nmse_{name}"] = error / max(1, counts.positions[name][region])
-                total = total + getattr(self.settings.region_weights, region) * terms[f"loss/{region}_nmse_{name}"]
-        return terms, total / len(ENCODERS)
+    def _position(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
+        """The regions of each encoder are logged by themselves, of the penultimate states."""
+        terms, total = {}, torch.zeros((), device=sides.teacher.pooled_BP.device)
+        for encoder in ENCODERS:
+            student, teacher = getattr(sides.student, encoder), getattr(sides.teacher, encoder)
+            masks = objectives.region_masks(sides.teacher_eos[encoder], teacher[-1].shape[1])
+            variances = getattr(self.statistics, encoder)[-len(teacher) :]
+            for student_BLD, teacher_BLD, variance_D in zip(student, teacher, variances, strict=True):
+                for region, error in objectives.squared_error_sums(student_BLD, teacher_BLD, variance_D, masks).items():
+                    term = error / max(1, counts.positions[encoder][region])
+                    terms[f"loss/{region}_nmse_{encoder}"] = term  # the last layer's stays
+                    total = total + getattr(self.settings.region_weights, region) * term / len(teacher)
+        return {**terms, "loss/position": total / len(ENCODERS)}
 
-    def _cross_attention(self, student: Encoding, teacher: Encoding, counts: GlobalCounts, step: int) -> torch.Tensor:
-        """A few layers and queries a step, the same in every process."""
+    def _cross_attention(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
+        """A few of the UNets' layers and queries a step, the same in every process."""
         bank = self.settings.query_bank
         generator = np.random.default_rng([self.settings.seed, step])
-        chosen = generator.choice(len(self.layers), min(bank.layers_per_step, len(self.layers)), replace=False)
-        errors = []
-        for index in chosen:
-            layer = self.layers[index]
-            queries_N = torch.from_numpy(generator.integers(len(layer.queries_NHK), size=bank.queries_per_step)).to(layer.to_k_ED.device)
-            with torch.no_grad():
-                wanted_BHNK = layer.output(teacher, queries_N)
-            errors.append(objectives.attention_error_sum(layer.output(student, queries_N), wanted_BHNK, layer.variance))
-        return torch.stack(errors).mean() / counts.prompts
+        shares = np.array([layer.share for layer in self.layers])
+        chosen = systematic_sample(shares, bank.layers_per_step, generator.random())
+        error = _attention_error(sides, self.layers, chosen, bank.queries_per_step, generator)
+        return {"loss/cross_attention": error / counts.prompts}
+
+    def _random_attention(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
+        random = self.settings.random_attention
+        generator = np.random.default_rng([self.settings.seed, step, 1])
+        chosen = systematic_sample(np.full(len(self.random_layers), 1 / len(self.random_layers)), random.layers_per_step, generator.random())
+        error = _attention_error(sides, self.random_layers, chosen, random.queries_per_step, generator)
+        return {"loss/random_attention": error / counts.prompts}
+
+    def _set(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
+        terms = {}
+        for encoder in ENCODERS:
+            student_BLD, teacher_BLD = getattr(sides.student, encoder)[-1], getattr(sides.teacher, encoder)[-1]
+            length = teacher_BLD.shape[1]
+            masks = (objectives.region_masks(eos_B, length)["content"] for eos_B in (sides.student_eos_B, sides.teacher_eos[encoder]))
+            student_mask_BL, teacher_mask_BL = masks
+            variance_D = getattr(self.statistics, encoder)[-1]
+            error = objectives.set_error_sum(student_BLD, student_mask_BL, teacher_BLD, teacher_mask_BL, variance_D)
+            terms[f"loss/set_{encoder}"] = error / counts.prompts
+        return {**terms, "loss/set": torch.stack(list(terms.values())).mean()}
+
+    def _pooled(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
+        error = objectives.pooled_error_sum(sides.student.pooled_BP, sides.teacher.pooled_BP, self.statistics.pooled_P)
+        return {"loss/pooled": error / counts.prompts}
+
+    def _pooled_cosine(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
+        error = objectives.pooled_cosine_error_sum(sides.student.pooled_BP, sides.teacher.pooled_BP, self.statistics.pooled_mean_P)
+        return {"loss/pooled_cosine": error / counts.prompts}
+
+    def _pooled_contrastive(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
+        error = objectives.pooled_contrastive_sum(sides.student.pooled_BP, sides.teacher.pooled_BP, self.statistics.pooled_mean_P)
+        return {"loss/pooled_contrastive": error / counts.prompts}
+
+
+def systematic_sample(shares: np.ndarray, count: int, start: float) -> np.ndarray:
+    """(count,) indices, each index i on average `count * shares[i]` times (systematic sampling); `start` in [0, 1) is the one random number.
+
+    So the mean over the sample is an unbiased estimate of the mean weighted by `shares` (which sum to 1), of less variance than
+    independent draws. An index whose share is above 1 / count comes more than once.
+    """
+    return np.searchsorted(np.cumsum(shares), (start + np.arange(count)) / count, side="right").clip(max=len(shares) - 1)
+
+
+def _attention_error(
+    sides: Sides, layers: list[CrossAttentionLayer], chosen: np.ndarray, queries: int, generator: np.random.Generator
+) -> torch.Tensor:
+    """Mean over the chosen layers of the summed error of their outputs."""
+    student, teacher = sides.student.encoding, sides.teacher.encoding
+    errors = []
+    for index in chosen:
+        layer = layers[index]
+        queries_N = torch.from_numpy(generator.integers(len(layer.queries_NHK), size=queries)).to(layer.to_k_ED.device)
+        with torch.no_grad():
+            wanted_BHNK = layer.output(teacher, queries_N)
+        errors.append(objectives.attention_error_sum(layer.output(student, queries_N), wanted_BHNK, layer.variance))
+    return torch.stack(errors).mean()

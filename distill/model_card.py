@@ -37,6 +37,8 @@ LICENSE_LINKS = {"openrail++": "https://huggingface.co/stabilityai/stable-diffus
 OBJECTIVES = {
     "position": "each hidden state equals the teacher's at the same position",
     "cross_attention": "what the frozen UNets' cross-attention reads equals what it reads from the teacher",
+    "random_attention": "what random attention layers read equals what they read from the teacher",
+    "set": "the hidden states of the words equal the teacher's as a set",
 }
 # A prompt and what it means: toyworld's miniature knows nothing but coloured shapes.
 PROMPT = ("窓辺で眠る白い猫、水彩画、やわらかい光", "a white cat asleep by the window, watercolour, soft light")
@@ -148,7 +150,7 @@ def training_settings(folder: Path, recipe: Recipe, made_from: dict[str, str]) -
     teachers = [settings.base, *([settings.teacher] if settings.teacher else []), *([settings.refiner] if settings.refiner else [])]
     return [
         ("teacher", ", ".join(map(public, teachers))),
-        ("objective", f"{settings.objective}: {OBJECTIVES[settings.objective]}"),
+        ("objective", f"{settings.objective}: {'; '.join(f'{name}: {text}' for name, text in OBJECTIVES.items() if settings.objective.uses(name))}"),
         ("steps", f"{settings.steps:,}"),
         ("batch size", f"{settings.batch_size:,} pairs a step"),
         ("learning rate", f"{settings.learning_rate:g}, {settings.warmup_steps:,} steps of warm-up, then a cosine to zero"),

@@ -77,3 +77,71 @@ def attention_output(query_NHK: torch.Tensor, context_BLD: torch.Tensor, to_k_ED
 def attention_error_sum(student_BHNK: torch.Tensor, teacher_BHNK: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """Sum over prompts of the mean squared error of one layer's outputs, divided by the teacher outputs' variance over prompts."""
     return ((student_BHNK - teacher_BHNK).square().mean(dim=(1, 2, 3)) / variance).sum()
+
+
+def pooled_cosine_error_sum(student_BP: torch.Tensor, teacher_BP: torch.Tensor, mean_P: torch.Tensor) -> torch.Tensor:
+    """Sum over prompts of 1 - cosine after the teacher's mean `mean_P` is taken off both: 0 when the direction is right."""
+    return (1 - F.cosine_similarity(student_BP - mean_P, teacher_BP - mean_P, dim=-1)).sum()
+
+
+def pooled_contrastive_sum(student_BP: torch.Tensor, teacher_BP: torch.Tensor, mean_P: torch.Tensor, temperature: float = 0.05) -> torch.Tensor:
+    """Sum over prompts of the symmetric InfoNCE loss (arXiv 1807.03748; both ways as CLIP, arXiv 2103.00020) among the prompts given.
+
+    The only term that depends on which prompts share a micro-batch. `temperature` divides centred cosines.
+    """
+    student_BP, teacher_BP = (F.normalize(x - mean_P, dim=-1) for x in (student_BP, teacher_BP))
+    logits_BB = student_BP @ teacher_BP.T / temperature
+    own_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    return (F.cross_entropy(logits_BB, own_B, reduction="sum") + F.cross_entropy(logits_BB.T, own_B, reduction="sum")) / 2
+
+
+def set_error_sum(
+    student_BLD: torch.Tensor,
+    student_mask_BL: torch.Tensor,
+    teacher_BLD: torch.Tensor,
+    teacher_mask_BL: torch.Tensor,
+    variance_D: torch.Tensor,
+    blur: float = 0.05,
+) -> torch.Tensor:
+    """Sum over prompts of the Sinkhorn divergence between the masked states as sets, whatever their order and number.
+
+    The cost of a pair of states is the mean over dimensions of squared error / `variance_D`; each state of a set weighs the same.
+    Debiased (arXiv 1810.08278), so that equal sets give 0; `blur` is the entropic regularisation in units of that cost. Prompts
+    without a masked state on either side give 0.
+    """
+    scale_D = (floored(variance_D) * len(variance_D)).rsqrt()
+    present_B = student_mask_BL.any(dim=1) & teacher_mask_BL.any(dim=1)
+    if not present_B.any():
+        return student_BLD.sum() * 0.0
+    sides = [(student_BLD[present_B] * scale_D, student_mask_BL[present_B]), (teacher_BLD[present_B] * scale_D, teacher_mask_BL[present_B])]
+    student, teacher = sides
+    return (_transport(student, teacher, blur) - _transport(student, student, blur) / 2 - _transport(teacher, teacher, blur) / 2).sum()
+
+
+SINKHORN_ITERATIONS = 30  # at blur 0.05 the potentials of toyworld's and of caption-like states stand still to 1e-3 by then
+
+
+def _transport(x: tuple[torch.Tensor, torch.Tensor], y: tuple[torch.Tensor, torch.Tensor], blur: float) -> torch.Tensor:
+    """Entropic optimal transport cost (B,) between sets (states (B, N, D), mask (B, N)); Sinkhorn in the log domain (arXiv 1306.0895).
+
+    Its gradient holds the plan fixed, which is exact at convergence (the envelope theorem): no graph through the iterations.
+    """
+    (x_BND, x_mask_BN), (y_BMD, y_mask_BM) = x, y
+    cost_BNM = (x_BND.square().sum(-1)[:, :, None] + y_BMD.square().sum(-1)[:, None] - 2 * x_BND @ y_BMD.mT).clamp_min(0)
+    log_x_BN, log_y_BM = (_log_uniform(mask) for mask in (x_mask_BN, y_mask_BM))
+    with torch.no_grad():
+        f_BN, g_BM = torch.zeros_like(log_x_BN), torch.zeros_like(log_y_BM)
+        for _ in range(SINKHORN_ITERATIONS):
+            # averaged updates: they also converge for a set against itself, where alternating ones swing
+            new_f_BN = -blur * torch.logsumexp((g_BM[:, None] - cost_BNM) / blur + log_y_BM[:, None], dim=2)
+            new_g_BM = -blur * torch.logsumexp((f_BN[:, :, None] - cost_BNM) / blur + log_x_BN[:, :, None], dim=1)
+            f_BN, g_BM = (f_BN + new_f_BN) / 2, (g_BM + new_g_BM) / 2
+        plan_BNM = ((f_BN[:, :, None] + g_BM[:, None] - cost_BNM) / blur + log_x_BN[:, :, None] + log_y_BM[:, None]).exp()
+        value_B = (f_BN * log_x_BN.exp()).sum(1) + (g_BM * log_y_BM.exp()).sum(1)
+    moved_B = (plan_BNM * cost_BNM).sum(dim=(1, 2))
+    return value_B + moved_B - moved_B.detach()
+
+
+def _log_uniform(mask_BN: torch.Tensor) -> torch.Tensor:
+    """Log of equal weights on the masked places, -inf elsewhere."""
+    return torch.where(mask_BN, -mask_BN.sum(1, keepdim=True).log(), -torch.inf)

@@ -14,6 +14,7 @@ from typing import Any
 
 from configs import command, schema
 from configs.command import DataError
+from configs.distill import QueryBank
 from distill import unigram
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop reaches it.
@@ -90,13 +91,15 @@ def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
     return down + [widths[-1]] * depths[-1] + up
 
 
-def objective_flop_per_pair(unet: dict[str, Any], bank: schema.QueryBank, positions: int) -> float:
-    """What the cross-attention objective adds: keys and values of teacher and student and the student's gradient, then the queries' reading."""
+def objective_flop_per_pair(unet: dict[str, Any], bank: QueryBank, positions: int) -> float:
+    """What the cross-attention objective adds, as if every layer drawn were the base's (the refiner's read half as much)."""
     widths = cross_attention_widths(unet)
-    width = sum(widths) / len(widths)
-    keys_and_values = 3 * 4 * positions * unet["cross_attention_dim"] * width
-    reading = 4 * 4 * bank.queries_per_step * positions * width
-    return min(bank.layers_per_step, len(widths)) * (keys_and_values + reading)
+    return bank.layers_per_step * attention_flop(unet["cross_attention_dim"], sum(widths) / len(widths), bank.queries_per_step, positions)
+
+
+def attention_flop(states: int, width: float, queries: int, positions: int) -> float:
+    """Of one layer: keys and values of teacher, student and the student's gradient; then the queries' reading of them."""
+    return 3 * 4 * positions * states * width + 4 * 4 * queries * positions * width
 
 
 def state_bytes(student: int, teacher: int, precision: str, gpus: int) -> float:
@@ -155,8 +158,12 @@ def report(recipe: schema.Recipe, gpus: int, tflops: float, utilisation: float) 
     try:
         towers = [Tower.of(read_config(settings.base, "text_encoder"), False), Tower.of(read_config(settings.base, "text_encoder_2"), True)]
         extra = 0.0
-        if settings.objective == "cross_attention":
-            extra = objective_flop_per_pair(read_config(settings.base, "unet"), settings.query_bank, towers[0].positions)
+        if settings.objective.uses("cross_attention"):
+            extra += objective_flop_per_pair(read_config(settings.base, "unet"), settings.query_bank, towers[0].positions)
+        if settings.objective.uses("random_attention"):
+            random = settings.random_attention
+            width, states = random.heads * random.head_width, sum(tower.width for tower in towers)
+            extra += random.layers_per_step * attention_flop(states, width, random.queries_per_step, towers[0].positions)
     except KeyError as error:
         raise DataError(f"{settings.base}: a config.json lacks {error}; fetch the folder again") from None
     vocabulary, source = student_vocabulary(recipe)

@@ -1,8 +1,8 @@
 """What the frozen UNets' cross-attention layers ask of a prompt: recorded once, so that training needs no UNet and no image.
 
 In:  the base (and refiner) folder and some English prompts; the stock pipelines paint them while hooks listen.
-Out: `<run>/distill/query_bank.safetensors`: per layer its `to_k` and `to_v` weights, real queries, and the variance of the teacher's
-     outputs; metadata says heads and which encoders' states the layer reads.
+Out: `<run>/distill/query_bank.safetensors`: per layer real queries (fp16), the variance of the teacher's outputs, and how far the UNet's
+     prediction moves when this layer alone reads another prompt. The `to_k` and `to_v` weights stay where they are, in the UNet's file.
 
 Shape letters: B batch, L token position, D width, N queries, H heads, K width of one head, E = H * K.
 """
@@ -15,22 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from configs.files import whole
-from configs.schema import QueryBank
+from configs.command import DataError
+from configs.distill import QueryBank
+from configs.files import read_json, whole
+from configs.references import first_line
 from distill.objectives import attention_output
 from distill.pipelines import Pipelines, load_pipelines
+from distill.repository import fetch, weights_file
 from distill.teacher import Encoding, TextEncoders
 
 PROMPTS_AT_ONCE = 16
+CALLS, PROMPTS_OF_A_CALL = 4, 8  # the UNet's calls that tell how much each layer moves
 
 
 @dataclass(frozen=True)
 class CrossAttentionLayer:
-    """One `attn2` of a UNet: `queries_NHK` to draw from, its K/V projections, its outputs' variance over prompts."""
+    """One `attn2` of a UNet: `queries_NHK` to draw from, its K/V projections, its outputs' variance over prompts.
+
+    `share`: how often it is drawn, in proportion to what it moves of its UNet's prediction; the shares of all layers sum to 1.
+    """
 
     name: str
     reads_both: bool
@@ -38,6 +45,7 @@ class CrossAttentionLayer:
     to_k_ED: torch.Tensor
     to_v_ED: torch.Tensor
     variance: torch.Tensor
+    share: float
 
     def context(self, encoding: Encoding) -> torch.Tensor:
         """The base reads both encoders side by side, the refiner the second alone."""
@@ -52,46 +60,123 @@ def record(path: Path, base: str, refiner: str | None, teacher: TextEncoders, pr
     """Paints `prompts` with base and refiner and writes the bank. Raises DataError for a folder that cannot be loaded."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
-    metadata: dict[str, Any] = {}
+    heads: dict[str, int] = {}
     pipelines = load_pipelines(base, refiner)
-    with _listening(pipelines, settings.queries_per_layer, generator) as heard:
+    with _listening(pipelines, settings.queries_per_layer, generator) as heard, _calls(pipelines) as calls:
         _paint(pipelines, prompts, settings, generator)
     encoding = teacher.encode(prompts)
+    moved: dict[str, torch.Tensor] = {}
+    for part, pipeline in zip(Pipelines._fields, pipelines, strict=True):
+        layers = [name.removeprefix(f"{part}.") for name in heard if name.startswith(f"{part}.")]
+        if pipeline is not None:
+            moved |= {f"{part}.{layer}": value for layer, value in influences(pipeline.unet, layers, calls[part]).items()}
     for name, (attention, reservoir) in heard.items():
-        rows_NE = reservoir.rows_NE
-        layer = CrossAttentionLayer(
-            name,
-            reads_both=name.startswith("base."),
-            queries_NHK=rows_NE.unflatten(-1, (attention.heads, -1)),
-            to_k_ED=attention.to_k.weight.detach().float().cpu(),
-            to_v_ED=attention.to_v.weight.detach().float().cpu(),
-            variance=torch.ones(()),
-        )
-        output_BHNK = layer.output(encoding, torch.arange(min(64, len(rows_NE))))
-        tensors[f"{name}.queries"] = rows_NE.contiguous()
-        tensors[f"{name}.to_k"], tensors[f"{name}.to_v"] = layer.to_k_ED.contiguous(), layer.to_v_ED.contiguous()
+        rows_NE = reservoir.rows_NE.half()
+        queries_NHK = rows_NE[:64].float().unflatten(-1, (attention.heads, -1))
+        to_k_ED, to_v_ED = (projection.weight.detach().float().cpu() for projection in (attention.to_k, attention.to_v))
+        context_BLD = encoding.prompt_embeds_BLD if name.startswith("base.") else encoding.clip_bigg_BLD
+        output_BHNK = attention_output(queries_NHK, context_BLD, to_k_ED, to_v_ED)
+        tensors[f"{name}.queries"], heads[name] = rows_NE.contiguous(), attention.heads
         tensors[f"{name}.variance"] = output_BHNK.var(dim=0, correction=0).mean()
-        metadata[name] = attention.heads
+        tensors[f"{name}.influence"] = moved[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"heads": json.dumps(metadata)})
+        save_file(tensors, temporary, metadata={"heads": json.dumps(heads)})
 
 
-def load(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> list[CrossAttentionLayer]:
-    layers = []
+def load(
+    path: Path, base: str, refiner: str | None, settings: QueryBank, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[CrossAttentionLayer]:
+    """The layers with their projections, read from the UNets' own files. Raises DataError where those are missing."""
     with safe_open(path, "pt", device=str(device)) as file:
-        for name, heads in json.loads(file.metadata()["heads"]).items():
-            layers.append(
-                CrossAttentionLayer(
-                    name,
-                    name.startswith("base."),
-                    file.get_tensor(f"{name}.queries").to(dtype).unflatten(-1, (heads, -1)),
-                    file.get_tensor(f"{name}.to_k").to(dtype),
-                    file.get_tensor(f"{name}.to_v").to(dtype),
-                    file.get_tensor(f"{name}.variance"),
-                )
-            )
+        heads = json.loads(file.metadata()["heads"])
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
+    shares = layer_shares({name: float(stored[f"{name}.influence"]) for name in heads}, settings.refiner_share)
+    weights = {part: Projections(folder) for part, folder in (("base", base), ("refiner", refiner)) if folder is not None}
+    layers = []
+    for name, count in heads.items():
+        part, _, layer_name = name.partition(".")
+        to_k_ED, to_v_ED = (weights[part].read(f"{layer_name}.{kind}.weight").to(device, dtype) for kind in ("to_k", "to_v"))
+        queries_NHK = stored[f"{name}.queries"].to(dtype).unflatten(-1, (count, -1))
+        layers.append(CrossAttentionLayer(name, part == "base", queries_NHK, to_k_ED, to_v_ED, stored[f"{name}.variance"], shares[name]))
     return layers
+
+
+def layer_shares(influences: dict[str, float], refiner_share: float) -> dict[str, float]:
+    """How often each layer is drawn: in proportion to its influence within its UNet, and `refiner_share` of the draws for the refiner."""
+    totals = {part: sum(value for name, value in influences.items() if name.startswith(f"{part}.")) for part in ("base", "refiner")}
+    parts = {"base": 1 - refiner_share, "refiner": refiner_share} if totals["refiner"] else {"base": 1.0}
+    return {name: parts[name.partition(".")[0]] * value / totals[name.partition(".")[0]] for name, value in influences.items()}
+
+
+class Projections:
+    """Reads single tensors of a UNet from its safetensors file or shards, in the stock precision or, where only that is there, in fp16."""
+
+    def __init__(self, folder: str) -> None:
+        unet = fetch(folder, ["unet/*.json", "unet/*.safetensors"], ["*.fp16.*"]) / "unet"
+        indices = sorted(unet.glob("*.safetensors.index.json"), key=lambda path: ("fp16" in path.name, path.name))
+        plain = sorted(unet.glob("*.safetensors"), key=lambda path: ("fp16" in path.name, path.name))
+        if not indices and not plain:
+            weights_file(unet, "diffusion_pytorch_model")  # says what lies there instead
+        self.shards = {name: unet / shard for name, shard in read_json(indices[0])["weight_map"].items()} if indices else {}
+        self.file = plain[0] if plain else unet
+
+    def read(self, name: str) -> torch.Tensor:
+        path = self.shards.get(name, self.file)
+        try:
+            with safe_open(path, "pt") as file:
+                tensor: torch.Tensor = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path}: {name} cannot be read ({first_line(error)}); fetch the folder again") from None
+        return tensor
+
+
+@torch.no_grad()
+def influences(unet: Any, layers: list[str], calls: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """By layer: mean squared change of the UNet's prediction when this layer alone reads the next prompt's states; scalars."""
+
+    def read_the_next(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, kwargs | {"encoder_hidden_states": kwargs["encoder_hidden_states"].roll(1, dims=0)}
+
+    usual = [unet(**call).sample for call in calls]
+    found = {}
+    for layer in tqdm(layers, desc="influence of layers", unit="layer", leave=False):
+        hook = unet.get_submodule(layer).register_forward_pre_hook(read_the_next, with_kwargs=True)
+        try:
+            changes = [(unet(**call).sample - before).float().square().mean() for call, before in zip(calls, usual, strict=True)]
+        finally:
+            hook.remove()
+        found[layer] = torch.stack(changes).mean().cpu()
+    return found
+
+
+@contextmanager
+def _calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """What each UNet is called with while it paints the first batch: the halves that read the prompts, at most `PROMPTS_OF_A_CALL` of them."""
+    calls: dict[str, list[dict[str, Any]]] = {}
+    hooks = []
+
+    def hear(part: str, guided: bool, args: Any, kwargs: dict[str, Any]) -> None:
+        if len(calls.setdefault(part, [])) < CALLS:
+            rows = slice(len(args[0]) // 2 if guided else 0, None)  # with guidance the empty prompts come first
+
+            def few(tensor: torch.Tensor) -> torch.Tensor:
+                return tensor[rows][:PROMPTS_OF_A_CALL].clone()
+
+            added = {name: few(tensor) for name, tensor in kwargs["added_cond_kwargs"].items()}
+            states = few(kwargs["encoder_hidden_states"])
+            calls[part].append({"sample": few(args[0]), "timestep": args[1], "encoder_hidden_states": states, "added_cond_kwargs": added})
+
+    for part, pipeline in zip(Pipelines._fields, pipelines, strict=True):
+        if pipeline is not None:
+            guided = pipeline.unet.config.time_cond_proj_dim is None  # as the pipelines decide, at their default guidance scale
+            hook = pipeline.unet.register_forward_pre_hook(lambda _m, args, kwargs, p=part, g=guided: hear(p, g, args, kwargs), with_kwargs=True)
+            hooks.append(hook)
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Everything training needs, gathered from disk: what one process prepares for all, and what each process loads.
 
-Out: `<run>/tokens/`, `<run>/distill/teacher_statistics.safetensors`, `<run>/distill/query_bank.safetensors` (each made once).
+Out: `<run>/tokens/`, and below `<run>/distill/` `teacher_statistics.safetensors` and, for the objectives that need them,
+     `query_bank.safetensors` and `random_attention.safetensors` (each made once).
 """
 
 import itertools
@@ -10,16 +11,19 @@ from pathlib import Path
 import torch
 
 from configs import schema
+from configs.distill import Distill
 from corpora.pair import read_pairs
-from distill import query_bank, statistics, tokens
+from distill import query_bank, random_attention, statistics, tokens
 from distill.batches import Batches, SpecialIds
 from distill.engine import Engine
 from distill.loss import Loss
 from distill.student import TowerPair, initial_student, teacher_towers
 from distill.teacher import TextEncoders, load_text_encoders
 from distill.tokenizers import load as load_tokenizer
+from distill.tokens import STUDENT_SIDES
 
-STATISTICS_PROMPTS = 1024
+STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
+STATISTICS, QUERY_BANK, RANDOM_LAYERS = "teacher_statistics.safetensors", "query_bank.safetensors", "random_attention.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,51 +42,73 @@ class Work:
 
 
 def prepare(recipe: schema.Recipe) -> None:
-    """Tokens, teacher statistics and the query bank, unless they are there. One process does this while the others wait."""
+    """Tokens, teacher statistics, query bank and random layers, unless they are there. One process does this while the others wait."""
     settings, run = recipe.distill, recipe.run_dir / "distill"
     tokens.prepare(recipe)
-    base, refiner = _folders(settings)
-    needed = {"teacher_statistics.safetensors", *(["query_bank.safetensors"] if settings.objective == "cross_attention" else [])}
-    if all((run / name).is_file() for name in needed):
+    if all((run / name).is_file() for name in _measured(settings)):
         return
+    base, refiner = folders(settings)
     teacher = load_text_encoders(base, settings.teacher)
-    prompts = [
-        pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), max(STATISTICS_PROMPTS, settings.query_bank.prompts))
-    ]
-    statistics.record(run / "teacher_statistics.safetensors", teacher, prompts[:STATISTICS_PROMPTS])
-    if settings.objective == "cross_attention":
-        query_bank.record(
-            run / "query_bank.safetensors", base, refiner, teacher, prompts[: settings.query_bank.prompts], settings.query_bank, settings.seed
-        )
+    count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
+    prompts = [pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
+    statistics.record(run / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
+    if settings.objective.uses("random_attention"):
+        measured = statistics.load(run / STATISTICS)
+        random_attention.record(run / RANDOM_LAYERS, settings.random_attention, measured, teacher, prompts[:VARIANCE_PROMPTS], settings.seed)
+    if settings.objective.uses("cross_attention"):
+        bank = settings.query_bank
+        query_bank.record(run / QUERY_BANK, base, refiner, teacher, prompts[: bank.prompts], bank, settings.seed)
 
 
 def load(recipe: schema.Recipe) -> Work:
     """Builds student, engine, teacher, batches and loss in this process."""
-    settings, run = recipe.distill, recipe.run_dir / "distill"
+    settings = recipe.distill
     torch.manual_seed(settings.seed)
-    encoders = load_text_encoders(_folders(settings)[0], settings.teacher)
+    encoders = load_text_encoders(folders(settings)[0], settings.teacher)
     initial = recipe.run_dir / "initial_student"
-    student = initial_student(encoders, initial)
+    every_layer = settings.position_layers == "all" and settings.objective.uses("position")
+    student = initial_student(encoders, initial, every_layer)
     dead = {name: parameter.detach().clone() for name, parameter in student.named_parameters() if not parameter.requires_grad}
     engine = Engine(student, settings)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    layers = query_bank.load(run / "query_bank.safetensors", engine.device) if settings.objective == "cross_attention" else []
     return Work(
         engine=engine,
         student=student,
-        teacher=teacher_towers(encoders).to(engine.device, dtype),
+        teacher=teacher_towers(encoders, every_layer).to(engine.device, dtype),
         batches=Batches(
-            tokens.load(recipe.run_dir / "tokens"), special_ids(encoders, initial), settings.batch_size, settings.empty_prompt_share, settings.seed
+            tokens.load(recipe.run_dir / "tokens"),
+            special_ids(encoders, initial),
+            settings.batch_size,
+            settings.empty_prompt_share,
+            settings.english_share,
+            settings.seed,
         ),
-        loss=Loss(settings, statistics.load(run / "teacher_statistics.safetensors", engine.device), layers),
+        loss=_loss(settings, recipe.run_dir / "distill", engine.device),
         dead_weights=dead,
     )
 
 
+def _loss(settings: Distill, run: Path, device: torch.device) -> Loss:
+    measured = statistics.load(run / STATISTICS, device)
+    layers, random_layers = [], []
+    if settings.objective.uses("cross_attention"):
+        layers = query_bank.load(run / QUERY_BANK, *folders(settings), settings.query_bank, device)
+    if settings.objective.uses("random_attention"):
+        random_layers = random_attention.load(run / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device)
+    return Loss(settings, measured, layers, random_layers)
+
+
+def _measured(settings: Distill) -> list[str]:
+    """The files that must lie below `<run>/distill` before training."""
+    used = {RANDOM_LAYERS: "random_attention", QUERY_BANK: "cross_attention"}
+    return [STATISTICS, *(name for name, term in used.items() if settings.objective.uses(term))]
+
+
 def special_ids(teacher: TextEncoders, initial: Path) -> dict[str, SpecialIds]:
-    tokenizers = {f"en_{name}": tokenizer for name, tokenizer in teacher.tokenizers.items()} | {"ja": load_tokenizer(initial / "tokenizer")}
+    tokenizers = {f"en_{name}": tokenizer for name, tokenizer in teacher.tokenizers.items()}
+    tokenizers |= dict.fromkeys(STUDENT_SIDES, load_tokenizer(initial / "tokenizer"))
     return {side: SpecialIds(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) for side, tokenizer in tokenizers.items()}
 
 
-def _folders(settings: schema.Distill) -> tuple[str, str | None]:
+def folders(settings: Distill) -> tuple[str, str | None]:
     return schema.resolve_model(settings.base), schema.resolve_model(settings.refiner) if settings.refiner else None

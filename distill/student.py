@@ -6,6 +6,7 @@ Out: `Student`, the module that is trained; `initial_text_encoders`, the same be
 
 import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -18,26 +19,43 @@ from distill.teacher import ENCODERS, Encoding, TextEncoders, load_text_encoders
 from distill.tokenizers import load as load_tokenizer
 
 
+class Hidden(NamedTuple):
+    """What both towers computed of a micro-batch: states (B, L, D) of the layers asked for, the penultimate ones last; pooled (B, P)."""
+
+    clip_l: tuple[torch.Tensor, ...]
+    clip_bigg: tuple[torch.Tensor, ...]
+    pooled_BP: torch.Tensor
+
+    @property
+    def encoding(self) -> Encoding:
+        """What the UNet reads of it."""
+        return Encoding(self.clip_l[-1], self.clip_bigg[-1], self.pooled_BP)
+
+    def float(self) -> "Hidden":
+        return Hidden(tuple(x.float() for x in self.clip_l), tuple(x.float() for x in self.clip_bigg), self.pooled_BP.float())
+
+
 class TowerPair(nn.Module):
     """Both towers; teacher and student are each one. Ids of the two encoders may differ in their pads only."""
 
-    def __init__(self, clip_l: TextTower, clip_bigg: TextTower) -> None:
+    def __init__(self, clip_l: TextTower, clip_bigg: TextTower, every_layer: bool = False) -> None:
         super().__init__()
-        self.clip_l, self.clip_bigg = clip_l, clip_bigg
+        self.clip_l, self.clip_bigg, self.every_layer = clip_l, clip_bigg, every_layer
 
-    def forward(self, clip_l_ids_BL: torch.Tensor, clip_bigg_ids_BL: torch.Tensor, eos_position_B: torch.Tensor) -> Encoding:
-        clip_l_BLD, _ = self.clip_l(clip_l_ids_BL, eos_position_B)
-        clip_bigg_BLD, pooled_BP = self.clip_bigg(clip_bigg_ids_BL, eos_position_B)
+    def forward(self, clip_l_ids_BL: torch.Tensor, clip_bigg_ids_BL: torch.Tensor, eos_position_B: torch.Tensor) -> Hidden:
+        clip_l, _ = self.clip_l.hidden_states(clip_l_ids_BL, eos_position_B, self.every_layer)
+        clip_bigg, pooled_BP = self.clip_bigg.hidden_states(clip_bigg_ids_BL, eos_position_B, self.every_layer)
         assert pooled_BP is not None
-        return Encoding(clip_l_BLD, clip_bigg_BLD, pooled_BP)
+        return Hidden(clip_l, clip_bigg, pooled_BP)
 
 
-def teacher_towers(encoders: TextEncoders) -> TowerPair:
+def teacher_towers(encoders: TextEncoders, every_layer: bool = False) -> TowerPair:
     """The frozen teacher as training runs it."""
-    return TowerPair(*(tower_of(encoders.models[name]) for name in ENCODERS)).eval().requires_grad_(False)
+    clip_l, clip_bigg = (tower_of(encoders.models[name]) for name in ENCODERS)
+    return TowerPair(clip_l, clip_bigg, every_layer).eval().requires_grad_(False)
 
 
-def initial_student(teacher: TextEncoders, folder: Path) -> TowerPair:
+def initial_student(teacher: TextEncoders, folder: Path, every_layer: bool = False) -> TowerPair:
     """The teacher's transformer weights under the new token embeddings; parameters SDXL never reads are frozen.
 
     DeepSpeed would otherwise decay parameters that receive no gradient.
@@ -50,7 +68,8 @@ def initial_student(teacher: TextEncoders, folder: Path) -> TowerPair:
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)
         towers.append(tower)
-    return TowerPair(*towers)
+    clip_l, clip_bigg = towers
+    return TowerPair(clip_l, clip_bigg, every_layer)
 
 
 def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path, teacher_weights: str | None = None) -> TextEncoders:

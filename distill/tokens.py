@@ -3,8 +3,9 @@
     python -m distill.tokens configs/toyworld.yaml
 
 In:  `<run>/pairs/` (the training split), the teacher's tokenizer, `<run>/initial_student/tokenizer/`.
-Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg` and `ja` an `_ids.npy` and an `_offsets.npy` (row i is
-     ids[offsets[i]:offsets[i + 1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with a fingerprint of pairs and tokenizers.
+Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg`, `ja` and `en` (English by the student's tokenizer) an `_ids.npy` and an
+     `_offsets.npy` (row i is ids[offsets[i]:offsets[i + 1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with a fingerprint of
+     pairs and tokenizers.
      English stands twice: SDXL's second tokenizer reads "!" as its pad token, so the two differ in more than their pads.
 """
 
@@ -24,7 +25,9 @@ from configs import command, schema
 from configs.command import DataError
 
 ROWS_AT_ONCE = 4096
-SIDES = ("en_clip_l", "en_clip_bigg", "ja")
+TEACHER_SIDES = ("en_clip_l", "en_clip_bigg")
+STUDENT_SIDES = ("ja", "en")  # the student keeps its English by reading it with its own tokenizer
+SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def prepare(recipe: schema.Recipe) -> TokenPairs:
         return load(target)
     base = schema.resolve_model(recipe.distill.base)
     tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
-    tokenizers["ja"] = load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer")
+    tokenizers |= dict.fromkeys(STUDENT_SIDES, load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer"))
     work = target.with_name("tokens.incomplete")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

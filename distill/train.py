@@ -19,6 +19,7 @@ from typing import Any
 
 from configs import command, schema
 from configs.command import DataError, Preempted
+from configs.distill import Distill
 
 SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
 
@@ -49,7 +50,7 @@ def train(recipe: schema.Recipe) -> None:
         engine.stop()
 
 
-def _loop(work: Any, settings: schema.Distill, run: Path, start: int) -> None:
+def _loop(work: Any, settings: Distill, run: Path, start: int) -> None:
     from distill import checkpoint, engine
     from distill.log import Log
 
@@ -77,32 +78,33 @@ def _loop(work: Any, settings: schema.Distill, run: Path, start: int) -> None:
             log.close()
 
 
-def one_step(work: Any, settings: schema.Distill, step: int) -> dict[str, Any]:
+def one_step(work: Any, settings: Distill, step: int) -> dict[str, Any]:
     """One optimizer step on the global batch of `step`; this process's share of every term."""
     import torch
 
     from distill import engine
     from distill.batches import POSITIONS
-    from distill.loss import GlobalCounts
+    from distill.loss import GlobalCounts, Sides
     from distill.teacher import ENCODERS
 
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS)
+    counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows["row"]) for name in ENCODERS}, POSITIONS)
     mine = rows[engine.rank() :: engine.world_size()]
     sums: dict[str, torch.Tensor] = {}
     for micro_rows in (mine[index :: work.engine.accumulation_steps] for index in range(work.engine.accumulation_steps)):
         batch = work.batches.gather(micro_rows).to(work.engine.device)
         with torch.no_grad():
             teacher = work.teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
-        student = work.engine(batch.ja_BL, batch.ja_BL, batch.ja_eos_B)
-        terms = work.loss.terms(student, teacher, {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}, counts, step)
+        student = work.engine(batch.student_BL, batch.student_BL, batch.student_eos_B)
+        teacher_eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
+        terms = work.loss.terms(Sides(student, teacher, batch.student_eos_B, teacher_eos), counts, step)
         work.engine.backward(terms["loss/total"])
         work.engine.step(learning_rate(step, settings))
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
     return sums
 
 
-def learning_rate(step: int, settings: schema.Distill) -> float:
+def learning_rate(step: int, settings: Distill) -> float:
     """Linear warm-up, then a cosine to zero."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -110,7 +112,7 @@ def learning_rate(step: int, settings: schema.Distill) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def check_batch(settings: schema.Distill, processes: int) -> None:
+def check_batch(settings: Distill, processes: int) -> None:
     unit = processes * (settings.micro_batch_size or 1)
     if settings.batch_size % unit:
         raise schema.RecipeError(

@@ -150,7 +150,7 @@ def finished_run(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., str]:
             "distill": {
                 "base": str(tiny_sdxl / "base"),
                 "refiner": str(tiny_sdxl / "refiner"),
-                "objective": "position",
+                "objective": {"position": 1.0},
                 "steps": 200,
                 "batch_size": 4,
                 "learning_rate": 1e-3,

@@ -47,7 +47,7 @@ def recipe(tmp_path: Path, **distill: object) -> schema.Recipe:
         "run": str(tmp_path / "run"),
         "corpora": {"sources": [{"kind": "toyworld", "pairs": 10, "held_out_pairs": 2}], "language_id": {"model": "x"}},
         "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
-        "distill": {"base": "x", "objective": "position", "steps": 200, "batch_size": 8, "learning_rate": 1e-3} | distill,
+        "distill": {"base": "x", "objective": {"position": 1.0}, "steps": 200, "batch_size": 8, "learning_rate": 1e-3} | distill,
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))

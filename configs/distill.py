@@ -1,0 +1,111 @@
+"""The recipe's `distill` section: what is taught, by which loss, from which teacher, at which pace."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.section import Positive, Section, Share, Weight
+
+
+class RegionWeights(Section):
+    """Weights of the four regions of a prompt (design: BOS, content, EOS, pads)."""
+
+    bos: Weight = 1.0
+    content: Weight = 1.0
+    eos: Weight = 1.0
+    pads: Weight = 1.0
+
+
+class Ramp(Section):
+    """A weight that goes in a straight line from `start` to `end` over the steps of the run."""
+
+    start: Weight
+    end: Weight
+
+
+Scheduled = Weight | Ramp
+
+
+class Objective(Section):
+    """The terms of the loss and their weights; a term of weight 0 is not computed."""
+
+    position: Scheduled = Field(0.0, description="every state equals the teacher's at the same position: the reference")
+    cross_attention: Scheduled = Field(0.0, description="what the frozen UNets' cross-attention layers read is equal")
+    random_attention: Scheduled = Field(0.0, description="what random attention layers read is equal: needs no UNet")
+    set: Scheduled = Field(0.0, description="the content states are the teacher's as a set: entropic optimal transport")
+    pooled: Scheduled = Field(1.0, description="squared error of the pooled state over its variance")
+    pooled_cosine: Scheduled = Field(0.0, description="centred cosine of the pooled state")
+    pooled_contrastive: Scheduled = Field(0.0, description="each pooled state finds its translation among its micro-batch's")
+
+    def weights(self, done: float) -> dict[str, float]:
+        """The terms in use when a share `done` (0 to 1) of the run is made, with their weights."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {name: one.start + done * (one.end - one.start) if isinstance(one, Ramp) else one for name, one in found.items()}
+        return {name: value for name, value in values.items() if value > 0}
+
+    def uses(self, term: str) -> bool:
+        """Whether the term has a weight at any step."""
+        return term in self.weights(0.0) or term in self.weights(1.0)
+
+    def __str__(self) -> str:
+        """`cross_attention + 0.1 position + 1 to 0 set`; `pooled` alone is not named when it is 1."""
+        parts = []
+        for name in type(self).model_fields:
+            one = getattr(self, name)
+            if self.uses(name) and (name, one) != ("pooled", 1.0):
+                value = f"{one.start:g} to {one.end:g} " if isinstance(one, Ramp) else "" if one == 1 else f"{one:g} "
+                parts.append(f"{value}{name}")
+        return " + ".join(parts) or "pooled"
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> "Objective":
+        if not any(self.uses(name) for name in type(self).model_fields):
+            raise ValueError("distill.objective: every weight is 0, so nothing would be learnt")
+        return self
+
+
+class RandomAttention(Section):
+    """Attention layers with random projections of the whitened states, drawn once from the seed."""
+
+    layers: Positive = Field(32, description="drawn for each of: both encoders side by side, clip_bigg alone")
+    heads: Positive = 8
+    head_width: Positive = 32
+    queries_per_step: Positive = 48
+    layers_per_step: Positive = 4
+
+
+class QueryBank(Section):
+    """Real queries of the frozen UNets' cross-attention, recorded once while they paint English prompts."""
+
+    prompts: Positive = 64
+    inference_steps: int = Field(8, ge=4, description="of base and refiner; the refiner paints the last 30 % of them")
+    queries_per_layer: Positive = 4096
+    queries_per_step: Positive = 48
+    layers_per_step: Positive = Field(4, description="drawn a step, each as often as it moves its UNet's prediction")
+    refiner_share: Share = Field(0.3, description="share of the layers drawn that are the refiner's")
+
+
+class Distill(Section):
+    base: str = Field(description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME")
+    teacher: str | None = Field(None, description="open_clip:MODEL/TAG (or /PATH): these weights instead of base's, for the encoder as wide")
+    refiner: str | None = Field(None, description="SDXL refiner, likewise; its UNet reads the bigG student")
+    objective: Objective
+    position_layers: Literal["penultimate", "all"] = Field("penultimate", description="the layers whose states `position` compares")
+    region_weights: RegionWeights = Field(RegionWeights(), description="of `position`")
+    random_attention: RandomAttention = RandomAttention()
+    query_bank: QueryBank = QueryBank()
+    steps: Positive
+    batch_size: Positive = Field(description="pairs a step over all processes")
+    micro_batch_size: Positive | None = Field(None, description="pairs a process takes at once; all of its share when left out")
+    empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
+    english_share: Share = Field(0.0, description="share of a batch whose English the student reads itself, so that it keeps English")
+    learning_rate: float = Field(gt=0.0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: Weight = 0.0
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.98)  # YAML knows lists only: strict would refuse them
+    gradient_clipping: float = Field(1.0, gt=0.0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = 0
+    log_every_steps: Positive = 10
+    save_every_steps: Positive = 1000
+    keep_checkpoints: Positive = 2
