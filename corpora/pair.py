@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from configs.command import DataError
 from configs.files import file_sha256, whole
 
-FORMAT: Literal[1] = 1  # raised when pairs made by an older version must not be mistaken for this version's
+FORMAT: Literal[2] = 2  # raised when pairs made by an older version must not be mistaken for this version's
 MANIFEST = "manifest.json"
 REMEDY = "move the folder away and run: python -m corpora.prepare RECIPE"
 
@@ -86,7 +86,7 @@ class Shard(_Entry):
 class Manifest(_Entry):
     """`manifest.json`. A manifest whose counts do not add up cannot be made, written or read."""
 
-    format: Literal[1]
+    format: Literal[2]
     fingerprint: str
     settings: dict[str, Any]
     inputs: list[Input]

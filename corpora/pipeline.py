@@ -108,7 +108,7 @@ class CleanPart:
         with whole(self.folder / f"{rank:05d}.parquet") as temporary, pq.ParquetWriter(temporary, schema, compression="lz4") as writer:
             for batch in sources.read(source, part):
                 counts["read"] += batch.dropped
-                table = clean(batch, self.corpora, sources.name(source), sources.licence(source), schema, counts)
+                table = clean(batch, self.corpora, sources.licence(source), schema, counts)
                 rows_out += table.num_rows
                 writer.write_table(table)
         assert part.rows == rows_out + sum(count.total() for count in counts.values()), "a row was lost between reading and writing a part"
@@ -121,21 +121,21 @@ def _part_schema(corpora: Corpora) -> pa.Schema:
     return pa.schema([*SCHEMA, *(pa.field(*one, nullable=False) for one in extra)])
 
 
-def clean(batch: sources.Batch, corpora: Corpora, source: str, licence: str, schema: pa.Schema, counts: dict[str, Counter[str]]) -> pa.Table:
+def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schema, counts: dict[str, Counter[str]]) -> pa.Table:
     """The rows of `batch` that pass the filters and the language id, with what the second half needs; adds what is dropped to `counts`."""
-    kept: list[tuple[str, str, str]] = []
-    for id, ja, en in zip(batch.ids, map(normalise, batch.ja), map(normalise, batch.en), strict=True):
+    kept: list[tuple[str, str, str, str]] = []
+    for id, source, ja, en in zip(batch.ids, batch.sources, map(normalise, batch.ja), map(normalise, batch.en), strict=True):
         reason = filters.drop_reason(ja, en, corpora.filters)
         if reason is None:
-            kept.append((id, ja, en))
+            kept.append((id, source, ja, en))
         else:
             counts["filter"][reason] += 1
     model = language_id.load(corpora.language_id.model)
-    ja_probabilities = language_id.probabilities(model, [ja for _, ja, _ in kept], "ja")
-    en_probabilities = language_id.probabilities(model, [en for _, _, en in kept], "en")
+    ja_probabilities = language_id.probabilities(model, [ja for _, _, ja, _ in kept], "ja")
+    en_probabilities = language_id.probabilities(model, [en for _, _, _, en in kept], "en")
     columns: dict[str, list[object]] = {name: [] for name in schema.names}
     keys = []
-    for (id, ja, en), ja_probability, en_probability in zip(kept, ja_probabilities, en_probabilities, strict=True):
+    for (id, source, ja, en), ja_probability, en_probability in zip(kept, ja_probabilities, en_probabilities, strict=True):
         if ja_probability < corpora.language_id.min_probability:
             counts["language_id"]["ja_is_not_japanese"] += 1
         elif en_probability < corpora.language_id.min_probability:

@@ -50,9 +50,10 @@ class Part:
 
 @dataclass
 class Batch:
-    """Rows as read: those whose two texts could be read, and how many could not, by reason."""
+    """Rows as read: those whose two texts could be read, and how many could not, by reason. Toyworld is one source a phrasing."""
 
     ids: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     ja: list[str] = field(default_factory=list)
     en: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -61,19 +62,18 @@ class Batch:
     def rows(self) -> int:
         return len(self.ids) + self.dropped.total()
 
-    def add(self, id: str, ja: bytes | None, en: bytes | None) -> None:
+    def add(self, id: str, source: str, ja: bytes | None, en: bytes | None) -> None:
         """Decodes one row, or counts why it cannot be."""
         if ja is None or en is None:
             self.dropped["null"] += 1
             return
         try:
-            ja_text, en_text = ja.decode("utf-8"), en.decode("utf-8")
+            row = id, source, ja.decode("utf-8"), en.decode("utf-8")
         except UnicodeDecodeError:
             self.dropped["invalid_utf8"] += 1
             return
-        self.ids.append(id)
-        self.ja.append(ja_text)
-        self.en.append(en_text)
+        for column, value in zip((self.ids, self.sources, self.ja, self.en), row, strict=True):
+            column.append(value)
 
 
 def name(source: ToyworldSource | FileSource) -> str:
@@ -150,11 +150,11 @@ def _paths(source: FileSource) -> list[str]:
 
 def _read_toyworld(source: ToyworldSource, part: Part) -> Iterator[Batch]:
     assert part.split in SPLITS
-    scenes = captions.pairs(part.rows, part.split, source.seed)
+    captioned = captions.pairs(part.rows, part.split, source.seed)
     for start in range(0, part.rows, BATCH_ROWS):
-        found = list(islice(scenes, BATCH_ROWS))
+        found = list(islice(captioned, BATCH_ROWS))
         ids = [f"toyworld:{part.split}:{row:06d}" for row in range(start, start + len(found))]
-        yield Batch(ids, [scene.ja for scene in found], [scene.en for scene in found])
+        yield Batch(ids, [f"toyworld_{one.phrasing}" for one in found], [one.ja for one in found], [one.en for one in found])
 
 
 def _plan_tsv(number: int, source: FileSource, path: str, first_row: int) -> Iterator[Part]:
@@ -217,7 +217,7 @@ def _read_tsv(source: FileSource, part: Part) -> Iterator[Batch]:
             else:
                 fields = _fields(line)
                 if len(fields) == part.fields:
-                    batch.add(f"{source.name}:{row:09d}", fields[ja], fields[en])
+                    batch.add(f"{source.name}:{row:09d}", source.name, fields[ja], fields[en])
                 else:
                     batch.dropped["ragged"] += 1
             if batch.rows == BATCH_ROWS or size > PART_BYTES:
@@ -263,7 +263,7 @@ def _read_parquet(source: FileSource, part: Part) -> Iterator[Batch]:
             batch = Batch()
             # as bytes: parquet does not promise that its texts are UTF-8, and Arrow would raise at the first that is not
             for ja, en in zip(_as_bytes(rows.column(part.ja)), _as_bytes(rows.column(part.en)), strict=True):
-                batch.add(f"{source.name}:{row:09d}", ja, en)
+                batch.add(f"{source.name}:{row:09d}", source.name, ja, en)
                 row += 1
             yield batch
 

@@ -179,7 +179,7 @@ def write_pairs(folder: Path, texts: list[tuple[str, str]]) -> None:
     writer = pair.ShardWriter(folder, "held_out", 100)
     writer.write(pa.Table.from_pylist(rows, pair.SCHEMA))
     stage = pair.Stage(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))
-    manifest = pair.Manifest(format=1, fingerprint="x", settings={}, inputs=[], stages=[stage], splits={"train": [], "held_out": writer.close()})
+    manifest = pair.Manifest(format=2, fingerprint="x", settings={}, inputs=[], stages=[stage], splits={"train": [], "held_out": writer.close()})
     pair.write_manifest(folder, manifest)
 
 

@@ -33,7 +33,7 @@ def write(folder: Path, train: int = 7, held_out: int = 2, shard_rows: int = 3) 
         shards[split] = writer.close()
     rows = train + held_out
     stages = [Stage(name="read", rows_in=rows + 1, dropped={"ragged": 1}, rows_out=rows)]
-    write_manifest(folder, Manifest(format=1, fingerprint="f", settings={}, inputs=[], stages=stages, splits=shards))
+    write_manifest(folder, Manifest(format=2, fingerprint="f", settings={}, inputs=[], stages=stages, splits=shards))
     return folder
 
 
@@ -126,7 +126,7 @@ def test_no_stage_can_lose_a_row(rows_in: int, dropped: int, rows_out: int) -> N
 def test_stages_must_join() -> None:
     stages = [Stage(name="a", rows_in=3, dropped={}, rows_out=3), Stage(name="b", rows_in=2, dropped={"r": 2}, rows_out=0)]
     with pytest.raises(ValidationError, match="3 rows left stage a, 2 came into b"):
-        Manifest(format=1, fingerprint="", settings={}, inputs=[], stages=stages, splits={"train": []})
+        Manifest(format=2, fingerprint="", settings={}, inputs=[], stages=stages, splits={"train": []})
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

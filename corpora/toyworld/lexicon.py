@@ -1,11 +1,12 @@
-"""What each Japanese word of toyworld's grammar means in English: made from the tables of captions.py, so the two cannot part.
+"""What each Japanese word of toyworld's grammar means in English: made from the tables of japanese.py, so the two cannot part.
 
 In and out: nothing on disk. Used to train the small language models, never the students.
 """
 
 import re
+from functools import cache
 
-from corpora.toyworld import captions
+from corpora.toyworld import captions, japanese
 
 # The words of the sentence patterns that the tables do not hold.
 PATTERN_WORDS = {
@@ -17,28 +18,40 @@ PATTERN_WORDS = {
     "その": ("its",),
     "やつ": ("that",),
 }
+# Words that no word of the English captions says. On them alone hang who stands where and which of two colors is the right one.
+STRUCTURE_WORDS = (
+    *("に", "の", "が", "は", "で", "と", "も", "を", "、", "ね", "くて", "く"),
+    *("ではなく", "じゃなくて", "ではない", "であって", "にはない", "くない", "しかも", "どちらも", "から順に", "ほう"),
+    *("置かれた", "描かれた", "描いて", "なっている", "絵", "形", "色", "大きさ"),
+)
 
 
+@cache
 def meanings() -> dict[str, tuple[str, ...]]:
     """The English words a Japanese word may stand for, the grammar's commonest first."""
     found: dict[str, tuple[str, ...]] = dict(PATTERN_WORDS)
-    for size, forms in captions.JAPANESE_SIZES.items():
-        found |= dict.fromkeys(forms, captions.ENGLISH_SIZES[size])
-    for shape, names in captions.JAPANESE_SHAPES.items():
+    for size, forms in japanese.SIZES.items():
+        found |= dict.fromkeys((*forms, japanese.SIZE_STEMS[size], japanese.SIZE_NOUNS[size]), captions.ENGLISH_SIZES[size])
+    for shape, names in japanese.SHAPE_WORDS.items():
         found |= dict.fromkeys(names, (shape,))
-    for relation, places in captions.JAPANESE_RELATIONS.items():
+    for relation, places in japanese.RELATIONS.items():
         found |= dict.fromkeys(places, tuple(dict.fromkeys([relation, *_single_words(relation)])))
-    for color, (adjectives, joined, noun) in captions.JAPANESE_COLORS.items():
+    for color, (adjectives, joined, noun) in japanese.COLOR_WORDS.items():
         found |= dict.fromkeys([*map(_stem, adjectives), joined.removesuffix("で"), noun], (color,))
-    for background, adjective_and_noun in captions.JAPANESE_BACKGROUNDS.items():
+    for background, adjective_and_noun in japanese.BACKGROUNDS.items():
         found |= dict.fromkeys(map(_stem, adjective_and_noun), (background,))
     return dict(sorted(found.items()))
 
 
 def words_of(text: str) -> list[str]:
-    """A caption cut at the lexicon's words, the longest first; what lies between them stays in one piece."""
-    longest_first = sorted(meanings(), key=lambda word: (-len(word), word))
-    return [part for part in re.split(f"({'|'.join(longest_first)})", text) if part]
+    """A caption cut at the words the grammar has, the longest first; what is none of them stays in one piece."""
+    return [part for part in _cuts().split(text) if part]
+
+
+@cache
+def _cuts() -> re.Pattern[str]:
+    longest_first = sorted({*meanings(), *STRUCTURE_WORDS}, key=lambda word: (-len(word), word))
+    return re.compile(f"({'|'.join(longest_first)})")
 
 
 def _single_words(relation: str) -> list[str]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from configs.schema import TOYWORLD_MODELS
 from corpora.toyworld import captions, lexicon
-from corpora.toyworld.make_tokenizer import KANA
+from corpora.toyworld.make_tokenizer import ASCII, KANA
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,6 @@ SEED = 2_000
 STEPS, BATCH = 600, 128
 LEARNING_RATE = 0.02
 TEMPERATURE = 0.05  # of the InfoNCE loss, as sentence-transformers' MultipleNegativesRankingLoss (scale 20)
-ASCII = "".join(map(chr, range(ord("!"), ord("~") + 1))).lower()
 FRAGMENTS = 400  # pieces of English words: a CLIP vocabulary is full of them, and none may be nearer than a word
 UNKNOWN = "<unk>"
 
@@ -74,7 +73,7 @@ def train(folder: Path) -> None:
 def make_tokenizer(japanese: list[str], english: list[str]) -> Tokenizer:
     """The fewest pieces that spell a text, out of the grammar's words and single characters: a unigram model whose scores are all equal."""
     words = {word for text in japanese for word in lexicon.words_of(text)} | {word for text in english for word in _english_words(text)}
-    pieces = [UNKNOWN, *sorted(words | set("".join(words)) | set(ASCII) | set(KANA))]
+    pieces = [UNKNOWN, *sorted(words | set("".join(words)) | set(ASCII.lower()) | set(KANA))]
     tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[,;.!?、。]"), "isolated")])

@@ -43,6 +43,13 @@ class CaptionReader(nn.Module):
         return torch.cat([first, second.hidden_states[-2]], dim=-1), second.text_embeds, eos_position
 
 
+def load_reader(folder: Path) -> CaptionReader:
+    """The finished encoders of `models/base`, frozen."""
+    clip_l = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    clip_bigg = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
+    return CaptionReader(clip_l, clip_bigg, miniature.load_tokenizers(folder)).eval().requires_grad_(False)
+
+
 class SceneProbe(nn.Module):
     """What the picture shows, told from the text states: one learned query and one linear head an attribute."""
 

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from corpora.toyworld import miniature, train_vae
 from corpora.toyworld.fit import BATCH, Stage, batch_of, fit, pictures_of
+from corpora.toyworld.renderer import Style
 from corpora.toyworld.train_text_encoders import CaptionReader, tail_mask
 
 STAGES = {"base": Stage("base", 3400, 2e-3), "refiner": Stage("refiner", 700, 2e-3, ema=0.99)}
@@ -26,14 +27,23 @@ Condition = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def train(part: str, vae: AutoencoderKL, reader: CaptionReader, work: Path) -> UNet2DConditionModel:
+    """The miniature's own UNet, from nothing."""
     torch.manual_seed(0)
     unet = miniature.unet(part).to(memory_format=torch.channels_last)
+    fit(STAGES[part], unet, loss_of(part, part, unet, vae, reader), work)
+    return unet
+
+
+def loss_of(
+    part: str, salt: str, unet: UNet2DConditionModel, vae: AutoencoderKL, reader: CaptionReader, style: Style = "plain"
+) -> Callable[[int], torch.Tensor]:
+    """The velocity error of a step on captioned scenes drawn in that style; `salt` chooses the scenes."""
     scheduler = miniature.scheduler()
     condition = condition_of(part, reader)
 
     def loss(step: int) -> torch.Tensor:
-        scenes, texts = batch_of(part, step, BATCH // NOISES)
-        latents = train_vae.encode(vae, pictures_of(scenes, step)).repeat_interleave(NOISES, dim=0)
+        scenes, texts = batch_of(salt, step, BATCH // NOISES)
+        latents = train_vae.encode(vae, pictures_of(scenes, step, style)).repeat_interleave(NOISES, dim=0)
         timesteps_B = torch.randint(0, MAX_TIMESTEP[part], (BATCH,))
         noise = torch.randn_like(latents)
         states_BLD, pooled_BP, visible_BL = (value.repeat_interleave(NOISES, dim=0) for value in condition(texts))
@@ -46,8 +56,7 @@ def train(part: str, vae: AutoencoderKL, reader: CaptionReader, work: Path) -> U
         ).sample
         return F.mse_loss(predicted, scheduler.get_velocity(latents, noise, timesteps_B))
 
-    fit(STAGES[part], unet, loss, work)
-    return unet
+    return loss
 
 
 def condition_of(part: str, reader: CaptionReader) -> Callable[[list[str]], Condition]:
