@@ -49,6 +49,7 @@ SPECIAL = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")  #
 ROWS = {
     "english_teacher": "English, read by the teacher (the best there is)",
     "japanese_student": "Japanese, read by these encoders",
+    "english_student": "English, read by these encoders",
     "japanese_student_before_training": "Japanese, read by these encoders before training",
     "japanese_through_english_encoder": "Japanese, read by the English encoders",
 }

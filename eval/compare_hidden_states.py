@@ -1,101 +1,152 @@
 """How near the Japanese student's hidden states come to the English teacher's, and how far the UNet's noise goes astray by it.
 
     python -m eval.compare_hidden_states configs/toyworld.yaml
+    python -m eval.compare_hidden_states configs/toyworld.yaml --bound noise_gap=0.05 pooled_recall_at_1_ja_en=0.9
 
-In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's SDXL base folder.
-Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal.
+In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's SDXL folders, `eval.repositories` and
+     `eval.translator` where they are given.
+Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A broken `--bound` ends with code 3.
 
-Beside the student stand three rows to judge it by: English itself (the best there is), the student before training, and
-Japanese read by the English encoders (what one gets with no student at all).
+Beside the student stand the rows of eval/reference_rows.py to judge it by. Prompts are encoded batch by batch, the teacher's anew beside each
+pair of encoders: two pairs of encoders, a batch of states and each pair's mean vectors are in memory, and whole states of `gap_pairs` alone.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs import command
+from configs import command, schema
 from configs.schema import Recipe, RecipeError, resolve_model
-from eval import held_out, report, results
+from eval import bounds, comparison_table, held_out, report, results
 
 if TYPE_CHECKING:
-    from distill.teacher import Encoding, TextEncoders, TokenIds
+    from corpora.pair import Pair
+    from distill.teacher import Encoding, TextEncoders
+    from eval.noise_gap import Distances
+    from eval.pair_numbers import RowNumbers
+    from eval.reference_rows import Reader
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
-STUDENT, BEFORE = "japanese_student", "japanese_student_before_training"
-ENGLISH, THROUGH_ENGLISH = "english_teacher", "japanese_through_english_encoder"
+DESCRIPTION = "Compares the Japanese student with the English teacher on held-out pairs."
 EXAMPLES = 12
-COMPARING = {"pairs", "timesteps", "gap_pairs", "inference_steps", "guidance_scale", "seed"}  # the settings the numbers depend on
+GAPS = {"base": "noise_gap", "refiner": "refiner_noise_gap"}  # by UNet
+LENGTHS = {"1-16": range(17), "17-32": range(17, 33), "33-77": range(33, 78), "over_77": range(78, 1 << 30)}  # English CLIP tokens with BOS and EOS
+# the settings the numbers depend on
+COMPARING = {"pairs", "timesteps", "gap_pairs", "inference_steps", "guidance_scale", "denoising_end", "seed", "repositories", "translator"}
 
 
 def compare(recipe: Recipe) -> None:
     """The stage: compares, writes the JSON, prints the table, renders the report. Raises DataError."""
     path = recipe.run_dir / "eval" / "compare_hidden_states.json"
-    base, student = resolve_model(recipe.distill.base), recipe.run_dir / "export" / "base"
-    settings = {"eval": recipe.eval.model_dump(mode="json", include=COMPARING), "base": recipe.distill.base, "teacher": recipe.distill.teacher}
+    student, initial = recipe.run_dir / "export" / "base", recipe.run_dir / "initial_student"
     if recipe.eval.pairs < 2:
         raise RecipeError(f"eval.pairs: {recipe.eval.pairs} cannot be compared; give at least 2")
     if not student.is_dir():
         raise command.DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
-    initial = recipe.run_dir / "initial_student"
     if not initial.is_dir():
         raise command.DataError(f"{initial}: there is no initial student; make it with: python -m vocab_init RECIPE")
-    digest = results.fingerprint(settings, [base, student, initial, recipe.run_dir / "pairs"])
+    sources = recipe.corpora.model_dump(mode="json")["sources"]
+    teachers = {"base": recipe.distill.base, "refiner": recipe.distill.refiner, "teacher": recipe.distill.teacher}
+    settings = {"eval": recipe.eval.model_dump(mode="json", include=COMPARING), "sources": sources, **teachers}
+    folders = [resolve_model(name) for name in (recipe.distill.base, recipe.distill.refiner, recipe.eval.translator) if name is not None]
+    folders += [resolve_model(name) for name in recipe.eval.repositories.values()]
+    digest = results.fingerprint(settings, [*folders, student, initial, recipe.run_dir / "pairs"])
     if results.finished(path, recipe.name, digest, COMMAND):
         print(f"{path} is already there for these settings")
     else:
-        results.write(path, {"recipe": recipe.name, "fingerprint": digest, **measure(recipe, base, student, initial)})
-    print(table(results.read(path, COMMAND)))
+        results.write(path, {"recipe": recipe.name, "fingerprint": digest, **measure(recipe)})
+    print(comparison_table.table(results.read(path, COMMAND)))
     print(f"report: {report.render(recipe)}")
 
 
-def measure(recipe: Recipe, base: str, student: Path, initial: Path) -> dict[str, Any]:
-    """All rows' numbers: `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}}, "noise_gap"}}, "examples"}`."""
-    from distill.pipelines import load_base, quiet
-    from distill.student import initial_text_encoders
-    from distill.teacher import load_text_encoders
-    from eval.noise_gap import cut, noise_gaps
+def measure(recipe: Recipe) -> dict[str, Any]:
+    """All numbers.
 
+    `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}}, "pooled_intervals", "by_length", "by_source",
+    "collapse", "noise_gap", "refiner_noise_gap"}}, "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`.
+    """
+    from distill.pipelines import quiet
+    from eval import collapse, reference_rows, word_order
+
+    reference_rows.check_names(recipe)
     pairs = held_out.read(recipe, recipe.eval.pairs)
-    japanese, english = [pair.ja for pair in pairs], [pair.en for pair in pairs]
-    size = recipe.eval.batch_size
     quiet()
-    pipeline = load_base(base)
-    teacher_encoders = load_text_encoders(base, recipe.distill.teacher)
-    ids = teacher_encoders.tokenize(english)
-    teacher, empty = encode(teacher_encoders, english, size, "English"), encode(teacher_encoders, [""], size, "empty prompt")
-    rows = {
-        ENGLISH: encode(teacher_encoders, english, size, ENGLISH),
-        STUDENT: encode(load_text_encoders(student), japanese, size, STUDENT),
-        BEFORE: encode(initial_text_encoders(base, initial, recipe.distill.teacher), japanese, size, BEFORE),
-        THROUGH_ENGLISH: encode(teacher_encoders, japanese, size, THROUGH_ENGLISH),
-    }
-    for name, encoding in rows.items():
-        check_comparable(name, encoding, teacher)
-    some = slice(recipe.eval.gap_pairs)
-    gaps = noise_gaps(pipeline, english[some], cut(teacher, some), empty, {name: cut(encoding, some) for name, encoding in rows.items()}, recipe.eval)
+    rows, encodings, lengths = compare_states(recipe, pairs, reference_rows.readers(recipe, pairs))
+    shown = [name for name in (*reference_rows.ROWS, *recipe.eval.repositories) if name in rows]
+    gaps = measure_gaps(recipe, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown)
+    teacher = rows[reference_rows.ENGLISH]
+    measured = {}
+    for name in shown:
+        measured[name] = summary(rows[name], teacher, pairs, lengths, recipe.eval.seed)
+        measured[name] |= {"collapse": collapse.measure(rows[name], teacher)}
+        measured[name] |= {key: gaps[unet].gap(name, recipe.eval.seed) for unet, key in GAPS.items() if unet in gaps}
     return {
         "pairs": len(pairs),
-        "gap_pairs": len(english[some]),
-        "rows": {name: {"states": compare_encodings(encoding, teacher, ids), "noise_gap": gaps[name]} for name, encoding in rows.items()},
-        "examples": examples(japanese, english, rows[STUDENT], teacher),
+        "gap_pairs": min(len(pairs), recipe.eval.gap_pairs),
+        "rows": measured,
+        "word_order": word_order.measure(rows, gaps["base"]),
+        "warnings": collapse.warnings(measured),
+        "examples": examples(pairs, rows[reference_rows.STUDENT], teacher),
     }
 
 
-def encode(encoders: "TextEncoders", texts: list[str], batch_size: int, description: str) -> "Encoding":
-    """Encodings of all texts in main memory, fp32, computed batch by batch where there is a GPU on it."""
-    import torch
+def compare_states(
+    recipe: Recipe, pairs: "list[Pair]", readers: "list[Reader]"
+) -> "tuple[dict[str, RowNumbers], dict[str, Encoding], list[int]]":
+    """Every row's numbers, its encodings of the pairs the gap is measured on, and each pair's length in English tokens. Raises DataError."""
     from tqdm import tqdm
 
+    from eval.noise_gap import EMPTY
+    from eval.pair_numbers import Moments, RowNumbers
+    from eval.reference_rows import ENGLISH
+
+    size, some = recipe.eval.batch_size, recipe.eval.gap_pairs
+    english = [pair.en for pair in pairs]
+    teacher = readers[0].load()
+    lengths = [len(ids) for ids in teacher.tokenizers["clip_l"](english).input_ids]
+    starts = range(0, len(pairs), size)
+    moments = Moments()
+    for start in tqdm(starts, desc="the teacher's variance", unit="batch"):
+        texts = english[start : start + size]
+        moments.add(encode(teacher, texts), teacher.tokenize(texts))
+    empty = encode(teacher, [""])
+    rows: dict[str, RowNumbers] = {}
+    kept = {EMPTY: on_cpu([empty], 1)}
+    for reader in readers:
+        encoders = teacher if reader is readers[0] else reader.load()
+        check_comparable(next(iter(reader.rows)), encode(encoders, [""]), empty)  # before the long work
+        rows |= {name: RowNumbers(moments, len(pairs)) for name in reader.rows}
+        parts: dict[str, list[Encoding]] = {name: [] for name in reader.rows}
+        for start in tqdm(starts, desc=f"{len(reader.rows)} rows from {next(iter(reader.rows))}", unit="batch"):
+            part = slice(start, start + size)
+            wanted, ids = encode(teacher, english[part]), teacher.tokenize(english[part])
+            for name, prompts in reader.rows.items():
+                encoding = encode(encoders, prompts[part])
+                check_comparable(name, encoding, wanted)
+                rows[name].add(start, encoding, wanted, ids)
+                if start < some:
+                    parts[name].append(encoding)
+        kept |= {name: on_cpu(found, some) for name, found in parts.items()}
+    for numbers in rows.values():
+        numbers.rank(rows[ENGLISH])
+    return rows, kept, lengths
+
+
+def encode(encoders: "TextEncoders", texts: list[str]) -> "Encoding":
+    """One batch, on the GPU where there is one."""
     from distill.pipelines import device
-    from distill.teacher import Encoding, TokenIds
+    from distill.teacher import TokenIds
 
     for model in encoders.models.values():
         model.to(device())
-    parts = []
-    for start in tqdm(range(0, len(texts), batch_size), desc=f"encode {description}", unit="batch"):
-        ids = encoders.tokenize(texts[start : start + batch_size])
-        encoding = encoders.encode_ids(TokenIds(*(tensor.to(device()) for tensor in ids)))
-        parts.append([tensor.float().cpu() for tensor in encoding])
-    return Encoding(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    return encoders.encode_ids(TokenIds(*(tensor.to(device()) for tensor in encoders.tokenize(texts))))
+
+
+def on_cpu(parts: "list[Encoding]", count: int) -> "Encoding":
+    """The first `count` prompts of some batches in main memory, fp32."""
+    import torch
+
+    from distill.teacher import Encoding
+
+    return Encoding(*(torch.cat([tensor.float().cpu() for tensor in tensors])[:count] for tensors in zip(*parts, strict=True)))
 
 
 def check_comparable(name: str, encoding: "Encoding", teacher: "Encoding") -> None:
@@ -108,47 +159,72 @@ def check_comparable(name: str, encoding: "Encoding", teacher: "Encoding") -> No
             raise command.DataError(f"{name}: {kind} holds NaN or infinity; train and export the student again")
 
 
-def compare_encodings(student: "Encoding", teacher: "Encoding", english: "TokenIds") -> dict[str, dict[str, dict[str, float]]]:
-    """`{encoder: {region: {metric: value}}}`; the pooled vector is an encoder of its own with the one region `pooled`."""
-    from eval.metrics import compare_states, compare_vectors
+def summary(row: "RowNumbers", teacher: "RowNumbers", pairs: "list[Pair]", lengths: list[int], seed: int) -> dict[str, Any]:
+    """A row's metrics over all pairs, by length and by source, and the pooled vector's intervals."""
+    import numpy as np
 
+    from eval.intervals import bootstrap
+    from eval.pair_numbers import POOLED
+
+    pooled = row.at[POOLED]
+    values = {"nmse": pooled.error_B, "centred_cosine": pooled.cosine_B, **row.hits(POOLED)}
+    sources = np.array([pair.source for pair in pairs])
+    chosen = {
+        "by_length": {name: np.array([length in wanted for length in lengths]) for name, wanted in LENGTHS.items()},
+        "by_source": {name: sources == name for name in sorted(set(sources.tolist()))},
+    }
     return {
-        "clip_l": compare_states(student.clip_l_BLD, teacher.clip_l_BLD, english.clip_l_eos_B),
-        "clip_bigg": compare_states(student.clip_bigg_BLD, teacher.clip_bigg_BLD, english.clip_bigg_eos_B),
-        "pooled": {"pooled": compare_vectors(student.pooled_BP, teacher.pooled_BP)},
+        "states": row.metrics(teacher, np.ones(len(pairs), dtype=bool)),
+        "pooled_intervals": {name: bootstrap(column, seed=seed) for name, column in values.items()},
+        **{
+            part: {name: {"pairs": int(mask.sum()), "states": row.metrics(teacher, mask)} for name, mask in masks.items() if mask.any()}
+            for part, masks in chosen.items()
+        },
     }
 
 
-def examples(japanese: list[str], english: list[str], student: "Encoding", teacher: "Encoding") -> list[dict[str, Any]]:
+def measure_gaps(recipe: Recipe, english: list[str], encodings: "dict[str, Encoding]", shown: list[str]) -> "dict[str, Distances]":
+    """The UNets' distances of the shown rows from the teacher, and of the reordered prompts from those in order."""
+    import torch
+
+    from distill.pipelines import Pipelines, load_pipelines
+    from eval import noise_gap, pictures, word_order
+
+    # SDXL's usual half-precision weights on a GPU, but computed in fp32: rounding must not pass for a gap
+    loaded = load_pipelines(*pictures.sdxl_folders(recipe, student=False))
+    pipelines = Pipelines(*(pipeline and pipeline.to(torch.float32) for pipeline in loaded))
+    rows = [(name, noise_gap.TEACHER) for name in shown] + [noise_gap.REACTION]
+    compared = {"base": rows + word_order.comparisons(list(encodings)), "refiner": rows}
+    return noise_gap.distances(pipelines, english, encodings, compared, recipe.eval)
+
+
+def examples(pairs: "list[Pair]", student: "RowNumbers", teacher: "RowNumbers") -> list[dict[str, Any]]:
     """The first pairs, with the English text the student's pooled vector is nearest to (centred cosine)."""
     from eval.metrics import similarities
+    from eval.pair_numbers import POOLED
 
-    mean_P = teacher.pooled_BP.mean(dim=0)
-    similarity_BB = similarities(student.pooled_BP - mean_P, teacher.pooled_BP - mean_P)
-    nearest_B = similarity_BB.argmax(dim=1).tolist()
+    mean_P = teacher.moments.mean(POOLED)
+    similarity_BN = similarities(student.at[POOLED].vector_BD[:EXAMPLES] - mean_P, teacher.at[POOLED].vector_BD - mean_P)
+    nearest_B = similarity_BN.argmax(dim=1).tolist()
     return [
-        {"ja": ja, "en": en, "nearest_en": english[nearest_B[i]], "centred_cosine": similarity_BB[i, i].item()}
-        for i, (ja, en) in enumerate(zip(japanese[:EXAMPLES], english, strict=False))
+        {"ja": pair.ja, "en": pair.en, "nearest_en": pairs[nearest_B[i]].en, "centred_cosine": similarity_BN[i, i].item()}
+        for i, pair in enumerate(pairs[:EXAMPLES])
     ]
 
 
-def table(result: dict[str, Any]) -> str:
-    """The numbers for a terminal: one line a row, encoder and region."""
-    lines = [f"{'row':<34}{'encoder':<11}{'region':<9}{'nMSE':>9}{'cosine':>9}{'R@1 ja-en':>11}{'R@1 en-ja':>11}"]
-    for name, row in result["rows"].items():
-        for encoder, regions in row["states"].items():
-            for region, metrics in regions.items():
-                error = metrics.get("nmse", metrics.get("relative_squared_error"))
-                keys = ("centred_cosine", "recall_at_1_ja_en", "recall_at_1_en_ja")
-                cells = [f"{metrics[key]:.3f}" if key in metrics else "-" for key in keys]
-                lines.append(f"{name:<34}{encoder:<11}{region:<9}{error:>9.4f}{cells[0]:>9}{cells[1]:>11}{cells[2]:>11}")
-    lines.append("bos: squared error over the squared norm (its state has no variance); every other nMSE: 0 is equal, 1 predicts the mean")
-    lines += [f"{'noise-prediction gap':<34}{name:<34}{row['noise_gap']['value']:>9.4f}" for name, row in result["rows"].items()]
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> int:
-    return command.run("eval.compare_hidden_states", "Compares the Japanese student with the English teacher on held-out pairs.", compare, argv)
+    parser = command.parser("eval.compare_hidden_states", DESCRIPTION)
+    parser.add_argument("--bound", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=bounds.HELP)
+    arguments = parser.parse_intermixed_args(argv)
+
+    def body() -> None:
+        wanted = bounds.parse(arguments.bound)
+        recipe = schema.load(arguments.recipe, arguments.overrides)
+        with command.recorded(recipe.run_dir, "eval.compare_hidden_states"):
+            compare(recipe)
+        bounds.check(results.read(recipe.run_dir / "eval" / "compare_hidden_states.json", COMMAND), wanted)
+
+    return command.guard("eval.compare_hidden_states", body)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,23 @@
-"""Japanese prompts to pictures, beside what the English teacher paints; on toyworld also: is the right scene painted?
+"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do they agree, and is the right scene painted?
 
     python -m eval.generate configs/toyworld.yaml
-    python -m eval.generate configs/toyworld.yaml --prompt "白い背景に大きな赤い丸"
 
 In:  `<run>/export/base` and `<run>/export/refiner`, the teacher's SDXL folders; held-out captions (toyworld's grammar, else `<run>/pairs`).
 Out: `<run>/eval/pictures/<row>/0000.png`..., `<run>/eval/grid.png` (left English, right Japanese, the same seed),
-     `<run>/eval/pictures.json`, `<run>/eval/report.html`. With `--prompt` only `<run>/eval/prompts/0000.png`... (and their texts).
+     `<run>/eval/pictures.json`, `<run>/eval/report.html`. Own prompts are painted by `eval.paint`.
 
 Rows: `english_teacher`, `japanese_student`, and on toyworld `japanese_through_english_encoder` (the teacher given Japanese).
+Numbers: on toyworld the scene accuracy, also by the captions' source; for any recipe the agreement of `eval/agreement.py`.
 """
 
 import gc
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
-from configs import command, schema
+from configs import command
 from configs.schema import Recipe, ToyworldSource
 from corpora.toyworld import captions as toyworld_captions
 from corpora.toyworld import scene_reader
@@ -30,6 +28,7 @@ COMMAND = "python -m eval.generate RECIPE"
 ENGLISH, STUDENT, THROUGH_ENGLISH = "english_teacher", "japanese_student", "japanese_through_english_encoder"
 EXAMPLES = 12
 PAINTING = {"prompts", "inference_steps", "denoising_end", "guidance_scale", "seed"}  # the settings a picture depends on
+JUDGES = {"clip_model", "dino_model", "lpips_model"}  # those the numbers depend on besides
 TILE = 256  # pixels a picture has in the grid
 
 
@@ -38,6 +37,7 @@ class Captions(NamedTuple):
 
     ja: list[str]
     en: list[str]
+    sources: list[str]
     scenes: list[Scene] | None
 
 
@@ -47,7 +47,9 @@ def generate(recipe: Recipe) -> None:
     from eval import pictures
 
     folder = recipe.run_dir / "eval"
-    digest = results.fingerprint(_settings(recipe), _sources(recipe, ENGLISH) + _sources(recipe, STUDENT))
+    judges = recipe.eval.model_dump(mode="json", include=JUDGES)
+    sources = _sources(recipe, ENGLISH) + _sources(recipe, STUDENT) + [model for model in judges.values() if model]
+    digest = results.fingerprint(_settings(recipe) | {"judges": judges}, sources)
     if results.finished(folder / "pictures.json", recipe.name, digest, COMMAND) and (folder / "grid.png").is_file():
         print(f"{folder / 'pictures.json'} is already there for these settings")
     else:
@@ -55,7 +57,7 @@ def generate(recipe: Recipe) -> None:
         captions = held_out_captions(recipe)
         rows = paint_rows(recipe, captions)
         results.write_bytes(folder / "grid.png", _png(grid([(_open(rows[ENGLISH], i), _open(rows[STUDENT], i)) for i in _examples(captions)])))
-        result = {"recipe": recipe.name, "fingerprint": digest, "prompts": len(captions.ja), **measure(captions, rows)}
+        result = {"recipe": recipe.name, "fingerprint": digest, "prompts": len(captions.ja), **measure(recipe, captions, rows)}
         results.write(folder / "pictures.json", result)
     print(table(results.read(folder / "pictures.json", COMMAND)))
     print(f"report: {report.render(recipe)}")
@@ -67,9 +69,10 @@ def held_out_captions(recipe: Recipe) -> Captions:
     source = recipe.corpora.sources[0]
     if isinstance(source, ToyworldSource):
         made = list(toyworld_captions.pairs(recipe.eval.prompts, "held_out", source.seed))
-        return Captions([caption.ja for caption in made], [caption.en for caption in made], [caption.scene for caption in made])
+        columns = zip(*((caption.ja, caption.en, f"toyworld_{caption.phrasing}", caption.scene) for caption in made), strict=True)
+        return Captions(*map(list, columns))
     pairs = held_out.read(recipe, recipe.eval.prompts)
-    return Captions([pair.ja for pair in pairs], [pair.en for pair in pairs], None)
+    return Captions([pair.ja for pair in pairs], [pair.en for pair in pairs], [pair.source for pair in pairs], None)
 
 
 def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
@@ -94,15 +97,21 @@ def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
     return folders
 
 
-def measure(captions: Captions, rows: dict[str, Path]) -> dict[str, Any]:
-    """`{"rows": {row: {"scene_accuracy", "attributes"}}, "examples"}`; the accuracies only where scenes can be read."""
+def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[str, Any]:
+    """`{"rows": {row: accuracies}, "agreement": {row: {metric: mean}}, "agreement_by_source": {source: {metric: mean}}, "examples"}`.
+
+    The accuracies only where scenes can be read; the agreement by source is the student's.
+    """
+    from eval import agreement
     from eval.pictures import picture_path
 
     right: dict[str, list[bool]] = {}
     measured: dict[str, Any] = {row: {} for row in rows}
     for row, folder in rows.items():
         if captions.scenes:
-            measured[row], right[row] = scene_accuracy(captions.scenes, folder)
+            measured[row], right[row] = scene_accuracy(captions.scenes, captions.sources, folder)
+    paths = {row: [picture_path(folder, i) for i in range(len(captions.ja))] for row, folder in rows.items()}
+    agreements = agreement.compare(paths, ENGLISH, captions.en, recipe.eval)
     examples = [
         {
             "number": number + 1,
@@ -113,11 +122,21 @@ def measure(captions: Captions, rows: dict[str, Path]) -> dict[str, Any]:
         }
         for number, i in enumerate(_examples(captions))
     ]
-    return {"rows": measured, "examples": examples}
+
+    def means(values: agreement.Values) -> dict[str, Any]:
+        return {metric: agreement.mean(numbers, recipe.eval.seed) for metric, numbers in values.items()}
+
+    parts = {metric: by_source(numbers, captions.sources) for metric, numbers in agreements[STUDENT].items()}
+    return {
+        "rows": measured,
+        "agreement": {row: means(values) for row, values in agreements.items()},
+        "agreement_by_source": {source: means({metric: part[source] for metric, part in parts.items()}) for source in sorted(set(captions.sources))},
+        "examples": examples,
+    }
 
 
-def scene_accuracy(scenes: list[Scene], folder: Path) -> tuple[dict[str, Any], list[bool]]:
-    """Shares of the pictures with every attribute right, and with each attribute right; and which pictures are right.
+def scene_accuracy(scenes: list[Scene], sources: list[str], folder: Path) -> tuple[dict[str, Any], list[bool]]:
+    """Shares of the pictures with every attribute right (also by source), and with each attribute right; and which pictures are right.
 
     Raises DataError when the pictures do not have toyworld's size.
     """
@@ -129,7 +148,17 @@ def scene_accuracy(scenes: list[Scene], folder: Path) -> tuple[dict[str, Any], l
         raise command.DataError(f"{folder}: no scenes can be read from these pictures ({error}); the recipe's base is not toyworld's") from None
     right = [scene_reader.matches(scene, reading) for scene, reading in zip(scenes, readings, strict=True)]
     attributes = [scene_reader.attribute_matches(scene, reading) for scene, reading in zip(scenes, readings, strict=True)]
-    return {"scene_accuracy": share(right), "attributes": {name: share([one[name] for one in attributes]) for name in attributes[0]}}, right
+    accuracies = {
+        "scene_accuracy": share(right),
+        "scene_accuracy_by_source": {source: share(part) for source, part in by_source(right, sources).items()},
+        "attributes": {name: share([one[name] for one in attributes]) for name in attributes[0]},
+    }
+    return accuracies, right
+
+
+def by_source(values: list[Any], sources: list[str]) -> dict[str, list[Any]]:
+    """The values of each source's captions."""
+    return {source: [value for value, of in zip(values, sources, strict=True) if of == source] for source in sorted(set(sources))}
 
 
 def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Image.Image:
@@ -149,36 +178,22 @@ def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Im
 
 
 def table(result: dict[str, Any]) -> str:
-    """Scene accuracies for a terminal, or how many pictures there are."""
+    """The numbers for a terminal: scene accuracies, by source where there are several, and agreement."""
     lines = [f"{result['prompts']} prompts painted"]
     for row, numbers in result["rows"].items():
         if numbers:
-            accuracy = numbers["scene_accuracy"]
             parts = ", ".join(f"{name} {part['value']:.0%}" for name, part in numbers["attributes"].items())
-            lines.append(f"{row:<34}{accuracy['value']:>7.1%}  (95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})  {parts}")
+            lines.append(f"{row:<34}{_percent(numbers['scene_accuracy'])}  {parts}")
+            by_source = numbers["scene_accuracy_by_source"]
+            lines += [f"  {source:<32}{_percent(one)}" for source, one in by_source.items() if len(by_source) > 1]
+    lines.append(f"agreement with the English caption (clip_text) and the English picture{'':>4}95 % interval")
+    for row, metrics in result["agreement"].items():
+        lines += [f"{row:<34}{metric:<16}{one['value']:>8.4f}{one['low']:>16.4f} to {one['high']:.4f}" for metric, one in metrics.items()]
     return "\n".join(lines)
 
 
-def paint_prompts(recipe: Recipe, prompts: list[str]) -> None:
-    """The user's own prompts, through the student alone; numbers go on after the pictures that are there. Raises DataError."""
-    from distill.pipelines import load_pipelines
-    from eval import pictures
-
-    folder = recipe.run_dir / "eval" / "prompts"
-    pipelines = load_pipelines(*pictures.sdxl_folders(recipe, student=True))
-    folder.mkdir(parents=True, exist_ok=True)
-    first = 1 + max((int(path.stem) for path in folder.glob("*.png") if path.stem.isdigit()), default=-1)
-    made = []
-    for start in tqdm(range(0, len(prompts), recipe.eval.batch_size), desc="pictures", unit="batch"):
-        batch = prompts[start : start + recipe.eval.batch_size]
-        for i, picture in enumerate(pictures.paint(pipelines, batch, start, recipe.eval)):
-            path = pictures.picture_path(folder, first + start + i)
-            results.write_bytes(path, pictures.png(picture))
-            made.append((path, batch[i]))
-    with open(folder / "prompts.jsonl", "a", encoding="utf-8") as file:
-        for path, prompt in made:
-            file.write(json.dumps({"picture": path.name, "prompt": prompt}, ensure_ascii=False) + "\n")
-            print(f"{path}  {prompt}")
+def _percent(share: dict[str, Any]) -> str:
+    return f"{share['value']:>7.1%}  (95 % interval {share['low']:.1%} to {share['high']:.1%})"
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -211,13 +226,7 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    description = "Paints held-out prompts with the student and the teacher, or your own prompts with the student."
-    parser = command.parser("eval.generate", description)
-    parser.add_argument("--prompt", action="append", default=[], help="a Japanese prompt of your own; may be repeated")
-    arguments = parser.parse_intermixed_args(argv)
-    if not arguments.prompt:
-        return command.run("eval.generate", description, generate, [arguments.recipe, *arguments.overrides])
-    return command.guard("eval.generate", lambda: paint_prompts(schema.load(arguments.recipe, arguments.overrides), arguments.prompt))
+    return command.run("eval.generate", "Paints held-out captions with the student and the teacher, and compares the pictures.", generate, argv)
 
 
 if __name__ == "__main__":

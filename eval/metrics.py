@@ -2,14 +2,17 @@
 
 In and out: tensors and floats; nothing on disk.
 
-Shape letters: B batch (pairs), L token position, D width, R rows.
+Shape letters: B batch (pairs), L token position, D width, N targets.
 
 What the numbers mean, for a Japanese student against the English teacher:
 - `nmse`: squared error over the teacher's variance per dimension; 0 is equal, 1 is "predicts the mean".
 - `centred_cosine`: cosine after taking the teacher's mean off both sides; raw cosines of CLIP states are near 1 for any two texts.
-- `recall_at_1_*`: share of texts whose most similar text of the other language is its own translation; chance is 1 / pairs.
+- `recall_at_1_*`, `recall_at_10_*`: share of texts whose own translation is the most similar text of the other language, or among
+  the ten most similar; chance is 1 / pairs and 10 / pairs.
+- `linear_cka`: how alike the two sides arrange the texts, whatever the rotation and scale; 1 is alike, 0 unrelated.
 - `relative_squared_error`: squared error over the teacher's squared norm; for BOS alone, whose state is the same for
   every prompt, so that it has no variance to divide by and nothing to retrieve.
+- `effective_rank`: over how many directions the texts spread; `mean_pairwise_cosine`: how alike different texts are.
 """
 
 import math
@@ -17,58 +20,9 @@ from typing import Any
 
 import torch
 
-from distill.objectives import nmse, region_masks
-
 # Cosines of equal vectors come out of a matrix product a few rounding errors apart; closer than this is a tie.
 TIE = 1e-5
-
-
-def compare_states(student_BLD: torch.Tensor, teacher_BLD: torch.Tensor, eos_position_B: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Every region's metrics for one encoder; a region that no prompt has (pads, when all fill the 77 positions) is left out.
-
-    Positions are compared one to one, and the regions are those of the English text (`eos_position_B` is the teacher's EOS).
-    Recall compares a region's mean state of each prompt.
-    """
-    regions = {}
-    for name, mask_BL in region_masks(eos_position_B, teacher_BLD.shape[1]).items():
-        if not mask_BL.any():
-            continue
-        student_RD, teacher_RD = student_BLD[mask_BL], teacher_BLD[mask_BL]
-        if name == "bos":
-            regions[name] = {"relative_squared_error": relative_squared_error(student_RD, teacher_RD)}
-            continue
-        student_BD, teacher_BD = region_means(student_BLD, mask_BL), region_means(teacher_BLD, mask_BL)
-        regions[name] = errors(student_RD, teacher_RD) | recalls(student_BD, teacher_BD)
-    return regions
-
-
-def compare_vectors(student_BD: torch.Tensor, teacher_BD: torch.Tensor) -> dict[str, float]:
-    """The same metrics for one vector a prompt, such as the pooled one."""
-    return errors(student_BD, teacher_BD) | recalls(student_BD, teacher_BD)
-
-
-def errors(student_RD: torch.Tensor, teacher_RD: torch.Tensor) -> dict[str, float]:
-    """`nmse` by the population variance of these very rows, and `centred_cosine`."""
-    variance_D = teacher_RD.var(dim=0, correction=0)
-    return {"nmse": nmse(student_RD, teacher_RD, variance_D).item(), "centred_cosine": centred_cosine(student_RD, teacher_RD)}
-
-
-def recalls(student_BD: torch.Tensor, teacher_BD: torch.Tensor) -> dict[str, float]:
-    """`recall_at_1` from Japanese to English and back, both sides centred on the teacher's mean."""
-    mean_D = teacher_BD.mean(dim=0)
-    student_BD, teacher_BD = student_BD - mean_D, teacher_BD - mean_D
-    return {"recall_at_1_ja_en": recall_at_1(student_BD, teacher_BD), "recall_at_1_en_ja": recall_at_1(teacher_BD, student_BD)}
-
-
-def centred_cosine(student_RD: torch.Tensor, teacher_RD: torch.Tensor) -> float:
-    """Mean cosine of matching rows after the teacher's mean is taken off both; 1 is the best, -1 the worst."""
-    mean_D = teacher_RD.mean(dim=0)
-    return torch.nn.functional.cosine_similarity(student_RD - mean_D, teacher_RD - mean_D, dim=-1).mean().item()
-
-
-def relative_squared_error(student_RD: torch.Tensor, teacher_RD: torch.Tensor) -> float:
-    """Sum of squared differences over the sum of the teacher's squares; 0 when equal."""
-    return ((student_RD - teacher_RD).square().sum() / teacher_RD.square().sum()).item()
+QUERIES_AT_ONCE = 1024
 
 
 def similarities(query_BD: torch.Tensor, target_ND: torch.Tensor) -> torch.Tensor:
@@ -77,17 +31,57 @@ def similarities(query_BD: torch.Tensor, target_ND: torch.Tensor) -> torch.Tenso
     return normalize(query_BD, dim=-1) @ normalize(target_ND, dim=-1).T
 
 
-def recall_at_1(query_BD: torch.Tensor, target_BD: torch.Tensor) -> float:
-    """Share of rows whose own target is the most similar of all targets (a tie within `TIE` counts as found)."""
-    similarity_BB = similarities(query_BD, target_BD)
-    return (similarity_BB.diagonal() >= similarity_BB.max(dim=1).values - TIE).double().mean().item()
+def ranks(query_BD: torch.Tensor, target_BD: torch.Tensor) -> torch.Tensor:
+    """How many targets are more similar to each query than its own, (B,): 0 is found at once (a tie within `TIE` counts as found)."""
+    found = []
+    for start in range(0, len(query_BD), QUERIES_AT_ONCE):
+        similarity_BN = similarities(query_BD[start : start + QUERIES_AT_ONCE], target_BD)
+        own_B1 = similarity_BN.diagonal(start)[:, None]
+        found.append((similarity_BN > own_B1 + TIE).sum(dim=1))
+    return torch.cat(found)
 
 
 def region_means(states_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-    """Mean state of the masked positions, (rows, D); prompts without such a position are left out."""
-    present_B = mask_BL.any(dim=1)
-    mask_BL1 = mask_BL[present_B, :, None].to(states_BLD.dtype)
-    return (states_BLD[present_B] * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
+    """Mean state of the masked positions, (B, D); 0 for a prompt without such a position."""
+    mask_BL1 = mask_BL[:, :, None].to(states_BLD.dtype)
+    return (states_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1).clamp_min(1)
+
+
+def linear_cka(first_BD: torch.Tensor, second_BD: torch.Tensor) -> float | None:
+    """Linear centred kernel alignment (Kornblith et al. 2019) with the unbiased HSIC of Song et al. (2012); None for fewer than 4 pairs.
+
+    The plain estimate nears 1 for unrelated vectors wider than there are pairs; this one does not, and may fall a little below 0.
+    """
+    if len(first_BD) < 4:
+        return None
+    first_BD, second_BD = (side.double() - side.double().mean(dim=0) for side in (first_BD, second_BD))
+    own = [_hsic(side, side) for side in (first_BD, second_BD)]
+    return (_hsic(first_BD, second_BD) / math.sqrt(own[0] * own[1])) if min(own) > 0 else None
+
+
+def _hsic(first_BD: torch.Tensor, second_BD: torch.Tensor) -> float:
+    """The unbiased HSIC of two linear kernels up to a factor, from the vectors: no (B, B) matrix is made."""
+    count = len(first_BD)
+    squares = [side.square().sum(dim=1) for side in (first_BD, second_BD)]  # the kernels' diagonals, which the estimate leaves out
+    sums = [side @ side.sum(dim=0) - square for side, square in zip((first_BD, second_BD), squares, strict=True)]
+    trace = (first_BD.T @ second_BD).square().sum() - squares[0] @ squares[1]
+    total = sums[0].sum() * sums[1].sum() / ((count - 1) * (count - 2))
+    return (trace + total - 2 / (count - 2) * (sums[0] @ sums[1])).item()
+
+
+def effective_rank(vectors_BD: torch.Tensor) -> float:
+    """The participation ratio of the covariance's eigenvalues, (sum)^2 / sum of squares (Gao et al. 2017): from 1 (a line) to D; 0 for a point."""
+    centred_BD = vectors_BD.double() - vectors_BD.double().mean(dim=0)
+    small = centred_BD.T @ centred_BD if len(vectors_BD) > vectors_BD.shape[1] else centred_BD @ centred_BD.T  # the same eigenvalues but for zeros
+    squares = small.square().sum()
+    return (small.trace().square() / squares).item() if squares > 0 else 0.0
+
+
+def mean_pairwise_cosine(vectors_BD: torch.Tensor, mean_D: torch.Tensor) -> float:
+    """Mean cosine between different prompts after `mean_D` (the teacher's) is taken off: near 0 when they spread, 1 when all are one."""
+    unit_BD = torch.nn.functional.normalize((vectors_BD - mean_D).double(), dim=-1)
+    count = len(unit_BD)
+    return ((unit_BD.sum(dim=0).square().sum() - unit_BD.square().sum()) / (count * (count - 1))).item()
 
 
 def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:

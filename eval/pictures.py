@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from configs.schema import Eval, Recipe, resolve_model
@@ -77,7 +77,21 @@ def picture_path(folder: Path, number: int) -> Path:
     return folder / f"{number:04d}.png"
 
 
-def png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image, texts: dict[str, str] | None = None) -> bytes:
+    """The file's bytes; `texts` become iTXt chunks (UTF-8)."""
+    chunks = PngImagePlugin.PngInfo()
+    for name, text in (texts or {}).items():
+        chunks.add_itxt(name, text)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    picture.save(buffer, format="PNG", pnginfo=chunks)
     return buffer.getvalue()
+
+
+def sheet(pictures: list[Image.Image], columns: int, gap: int = 2) -> Image.Image:
+    """Pictures of one size side by side, `columns` in a row."""
+    width, height = (side + gap for side in pictures[0].size)
+    columns, rows = min(columns, len(pictures)), -(-len(pictures) // columns)
+    result = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
+    for i, picture in enumerate(pictures):
+        result.paste(picture, (i % columns * width, i // columns * height))
+    return result

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from configs.command import DataError
 from configs.schema import Recipe
 from eval import plots, results
 
@@ -26,21 +27,30 @@ def render(recipe: Recipe) -> Path:
     folder = recipe.run_dir / "eval"
     comparison = _result(folder / "compare_hidden_states.json", COMPARE)
     pictures = _result(folder / "pictures.json", GENERATE)
-    page = _template().render(
+    try:
+        page = _page(recipe, comparison, pictures)
+    except (jinja2.UndefinedError, KeyError) as error:
+        raise DataError(f"{folder}: its results are another version's ({error}); delete them and run: {COMPARE} RECIPE, {GENERATE} RECIPE") from None
+    path = folder / "report.html"
+    results.write_bytes(path, page.encode())
+    return path
+
+
+def _page(recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str, Any] | None) -> str:
+    folder = recipe.run_dir / "eval"
+    return _template().render(
         recipe=recipe,
         comparison=comparison,
         pictures=pictures,
         errors_plot=_image(plots.errors_by_region(comparison)) if comparison else None,
         gaps_plot=_image(plots.noise_gaps(comparison)) if comparison else None,
+        timesteps_plot=_image(plots.gaps_by_timestep(comparison)) if comparison else None,
         loss_plot=_image(plots.training_loss(training_history(recipe.run_dir / "distill" / "metrics.jsonl"))),
         picture_of=lambda path: _image(thumbnail(folder / path)),
         names=plots.NAMES,
         colours=plots.COLOURS,
         commands={"compare": COMPARE, "generate": GENERATE},
     )
-    path = folder / "report.html"
-    results.write_bytes(path, page.encode())
-    return path
 
 
 def training_history(path: Path) -> list[dict[str, Any]]:

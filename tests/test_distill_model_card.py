@@ -171,8 +171,9 @@ def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
         card = path.read_text(encoding="utf-8")
         assert model_card.COMPARE not in card and model_card.GENERATE not in card
         shown, accuracies = table(card, "noise-prediction gap"), table(card, "right scenes")
-        assert len(shown) == len(comparison["rows"]) and len(accuracies) == len(pictures["rows"])
-        for row, numbers in comparison["rows"].items():
+        assert len(shown) == len(model_card.ROWS) and len(accuracies) == len(pictures["rows"])
+        for row in model_card.ROWS:
+            numbers = comparison["rows"][row]
             clip_l, clip_bigg, pooled = (numbers["states"][name] for name in ("clip_l", "clip_bigg", "pooled"))
             expected = [numbers["noise_gap"]["value"], clip_l["content"]["nmse"], clip_bigg["content"]["nmse"], pooled["pooled"]["nmse"]]
             expected += [pooled["pooled"]["recall_at_1_ja_en"], pooled["pooled"]["recall_at_1_en_ja"]]

@@ -74,7 +74,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_reference_recipe_plans_without_torch_or_network() -> None:
-    done = run("configs/sdxl_jp.yaml", "--gpus", "1", "--utilisation", "0.5", "distill.objective.cross_attention=0", "distill.objective.position=1", "run=runs/none")
+    position = ("distill.objective.cross_attention=0", "distill.objective.position=1")
+    done = run("configs/sdxl_jp.yaml", "--gpus", "1", "--utilisation", "0.5", *position, "run=runs/none")
     assert done.returncode == 0 and not done.stderr
     assert "444.6 GFLOP a pair at 77 positions, 1.84e+19 in all; clip_bigg 88 %" in done.stdout
     assert "vocabulary 51,200" in done.stdout and "clip_l 124,436,736 + clip_bigg 696,953,600" in done.stdout

@@ -17,18 +17,36 @@ def outputs(recipe: str) -> Path:
     return schema.load(recipe).run_dir / "eval"
 
 
+def gap(value: float) -> dict:
+    low, high = 0.5 * value, 2 * value
+    return {"value": value, "low": low, "high": high, "by_timestep": {"901": value}, "intervals_by_timestep": {"901": [low, high]}}
+
+
 def write_results(folder: Path, ja: str = "赤い丸") -> None:
     """Results as both evaluations write them, with made-up numbers."""
     share = {"value": 0.75, "low": 0.6, "high": 0.86, "right": 3, "total": 4}
-    numbers = {"nmse": 0.5, "centred_cosine": 0.7, "recall_at_1_ja_en": 1.0, "recall_at_1_en_ja": 1.0}
+    numbers = {"nmse": 0.5, "centred_cosine": 0.7} | {f"recall_at_{k}_{way}": 1.0 for k in (1, 10) for way in ("ja_en", "en_ja")}
+    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     states = {"clip_l": {"bos": {"relative_squared_error": 0.0}, "content": numbers}, "pooled": {"pooled": numbers}}
-    gaps = {row: {"value": 0.0 if row == "english_teacher" else 0.01, "by_timestep": {"901": 0.01}} for row in plots.NAMES}
+    rows = {
+        row: {
+            "states": states,
+            "pooled_intervals": dict.fromkeys(numbers, interval),
+            "by_length": {"1-16": {"pairs": 8, "states": states}},
+            "by_source": {"<b>web</b>": {"pairs": 8, "states": states}},
+            "collapse": {"pooled": {"effective_rank": 3.0, "effective_rank_ratio": 0.4, "mean_pairwise_cosine": 0.1}},
+            "noise_gap": gap(0.0 if row == "english_teacher" else 0.01),
+        }
+        for row in [*plots.NAMES, "<i>theirs</i>"]
+    }
     comparison = {
         "recipe": "tiny",
         "fingerprint": "",
         "pairs": 8,
         "gap_pairs": 4,
-        "rows": {row: {"states": states, "noise_gap": gaps[row]} for row in plots.NAMES},
+        "rows": rows,
+        "word_order": {"scrambled": {"pooled": 1.0, "states": None, "noise": 0.5, "pairs": 8}},
+        "warnings": ["collapse: a <b>line</b>"],
         "examples": [{"ja": ja, "en": "a red circle", "nearest_en": "a ring", "centred_cosine": 0.5}],
     }
     results.write(folder / "compare_hidden_states.json", comparison)
@@ -50,9 +68,21 @@ def test_report_holds_everything_and_escapes_captions(finished_run: Callable[...
     (recipe.run_dir / "distill" / "metrics.jsonl").write_text("\n".join(map(json.dumps, history)) + '\n{"step": 3, "lo')
     page = report.render(recipe).read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert" in page
-    assert page.count("data:image/png;base64,") == 2 + 1 + 2  # a couple of pictures, the losses, the two plots of numbers
+    assert "<b>web" not in page and "<i>theirs" not in page and "<b>line" not in page
+    assert page.count("data:image/png;base64,") == 2 + 1 + 3  # a couple of pictures, the losses, the three plots of numbers
     assert not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page  # nothing from elsewhere
     assert "75.0 %" in page
+
+
+def test_results_of_another_version_are_named(finished_run: Callable[..., str]) -> None:
+    recipe = schema.load(finished_run())
+    write_results(recipe.run_dir / "eval")
+    path = recipe.run_dir / "eval" / "compare_hidden_states.json"
+    whole = json.loads(path.read_text())
+    for missing in ("word_order", "rows"):
+        results.write(path, {key: value for key, value in whole.items() if key != missing})
+        with pytest.raises(ValueError, match="another version's"):
+            report.render(recipe)
 
 
 def test_large_pictures_are_embedded_small_and_small_ones_untouched(tmp_path: Path) -> None:
