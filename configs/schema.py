@@ -102,6 +102,7 @@ class Eval(Section):
     seed: int = 0
     translator: str | None = Field(None, description="a Japanese-to-English transformers model to compete with: a folder or hub name")
     repositories: dict[str, str] = Field({}, description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare with")
+    unets: dict[str, str] = Field({}, description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, for eval.transfer")
     clip_model: str | None = Field(None, description="a CLIP or SigLIP, path or hub name: do pictures fit the English caption, and one another?")
     dino_model: str | None = Field(None, description="a DINOv2, path or hub name: do two pictures show the same?")
     lpips_model: str | None = Field(None, description="torchvision's AlexNet weights, a file: LPIPS, the distance people see between two pictures")

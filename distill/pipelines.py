@@ -34,6 +34,11 @@ def load_base(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusio
     return _load(StableDiffusionXLPipeline, folder, dtype)
 
 
+def load_refiner(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLImg2ImgPipeline:
+    """The image-to-image pipeline of a refiner, likewise. Raises DataError."""
+    return _load(StableDiffusionXLImg2ImgPipeline, folder, dtype)
+
+
 def load_pipelines(base: str, refiner: str | None) -> Pipelines:
     """Both pipelines: fp32 on a CPU, fp16 on a GPU. Raises DataError."""
     dtype = torch.float16 if device().type == "cuda" else torch.float32

@@ -30,7 +30,7 @@ HELP = (
     "end with code 3 when a number of the student is worse than VALUE, after the results are written: errors and gaps above it, all others "
     "below it. Names: noise_gap, refiner_noise_gap; PLACE_METRIC of the places pooled and clip_l_/clip_bigg_ with content, eos, pads, and the "
     f"metrics {', '.join(METRICS)}; clip_l_bos_ and clip_bigg_bos_relative_squared_error; {', '.join(COLLAPSE)} with _effective_rank_ratio; "
-    "role_swap_ and scrambled_ with pooled, states, noise. Example: --bound noise_gap=0.05 pooled_recall_at_1_ja_en=0.9"
+    "role_swap_ and scrambled_ with pooled, states, noise. Example: --fail-under noise_gap=0.05 pooled_recall_at_1_ja_en=0.9"
 )
 
 
@@ -56,13 +56,13 @@ def parse(words: list[str]) -> dict[str, float]:
     for word in words:
         name, _, value = word.partition("=")
         if name not in NAMES:
-            raise RecipeError(f"--bound {word!r}: there is no number called {name!r}; --help lists the names")
+            raise RecipeError(f"--fail-under {word!r}: there is no number called {name!r}; --help lists the names")
         try:
             bounds[name] = float(value)
         except ValueError:
-            raise RecipeError(f"--bound {word!r}: {value!r} is no number; write it as {name}=0.05") from None
+            raise RecipeError(f"--fail-under {word!r}: {value!r} is no number; write it as {name}=0.05") from None
         if bounds[name] != bounds[name]:
-            raise RecipeError(f"--bound {word!r}: nothing is above or below NaN; write it as {name}=0.05")
+            raise RecipeError(f"--fail-under {word!r}: nothing is above or below NaN; write it as {name}=0.05")
     return bounds
 
 

@@ -1,11 +1,11 @@
 """How near the Japanese student's hidden states come to the English teacher's, and how far the UNet's noise goes astray by it.
 
     python -m eval.compare_hidden_states configs/toyworld.yaml
-    python -m eval.compare_hidden_states configs/toyworld.yaml --bound noise_gap=0.05 pooled_recall_at_1_ja_en=0.9
+    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under noise_gap=0.05 pooled_recall_at_1_ja_en=0.9
 
 In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's SDXL folders, `eval.repositories` and
      `eval.translator` where they are given.
-Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A broken `--bound` ends with code 3.
+Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A broken `--fail-under` ends with code 3.
 
 Beside the student stand the rows of eval/reference_rows.py to judge it by. Prompts are encoded batch by batch, the teacher's anew beside each
 pair of encoders: two pairs of encoders, a batch of states and each pair's mean vectors are in memory, and whole states of `gap_pairs` alone.
@@ -214,11 +214,11 @@ def examples(pairs: "list[Pair]", student: "RowNumbers", teacher: "RowNumbers") 
 
 def main(argv: list[str] | None = None) -> int:
     parser = command.parser("eval.compare_hidden_states", DESCRIPTION)
-    parser.add_argument("--bound", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=bounds.HELP)
+    parser.add_argument("--fail-under", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=bounds.HELP)
     arguments = parser.parse_intermixed_args(argv)
 
     def body() -> None:
-        wanted = bounds.parse(arguments.bound)
+        wanted = bounds.parse(arguments.fail_under)
         recipe = schema.load(arguments.recipe, arguments.overrides)
         with command.recorded(recipe.run_dir, "eval.compare_hidden_states"):
             compare(recipe)

@@ -6,7 +6,7 @@
 In:  of each run `distill/config.yaml`, `summary.json`, `eval/compare_hidden_states.json`.
 Out: Markdown in the terminal; with `--out FILE` also FILE (Markdown) and FILE with the ending `.json` (all numbers).
 
-Over four runs or more: Spearman's rank correlation of every cheap number of the student (those of `--bound`, no picture needed) with the
+Over four runs or more: Spearman's rank correlation of every cheap number of the student (those of `--fail-under`, no picture needed) with the
 scene accuracy and with the noise-prediction gap. Errors should fall as accuracy rises, so a good error has -1 with accuracy and 1 with the gap.
 """
 

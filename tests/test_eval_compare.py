@@ -235,16 +235,17 @@ def test_another_base_is_refused(finished_run: Callable[..., str], capsys: pytes
 
 def test_bounds_are_checked_after_the_results_are_written(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     recipe = finished_run(denoising_end=1.0)  # no refiner
-    assert compare_hidden_states.main([recipe, "--bound", "noise_gap=0", "pooled_recall_at_10_ja_en=1"]) == 3
+    assert compare_hidden_states.main([recipe, "--fail-under", "noise_gap=0", "pooled_recall_at_10_ja_en=1"]) == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(r"noise_gap is [\d.]+, above its bound 0: ", error) and "recall" not in error
     assert "refiner_noise_gap" not in result_of(recipe)["rows"][STUDENT]
-    assert compare_hidden_states.main([recipe, "eval.batch_size=2", "--bound", "noise_gap=1e9", "--bound", "clip_l_content_linear_cka=-2"]) == 0
-    assert compare_hidden_states.main([recipe, "--bound", "pooled_centred_cosine=1.1", "refiner_noise_gap=1"]) == 3
+    kept = ["--fail-under", "noise_gap=1e9", "--fail-under", "clip_l_content_linear_cka=-2"]
+    assert compare_hidden_states.main([recipe, "eval.batch_size=2", *kept]) == 0
+    assert compare_hidden_states.main([recipe, "--fail-under", "pooled_centred_cosine=1.1", "refiner_noise_gap=1"]) == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "pooled_centred_cosine is" in error and "below its bound 1.1" in error and "refiner_noise_gap was not measured" in error
     for words in (["nonsense=1"], ["noise_gap=much"], ["noise_gap=nan"], ["noise_gap"]):
-        assert compare_hidden_states.main([recipe, "--bound", *words]) == 2
+        assert compare_hidden_states.main([recipe, "--fail-under", *words]) == 2
         assert words[0].partition("=")[0] in capsys.readouterr().err
 
 
