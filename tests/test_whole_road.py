@@ -92,7 +92,8 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
     assert [row["loss/total"] for row in metrics(killed)] == [row["loss/total"] for row in metrics(undisturbed)]
     first, second = (load_file(run / "distill" / "checkpoints" / "step_000024" / "student.safetensors") for run in (undisturbed, killed))
     assert first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
-    assert metrics(killed)[-1]["loss/total"] < 0.8 * metrics(killed)[0]["loss/total"]
+    learnt = [row["loss/cross_attention"] for row in metrics(killed)]
+    assert sum(learnt[-8:]) < 0.8 * sum(learnt[:8])  # each step draws other layers: only means tell
 
     for stage in ROAD_AFTER_TRAINING:
         last = go(command(stage, killed))
