@@ -43,6 +43,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a copy across disks; of a symbolic link (the hub's cache holds them) the file it leads to."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def file_sha256(path: Path) -> str:
     """Raises DataError when the file cannot be read."""
     try:

@@ -73,8 +73,9 @@ class Batches:
 
     def gather(self, rows: np.ndarray) -> Batch:
         """The tensors of these `ROW`s."""
-        student = ["en" if english else "ja" for english in rows["english"]]
-        return Batch(*(tensor for sides in (*([side] * len(rows) for side in TEACHER_SIDES), student) for tensor in self._ids(sides, rows["row"])))
+        clip_l, clip_bigg = (self._ids([side] * len(rows), rows["row"]) for side in TEACHER_SIDES)
+        student = self._ids(["en" if english else "ja" for english in rows["english"]], rows["row"])
+        return Batch(*clip_l, *clip_bigg, *student)
 
     def _ids(self, sides: list[str], rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 77) padded ids and (B,) positions of EOS."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from configs.distill import Distill
+from configs.distill import Distill, QueryBank, RandomAttention
 from distill import objectives
 from distill.query_bank import CrossAttentionLayer
 from distill.statistics import Statistics
@@ -57,21 +57,22 @@ class Loss:
     def terms(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
         """Each term by its name in the log; `loss/total` is what is minimised."""
         sides = Sides(sides.student.float(), sides.teacher.float(), sides.student_eos_B, sides.teacher_eos)
-        compute: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
-            "position": lambda: self._position(sides, counts),
-            "cross_attention": lambda: self._cross_attention(sides, counts, step),
-            "random_attention": lambda: self._random_attention(sides, counts, step),
-            "set": lambda: self._set(sides, counts),
-            "pooled": lambda: self._pooled(sides, counts),
-            "pooled_cosine": lambda: self._pooled_cosine(sides, counts),
-            "pooled_contrastive": lambda: self._pooled_contrastive(sides, counts),
+        student_BP, teacher_BP = sides.student.pooled_BP, sides.teacher.pooled_BP
+        variance_P, mean_P = self.statistics.pooled_P, self.statistics.pooled_mean_P
+        seed = (self.settings.seed, step)
+        in_parts = {"position": self._position, "set": self._set}
+        sums: dict[str, Callable[[], torch.Tensor]] = {
+            "cross_attention": lambda: self._attention(sides, self.layers, self.settings.query_bank, seed),
+            "random_attention": lambda: self._attention(sides, self.random_layers, self.settings.random_attention, (*seed, 1)),
+            "pooled": lambda: objectives.pooled_error_sum(student_BP, teacher_BP, variance_P),
+            "pooled_cosine": lambda: objectives.pooled_cosine_error_sum(student_BP, teacher_BP, mean_P),
+            "pooled_contrastive": lambda: objectives.pooled_contrastive_sum(student_BP, teacher_BP, mean_P),
         }
         terms: dict[str, torch.Tensor] = {}
-        total = torch.zeros((), device=sides.teacher.pooled_BP.device)
+        total = torch.zeros((), device=teacher_BP.device)
         for name, weight in self.settings.objective.weights(step / self.settings.steps).items():
-            found = compute[name]()
-            total = total + weight * found[f"loss/{name}"]
-            terms |= found
+            terms |= in_parts[name](sides, counts) if name in in_parts else {f"loss/{name}": sums[name]() / counts.prompts}
+            total = total + weight * terms[f"loss/{name}"]
         return {**terms, "loss/total": total}
 
     def _position(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
@@ -88,21 +89,20 @@ class Loss:
                     total = total + getattr(self.settings.region_weights, region) * term / len(teacher)
         return {**terms, "loss/position": total / len(ENCODERS)}
 
-    def _cross_attention(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
-        """A few of the UNets' layers and queries a step, the same in every process."""
-        bank = self.settings.query_bank
-        generator = np.random.default_rng([self.settings.seed, step])
-        shares = np.array([layer.share for layer in self.layers])
-        chosen = systematic_sample(shares, bank.layers_per_step, generator.random())
-        error = _attention_error(sides, self.layers, chosen, bank.queries_per_step, generator)
-        return {"loss/cross_attention": error / counts.prompts}
-
-    def _random_attention(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
-        random = self.settings.random_attention
-        generator = np.random.default_rng([self.settings.seed, step, 1])
-        chosen = systematic_sample(np.full(len(self.random_layers), 1 / len(self.random_layers)), random.layers_per_step, generator.random())
-        error = _attention_error(sides, self.random_layers, chosen, random.queries_per_step, generator)
-        return {"loss/random_attention": error / counts.prompts}
+    def _attention(
+        self, sides: Sides, layers: list[CrossAttentionLayer], settings: QueryBank | RandomAttention, seed: tuple[int, ...]
+    ) -> torch.Tensor:
+        """Summed error of what a few layers read with a few queries, the mean over the layers drawn; the draw is the same in every process."""
+        generator = np.random.default_rng(seed)
+        student, teacher = sides.student.encoding, sides.teacher.encoding
+        errors = []
+        for index in systematic_sample(np.array([layer.share for layer in layers]), settings.layers_per_step, generator.random()):
+            layer = layers[index]
+            queries_N = torch.from_numpy(generator.integers(len(layer.queries_NHK), size=settings.queries_per_step)).to(layer.to_k_ED.device)
+            with torch.no_grad():
+                wanted_BHNK = layer.output(teacher, queries_N)
+            errors.append(objectives.attention_error_sum(layer.output(student, queries_N), wanted_BHNK, layer.variance))
+        return torch.stack(errors).mean()
 
     def _set(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
         terms = {}
@@ -116,18 +116,6 @@ class Loss:
             terms[f"loss/set_{encoder}"] = error / counts.prompts
         return {**terms, "loss/set": torch.stack(list(terms.values())).mean()}
 
-    def _pooled(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
-        error = objectives.pooled_error_sum(sides.student.pooled_BP, sides.teacher.pooled_BP, self.statistics.pooled_P)
-        return {"loss/pooled": error / counts.prompts}
-
-    def _pooled_cosine(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
-        error = objectives.pooled_cosine_error_sum(sides.student.pooled_BP, sides.teacher.pooled_BP, self.statistics.pooled_mean_P)
-        return {"loss/pooled_cosine": error / counts.prompts}
-
-    def _pooled_contrastive(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
-        error = objectives.pooled_contrastive_sum(sides.student.pooled_BP, sides.teacher.pooled_BP, self.statistics.pooled_mean_P)
-        return {"loss/pooled_contrastive": error / counts.prompts}
-
 
 def systematic_sample(shares: np.ndarray, count: int, start: float) -> np.ndarray:
     """(count,) indices, each index i on average `count * shares[i]` times (systematic sampling); `start` in [0, 1) is the one random number.
@@ -136,18 +124,3 @@ def systematic_sample(shares: np.ndarray, count: int, start: float) -> np.ndarra
     independent draws. An index whose share is above 1 / count comes more than once.
     """
     return np.searchsorted(np.cumsum(shares), (start + np.arange(count)) / count, side="right").clip(max=len(shares) - 1)
-
-
-def _attention_error(
-    sides: Sides, layers: list[CrossAttentionLayer], chosen: np.ndarray, queries: int, generator: np.random.Generator
-) -> torch.Tensor:
-    """Mean over the chosen layers of the summed error of their outputs."""
-    student, teacher = sides.student.encoding, sides.teacher.encoding
-    errors = []
-    for index in chosen:
-        layer = layers[index]
-        queries_N = torch.from_numpy(generator.integers(len(layer.queries_NHK), size=queries)).to(layer.to_k_ED.device)
-        with torch.no_grad():
-            wanted_BHNK = layer.output(teacher, queries_N)
-        errors.append(objectives.attention_error_sum(layer.output(student, queries_N), wanted_BHNK, layer.variance))
-    return torch.stack(errors).mean()

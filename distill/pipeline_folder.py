@@ -9,7 +9,6 @@ silently random encoder; it also writes tokenizer class names that transformers 
 """
 
 import math
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from configs.command import DataError
-from configs.files import read_json, write_json
+from configs.files import link, read_json, write_json
 from distill import tokenizers, verification
 from distill.repository import INDEX, SDXL_PIPELINES, TOKEN_EMBEDDING, WEIGHTS, open_folder, read_index, tensor_shapes, weights_file
 from distill.teacher import SUBFOLDERS
@@ -80,7 +79,7 @@ def assemble(folder: Path, encoders: Path, sdxl: Path) -> None:
             weights_file(sdxl / part, "diffusion_pytorch_model")  # says what lies there instead
     _check_widths(folder, ours, sdxl)
     for licence in sdxl.glob("LICENSE*"):
-        _link(licence, folder / licence.name)
+        link(licence, folder / licence.name)
     write_json(folder / INDEX, {key: value for key, value in index.items() if key != "_name_or_path"})
 
 
@@ -119,14 +118,7 @@ def link_files(source: Path, target: Path) -> None:
         raise DataError(f"{source}: holds no JSON or safetensors file; fetch the folder again")
     target.mkdir()
     for path in files:
-        _link(path, target / path.name)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)  # the hub's cache holds symbolic links
-    except OSError:
-        shutil.copyfile(source, target)
+        link(path, target / path.name)
 
 
 def _write_config(path: Path, config: dict[str, Any], name: str, student: Student) -> None:

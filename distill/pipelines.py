@@ -42,7 +42,7 @@ def load_refiner(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffu
 def load_pipelines(base: str, refiner: str | None) -> Pipelines:
     """Both pipelines: fp32 on a CPU, fp16 on a GPU. Raises DataError."""
     dtype = torch.float16 if device().type == "cuda" else torch.float32
-    return Pipelines(load_base(base, dtype), _load(StableDiffusionXLImg2ImgPipeline, refiner, dtype) if refiner else None)
+    return Pipelines(load_base(base, dtype), load_refiner(refiner, dtype) if refiner else None)
 
 
 def load_text_side(repository: Repository, variant: str | None = None) -> Any:

@@ -167,9 +167,10 @@ def write_weights(path: Path, swapped_rows: tuple[int, int] | None) -> None:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
+    from distill.clip_text import with_prefix
     from distill.repository import TOKEN_EMBEDDING, tensor_shapes
 
-    names = {name: name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}" for name in tensor_shapes(path)}
+    names = {name: with_prefix(name) for name in tensor_shapes(path)}
     if swapped_rows is None and all(old == new for old, new in names.items()):
         return
     with safe_open(path, framework="pt") as file:

@@ -13,7 +13,6 @@ with `legacy: false` only the first), append </s> unless it is there already, no
 spaces of other kinds than " " behind a special token are kept with `legacy: false`; control characters beside <extra_id_0> are kept.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +21,9 @@ from typing import Any
 
 from configs.command import DataError
 from configs.files import read_json
-from distill import unigram
+from distill import tokenizers, unigram
 from distill.unigram import SPACE, Row
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 SPIECE = "spiece.model"
 # the order in which transformers gives ids to those that the model does not hold
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -135,18 +133,7 @@ def write_portable(source: T5Tokenizer, folder: Path, rows: int, model_max_lengt
     table = _rows(source, rows)
     if highest_eos:
         table[source.eos_id], table[-1] = table[-1], table[source.eos_id]
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model_max_length,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "padding_side": "right",
-        "truncation_side": "right",
-        "clean_up_tokenization_spaces": False,
-        **source.special,
-    }
-    folder.mkdir()
-    for name, content in zip(FILES, (_tokenizer_json(source, table), config, source.special), strict=True):
-        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    tokenizers.write(folder, _tokenizer_json(source, table), model_max_length, source.special)
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -73,22 +73,26 @@ def build(source: str | Path, folder: str | Path, pad_vocab_to_multiple_of: int 
     model = unigram.read(unigram.find(source))
     vocabulary = _vocabulary(model, pad_vocab_to_multiple_of)
     special = {"bos_token": BOS_TOKEN, "eos_token": EOS_TOKEN, "unk_token": UNK_TOKEN, "pad_token": EOS_TOKEN}
+    write(Path(folder), _tokenizer_json(vocabulary, model), MODEL_MAX_LENGTH, special, split_special_tokens=True)
+    return vocabulary
+
+
+def write(folder: Path, tokenizer_json: dict[str, Any], model_max_length: int, special: dict[str, str], **settings: bool) -> None:
+    """The three files of a tokenizer that transformers 4 and 5 load alike; `special` names its special tokens by their roles."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": MODEL_MAX_LENGTH,
+        "model_max_length": model_max_length,
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "right",
         "truncation_side": "right",
         "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,
+        **settings,
         **special,
     }
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in zip(FILES, (_tokenizer_json(vocabulary, model), config, special), strict=True):
+    for name, content in zip(FILES, (tokenizer_json, config, special), strict=True):
         with whole(folder / name) as path:
             path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return vocabulary
 
 
 def load(folder: str | Path) -> "PreTrainedTokenizerFast":

@@ -20,6 +20,7 @@ from typing import Any
 from configs import command, schema
 from configs.command import DataError, Preempted
 from configs.distill import Distill
+from configs.files import whole
 
 SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
 
@@ -132,9 +133,8 @@ def claim_run(recipe: schema.Recipe, run: Path) -> None:
                 raise DataError(f"{run}: holds another recipe's run ({change}); give run=ANOTHER_FOLDER or the old value")
         return
     run.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(schema.dump(recipe), encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(schema.dump(recipe), encoding="utf-8")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

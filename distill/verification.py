@@ -20,7 +20,7 @@ from tqdm import tqdm
 from configs.command import DataError
 from configs.files import file_sha256, read_json
 from configs.references import first_line
-from distill.clip_text import TextTower
+from distill.clip_text import TextTower, with_prefix
 from distill.repository import TOKEN_EMBEDDING, WEIGHTS, Encoder, Repository, weights_file
 
 VERIFICATION = "verification.json"
@@ -142,8 +142,7 @@ def load_tower(encoder: Encoder, variant: str | None = None) -> TextTower:
     weights = weights_file(encoder.folder, f"model.{variant}") if variant else encoder.weights
     with safe_open(weights, framework="pt") as file:
         names = [name for name in encoder.shapes if not name.endswith("position_ids")]  # a buffer that old versions saved
-        prefixed = {name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}": name for name in names}
-        state = {key: file.get_tensor(name).float() for key, name in prefixed.items()}
+        state = {with_prefix(name): file.get_tensor(name).float() for name in names}
     try:
         tower.load_state_dict(state, assign=True)
     except RuntimeError as error:

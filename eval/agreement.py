@@ -27,9 +27,9 @@ from configs.references import first_line
 from configs.schema import Eval
 from distill.pipelines import device
 from eval import stock_models
+from eval.intervals import bootstrap
 
 CHANCE = "english_of_another_caption"
-RESAMPLES = 1000
 
 Values = dict[str, list[float]]  # of each metric, one number a picture
 
@@ -63,10 +63,7 @@ def compare(rows: dict[str, list[Path]], english_row: str, captions: list[str], 
 
 def mean(values: list[float], seed: int) -> dict[str, Any]:
     """Mean with a 95 % percentile bootstrap interval over pictures (Efron): `{"value", "low", "high", "total"}`."""
-    array = np.asarray(values, dtype=np.float64)
-    drawn = np.random.default_rng(seed).integers(len(array), size=(RESAMPLES, len(array)))
-    low, high = np.percentile(array[drawn].mean(axis=1), [2.5, 97.5])
-    return {"value": float(array.mean()), "low": float(low), "high": float(high), "total": len(values)}
+    return {**bootstrap(np.asarray(values), seed=seed), "total": len(values)}
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from conftest import write_checkpoint
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 
+from configs import files
 from configs.schema import load
 from distill import export, pipeline_folder, tokenizers, verification, verify
 from distill.repository import Repository, fetch
@@ -346,7 +347,7 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatc
     source.mkdir()
     (source / "config.json").write_text("{}")
     (source / "notes.txt").write_text("not a part")
-    monkeypatch.setattr(pipeline_folder.os, "link", lambda *_: (_ for _ in ()).throw(OSError("another disk")))
+    monkeypatch.setattr(files.os, "link", lambda *_: (_ for _ in ()).throw(OSError("another disk")))
     pipeline_folder.link_files(source, tmp_path / "copy")
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["config.json"]
     assert not (tmp_path / "copy" / "config.json").samefile(source / "config.json")

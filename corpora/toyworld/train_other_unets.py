@@ -9,12 +9,11 @@ Out: `style/`, `lora/` and `seed/` below `--out`, each the base folder in diffus
 """
 
 import argparse
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from configs.files import link, whole_folder
 from configs.schema import TOYWORLD_MODELS
 
 NAMES = ("style", "lora", "seed")
@@ -77,16 +76,14 @@ def from_another_seed(_unet: Any, vae: Any, reader: Any, work: Path) -> Any:
 
 def write_folder(folder: Path, unet: Any) -> None:
     """The miniature's base with this UNet, whole or not at all."""
-    base, partial = TOYWORLD_MODELS / "base", folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for path in sorted(base.rglob("*")):
-        if path.is_file() and path.relative_to(base).parts[0] != "unet":
-            target = partial / path.relative_to(base)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, target)
-    unet.save_pretrained(partial / "unet")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    base = TOYWORLD_MODELS / "base"
+    with whole_folder(folder) as partial:
+        for path in sorted(base.rglob("*")):
+            if path.is_file() and path.relative_to(base).parts[0] != "unet":
+                target = partial / path.relative_to(base)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                link(path, target)
+        unet.save_pretrained(partial / "unet")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=NAMES, action="append", help="leave the others out; may be repeated")
     arguments = parser.parse_args(argv)
     for name in arguments.only or NAMES:
-        if (arguments.out / name / "unet").is_dir():
+        if (arguments.out / name).is_dir():
             print(f"{arguments.out / name} is already there")
         else:
             train(name, arguments.out)
