@@ -82,7 +82,15 @@ class QueryBank(Section):
     queries_per_layer: Positive = 4096
     queries_per_step: Positive = 48
     layers_per_step: Positive = Field(4, description="drawn a step, each as often as it moves its UNet's prediction")
-    refiner_share: Share = Field(0.3, description="share of the layers drawn that are the refiner's")
+    refiner_share: Share = Field(0.3, description="share of the layers drawn that are the refiner's; base and `unets` share the rest equally")
+    unets: dict[str, str] = Field({}, description="by a name of your own: further SDXL bases (fine-tuned ones, LoRAs fused) the student is to serve")
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "QueryBank":
+        for name in self.unets:
+            if name in ("base", "refiner") or "." in name:
+                raise ValueError(f"distill.query_bank.unets: {name!r} cannot be a name (base and refiner are taken, a dot divides); choose another")
+        return self
 
 
 class Distill(Section):

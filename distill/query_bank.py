@@ -56,57 +56,81 @@ class CrossAttentionLayer:
         return attention_output(self.queries_NHK[chosen_N], self.context(encoding), self.to_k_ED, self.to_v_ED)
 
 
-def record(path: Path, base: str, refiner: str | None, teacher: TextEncoders, prompts: list[str], settings: QueryBank, seed: int) -> None:
-    """Paints `prompts` with base and refiner and writes the bank. Raises DataError for a folder that cannot be loaded."""
+def record(path: Path, folders: dict[str, str], teacher: TextEncoders, prompts: list[str], settings: QueryBank, seed: int) -> None:
+    """Paints `prompts` with every UNet of `folders` (`setup.unet_folders`) and writes the bank. Raises DataError for a folder that does not load."""
     generator = torch.Generator().manual_seed(seed)
+    encoding = teacher.encode(prompts)
     tensors: dict[str, torch.Tensor] = {}
     heads: dict[str, int] = {}
-    pipelines = load_pipelines(base, refiner)
-    with _listening(pipelines, settings.queries_per_layer, generator) as heard, _calls(pipelines) as calls:
-        _paint(pipelines, prompts, settings, generator)
-    encoding = teacher.encode(prompts)
-    moved: dict[str, torch.Tensor] = {}
-    for part, pipeline in zip(Pipelines._fields, pipelines, strict=True):
-        layers = [name.removeprefix(f"{part}.") for name in heard if name.startswith(f"{part}.")]
-        if pipeline is not None:
-            moved |= {f"{part}.{layer}": value for layer, value in influences(pipeline.unet, layers, calls[part]).items()}
-    for name, (attention, reservoir) in heard.items():
-        rows_NE = reservoir.rows_NE.half()
-        queries_NHK = rows_NE[:64].float().unflatten(-1, (attention.heads, -1))
-        to_k_ED, to_v_ED = (projection.weight.detach().float().cpu() for projection in (attention.to_k, attention.to_v))
-        context_BLD = encoding.prompt_embeds_BLD if name.startswith("base.") else encoding.clip_bigg_BLD
-        output_BHNK = attention_output(queries_NHK, context_BLD, to_k_ED, to_v_ED)
-        tensors[f"{name}.queries"], heads[name] = rows_NE.contiguous(), attention.heads
-        tensors[f"{name}.variance"] = output_BHNK.var(dim=0, correction=0).mean()
-        tensors[f"{name}.influence"] = moved[name]
+    own = {part: part for part in Pipelines._fields if part in folders}
+    for names in (own, *({"base": unet} for unet in folders if unet not in own)):
+        pipelines = load_pipelines(folders[names["base"]], folders[names["refiner"]] if "refiner" in names else None)
+        width = next(module for name, module in pipelines.base.unet.named_modules() if name.endswith("attn2.to_k")).in_features
+        if width != encoding.prompt_embeds_BLD.shape[-1]:
+            raise DataError(f"{folders[names['base']]}: its UNet reads states {width} wide, the teacher's are {encoding.prompt_embeds_BLD.shape[-1]}")
+        found_tensors, found_heads = _of_pipelines(pipelines, names, encoding, prompts, settings, generator)
+        tensors |= found_tensors
+        heads |= found_heads
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
         save_file(tensors, temporary, metadata={"heads": json.dumps(heads)})
 
 
+def _of_pipelines(
+    pipelines: Pipelines, names: dict[str, str], encoding: Encoding, prompts: list[str], settings: QueryBank, generator: torch.Generator
+) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    """The bank's tensors and heads of base and refiner (or of another base), under the UNets' `names`."""
+    tensors: dict[str, torch.Tensor] = {}
+    heads: dict[str, int] = {}
+    with _listening(pipelines, settings.queries_per_layer, generator) as heard, _calls(pipelines) as calls:
+        _paint(pipelines, prompts, settings, generator)
+    for part, unet in names.items():
+        of_part = {name.removeprefix(f"{part}."): found for name, found in heard.items() if name.startswith(f"{part}.")}
+        context_BLD = encoding.prompt_embeds_BLD if part == "base" else encoding.clip_bigg_BLD
+        moved = influences(getattr(pipelines, part).unet, list(of_part), calls[part])
+        for layer, (attention, reservoir) in of_part.items():
+            name, rows_NE = f"{unet}.{layer}", reservoir.rows_NE.half()
+            queries_NHK = rows_NE[:64].float().unflatten(-1, (attention.heads, -1))
+            to_k_ED, to_v_ED = (projection.weight.detach().float().cpu() for projection in (attention.to_k, attention.to_v))
+            output_BHNK = attention_output(queries_NHK, context_BLD, to_k_ED, to_v_ED)
+            tensors[f"{name}.queries"], heads[name] = rows_NE.contiguous(), attention.heads
+            tensors[f"{name}.variance"] = output_BHNK.var(dim=0, correction=0).mean()
+            tensors[f"{name}.influence"] = moved[layer]
+    return tensors, heads
+
+
 def load(
-    path: Path, base: str, refiner: str | None, settings: QueryBank, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    path: Path, folders: dict[str, str], settings: QueryBank, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> list[CrossAttentionLayer]:
     """The layers with their projections, read from the UNets' own files. Raises DataError where those are missing."""
     with safe_open(path, "pt", device=str(device)) as file:
         heads = json.loads(file.metadata()["heads"])
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
     shares = layer_shares({name: float(stored[f"{name}.influence"]) for name in heads}, settings.refiner_share)
-    weights = {part: Projections(folder) for part, folder in (("base", base), ("refiner", refiner)) if folder is not None}
+    weights = {unet: Projections(folder) for unet, folder in folders.items()}
     layers = []
     for name, count in heads.items():
-        part, _, layer_name = name.partition(".")
-        to_k_ED, to_v_ED = (weights[part].read(f"{layer_name}.{kind}.weight").to(device, dtype) for kind in ("to_k", "to_v"))
+        unet, _, layer_name = name.partition(".")
+        to_k_ED, to_v_ED = (weights[unet].read(f"{layer_name}.{kind}.weight").to(device, dtype) for kind in ("to_k", "to_v"))
         queries_NHK = stored[f"{name}.queries"].to(dtype).unflatten(-1, (count, -1))
-        layers.append(CrossAttentionLayer(name, part == "base", queries_NHK, to_k_ED, to_v_ED, stored[f"{name}.variance"], shares[name]))
+        layers.append(CrossAttentionLayer(name, unet != "refiner", queries_NHK, to_k_ED, to_v_ED, stored[f"{name}.variance"], shares[name]))
     return layers
 
 
 def layer_shares(influences: dict[str, float], refiner_share: float) -> dict[str, float]:
-    """How often each layer is drawn: in proportion to its influence within its UNet, and `refiner_share` of the draws for the refiner."""
-    totals = {part: sum(value for name, value in influences.items() if name.startswith(f"{part}.")) for part in ("base", "refiner")}
-    parts = {"base": 1 - refiner_share, "refiner": refiner_share} if totals["refiner"] else {"base": 1.0}
-    return {name: parts[name.partition(".")[0]] * value / totals[name.partition(".")[0]] for name, value in influences.items()}
+    """How often each layer is drawn: `refiner_share` of the draws for the refiner, the rest in equal parts for the base and the further UNets;
+    within a UNet in proportion to its influence."""
+    totals: dict[str, float] = {}
+    for name, value in influences.items():
+        totals[unet_of(name)] = totals.get(unet_of(name), 0.0) + value
+    left = 1 - refiner_share if "refiner" in totals else 1.0
+    parts = {unet: refiner_share if unet == "refiner" else left / len(totals.keys() - {"refiner"}) for unet in totals}
+    return {name: parts[unet_of(name)] * value / totals[unet_of(name)] for name, value in influences.items()}
+
+
+def unet_of(layer: str) -> str:
+    """`base.mid_block...` is the base's."""
+    return layer.partition(".")[0]
 
 
 class Projections:

@@ -47,8 +47,7 @@ def prepare(recipe: schema.Recipe) -> None:
     tokens.prepare(recipe)
     if all((run / name).is_file() for name in _measured(settings)):
         return
-    base, refiner = folders(settings)
-    teacher = load_text_encoders(base, settings.teacher)
+    teacher = load_text_encoders(schema.resolve_model(settings.base), settings.teacher)
     count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
     prompts = [pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
     statistics.record(run / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
@@ -57,14 +56,14 @@ def prepare(recipe: schema.Recipe) -> None:
         random_attention.record(run / RANDOM_LAYERS, settings.random_attention, measured, teacher, prompts[:VARIANCE_PROMPTS], settings.seed)
     if settings.objective.uses("cross_attention"):
         bank = settings.query_bank
-        query_bank.record(run / QUERY_BANK, base, refiner, teacher, prompts[: bank.prompts], bank, settings.seed)
+        query_bank.record(run / QUERY_BANK, unet_folders(settings), teacher, prompts[: bank.prompts], bank, settings.seed)
 
 
 def load(recipe: schema.Recipe) -> Work:
     """Builds student, engine, teacher, batches and loss in this process."""
     settings = recipe.distill
     torch.manual_seed(settings.seed)
-    encoders = load_text_encoders(folders(settings)[0], settings.teacher)
+    encoders = load_text_encoders(schema.resolve_model(settings.base), settings.teacher)
     initial = recipe.run_dir / "initial_student"
     every_layer = settings.position_layers == "all" and settings.objective.uses("position")
     student = initial_student(encoders, initial, every_layer)
@@ -92,7 +91,7 @@ def _loss(settings: Distill, run: Path, device: torch.device) -> Loss:
     measured = statistics.load(run / STATISTICS, device)
     layers, random_layers = [], []
     if settings.objective.uses("cross_attention"):
-        layers = query_bank.load(run / QUERY_BANK, *folders(settings), settings.query_bank, device)
+        layers = query_bank.load(run / QUERY_BANK, unet_folders(settings), settings.query_bank, device)
     if settings.objective.uses("random_attention"):
         random_layers = random_attention.load(run / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device)
     return Loss(settings, measured, layers, random_layers)
@@ -110,5 +109,7 @@ def special_ids(teacher: TextEncoders, initial: Path) -> dict[str, SpecialIds]:
     return {side: SpecialIds(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) for side, tokenizer in tokenizers.items()}
 
 
-def folders(settings: Distill) -> tuple[str, str | None]:
-    return schema.resolve_model(settings.base), schema.resolve_model(settings.refiner) if settings.refiner else None
+def unet_folders(settings: Distill) -> dict[str, str]:
+    """The SDXL folders whose UNets the student is taught to serve, by name: `base`, `refiner` where there is one, and the recipe's further ones."""
+    found = {"base": settings.base} | ({"refiner": settings.refiner} if settings.refiner else {}) | settings.query_bank.unets
+    return {name: schema.resolve_model(folder) for name, folder in found.items()}

@@ -6,7 +6,8 @@ In:  `<run>/export/base` and `<run>/export/refiner`, the teacher's SDXL folders;
 Out: `<run>/eval/pictures/<row>/0000.png`..., `<run>/eval/grid.png` (left English, right Japanese, the same seed),
      `<run>/eval/pictures.json`, `<run>/eval/report.html`. Own prompts are painted by `eval.paint`.
 
-Rows: `english_teacher`, `japanese_student`, and on toyworld `japanese_through_english_encoder` (the teacher given Japanese).
+Rows: `english_teacher`, `japanese_student`, `english_student` (English through the student, where it was taught some), and on toyworld
+`japanese_through_english_encoder` (the teacher given Japanese). A fifth of toyworld's prompts are couples that differ in which thing is which.
 Numbers: on toyworld the scene accuracy, also by the captions' source; for any recipe the agreement of `eval/agreement.py`.
 """
 
@@ -26,6 +27,9 @@ from eval import held_out, report, results
 
 COMMAND = "python -m eval.generate RECIPE"
 ENGLISH, STUDENT, THROUGH_ENGLISH = "english_teacher", "japanese_student", "japanese_through_english_encoder"
+ENGLISH_STUDENT = "english_student"
+OF_THE_STUDENT = (STUDENT, ENGLISH_STUDENT)
+ROLE_SWAPPED = "toyworld_role_swapped"
 EXAMPLES = 12
 PAINTING = {"prompts", "inference_steps", "denoising_end", "guidance_scale", "seed"}  # the settings a picture depends on
 JUDGES = {"clip_model", "dino_model", "lpips_model"}  # those the numbers depend on besides
@@ -68,9 +72,11 @@ def held_out_captions(recipe: Recipe) -> Captions:
     """Toyworld's held-out scenes where the recipe's first source is toyworld, else the held-out pairs."""
     source = recipe.corpora.sources[0]
     if isinstance(source, ToyworldSource):
-        made = list(toyworld_captions.pairs(recipe.eval.prompts, "held_out", source.seed))
-        columns = zip(*((caption.ja, caption.en, f"toyworld_{caption.phrasing}", caption.scene) for caption in made), strict=True)
-        return Captions(*map(list, columns))
+        couples = recipe.eval.prompts // 10
+        made = toyworld_captions.pairs(recipe.eval.prompts - 2 * couples, "held_out", source.seed)
+        rows = [(caption.ja, caption.en, f"toyworld_{caption.phrasing}", caption.scene) for caption in made]
+        rows += [(caption.ja, caption.en, ROLE_SWAPPED, caption.scene) for caption in toyworld_captions.held_out_twins(couples, source.seed)]
+        return Captions(*map(list, zip(*rows, strict=True)))
     pairs = held_out.read(recipe, recipe.eval.prompts)
     return Captions([pair.ja for pair in pairs], [pair.en for pair in pairs], [pair.source for pair in pairs], None)
 
@@ -81,11 +87,13 @@ def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
     from eval import pictures
 
     jobs = {ENGLISH: captions.en, STUDENT: captions.ja} | ({THROUGH_ENGLISH: captions.ja} if captions.scenes else {})
+    if recipe.distill.english_share > 0:
+        jobs[ENGLISH_STUDENT] = captions.en
     quiet()
     folders = {row: recipe.run_dir / "eval" / "pictures" / row for row in jobs}
     for student in (False, True):
         pipelines = None
-        for row in (row for row in jobs if (row == STUDENT) == student):
+        for row in (row for row in jobs if (row in OF_THE_STUDENT) == student):
             inputs = {"recipe": recipe.name, "fingerprint": results.fingerprint(_settings(recipe) | {"prompts": jobs[row]}, _sources(recipe, row))}
             if pictures.is_painted(folders[row], len(jobs[row]), inputs):
                 print(f"{folders[row]} is already painted")
@@ -205,7 +213,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 def _sources(recipe: Recipe, row: str) -> list[str | Path]:
     from eval.pictures import sdxl_folders
 
-    base, refiner = sdxl_folders(recipe, student=row == STUDENT)
+    base, refiner = sdxl_folders(recipe, student=row in OF_THE_STUDENT)
     return [base, refiner] if refiner else [base]
 
 

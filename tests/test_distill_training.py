@@ -1,5 +1,6 @@
 """The arithmetic of training: objectives against diffusers, losses independent of the split, batches a pure function of the step."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from configs.command import DataError
 from configs.distill import Distill, Objective, QueryBank, Ramp, RandomAttention
@@ -284,6 +286,8 @@ def test_the_refiner_gets_its_share_of_the_draws_and_each_unet_splits_by_influen
     shares = query_bank.layer_shares({"base.a": 3.0, "base.b": 1.0, "refiner.a": 5.0}, 0.2)
     assert shares == pytest.approx({"base.a": 0.6, "base.b": 0.2, "refiner.a": 0.2})
     assert query_bank.layer_shares({"base.a": 3.0, "base.b": 1.0}, 0.2) == pytest.approx({"base.a": 0.75, "base.b": 0.25})
+    further = query_bank.layer_shares({"base.a": 3.0, "base.b": 1.0, "anime.a": 7.0, "refiner.a": 5.0}, 0.2)
+    assert further == pytest.approx({"base.a": 0.3, "base.b": 0.1, "anime.a": 0.4, "refiner.a": 0.2})
 
 
 # --- what is measured once ---
@@ -323,11 +327,11 @@ def test_random_layers_are_whitened_drawn_alike_and_measured(tiny_sdxl: Path, tm
 def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(tiny_sdxl: Path, tmp_path: Path) -> None:
     teacher = load_text_encoders(tiny_sdxl / "base")
     bank = QueryBank(prompts=3, inference_steps=4, queries_per_layer=50)
-    base, refiner = str(tiny_sdxl / "base"), str(tiny_sdxl / "refiner")
+    folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner")}
     for name in ("one", "two"):
-        query_bank.record(tmp_path / name, base, refiner, teacher, ["a cat", "two dogs", "!"], bank, seed=3)
+        query_bank.record(tmp_path / name, folders, teacher, ["a cat", "two dogs", "!"], bank, seed=3)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    layers = query_bank.load(tmp_path / "one", base, refiner, bank)
+    layers = query_bank.load(tmp_path / "one", folders, bank)
     assert len(layers) == 8 and {layer.reads_both for layer in layers} == {True, False}
     assert sum(layer.share for layer in layers) == pytest.approx(1) and all(layer.share > 0 for layer in layers)
     assert sum(layer.share for layer in layers if not layer.reads_both) == pytest.approx(bank.refiner_share)
@@ -336,6 +340,31 @@ def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(tiny
         assert layer.queries_NHK.shape[0] == 50 and layer.queries_NHK.flatten(1).unique(dim=0).shape[0] >= 45  # fp16
         assert layer.to_k_ED.shape[1] == layer.context(encoding).shape[-1]
         assert layer.output(encoding, torch.arange(50)).var(dim=0, correction=0).mean().item() == pytest.approx(layer.variance.item(), rel=0.5)
+
+
+def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(tiny_sdxl: Path, tmp_path: Path) -> None:
+    """A fine-tuned UNet keeps its own projections: the student is taught what *it* reads."""
+    tuned = tmp_path / "tuned"
+    shutil.copytree(tiny_sdxl / "base", tuned)
+    (file,) = (tuned / "unet").glob("*.safetensors")
+    weights = load_file(file)
+    (key,) = (name for name in weights if name.startswith("mid_block") and name.endswith("attn2.to_k.weight"))
+    save_file(weights | {key: weights[key] * 2}, file, metadata={"format": "pt"})
+    teacher, bank = load_text_encoders(tiny_sdxl / "base"), QueryBank(prompts=2, inference_steps=4, queries_per_layer=20, refiner_share=0.2)
+    folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner"), "tuned": str(tuned)}
+    query_bank.record(tmp_path / "bank", folders, teacher, ["a cat", "two dogs"], bank, seed=3)
+    layers = {layer.name: layer for layer in query_bank.load(tmp_path / "bank", folders, bank)}
+    shares = {unet: sum(layer.share for layer in layers.values() if layer.name.startswith(unet)) for unet in folders}
+    assert shares == pytest.approx({"base": 0.4, "refiner": 0.2, "tuned": 0.4})
+    layer_name = key.removesuffix(".to_k.weight")
+    own, changed = layers[f"base.{layer_name}"], layers[f"tuned.{layer_name}"]
+    torch.testing.assert_close(changed.to_k_ED, own.to_k_ED * 2)
+    assert changed.reads_both and not changed.queries_NHK.equal(own.queries_NHK)
+    with pytest.raises(ValueError, match="'refiner' cannot be a name"):
+        QueryBank(unets={"refiner": "x"})
+    with pytest.raises(DataError, match="its UNet reads states"):
+        query_bank.record(tmp_path / "none", folders | {"tuned": folders["refiner"]}, teacher, ["a cat", "two dogs"], bank, seed=3)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_layers_influence_is_what_the_unet_says_without_it(tiny_sdxl: Path) -> None:

@@ -241,3 +241,9 @@ def test_preparing_drops_duplicates_and_nothing_else(tmp_path: Path) -> None:
     texts = {(one.ja, one.en) for split, count in (("held_out", 300), ("train", 1700)) for one in captions.pairs(count, split, 0)}
     assert set(dropped) <= {"exact_duplicate"} and dropped.total() == 2000 - len(texts)
     assert sum(map(manifest.rows, ("train", "held_out"))) == len(texts)
+
+
+def test_held_out_twins_come_in_couples_that_nobody_was_trained_on() -> None:
+    twins = list(captions.held_out_twins(5, 0))
+    assert len(twins) == 10 and all(caption.scene.split == "held_out" for caption in twins)
+    assert all(role_swapped(one) == other for one, other in zip(twins[::2], twins[1::2], strict=True))

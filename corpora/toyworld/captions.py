@@ -89,6 +89,18 @@ def role_swapped(caption: Caption) -> Caption:
     return replace(caption, scene=scene, japanese=caption.japanese.swapped(), english=caption.english.swapped())
 
 
+def held_out_twins(couples: int, seed: int) -> Iterator[Caption]:
+    """Captions of two things, each followed by its role-swapped twin; neither picture is ever trained on. Two an element of `couples`."""
+    found = 0
+    for caption in pairs(couples * 1000, "held_out", seed):  # one caption in twelve or so has a held-out twin
+        if found == couples:
+            return
+        if caption.scene.relation and role_swapped(caption).scene.split == "held_out":
+            yield caption
+            yield role_swapped(caption)
+            found += 1
+
+
 def english(scene: Scene, rng: random.Random) -> Sentence:
     if scene.relation is None:
         words = _english_thing(scene.things[0], rng)
