@@ -7,7 +7,7 @@ In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_stude
      `eval.translator` where they are given.
 Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A broken `--fail-under` ends with code 3.
 
-Beside the student stand the rows of eval/reference_rows.py to judge it by. Prompts are encoded batch by batch, the teacher's anew beside each
+Beside the student stand the rows of eval/states/reference_rows.py to judge it by. Prompts are encoded batch by batch, the teacher's anew beside each
 pair of encoders: two pairs of encoders, a batch of states and each pair's mean vectors are in memory, and whole states of `gap_pairs` alone.
 """
 
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from configs import command, schema
 from configs.schema import Recipe, RecipeError, resolve_model
-from eval import bounds, comparison_table, held_out, report, results
+from eval import held_out, report, results
+from eval.states import bounds, comparison_table
 
 if TYPE_CHECKING:
     from corpora.pair import Pair
     from distill.teacher import Encoding, TextEncoders
-    from eval.noise_gap import Distances
-    from eval.pair_numbers import RowNumbers
-    from eval.reference_rows import Reader
+    from eval.states.noise_gap import Distances
+    from eval.states.pair_numbers import RowNumbers
+    from eval.states.reference_rows import Reader
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
 DESCRIPTION = "Compares the Japanese student with the English teacher on held-out pairs."
@@ -64,7 +65,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     "collapse", "noise_gap", "refiner_noise_gap"}}, "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`.
     """
     from distill.pipelines import quiet
-    from eval import collapse, reference_rows, word_order
+    from eval.states import collapse, reference_rows, word_order
 
     reference_rows.check_names(recipe)
     pairs = held_out.read(recipe, recipe.eval.pairs)
@@ -94,9 +95,9 @@ def compare_states(
     """Every row's numbers, its encodings of the pairs the gap is measured on, and each pair's length in English tokens. Raises DataError."""
     from tqdm import tqdm
 
-    from eval.noise_gap import EMPTY
-    from eval.pair_numbers import Moments, RowNumbers
-    from eval.reference_rows import ENGLISH
+    from eval.states.noise_gap import EMPTY
+    from eval.states.pair_numbers import Moments, RowNumbers
+    from eval.states.reference_rows import ENGLISH
 
     size, some = recipe.eval.batch_size, recipe.eval.gap_pairs
     english = [pair.en for pair in pairs]
@@ -164,7 +165,7 @@ def summary(row: "RowNumbers", teacher: "RowNumbers", pairs: "list[Pair]", lengt
     import numpy as np
 
     from eval.intervals import bootstrap
-    from eval.pair_numbers import POOLED
+    from eval.states.pair_numbers import POOLED
 
     pooled = row.at[POOLED]
     values = {"nmse": pooled.error_B, "centred_cosine": pooled.cosine_B, **row.hits(POOLED)}
@@ -188,7 +189,8 @@ def measure_gaps(recipe: Recipe, english: list[str], encodings: "dict[str, Encod
     import torch
 
     from distill.pipelines import Pipelines, load_pipelines
-    from eval import noise_gap, pictures, word_order
+    from eval.painting import pictures
+    from eval.states import noise_gap, word_order
 
     # SDXL's usual half-precision weights on a GPU, but computed in fp32: rounding must not pass for a gap
     loaded = load_pipelines(*pictures.sdxl_folders(recipe, student=False))
@@ -200,8 +202,8 @@ def measure_gaps(recipe: Recipe, english: list[str], encodings: "dict[str, Encod
 
 def examples(pairs: "list[Pair]", student: "RowNumbers", teacher: "RowNumbers") -> list[dict[str, Any]]:
     """The first pairs, with the English text the student's pooled vector is nearest to (centred cosine)."""
-    from eval.metrics import similarities
-    from eval.pair_numbers import POOLED
+    from eval.states.metrics import similarities
+    from eval.states.pair_numbers import POOLED
 
     mean_P = teacher.moments.mean(POOLED)
     similarity_BN = similarities(student.at[POOLED].vector_BD[:EXAMPLES] - mean_P, teacher.at[POOLED].vector_BD - mean_P)

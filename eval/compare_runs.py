@@ -16,7 +16,8 @@ from typing import Any
 
 from configs import command, schema
 from configs.command import DataError
-from eval import bounds, results
+from eval import results
+from eval.states import bounds
 
 SUMMARISE, COMPARE = "python -m eval.summary RECIPE", "python -m eval.compare_hidden_states RECIPE"
 DESCRIPTION = "Prints finished runs as a Markdown table, and which cheap numbers go with scene accuracy and noise gap."

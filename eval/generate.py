@@ -8,7 +8,7 @@ Out: `<run>/eval/pictures/<row>/0000.png`..., `<run>/eval/grid.png` (left Englis
 
 Rows: `english_teacher`, `japanese_student`, `english_student` (English through the student, where it was taught some), and on toyworld
 `japanese_through_english_encoder` (the teacher given Japanese). A fifth of toyworld's prompts are couples that differ in which thing is which.
-Numbers: on toyworld the scene accuracy, also by the captions' source; for any recipe the agreement of `eval/agreement.py`.
+Numbers: on toyworld the scene accuracy, also by the captions' source; for any recipe the agreement of `eval/painting/agreement.py`.
 """
 
 import gc
@@ -48,7 +48,7 @@ class Captions(NamedTuple):
 def generate(recipe: Recipe) -> None:
     """The stage: paints every row, measures, draws the grid, renders the report. Raises DataError."""
     from distill.pipelines import require
-    from eval import pictures
+    from eval.painting import pictures
 
     folder = recipe.run_dir / "eval"
     judges = recipe.eval.model_dump(mode="json", include=JUDGES)
@@ -84,7 +84,7 @@ def held_out_captions(recipe: Recipe) -> Captions:
 def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
     """Paints what is not painted yet; the folder of each row. The same prompt number has the same seed in every row."""
     from distill.pipelines import load_pipelines, quiet
-    from eval import pictures
+    from eval.painting import pictures
 
     jobs = {ENGLISH: captions.en, STUDENT: captions.ja} | ({THROUGH_ENGLISH: captions.ja} if captions.scenes else {})
     if recipe.distill.english_share > 0:
@@ -110,8 +110,8 @@ def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[s
 
     The accuracies only where scenes can be read; the agreement by source is the student's.
     """
-    from eval import agreement
-    from eval.pictures import picture_path
+    from eval.painting import agreement
+    from eval.painting.pictures import picture_path
 
     right: dict[str, list[bool]] = {}
     measured: dict[str, Any] = {row: {} for row in rows}
@@ -148,7 +148,7 @@ def scene_accuracy(scenes: list[Scene], sources: list[str], folder: Path) -> tup
 
     Raises DataError when the pictures do not have toyworld's size.
     """
-    from eval.metrics import share
+    from eval.states.metrics import share
 
     try:
         readings = scene_reader.read(np.stack([np.asarray(_open(folder, i)) for i in range(len(scenes))]))
@@ -211,7 +211,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _sources(recipe: Recipe, row: str) -> list[str | Path]:
-    from eval.pictures import sdxl_folders
+    from eval.painting.pictures import sdxl_folders
 
     base, refiner = sdxl_folders(recipe, student=row in OF_THE_STUDENT)
     return [base, refiner] if refiner else [base]
@@ -222,13 +222,13 @@ def _examples(captions: Captions) -> range:
 
 
 def _open(folder: Path, number: int) -> Image.Image:
-    from eval.pictures import picture_path
+    from eval.painting.pictures import picture_path
 
     return Image.open(picture_path(folder, number)).convert("RGB")
 
 
 def _png(picture: Image.Image) -> bytes:
-    from eval.pictures import png
+    from eval.painting.pictures import png
 
     return png(picture)
 

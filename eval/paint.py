@@ -18,15 +18,16 @@ from tqdm import tqdm
 
 from configs import command
 from configs.command import DataError
-from eval import picture_text, request, results, schedulers
-from eval.request import Request
+from eval import results
+from eval.painting import picture_text, request, schedulers
+from eval.painting.request import Request
 
 DESCRIPTION = "Paints prompts with an SDXL repository, or shows the settings inside a picture it painted."
 
 
 def paint(asked: Request, out: Path) -> list[Path]:
     """Paints all batches into `out`; the pictures' paths. Raises DataError, and only before the first is painted."""
-    from eval import painter, pictures
+    from eval.painting import painter, pictures
 
     request.check(asked)
     loaded = painter.load(asked)

@@ -45,7 +45,8 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
     """`{"gap_pairs", "prompts", "unets": {name: {"noise_gap": {"value", "low", "high"}, "scene_accuracy": {row: share}}}}`."""
     from distill.pipelines import load_base, quiet
     from distill.teacher import load_text_encoders
-    from eval import generate, noise_gap
+    from eval import generate
+    from eval.states import noise_gap
 
     quiet()
     english, japanese = zip(*((pair.en, pair.ja) for pair in held_out.read(recipe, recipe.eval.gap_pairs)), strict=True)
@@ -91,7 +92,8 @@ def pipelines_of(own: Any, folder: str) -> "tuple[Pipelines, str]":
 def paint(recipe: Recipe, name: str, pipelines: "Pipelines", captions: Any, student: "TextEncoders") -> dict[str, Any]:
     """The share of right scenes by row; pictures under `<run>/eval/transfer/<name>/<row>/` are kept for the next time."""
     from distill.pipelines import device
-    from eval import generate, pictures
+    from eval import generate
+    from eval.painting import pictures
 
     accuracies = {}
     for row, prompts in ((generate.ENGLISH, captions.en), (generate.STUDENT, captions.ja)):

@@ -19,8 +19,9 @@ from corpora.pair import Pair
 from corpora.toyworld import captions
 from distill.pipelines import Pipelines, load_base, load_pipelines
 from distill.teacher import Encoding, load_text_encoders
-from eval import bounds, compare_hidden_states, compare_runs, comparison_table, noise_gap, prompt_variants, report, results
-from eval.reference_rows import ENGLISH, ROWS, STUDENT
+from eval import compare_hidden_states, compare_runs, report, results
+from eval.states import bounds, comparison_table, noise_gap, prompt_variants
+from eval.states.reference_rows import ENGLISH, ROWS, STUDENT
 
 PROMPTS = ["a big red circle", "two small squares", "a ring", "a cross"]
 

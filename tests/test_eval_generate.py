@@ -26,7 +26,8 @@ from transformers import (
 from configs import schema
 from configs.command import DataError
 from configs.schema import Eval
-from eval import agreement, generate, stock_models
+from eval import generate
+from eval.painting import agreement, stock_models
 
 SIDE = 48
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -14,8 +14,9 @@ from scipy.stats import binomtest
 
 from distill.objectives import RELATIVE_VARIANCE_FLOOR, nmse, region_masks
 from distill.teacher import Encoding, TokenIds
-from eval import collapse, intervals, metrics, noise_gap, word_order
-from eval.pair_numbers import POOLED, Moments, RowNumbers
+from eval import intervals
+from eval.states import collapse, metrics, noise_gap, word_order
+from eval.states.pair_numbers import POOLED, Moments, RowNumbers
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5))
@@ -194,7 +195,7 @@ def test_streamed_numbers_equal_the_definitions_whatever_the_batch() -> None:
 MEMORY = """
 import resource, torch
 from distill.teacher import Encoding, TokenIds
-from eval.pair_numbers import Moments, RowNumbers
+from eval.states.pair_numbers import Moments, RowNumbers
 
 def batch():
     return Encoding(torch.randn(16, 77, 768), torch.randn(16, 77, 1280), torch.randn(16, 1280))

@@ -13,8 +13,9 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from eval import paint, painter, picture_text, pictures, schedulers
-from eval.request import Request
+from eval import paint
+from eval.painting import painter, picture_text, pictures, schedulers
+from eval.painting.request import Request
 
 # diffusers' schedulers turn tensors into arrays in a way that NumPy 2 will not always allow
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")

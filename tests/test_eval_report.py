@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from configs import schema
-from eval import pictures, plots, report, results, summary
+from eval import plots, report, results, summary
+from eval.painting import pictures
 
 
 def outputs(recipe: str) -> Path:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from configs import schema
 from corpora.toyworld import captions, renderer
 from distill.pipelines import load_pipelines
-from eval import compare_hidden_states, generate, pictures, summary
+from eval import compare_hidden_states, generate, summary
+from eval.painting import pictures
 
 
 def outputs(recipe: str) -> Path:

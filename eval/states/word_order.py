@@ -11,9 +11,9 @@ moves when the English one is reordered alike. 1: as sensitive as the teacher; 0
 
 from typing import Any
 
-from eval.noise_gap import Distances
-from eval.pair_numbers import POOLED, RowNumbers
-from eval.reference_rows import ENGLISH, SCRAMBLED_EN, SCRAMBLED_JA, STUDENT, SWAPPED_EN, SWAPPED_JA
+from eval.states.noise_gap import Distances
+from eval.states.pair_numbers import POOLED, RowNumbers
+from eval.states.reference_rows import ENGLISH, SCRAMBLED_EN, SCRAMBLED_JA, STUDENT, SWAPPED_EN, SWAPPED_JA
 
 PROBES = {"role_swap": (SWAPPED_JA, SWAPPED_EN), "scrambled": (SCRAMBLED_JA, SCRAMBLED_EN)}
 

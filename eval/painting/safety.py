@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from distill.pipelines import device
-from eval import stock_models
+from eval.painting import stock_models
 
 
 class SafetyChecker(NamedTuple):

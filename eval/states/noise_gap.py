@@ -24,7 +24,7 @@ from configs.schema import Eval
 from distill.pipelines import Pipelines
 from distill.teacher import Encoding
 from eval.intervals import bootstrap
-from eval.pictures import generators
+from eval.painting.pictures import generators
 
 TEACHER, EMPTY = "english_teacher", "empty"
 REACTION = (TEACHER, EMPTY)  # what the gap is relative to: how much the English text matters to the UNet

@@ -7,7 +7,7 @@ All rows are judged against the teacher's English of the same pair:
 - `english_teacher`: English itself, the best there is;
 - `japanese_student`: the student;
 - `english_student`: English through the student: how much of it is kept;
-- `code_mixed_student`: both languages in one prompt (eval/prompt_variants.py says how);
+- `code_mixed_student`: both languages in one prompt (eval/states/prompt_variants.py says how);
 - `japanese_student_before_training`: the new vocabulary under the teacher's layers;
 - `japanese_through_english_encoder`: what one gets with no student at all;
 - `english_paraphrase`: the same scene said otherwise, through the teacher (toyworld): how far a translation may lie and be as good;
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from configs.command import DataError
 from configs.schema import Recipe, RecipeError, resolve_model
 from corpora.pair import Pair
-from eval import prompt_variants
+from eval.states import prompt_variants
 
 if TYPE_CHECKING:
     from distill.teacher import TextEncoders
@@ -31,7 +31,7 @@ ENGLISH, STUDENT, ENGLISH_STUDENT, MIXED = "english_teacher", "japanese_student"
 BEFORE, THROUGH_ENGLISH = "japanese_student_before_training", "japanese_through_english_encoder"
 PARAPHRASE, TRANSLATED = "english_paraphrase", "japanese_translated_to_english"
 ROWS = (ENGLISH, STUDENT, ENGLISH_STUDENT, MIXED, BEFORE, THROUGH_ENGLISH, PARAPHRASE, TRANSLATED)
-# Read like a row, but no row: how far they lie from the same prompts in order is what eval/word_order.py asks.
+# Read like a row, but no row: how far they lie from the same prompts in order is what eval/states/word_order.py asks.
 SWAPPED_EN, SWAPPED_JA, SCRAMBLED_EN, SCRAMBLED_JA = "role_swapped_english", "role_swapped_japanese", "scrambled_english", "scrambled_japanese"
 REORDERED = (SWAPPED_EN, SWAPPED_JA, SCRAMBLED_EN, SCRAMBLED_JA)
 POSITIONS = 77
@@ -61,7 +61,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
     if others := prompt_variants.paraphrases(made_from, seed):
         teacher[PARAPHRASE] = others
     if recipe.eval.translator is not None:
-        from eval.translate import translate
+        from eval.states.translate import translate
 
         teacher[TRANSLATED] = translate(recipe.eval.translator, japanese, recipe.eval.batch_size)
     return [

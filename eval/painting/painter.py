@@ -22,8 +22,8 @@ from configs.files import file_sha256
 from distill import repository
 from distill.pipelines import load_pipelines, quiet
 from distill.repository import INDEX, SDXL_PIPELINES
-from eval import safety, schedulers
-from eval.request import DENOISING_END, MULTIPLE, STRENGTH, Request
+from eval.painting import safety, schedulers
+from eval.painting.request import DENOISING_END, MULTIPLE, STRENGTH, Request
 
 TEXT_TO_IMAGE, IMAGE_TO_IMAGE, _ = SDXL_PIPELINES
 FILES = ["*.json", "*/*.safetensors", "*.txt"]  # of a hub repository: the folders' weights, not the same again in one file for other programs

@@ -5,9 +5,9 @@ In and out: numbers of rows in memory; nothing on disk.
 
 from typing import Any
 
-from eval import metrics
-from eval.pair_numbers import POOLED, Place, RowNumbers
-from eval.reference_rows import STUDENT
+from eval.states import metrics
+from eval.states.pair_numbers import POOLED, Place, RowNumbers
+from eval.states.reference_rows import STUDENT
 
 PLACES: dict[str, Place] = {"pooled": POOLED, "clip_l_content": ("clip_l", "content"), "clip_bigg_content": ("clip_bigg", "content")}
 SMALLEST_RATIO = 0.5

@@ -26,8 +26,8 @@ from configs.command import DataError
 from configs.references import first_line
 from configs.schema import Eval
 from distill.pipelines import device
-from eval import stock_models
 from eval.intervals import bootstrap
+from eval.painting import stock_models
 
 CHANCE = "english_of_another_caption"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.command import DataError
-from eval import schedulers
+from eval.painting import schedulers
 
 DENOISING_END = 0.8  # where SDXL's card hands over to the refiner
 STRENGTH = 0.75  # what img2img scripts have always taken

@@ -16,7 +16,7 @@ import torch
 
 from distill.objectives import floored, region_masks
 from distill.teacher import ENCODERS, Encoding, TokenIds
-from eval import metrics
+from eval.states import metrics
 
 Place = tuple[str, str]
 POOLED: Place = ("pooled", "pooled")
