@@ -14,7 +14,7 @@ from typing import Any
 
 from configs import command, schema
 from configs.command import DataError
-from configs.distill import QueryBank
+from configs.distill import Distill, QueryBank
 from distill import unigram
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop reaches it.
@@ -23,7 +23,7 @@ H200_TFLOPS = 790.0
 TOKENS_A_PAIR = 41
 
 # The numbers of the hub's config.json files that count here, for recipes planned where the hub cannot be reached.
-# They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG) parameters, and 70 cross-attention layers in the base UNet.
+# They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG) parameters, 70 cross-attention layers in the base UNet, 44 in the refiner's.
 _CLIP_L = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "vocab_size": 49408, "max_position_embeddings": 77}
 _CLIP_BIGG = {**_CLIP_L, "hidden_size": 1280, "num_hidden_layers": 32, "intermediate_size": 5120, "projection_dim": 1280}
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
@@ -37,6 +37,16 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
             "layers_per_block": 2,
             "transformer_layers_per_block": [1, 2, 10],
             "cross_attention_dim": 2048,
+        },
+    },
+    "stabilityai/stable-diffusion-xl-refiner-1.0": {
+        "unet": {
+            "block_out_channels": [384, 768, 1536, 1536],
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "layers_per_block": 2,
+            "transformer_layers_per_block": 4,
+            "cross_attention_dim": 1280,
         },
     },
 }
@@ -91,10 +101,31 @@ def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
     return down + [widths[-1]] * depths[-1] + up
 
 
-def objective_flop_per_pair(unet: dict[str, Any], bank: QueryBank, positions: int) -> float:
-    """What the cross-attention objective adds, as if every layer drawn were the base's (the refiner's read half as much)."""
-    widths = cross_attention_widths(unet)
-    return bank.layers_per_step * attention_flop(unet["cross_attention_dim"], sum(widths) / len(widths), bank.queries_per_step, positions)
+def read_unets(settings: Distill) -> dict[str, dict[str, Any]]:
+    """By the names of `setup.unet_folders`, the configs of the UNets the bank is recorded from. Raises DataError."""
+    folders = {"base": settings.base} | ({"refiner": settings.refiner} if settings.refiner else {}) | settings.query_bank.unets
+    return {name: read_config(folder, "unet") for name, folder in folders.items()}
+
+
+def objective_flop_per_pair(unets: dict[str, dict[str, Any]], bank: QueryBank, positions: int) -> float:
+    """What the cross-attention objective adds; within a UNet as if each layer were drawn as often as any other."""
+    left = 1 - bank.refiner_share if "refiner" in unets else 1.0
+    total = 0.0
+    for name, unet in unets.items():
+        widths = cross_attention_widths(unet)
+        share = bank.refiner_share if name == "refiner" else left / len(unets.keys() - {"refiner"})
+        total += share * attention_flop(unet["cross_attention_dim"], sum(widths) / len(widths), bank.queries_per_step, positions)
+    return bank.layers_per_step * total
+
+
+def bank_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
+    """The query bank's file: fp16 queries of every layer."""
+    return 2 * bank.queries_per_layer * sum(sum(cross_attention_widths(unet)) for unet in unets.values())
+
+
+def projection_bytes(unets: dict[str, dict[str, Any]]) -> int:
+    """The K and V projections of every layer in a GPU's memory, fp32; on disk they stay in the UNets' files."""
+    return sum(2 * 4 * unet["cross_attention_dim"] * sum(cross_attention_widths(unet)) for unet in unets.values())
 
 
 def attention_flop(states: int, width: float, queries: int, positions: int) -> float:
@@ -157,9 +188,9 @@ def report(recipe: schema.Recipe, gpus: int, tflops: float, utilisation: float) 
     settings = recipe.distill
     try:
         towers = [Tower.of(read_config(settings.base, "text_encoder"), False), Tower.of(read_config(settings.base, "text_encoder_2"), True)]
-        extra = 0.0
-        if settings.objective.uses("cross_attention"):
-            extra += objective_flop_per_pair(read_config(settings.base, "unet"), settings.query_bank, towers[0].positions)
+        extra, unets = 0.0, read_unets(settings) if settings.objective.uses("cross_attention") else {}
+        if unets:
+            extra += objective_flop_per_pair(unets, settings.query_bank, towers[0].positions)
         if settings.objective.uses("random_attention"):
             random = settings.random_attention
             width, states = random.heads * random.head_width, sum(tower.width for tower in towers)
@@ -178,6 +209,8 @@ def report(recipe: schema.Recipe, gpus: int, tflops: float, utilisation: float) 
     # fp32 weights, and what the optimizer needs to go on (master weights, two moments); one more while the next is being written
     checkpoints = (settings.keep_checkpoints + 1) * sum(student) * 16
     exported = 4 * sum(student)  # base and refiner link the same files
+    stored = f" {_bytes(bank_bytes(unets, settings.query_bank))} of queries," if unets else ""
+    projections = f", with the UNets' projections {_bytes(projection_bytes(unets))} more" if unets else ""
     bigg = 100 * towers[1].forward_flop() / sum(tower.forward_flop() for tower in towers)
     return [
         f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} pairs on {gpus} GPU{'s' if gpus > 1 else ''}",
@@ -186,10 +219,10 @@ def report(recipe: schema.Recipe, gpus: int, tflops: float, utilisation: float) 
         f"  FLOP      {a_pair / 1e9:,.4g} GFLOP a pair at {towers[0].positions} positions, {pairs * a_pair:.3g} in all;"
         f" clip_bigg {bigg:.0f} %, the frozen teachers a quarter",
         f"            objective {settings.objective}: {extra / 1e9:,.3g} GFLOP a pair more ({100 * extra / a_pair:.1f} %)",
-        f"  memory    {_bytes(state)} of state a GPU under ZeRO-1 in {settings.precision}; activations and the UNets' projections come on top",
+        f"  memory    {_bytes(state)} of state a GPU under ZeRO-1 in {settings.precision}{projections}; activations come on top",
         f"  time      {_duration(seconds)} at {tflops:g} TFLOP/s a GPU, the floor; {_duration(seconds / utilisation)} at"
         f" {100 * utilisation:g} % of it, an assumption; short texts cost less",
-        f"  disk      {_bytes(tokens)} of tokens for one epoch, {_bytes(checkpoints)} of checkpoints at most,"
+        f"  disk      {_bytes(tokens)} of tokens for one epoch,{stored} {_bytes(checkpoints)} of checkpoints at most,"
         f" {_bytes(exported)} exported beside linked UNet and VAE files",
     ]
 

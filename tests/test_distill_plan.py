@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs import schema
 from configs.command import DataError
-from distill import plan
+from distill import objectives, plan
+from distill.query_bank import CrossAttentionLayer
+from distill.teacher import Encoding
 
 ROOT = Path(__file__).resolve().parent.parent
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -30,6 +33,8 @@ def test_published_sizes_and_cost_of_the_reference() -> None:
     assert clip_bigg.forward_flop() / (clip_l.forward_flop() + clip_bigg.forward_flop()) == pytest.approx(0.88, abs=0.005)
     widths = plan.cross_attention_widths(plan.PUBLISHED[SDXL]["unet"])
     assert len(widths) == 70 and widths.count(1280) == 60 and widths.count(640) == 10
+    refiner = plan.cross_attention_widths(plan.PUBLISHED[SDXL.replace("base", "refiner")]["unet"])
+    assert len(refiner) == 44 and refiner.count(1536) == 24 and refiner.count(768) == 20
     assert plan.state_bytes(124_436_736 + 696_953_600, 123_060_480 + 694_659_840, "bf16", 1) < 15e9
 
 
@@ -51,6 +56,37 @@ def test_a_tower_agrees_with_the_module_and_the_flop_counter(tiny_sdxl: Path, su
     assert forward == tower.forward_flop()
     student = counter.get_total_flops()  # forward and backward
     assert forward + student == plan.flop_per_pair([tower])
+
+
+def test_the_objective_at_full_size_costs_what_the_flop_counter_sees() -> None:
+    """SDXL's layers as shapes without numbers (meta tensors) through the very loss: 3 to 5 % of the towers' FLOP; a bank below 1 GB."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    recipe = schema.load(ROOT / "configs" / "sdxl_jp.yaml")
+    settings, bank = recipe.distill, recipe.distill.query_bank
+    unets = plan.read_unets(settings)
+    assert plan.bank_bytes(unets, bank) < 1e9
+    batch, towers = 2, published_towers()
+    with torch.device("meta"):
+        student, teacher = (Encoding(*(torch.randn(batch, 77, tower.width) for tower in towers), torch.randn(batch, 1280)) for _ in range(2))
+        for states in student:
+            states.requires_grad_()
+        per_layer = []
+        for name, unet in unets.items():
+            for width in plan.cross_attention_widths(unet):
+                to_k_ED, to_v_ED = torch.randn(2, width, unet["cross_attention_dim"])
+                queries_NHK = torch.randn(bank.queries_per_layer, width // 64, 64)
+                layer = CrossAttentionLayer(name, name == "base", queries_NHK, to_k_ED, to_v_ED, torch.ones(()), 1.0)
+                chosen_N = torch.zeros(bank.queries_per_step, dtype=torch.long)
+                with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels hide their products
+                    with torch.no_grad():
+                        wanted_BHNK = layer.output(teacher, chosen_N)
+                    objectives.attention_error_sum(layer.output(student, chosen_N), wanted_BHNK, layer.variance).backward()
+                per_layer.append((name, counter.get_total_flops() / batch))
+    mean = {name: sum(flop for of, flop in per_layer if of == name) / sum(of == name for of, _ in per_layer) for name in unets}
+    counted = bank.layers_per_step * ((1 - bank.refiner_share) * mean["base"] + bank.refiner_share * mean["refiner"])
+    assert counted == pytest.approx(plan.objective_flop_per_pair(unets, bank, 77), rel=0.01)
+    assert 0.03 < counted / plan.flop_per_pair(towers) < 0.05
 
 
 @pytest.mark.parametrize("folder", ["base", "refiner"])
