@@ -23,7 +23,7 @@ H200_TFLOPS = 790.0
 TOKENS_A_PAIR = 41
 
 # The numbers of the hub's config.json files that count here, for recipes planned where the hub cannot be reached.
-# They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG) parameters, 70 cross-attention layers in the base UNet, 44 in the refiner's.
+# They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG) parameters, and 70 (base) and 44 (refiner) cross-attention layers.
 _CLIP_L = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "vocab_size": 49408, "max_position_embeddings": 77}
 _CLIP_BIGG = {**_CLIP_L, "hidden_size": 1280, "num_hidden_layers": 32, "intermediate_size": 5120, "projection_dim": 1280}
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
