@@ -115,7 +115,7 @@ def test_the_reference_recipe_plans_without_torch_or_network() -> None:
     assert done.returncode == 0 and not done.stderr
     assert "444.6 GFLOP a pair at 77 positions, 1.84e+19 in all; clip_bigg 88 %" in done.stdout
     assert "vocabulary 51,200" in done.stdout and "clip_l 124,436,736 + clip_bigg 696,953,600" in done.stdout
-    assert "6.7 h at 790 TFLOP/s a GPU, the floor; 13.4 h at 50 % of it" in done.stdout and "14.8 GB of state" in done.stdout
+    assert "6.5 h at 790 TFLOP/s a GPU, the floor; 12.9 h at 50 % of it" in done.stdout and "14.8 GB of state" in done.stdout
     assert done.stdout.endswith("False\n"), "planning must not import torch"
 
 
