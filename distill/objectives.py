@@ -115,9 +115,15 @@ def set_error_sum(
     present_B = student_mask_BL.any(dim=1) & teacher_mask_BL.any(dim=1)
     if not present_B.any():
         return student_BLD.sum() * 0.0
-    sides = [(student_BLD[present_B] * scale_D, student_mask_BL[present_B]), (teacher_BLD[present_B] * scale_D, teacher_mask_BL[present_B])]
-    student, teacher = sides
+    both = ((student_BLD, student_mask_BL), (teacher_BLD, teacher_mask_BL))
+    student, teacher = (_trimmed(states_BLD[present_B] * scale_D, mask_BL[present_B]) for states_BLD, mask_BL in both)
     return (_transport(student, teacher, blur) - _transport(student, student, blur) / 2 - _transport(teacher, teacher, blur) / 2).sum()
+
+
+def _trimmed(states_BLD: torch.Tensor, mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Up to the last masked position of any prompt: the transport costs the product of both lengths."""
+    length = int(mask_BL.any(dim=0).nonzero().max()) + 1
+    return states_BLD[:, :length], mask_BL[:, :length]
 
 
 SINKHORN_ITERATIONS = 30  # at blur 0.05 the potentials of toyworld's and of caption-like states stand still to 1e-3 by then

@@ -3,9 +3,10 @@
     python -m eval.compare_runs runs/toyworld_position runs/toyworld
     python -m eval.compare_runs runs/* --out runs/comparison.md
 
-In:  of each run `distill/config.yaml`, `summary.json`, `eval/compare_hidden_states.json`.
+In:  of each run `distill/config.yaml`, `summary.json`, `eval/compare_hidden_states.json`, `eval/pictures.json`.
 Out: Markdown in the terminal; with `--out FILE` also FILE (Markdown) and FILE with the ending `.json` (all numbers).
 
+Runs that differ in their seed alone share a line: means, with the smallest and the largest.
 Over four runs or more: Spearman's rank correlation of every cheap number of the student (those of `--fail-under`, no picture needed) with the
 scene accuracy and with the noise-prediction gap. Errors should fall as accuracy rises, so a good error has -1 with accuracy and 1 with the gap.
 """
@@ -19,21 +20,22 @@ from configs.command import DataError
 from eval import results
 from eval.states import bounds
 
-SUMMARISE, COMPARE = "python -m eval.summary RECIPE", "python -m eval.compare_hidden_states RECIPE"
+SUMMARISE, COMPARE, GENERATE = (f"python -m eval.{stage} RECIPE" for stage in ("summary", "compare_hidden_states", "generate"))
 DESCRIPTION = "Prints finished runs as a Markdown table, and which cheap numbers go with scene accuracy and noise gap."
 ENOUGH = 4  # runs: with three, one in three random orders is a perfect correlation
 SHOWN = 12  # correlations in the Markdown; the JSON has all
 TARGETS = ("scene_accuracy", "noise_gap")
-COLUMNS = {
-    "objective": "{objective}",
-    "steps": "{steps}",
-    "seed": "{seed}",
-    "scene accuracy": "{scene_accuracy:.3f}",
-    "of the English teacher's": "{of_the_teacher:.3f}",
-    "noise-prediction gap": "{noise_gap:.4f}",
-    "content nMSE, clip_l": "{clip_l_content_nmse:.3f}",
-    "pooled nMSE": "{pooled_nmse:.3f}",
-    "pooled recall@1 ja→en": "{pooled_recall_at_1_ja_en:.3f}",
+COLUMNS = {  # by title: the number, and its decimals
+    "scene accuracy": ("scene_accuracy", 3),
+    "of the English teacher's": ("of_the_teacher", 3),
+    "relative clauses": ("scene_accuracy_toyworld_relative", 3),
+    "role-swapped": ("scene_accuracy_toyworld_role_swapped", 3),
+    "English through the student": ("scene_accuracy_english_student", 3),
+    "noise-prediction gap": ("noise_gap", 4),
+    "refiner's gap": ("refiner_noise_gap", 4),
+    "content nMSE, clip_l": ("clip_l_content_nmse", 3),
+    "pooled nMSE": ("pooled_nmse", 3),
+    "pooled recall@1 ja→en": ("pooled_recall_at_1_ja_en", 3),
 }
 
 
@@ -47,12 +49,27 @@ def read(run: Path) -> dict[str, Any]:
     path = run / "eval" / "compare_hidden_states.json"
     try:
         numbers: dict[str, Any] = dict(bounds.student_numbers(results.read(path, COMPARE)))
+        if accuracy:
+            student, teacher = accuracy["japanese_student"], accuracy["english_teacher"]
+            numbers |= {"scene_accuracy": student} | ({"of_the_teacher": student / teacher} if teacher else {})
+            path = run / "eval" / "pictures.json"
+            rows = results.read(path, GENERATE)["rows"]
+            parts = rows["japanese_student"]["scene_accuracy_by_source"]
+            numbers |= {f"scene_accuracy_{source}": part["value"] for source, part in parts.items()}
+            if "english_student" in rows:
+                numbers["scene_accuracy_english_student"] = rows["english_student"]["scene_accuracy"]["value"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not as this version writes it ({error}); delete it and run: {COMPARE}") from None
-    if accuracy:
-        student, teacher = accuracy["japanese_student"], accuracy["english_teacher"]
-        numbers |= {"scene_accuracy": student} | ({"of_the_teacher": student / teacher} if teacher else {})
-    return {"run": run.name, "objective": f"`{distill.objective}`", "steps": distill.steps, "seed": distill.seed, **numbers}
+        raise DataError(f"{path}: not as this version writes it ({error}); delete it and run what makes it again") from None
+    same = distill.model_dump_json(exclude={"seed"})
+    return {"run": run.name, "objective": str(distill.objective), "steps": distill.steps, "seed": distill.seed, "settings": same, **numbers}
+
+
+def seeds_together(runs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Runs of the same settings but for the seed, in the order of their first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(run["settings"], []).append(run)
+    return list(groups.values())
 
 
 def correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -68,7 +85,11 @@ def correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def markdown(runs: list[dict[str, Any]], found: dict[str, dict[str, float]] | None) -> str:
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *([_cell(form, run) for form in COLUMNS.values()] for run in runs)]
+    shown = {title: column for title, column in COLUMNS.items() if any(column[0] in run for run in runs)}
+    head = ["objective", "steps", "seeds", *shown]
+    lines = [head, ["---"] * len(head)]
+    for group in seeds_together(runs):
+        lines.append([f"`{group[0]['objective']}`", str(group[0]["steps"]), str(len(group)), *(_cell(group, *column) for column in shown.values())])
     text = _table(lines)
     if found is None:
         return f"{text}\n\nCorrelations need at least {ENOUGH} runs, {len(runs)} given."
@@ -90,11 +111,12 @@ def compare(runs: list[Path], out: Path | None) -> None:
         results.write_bytes(out, f"{text}\n".encode())
 
 
-def _cell(form: str, run: dict[str, Any]) -> str:
-    try:
-        return form.format(**run)
-    except KeyError:
+def _cell(group: list[dict[str, Any]], number: str, decimals: int) -> str:
+    values = [run[number] for run in group if number in run]
+    if not values:
         return "-"
+    spread = f" ({min(values):.{decimals}f} to {max(values):.{decimals}f})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.{decimals}f}{spread}"
 
 
 def _table(lines: list[list[str]]) -> str:

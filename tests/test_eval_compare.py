@@ -309,6 +309,8 @@ def write_run(folder: Path, template: dict, recipe: str, gap: float, accuracy: f
     result["rows"][STUDENT]["states"]["pooled"]["pooled"]["nmse"] = nmse
     results.write(folder / "eval" / "compare_hidden_states.json", result)
     scenes = {"japanese_student": accuracy, "english_teacher": 0.8} if accuracy is not None else None
+    swapped = {"scene_accuracy_by_source": {"toyworld_role_swapped": {"value": 0.5}}}
+    results.write(folder / "eval" / "pictures.json", {"rows": {STUDENT: swapped}})
     results.write(folder / "summary.json", {"scene_accuracy": scenes, "noise_gap": gap, "seconds": {}})
     (folder / "distill").mkdir()
     (folder / "distill" / "config.yaml").write_text(schema.dump(schema.load(recipe)), encoding="utf-8")
@@ -329,17 +331,21 @@ def test_compare_runs_correlates_cheap_numbers_with_pictures(
     assert compare_runs.main([*map(str, runs), "--out", str(out)]) == 0
     written = out.read_text(encoding="utf-8")
     assert written == capsys.readouterr().out
-    assert "| 0.600 | 0.750 | 0.1000 |" in written  # accuracy, its share of the English teacher's 0.8, the gap
+    # the same settings on one line: accuracy, its share of the English teacher's 0.8, of role-swapped captions, the gap
+    assert "| 4 | 0.350 (0.100 to 0.600) | 0.438 (0.125 to 0.750) | 0.500 (0.500 to 0.500) | 0.2500 (0.1000 to 0.4000) |" in written
     found = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert [run["run"] for run in found["runs"]] == ["run0", "run1", "run2", "run3"]
     assert found["spearman"]["scene_accuracy"] == pytest.approx({"noise_gap": -1.0, "pooled_nmse": -0.8})  # all else is the same in every run
     assert found["spearman"]["noise_gap"] == pytest.approx({"scene_accuracy": -1.0, "pooled_nmse": 0.8})
-    assert compare_runs.main([*map(str, runs[:3])]) == 0
-    assert "at least 4 runs, 3 given" in capsys.readouterr().out
+    config = runs[3] / "distill" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("english_share: 0.0", "english_share: 0.5"), encoding="utf-8")
+    assert compare_runs.main([*map(str, runs[1:])]) == 0
+    printed = capsys.readouterr().out
+    assert "at least 4 runs, 3 given" in printed and "| 2 | 0.350 (0.200 to 0.500) |" in printed and "| 1 | 0.600 | 0.750 |" in printed
     unread = write_run(tmp_path / "unread", template, recipe, 0.1, None, 0.5)  # no scenes can be read of its pictures
     assert compare_runs.main([*map(str, runs), str(unread)]) == 0
     printed = capsys.readouterr().out
-    assert "| - | - | 0.1000 |" in printed and "with noise gap over 5 runs" in printed and "with scene accuracy" not in printed
+    assert "with noise gap over 5 runs" in printed and "with scene accuracy" not in printed
     assert compare_runs.main([str(tmp_path)]) == 3
     assert "is no trained run" in capsys.readouterr().err
     results.write(unread / "eval" / "compare_hidden_states.json", {"rows": {}})
