@@ -116,18 +116,23 @@ class Batches:
 
     def gather(self, rows: np.ndarray, length: int = POSITIONS) -> Batch:
         """The tensors of these `ROW`s, `length` positions long."""
-        clip_l, clip_bigg = (self._ids([side] * len(rows), rows["row"], length) for side in TEACHER_SIDES)
-        student = self._ids(["en" if english else "ja" for english in rows["english"]], rows["row"], length)
-        return Batch(*clip_l, *clip_bigg, *student, torch.from_numpy(rows["pads"].copy()))
+        clip_l, clip_bigg = (self._ids(side, rows["row"], length) for side in TEACHER_SIDES)
+        ids_BL, eos_B = self._ids("ja", rows["row"], length)
+        english = np.flatnonzero(rows["english"])
+        if len(english):
+            ids_BL[english], eos_B[english] = self._ids("en", rows["row"][english], length)
+        arrays = (*clip_l, *clip_bigg, ids_BL, eos_B, rows["pads"].copy())
+        return Batch(*map(torch.from_numpy, arrays))
 
-    def _ids(self, sides: list[str], rows: np.ndarray, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _ids(self, side: str, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """(B, L) padded ids and (B,) positions of EOS."""
-        ids, eos = np.empty((len(rows), length), np.int64), np.empty(len(rows), np.int64)
-        for i, (side, row) in enumerate(zip(sides, rows, strict=True)):
-            special = self.special[side]
-            found = np.array([special.bos, special.eos]) if row == EMPTY_PROMPT else self.tokens.row(side, int(row))
-            ids[i, : len(found)], ids[i, len(found) :], eos[i] = found, special.pad, len(found) - 1
-        return torch.from_numpy(ids), torch.from_numpy(eos)
+        special, flat, offsets = self.special[side], self.tokens.ids[side], self.tokens.offsets[side]
+        starts, eos_B = offsets[np.maximum(rows, 0)], self.eos_positions(side, rows)
+        place_1L = np.arange(length)[None]
+        found_BL = flat[np.minimum(starts[:, None] + place_1L, len(flat) - 1)]  # reads on into the next pair, which the pads then cover
+        ids_BL = np.where(place_1L <= eos_B[:, None], found_BL, special.pad).astype(np.int64)
+        ids_BL[rows == EMPTY_PROMPT, :2] = special.bos, special.eos
+        return ids_BL, eos_B
 
 
 @functools.lru_cache(maxsize=2)

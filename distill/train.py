@@ -117,7 +117,7 @@ def learning_rate(step: int, settings: Distill) -> float:
 
 def check_batch(settings: Distill, processes: int) -> None:
     if settings.batch_size % processes:
-        raise schema.RecipeError(f"distill.batch_size: {settings.batch_size} cannot be shared by {processes} processes; give a multiple of {processes}")
+        raise schema.RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
 
 
 def claim_run(recipe: schema.Recipe, run: Path) -> None:

@@ -98,7 +98,7 @@ def loss(objective: dict[str, float], **changes: object) -> Loss:
     chosen = Distill.model_validate(fields | changes)
     statistics = Statistics((random(8).square() + 0.1,), (random(12).square() + 0.1,), random(6).square() + 0.1, random(6))
     layers = [
-        CrossAttentionLayer(f"{part}.{index}", part == "base", random(20, 2, 4), random(8, width), random(8, width), random(1).square()[0] + 0.1, 1 / 4)
+        CrossAttentionLayer(f"{part}.{index}", part == "base", random(20, 2, 4), random(8, width), random(8, width), torch.tensor(0.7), 1 / 4)
         for part, width in (("base", 20), ("refiner", 12))
         for index in range(2)
     ]
