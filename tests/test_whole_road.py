@@ -110,7 +110,7 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
     changed = subprocess.run(
         command("distill.train", killed, "distill.learning_rate=0.5"), cwd=ROOT, env=environment(), capture_output=True, text=True
     )
-    assert changed.returncode == 3 and "distill.learning_rate was 0.0015, is 0.5" in changed.stderr and "Traceback" not in changed.stderr
+    assert changed.returncode == 3 and "distill.learning_rate was 0.003, is 0.5" in changed.stderr and "Traceback" not in changed.stderr
 
 
 def test_a_signal_saves_first_and_says_how_to_go_on(prepared: Path) -> None:
