@@ -26,6 +26,11 @@ class Ramp(Section):
 Scheduled = Weight | Ramp
 
 
+def at(value: Weight | Ramp, done: float) -> float:
+    """A scheduled number when a share `done` (0 to 1) of the run is made."""
+    return value.start + done * (value.end - value.start) if isinstance(value, Ramp) else value
+
+
 class Objective(Section):
     """The terms of the loss and their weights; a term of weight 0 is not computed."""
 
@@ -39,8 +44,7 @@ class Objective(Section):
 
     def weights(self, done: float) -> dict[str, float]:
         """The terms in use when a share `done` (0 to 1) of the run is made, with their weights."""
-        found = {name: getattr(self, name) for name in type(self).model_fields}
-        values = {name: one.start + done * (one.end - one.start) if isinstance(one, Ramp) else one for name, one in found.items()}
+        values = {name: at(getattr(self, name), done) for name in type(self).model_fields}
         return {name: value for name, value in values.items() if value > 0}
 
     def uses(self, term: str) -> bool:
@@ -104,7 +108,9 @@ class Distill(Section):
     query_bank: QueryBank = QueryBank()
     steps: Positive
     batch_size: Positive = Field(description="pairs a step over all processes")
-    micro_batch_size: Positive | None = Field(None, description="pairs a process takes at once; all of its share when left out")
+    tokens_per_micro_batch: Positive | None = Field(None, description="positions a process computes at once, pads included; no limit when left out")
+    full_length_share: Scheduled = Field(1.0, description="share of a batch that runs to all 77 positions; the others end at their last word")
+    cut_attention: bool = Field(True, description="cut pairs are taught what layers read from their words alone; else only full-length pairs teach")
     empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
     english_share: Share = Field(0.0, description="share of a batch whose English the student reads itself, so that it keeps English")
     learning_rate: float = Field(gt=0.0)

@@ -38,22 +38,22 @@ class Engine:
     def device(self) -> torch.device:
         return torch.device(self._engine.device)
 
-    @property
-    def accumulation_steps(self) -> int:
-        return int(self._engine.gradient_accumulation_steps())
-
     def __call__(self, *inputs: torch.Tensor) -> Any:
         return self._engine(*inputs)
+
+    def micro_batch(self, last: bool) -> None:
+        """Says, before its forward, whether a micro-batch is this process's last of the step: only then gradients travel."""
+        self._engine.set_gradient_accumulation_boundary(last)
 
     def backward(self, share_of_loss: torch.Tensor) -> None:
         """Adds the gradient of this micro-batch's share of the global loss (already divided by global counts).
 
-        DeepSpeed averages over processes and micro-batches; the shares must be summed, hence the factor.
+        DeepSpeed averages over processes; the shares must be summed, hence the factor.
         """
-        self._engine.backward(share_of_loss * world_size() * self.accumulation_steps)
+        self._engine.backward(share_of_loss * world_size())
 
     def step(self, learning_rate: float) -> None:
-        """One micro-step; at the end of an accumulation it is an optimizer step."""
+        """The optimizer step, after the last micro-batch's backward."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
@@ -117,7 +117,8 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
 def _config(settings: Distill, processes: int) -> dict[str, Any]:
     return {
         "train_batch_size": settings.batch_size,
-        "train_micro_batch_size_per_gpu": settings.micro_batch_size or settings.batch_size // processes,
+        "train_micro_batch_size_per_gpu": settings.batch_size // processes,  # micro-batches are ours (`micro_batch`), of any number and size
+        "data_types": {"grad_accum_dtype": "fp32"},  # under bf16 the sum over micro-batches would be rounded at each of them
         "zero_optimization": {"stage": 1},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": settings.precision == "bf16"},

@@ -5,7 +5,7 @@ quantity, whatever the split (but for `pooled_contrastive`, whose prompts compet
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,12 +37,17 @@ class GlobalCounts:
 
 @dataclass(frozen=True)
 class Sides:
-    """One micro-batch as student and teacher computed it, and where EOS stands, (B,): the teacher's by encoder."""
+    """One micro-batch as student and teacher computed it, and where EOS stands, (B,): the teacher's by encoder.
+
+    `pads_B`: how often a prompt's pads count, 0 where it was cut before them (distill/batches.py); `full_length` is whether none was cut.
+    """
 
     student: Hidden
     teacher: Hidden
     student_eos_B: torch.Tensor
     teacher_eos: dict[str, torch.Tensor]
+    pads_B: torch.Tensor
+    full_length: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Loss:
 
     def terms(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
         """Each term by its name in the log; `loss/total` is what is minimised."""
-        sides = Sides(sides.student.float(), sides.teacher.float(), sides.student_eos_B, sides.teacher_eos)
+        sides = replace(sides, student=sides.student.float(), teacher=sides.teacher.float())
         student_BP, teacher_BP = sides.student.pooled_BP, sides.teacher.pooled_BP
         variance_P, mean_P = self.statistics.pooled_P, self.statistics.pooled_mean_P
         seed = (self.settings.seed, step)
@@ -81,6 +86,7 @@ class Loss:
         for encoder in ENCODERS:
             student, teacher = getattr(sides.student, encoder), getattr(sides.teacher, encoder)
             masks = objectives.region_masks(sides.teacher_eos[encoder], teacher[-1].shape[1])
+            masks["pads"] = masks["pads"] * sides.pads_B[:, None]
             variances = getattr(self.statistics, encoder)[-len(teacher) :]
             for student_BLD, teacher_BLD, variance_D in zip(student, teacher, variances, strict=True):
                 for region, error in objectives.squared_error_sums(student_BLD, teacher_BLD, variance_D, masks).items():
@@ -93,6 +99,11 @@ class Loss:
         self, sides: Sides, layers: list[CrossAttentionLayer], settings: QueryBank | RandomAttention, seed: tuple[int, ...]
     ) -> torch.Tensor:
         """Summed error of what a few layers read with a few queries, the mean over the layers drawn; the draw is the same in every process."""
+        if not sides.full_length and not self.settings.cut_attention:
+            return torch.zeros((), device=sides.pads_B.device)
+        visible: dict[str, torch.Tensor | None] = {"student": None, "teacher": None} if sides.full_length else up_to_eos(sides)
+        # where cut prompts teach nothing here, the full-length ones stand for them
+        weights_B = torch.ones_like(sides.pads_B) if self.settings.cut_attention else sides.pads_B
         generator = np.random.default_rng(seed)
         student, teacher = sides.student.encoding, sides.teacher.encoding
         errors = []
@@ -100,8 +111,9 @@ class Loss:
             layer = layers[index]
             queries_N = torch.from_numpy(generator.integers(len(layer.queries_NHK), size=settings.queries_per_step)).to(layer.to_k_ED.device)
             with torch.no_grad():
-                wanted_BHNK = layer.output(teacher, queries_N)
-            errors.append(objectives.attention_error_sum(layer.output(student, queries_N), wanted_BHNK, layer.variance))
+                wanted_BHNK = layer.output(teacher, queries_N, visible["teacher"])
+            errors_B = objectives.attention_errors(layer.output(student, queries_N, visible["student"]), wanted_BHNK, layer.variance)
+            errors.append((errors_B * weights_B).sum())
         return torch.stack(errors).mean()
 
     def _set(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
@@ -115,6 +127,13 @@ class Loss:
             error = objectives.set_error_sum(student_BLD, student_mask_BL, teacher_BLD, teacher_mask_BL, variance_D)
             terms[f"loss/set_{encoder}"] = error / counts.prompts
         return {**terms, "loss/set": torch.stack(list(terms.values())).mean()}
+
+
+def up_to_eos(sides: Sides) -> dict[str, torch.Tensor | None]:
+    """(B, L) bool by side: the states of a prompt's words, BOS and EOS with them."""
+    eos = {"student": sides.student_eos_B, "teacher": torch.maximum(*sides.teacher_eos.values())}
+    position_1L = torch.arange(sides.teacher.clip_l[-1].shape[1], device=sides.pads_B.device)[None]
+    return {side: position_1L <= eos_B[:, None] for side, eos_B in eos.items()}
 
 
 def systematic_sample(shares: np.ndarray, count: int, start: float) -> np.ndarray:

@@ -61,22 +61,24 @@ def pooled_error_sum(student_BP: torch.Tensor, teacher_BP: torch.Tensor, varianc
     return ((student_BP - teacher_BP).square() / floored(variance_P)).mean(dim=-1).sum()
 
 
-def attention_output(query_NHK: torch.Tensor, context_BLD: torch.Tensor, to_k_ED: torch.Tensor, to_v_ED: torch.Tensor) -> torch.Tensor:
+def attention_output(
+    query_NHK: torch.Tensor, context_BLD: torch.Tensor, to_k_ED: torch.Tensor, to_v_ED: torch.Tensor, visible_BL: torch.Tensor | None = None
+) -> torch.Tensor:
     """What one cross-attention layer of a UNet reads from text states, before its `to_out`: (B, H, N, K).
 
     N queries of H heads, K wide (E = H * K), are shared by all B prompts; `to_k_ED` and `to_v_ED` are the layer's weights.
-    Softmax scale 1/sqrt(K), as diffusers' Attention.
+    Softmax scale 1/sqrt(K), as diffusers' Attention. With `visible_BL` (bool) the other states are not read.
     """
     heads = query_NHK.shape[1]
     key_BHLK = F.linear(context_BLD, to_k_ED).unflatten(-1, (heads, -1)).transpose(1, 2)
     value_BHLK = F.linear(context_BLD, to_v_ED).unflatten(-1, (heads, -1)).transpose(1, 2)
     query_BHNK = query_NHK.transpose(0, 1).expand(len(context_BLD), -1, -1, -1)
-    return F.scaled_dot_product_attention(query_BHNK, key_BHLK, value_BHLK)
+    return F.scaled_dot_product_attention(query_BHNK, key_BHLK, value_BHLK, None if visible_BL is None else visible_BL[:, None, None])
 
 
-def attention_error_sum(student_BHNK: torch.Tensor, teacher_BHNK: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """Sum over prompts of the mean squared error of one layer's outputs, divided by the teacher outputs' variance over prompts."""
-    return ((student_BHNK - teacher_BHNK).square().mean(dim=(1, 2, 3)) / variance).sum()
+def attention_errors(student_BHNK: torch.Tensor, teacher_BHNK: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """(B,): mean squared error of one layer's outputs, divided by the teacher outputs' variance over prompts."""
+    return (student_BHNK - teacher_BHNK).square().mean(dim=(1, 2, 3)) / variance
 
 
 def pooled_cosine_error_sum(student_BP: torch.Tensor, teacher_BP: torch.Tensor, mean_P: torch.Tensor) -> torch.Tensor:

@@ -51,9 +51,9 @@ class CrossAttentionLayer:
         """The base reads both encoders side by side, the refiner the second alone."""
         return encoding.prompt_embeds_BLD if self.reads_both else encoding.clip_bigg_BLD
 
-    def output(self, encoding: Encoding, chosen_N: torch.Tensor) -> torch.Tensor:
-        """(B, H, N, K) for the chosen queries."""
-        return attention_output(self.queries_NHK[chosen_N], self.context(encoding), self.to_k_ED, self.to_v_ED)
+    def output(self, encoding: Encoding, chosen_N: torch.Tensor, visible_BL: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, H, N, K) for the chosen queries, of all states or of the visible ones."""
+        return attention_output(self.queries_NHK[chosen_N], self.context(encoding), self.to_k_ED, self.to_v_ED, visible_BL)
 
 
 def record(path: Path, folders: dict[str, str], teacher: TextEncoders, prompts: list[str], settings: QueryBank, seed: int) -> None:

@@ -81,6 +81,8 @@ def load(recipe: schema.Recipe) -> Work:
             settings.empty_prompt_share,
             settings.english_share,
             settings.seed,
+            settings.full_length_share,
+            settings.steps,
         ),
         loss=_loss(settings, recipe.run_dir / "distill", engine.device),
         dead_weights=dead,

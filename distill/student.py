@@ -32,7 +32,12 @@ class Hidden(NamedTuple):
         return Encoding(self.clip_l[-1], self.clip_bigg[-1], self.pooled_BP)
 
     def float(self) -> "Hidden":
-        return Hidden(tuple(x.float() for x in self.clip_l), tuple(x.float() for x in self.clip_bigg), self.pooled_BP.float())
+        """In fp32; what is in fp64 already stays so."""
+
+        def up(x: torch.Tensor) -> torch.Tensor:
+            return x.to(torch.promote_types(x.dtype, torch.float32))
+
+        return Hidden(tuple(map(up, self.clip_l)), tuple(map(up, self.clip_bigg)), up(self.pooled_BP))
 
 
 class TowerPair(nn.Module):

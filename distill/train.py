@@ -90,18 +90,20 @@ def one_step(work: Any, settings: Distill, step: int) -> dict[str, Any]:
 
     rows = work.batches.rows(step)
     counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows["row"]) for name in ENCODERS}, POSITIONS)
-    mine = rows[engine.rank() :: engine.world_size()]
+    micro_batches = work.batches.micro_batches(rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch)
     sums: dict[str, torch.Tensor] = {}
-    for micro_rows in (mine[index :: work.engine.accumulation_steps] for index in range(work.engine.accumulation_steps)):
-        batch = work.batches.gather(micro_rows).to(work.engine.device)
+    for number, (micro_rows, length) in enumerate(micro_batches, 1):
+        batch = work.batches.gather(micro_rows, length).to(work.engine.device)
+        work.engine.micro_batch(last=number == len(micro_batches))
         with torch.no_grad():
             teacher = work.teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
         student = work.engine(batch.student_BL, batch.student_BL, batch.student_eos_B)
         teacher_eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-        terms = work.loss.terms(Sides(student, teacher, batch.student_eos_B, teacher_eos), counts, step)
+        sides = Sides(student, teacher, batch.student_eos_B, teacher_eos, batch.pads_B, bool((micro_rows["pads"] > 0).all()))
+        terms = work.loss.terms(sides, counts, step)
         work.engine.backward(terms["loss/total"])
-        work.engine.step(learning_rate(step, settings))
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+    work.engine.step(learning_rate(step, settings))
     return sums
 
 
@@ -114,11 +116,8 @@ def learning_rate(step: int, settings: Distill) -> float:
 
 
 def check_batch(settings: Distill, processes: int) -> None:
-    unit = processes * (settings.micro_batch_size or 1)
-    if settings.batch_size % unit:
-        raise schema.RecipeError(
-            f"distill.batch_size: {settings.batch_size} is no multiple of processes x micro_batch_size ({unit}); change one of them"
-        )
+    if settings.batch_size % processes:
+        raise schema.RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
 
 
 def claim_run(recipe: schema.Recipe, run: Path) -> None:

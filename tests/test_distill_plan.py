@@ -81,7 +81,7 @@ def test_the_objective_at_full_size_costs_what_the_flop_counter_sees() -> None:
                 with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels hide their products
                     with torch.no_grad():
                         wanted_BHNK = layer.output(teacher, chosen_N)
-                    objectives.attention_error_sum(layer.output(student, chosen_N), wanted_BHNK, layer.variance).backward()
+                    objectives.attention_errors(layer.output(student, chosen_N), wanted_BHNK, layer.variance).sum().backward()
                 per_layer.append((name, counter.get_total_flops() / batch))
     mean = {name: sum(flop for of, flop in per_layer if of == name) / sum(of == name for of, _ in per_layer) for name in unets}
     counted = bank.layers_per_step * ((1 - bank.refiner_share) * mean["base"] + bank.refiner_share * mean["refiner"])

@@ -128,7 +128,7 @@ def test_two_processes_and_micro_batches_train_the_same_student(prepared: Path) 
     runs = {name: copy_of(prepared, name) for name in ("alone", "torchrun", "micro", "bf16")}
     short = "distill.steps=6"
     go(command("distill.train", runs["alone"], short))
-    go(command("distill.train", runs["micro"], short, "distill.micro_batch_size=2"))
+    go(command("distill.train", runs["micro"], short, "distill.tokens_per_micro_batch=160"))
     go(command("distill.train", runs["torchrun"], short, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")))
     go(command("distill.train", runs["bf16"], short, "distill.precision=bf16"))
     expected = [row["loss/total"] for row in metrics(runs["alone"])]
