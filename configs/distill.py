@@ -1,5 +1,6 @@
 """The recipe's `distill` section: what is taught, by which loss, from which teacher, at which pace."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -97,6 +98,13 @@ class QueryBank(Section):
         return self
 
 
+def unet_shares(unets: Collection[str], refiner_share: float) -> dict[str, float]:
+    """How the layers drawn are shared out: `refiner_share` for the refiner where there is one, the rest in equal parts for the others."""
+    with_refiner = "refiner" in unets
+    of_each_other = (1 - refiner_share * with_refiner) / (len(unets) - with_refiner)
+    return {name: refiner_share if name == "refiner" else of_each_other for name in unets}
+
+
 class Distill(Section):
     base: str = Field(description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME")
     teacher: str | None = Field(None, description="open_clip:MODEL/TAG (or /PATH): these weights instead of base's, for the encoder as wide")
@@ -123,3 +131,8 @@ class Distill(Section):
     log_every_steps: Positive = 10
     save_every_steps: Positive = 1000
     keep_checkpoints: Positive = 2
+
+    @property
+    def unets(self) -> dict[str, str]:
+        """The SDXLs whose UNets the student is taught to serve, by name: `base`, `refiner` where there is one, and `query_bank.unets`."""
+        return {"base": self.base} | ({"refiner": self.refiner} if self.refiner else {}) | self.query_bank.unets

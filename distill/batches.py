@@ -74,17 +74,11 @@ class Batches:
         )
         result["row"][pairs:] = EMPTY_PROMPT
         result["english"][: round(self.english_share * pairs)] = True  # the first: which pairs they are is random already
-        result["pads"][self._full(step, pairs)] = pairs / max(1, self._full_count(step, pairs))
+        full = round(at(self.full_length_share, step / self.steps) * pairs)
+        if full:  # evenly spread: as many English ones among them as among all
+            result["pads"][np.arange(full) * pairs // full] = pairs / full
         result["pads"][pairs:] = 1.0  # the empty prompt is nothing but pads
         return result
-
-    def _full_count(self, step: int, pairs: int) -> int:
-        return round(at(self.full_length_share, step / self.steps) * pairs)
-
-    def _full(self, step: int, pairs: int) -> np.ndarray:
-        """Evenly spread places: as many English ones among them as among all."""
-        count = self._full_count(step, pairs)
-        return np.arange(count) * pairs // max(1, count)
 
     def micro_batches(self, rows: np.ndarray, process: int, processes: int, tokens: int | None) -> list[tuple[np.ndarray, int]]:
         """The `ROW`s that one of `processes` computes at once, and the number of positions it computes of each.

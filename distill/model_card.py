@@ -153,7 +153,7 @@ def training_settings(folder: Path, recipe: Recipe, made_from: dict[str, str]) -
         ("teacher", ", ".join(map(public, teachers))),
         ("objective", f"{settings.objective}: {'; '.join(f'{name}: {text}' for name, text in OBJECTIVES.items() if settings.objective.uses(name))}"),
         ("steps", f"{settings.steps:,}"),
-        ("batch size", f"{settings.batch_size:,} pairs a step"),
+        ("batch size", f"{settings.batch_size:,} pairs a step, {settings.english_share:.0%} of them English on both sides"),
         ("learning rate", f"{settings.learning_rate:g}, {settings.warmup_steps:,} steps of warm-up, then a cosine to zero"),
         ("precision", settings.precision),
         ("tokenizer", public(recipe.vocab_init.tokenizer)),

@@ -14,7 +14,7 @@ from typing import Any
 
 from configs import command, schema
 from configs.command import DataError
-from configs.distill import Distill, QueryBank
+from configs.distill import Distill, QueryBank, unet_shares
 from distill import unigram
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop reaches it.
@@ -102,19 +102,16 @@ def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
 
 
 def read_unets(settings: Distill) -> dict[str, dict[str, Any]]:
-    """By the names of `setup.unet_folders`, the configs of the UNets the bank is recorded from. Raises DataError."""
-    folders = {"base": settings.base} | ({"refiner": settings.refiner} if settings.refiner else {}) | settings.query_bank.unets
-    return {name: read_config(folder, "unet") for name, folder in folders.items()}
+    """The configs of the UNets the bank is recorded from, by name. Raises DataError."""
+    return {name: read_config(folder, "unet") for name, folder in settings.unets.items()}
 
 
 def objective_flop_per_pair(unets: dict[str, dict[str, Any]], bank: QueryBank, positions: int) -> float:
     """What the cross-attention objective adds; within a UNet as if each layer were drawn as often as any other."""
-    left = 1 - bank.refiner_share if "refiner" in unets else 1.0
     total = 0.0
-    for name, unet in unets.items():
-        widths = cross_attention_widths(unet)
-        share = bank.refiner_share if name == "refiner" else left / len(unets.keys() - {"refiner"})
-        total += share * attention_flop(unet["cross_attention_dim"], sum(widths) / len(widths), bank.queries_per_step, positions)
+    for name, share in unet_shares(unets, bank.refiner_share).items():
+        widths = cross_attention_widths(unets[name])
+        total += share * attention_flop(unets[name]["cross_attention_dim"], sum(widths) / len(widths), bank.queries_per_step, positions)
     return bank.layers_per_step * total
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from configs.command import DataError
-from configs.distill import QueryBank
+from configs.distill import QueryBank, unet_shares
 from configs.files import read_json, whole
 from configs.references import first_line
 from distill.objectives import attention_output
@@ -57,7 +57,7 @@ class CrossAttentionLayer:
 
 
 def record(path: Path, folders: dict[str, str], teacher: TextEncoders, prompts: list[str], settings: QueryBank, seed: int) -> None:
-    """Paints `prompts` with every UNet of `folders` (`setup.unet_folders`) and writes the bank. Raises DataError for a folder that does not load."""
+    """Paints `prompts` with the UNets of `folders` (by `Distill.unets`) and writes the bank. Raises DataError for a folder that does not load."""
     generator = torch.Generator().manual_seed(seed)
     encoding = teacher.encode(prompts)
     tensors: dict[str, torch.Tensor] = {}
@@ -118,13 +118,11 @@ def load(
 
 
 def layer_shares(influences: dict[str, float], refiner_share: float) -> dict[str, float]:
-    """How often each layer is drawn: `refiner_share` of the draws for the refiner, the rest in equal parts for the base and the further UNets;
-    within a UNet in proportion to its influence."""
+    """How often each layer is drawn: its UNet's share (`unet_shares`), within a UNet in proportion to its influence."""
     totals: dict[str, float] = {}
     for name, value in influences.items():
         totals[unet_of(name)] = totals.get(unet_of(name), 0.0) + value
-    left = 1 - refiner_share if "refiner" in totals else 1.0
-    parts = {unet: refiner_share if unet == "refiner" else left / len(totals.keys() - {"refiner"}) for unet in totals}
+    parts = unet_shares(totals, refiner_share)
     return {name: parts[unet_of(name)] * value / totals[unet_of(name)] for name, value in influences.items()}
 
 

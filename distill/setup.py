@@ -112,6 +112,5 @@ def special_ids(teacher: TextEncoders, initial: Path) -> dict[str, SpecialIds]:
 
 
 def unet_folders(settings: Distill) -> dict[str, str]:
-    """The SDXL folders whose UNets the student is taught to serve, by name: `base`, `refiner` where there is one, and the recipe's further ones."""
-    found = {"base": settings.base} | ({"refiner": settings.refiner} if settings.refiner else {}) | settings.query_bank.unets
-    return {name: schema.resolve_model(folder) for name, folder in found.items()}
+    """`Distill.unets` as folders (or hub names)."""
+    return {name: schema.resolve_model(folder) for name, folder in settings.unets.items()}

@@ -9,6 +9,7 @@ safetensors, into its own text tower; the pipeline does whatever the installed d
 Shape letters: B batch, L token position (77), D width, P pooled width.
 """
 
+import gc
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,6 +131,7 @@ def trainers_reading(repository: Repository, prompts: tuple[str, ...] = PROMPTS,
         pooled = [pooled_1P for _, pooled_1P in rows if pooled_1P is not None]
         pooled_BP = torch.cat(pooled) if pooled else pooled_BP
         del tower  # the next one takes its place in memory
+        gc.collect()
     return Reading(torch.cat(states, dim=-1), pooled_BP)
 
 
@@ -189,7 +191,8 @@ def _stock_encoders_reading(repository: Repository, prompts: tuple[str, ...], va
             hidden.append(out.hidden_states[-2])
             pooled += [out.text_embeds] if encoder.name == "clip_bigg" else []
         states.append(torch.cat(hidden))
-        del model  # the next one takes its place in memory
+        del model  # the next one takes its place in memory; modules may refer to themselves
+        gc.collect()
     return Reading(torch.cat(states, dim=-1), torch.cat(pooled) if pooled else None)
 
 

@@ -12,6 +12,7 @@ scene accuracy and with the noise-prediction gap. Errors should fall as accuracy
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,22 @@ def correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
+def differing(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """By the names of the settings that are not the same in all runs, their values; objective and steps have columns of their own."""
+    asked = {name: [one[name] for one in settings] for name in settings[0] if name not in ("objective", "steps", "warmup_steps")}
+    return {name: values for name, values in asked.items() if any(value != values[0] for value in values)}
+
+
 def markdown(runs: list[dict[str, Any]], found: dict[str, dict[str, float]] | None) -> str:
     shown = {title: column for title, column in COLUMNS.items() if any(column[0] in run for run in runs)}
-    head = ["objective", "steps", "seeds", *shown]
+    groups = seeds_together(runs)
+    settings = differing([json.loads(group[0]["settings"]) for group in groups])
+    head = ["objective", "steps", *settings, "seeds", *shown]
     lines = [head, ["---"] * len(head)]
-    for group in seeds_together(runs):
-        lines.append([f"`{group[0]['objective']}`", str(group[0]["steps"]), str(len(group)), *(_cell(group, *column) for column in shown.values())])
+    for i, group in enumerate(groups):
+        differs = [str(values[i]) for values in settings.values()]
+        name, steps = f"`{group[0]['objective']}`", str(group[0]["steps"])
+        lines.append([name, steps, *differs, str(len(group)), *(_cell(group, *column) for column in shown.values())])
     text = _table(lines)
     if found is None:
         return f"{text}\n\nCorrelations need at least {ENOUGH} runs, {len(runs)} given."

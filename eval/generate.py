@@ -24,10 +24,9 @@ from corpora.toyworld import captions as toyworld_captions
 from corpora.toyworld import scene_reader
 from corpora.toyworld.scenes import Scene
 from eval import held_out, report, results
+from eval.states.reference_rows import ENGLISH, ENGLISH_STUDENT, STUDENT, THROUGH_ENGLISH
 
 COMMAND = "python -m eval.generate RECIPE"
-ENGLISH, STUDENT, THROUGH_ENGLISH = "english_teacher", "japanese_student", "japanese_through_english_encoder"
-ENGLISH_STUDENT = "english_student"
 OF_THE_STUDENT = (STUDENT, ENGLISH_STUDENT)
 ROLE_SWAPPED = "toyworld_role_swapped"
 EXAMPLES = 12

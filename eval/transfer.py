@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from configs import command
 from configs.schema import Recipe, RecipeError, resolve_model
 from eval import held_out, results
+from eval.states.reference_rows import ENGLISH, STUDENT
 
 if TYPE_CHECKING:
     from distill.pipelines import Pipelines
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 COMMAND = "python -m eval.transfer RECIPE"
 OWN = "trained_with"
-STUDENT = "japanese_student"
 SETTINGS = {"timesteps", "gap_pairs", "prompts", "inference_steps", "denoising_end", "guidance_scale", "seed"}
 
 
@@ -96,8 +96,8 @@ def paint(recipe: Recipe, name: str, pipelines: "Pipelines", captions: Any, stud
     from eval.painting import pictures
 
     accuracies = {}
-    for row, prompts in ((generate.ENGLISH, captions.en), (generate.STUDENT, captions.ja)):
-        if row == generate.STUDENT:
+    for row, prompts in ((ENGLISH, captions.en), (STUDENT, captions.ja)):
+        if row == STUDENT:
             encoders = {"text_encoder": student.models["clip_l"], "text_encoder_2": student.models["clip_bigg"]}
             tokenizers = {"tokenizer": student.tokenizers["clip_l"], "tokenizer_2": student.tokenizers["clip_bigg"]}
             pipelines.base.register_modules(**{part: model.to(device()) for part, model in encoders.items()}, **tokenizers)

@@ -63,7 +63,7 @@ BAD_OVERRIDES = [
     ("distill.objective.position=-1", "distill.objective.position: Input should be greater than or equal to 0, not -1"),
     ("distill.objective.set={start: 1}", "distill.objective.set: "),
     ("distill.betas=[0.9]", "distill.betas.1: missing, and it has no default; add it"),
-    ("distill.warmup_steps=2500", "distill.warmup_steps (2500) must be below distill.steps (2500); change one of them"),
+    ("distill.warmup_steps=5000", "distill.warmup_steps (5000) must be below distill.steps (5000); change one of them"),
     ("distill.steps", "override 'distill.steps': write it as section.key=value, for example distill.steps=100"),
     ("distill.steps.x=1", "override 'distill.steps.x=1': distill.steps holds a single value, it has no key 'x'; override distill.steps itself"),
     ("name.x.y=1", "override 'name.x.y': 'x' lies below a single value; see the recipe for the keys there are"),

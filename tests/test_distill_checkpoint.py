@@ -59,7 +59,7 @@ def test_a_run_belongs_to_one_recipe(tmp_path: Path) -> None:
     train.claim_run(recipe(tmp_path), tmp_path / "run")
     with pytest.raises(DataError, match=r"holds another recipe's run \(distill.seed was 0, is 7\)"):
         train.claim_run(recipe(tmp_path, seed=7), tmp_path / "run")
-    with pytest.raises(schema.RecipeError, match="batch_size: 8 is no multiple"):
+    with pytest.raises(schema.RecipeError, match="batch_size: 8 pairs cannot be shared by 3 processes"):
         train.check_batch(recipe(tmp_path).distill, 3)
 
 

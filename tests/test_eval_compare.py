@@ -341,7 +341,8 @@ def test_compare_runs_correlates_cheap_numbers_with_pictures(
     config.write_text(config.read_text(encoding="utf-8").replace("english_share: 0.0", "english_share: 0.5"), encoding="utf-8")
     assert compare_runs.main([*map(str, runs[1:])]) == 0
     printed = capsys.readouterr().out
-    assert "at least 4 runs, 3 given" in printed and "| 2 | 0.350 (0.200 to 0.500) |" in printed and "| 1 | 0.600 | 0.750 |" in printed
+    assert "at least 4 runs, 3 given" in printed and "| english_share |" in printed
+    assert "| 0.0 | 2 | 0.350 (0.200 to 0.500) |" in printed and "| 0.5 | 1 | 0.600 | 0.750 |" in printed
     unread = write_run(tmp_path / "unread", template, recipe, 0.1, None, 0.5)  # no scenes can be read of its pictures
     assert compare_runs.main([*map(str, runs), str(unread)]) == 0
     printed = capsys.readouterr().out

@@ -90,7 +90,7 @@ def role_swapped(caption: Caption) -> Caption:
 
 
 def held_out_twins(couples: int, seed: int) -> Iterator[Caption]:
-    """Captions of two things, each followed by its role-swapped twin; neither picture is ever trained on. Two an element of `couples`."""
+    """Captions of two things, each followed by its role-swapped twin; neither picture is ever trained on: `2 * couples` in all."""
     found = 0
     for caption in pairs(couples * 1000, "held_out", seed):  # one caption in twelve or so has a held-out twin
         if found == couples:
