@@ -1,13 +1,13 @@
 """Our trainer on a benchmark's workload: `distill.train.one_step` itself, on random weights and made-up statistics."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from benchmarks.workload import Workload
+from benchmarks.workload import Profile, Workload
 from configs.distill import Distill
 from distill import train
-from distill.batches import Batches, SpecialIds
 from distill.clip_text import tower_of
 from distill.engine import Engine
 from distill.loss import Loss
@@ -15,7 +15,6 @@ from distill.setup import Work
 from distill.statistics import Statistics
 from distill.student import TowerPair
 from distill.teacher import ENCODERS
-from distill.tokens import STUDENT_SIDES
 
 
 class Ours:
@@ -23,23 +22,15 @@ class Ours:
 
     def __init__(self, work: Workload, **changes: Any) -> None:
         self.settings: Distill = work.settings.model_copy(update=changes)
-        student = TowerPair(*(tower_of(model) for model in work.student().values())).train()
+        student = pair_of(work.student()).train()
         for tower in (student.clip_l, student.clip_bigg):
             for parameter in tower.dead_parameters():
                 parameter.requires_grad_(False)
         engine = Engine(student, self.settings)
         dtype = torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
-        teacher = TowerPair(*(tower_of(work.teacher.models[name]) for name in ENCODERS)).eval().requires_grad_(False).to(engine.device, dtype)
-        tokenizers = {f"en_{name}": tokenizer for name, tokenizer in work.teacher.tokenizers.items()}
-        tokenizers |= dict.fromkeys(STUDENT_SIDES, work.student_tokenizer)
-        ids = {side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id) for side, one in tokenizers.items()}
-        share, steps = self.settings.full_length_share, self.settings.steps
-        batches = Batches(work.tokens, ids, self.settings.batch_size, 0.0, 0.0, 0, share, steps)
-        sizes = [getattr(work.profile, name) for name in ENCODERS]
-        ones = [(torch.ones(size.width, device=engine.device),) for size in sizes]
-        pooled = sizes[1].projection
-        statistics = Statistics(*ones, torch.ones(pooled, device=engine.device), torch.zeros(pooled, device=engine.device))
-        self.work = Work(engine, student, teacher, batches, Loss(self.settings, statistics, [], []), {})
+        teacher = pair_of(work.teacher.models).eval().requires_grad_(False).to(engine.device, dtype)
+        batches = replace(work.batches, full_length_share=self.settings.full_length_share)
+        self.work = Work(engine, student, teacher, batches, Loss(self.settings, unit_statistics(work.profile, engine.device), [], []), {})
         self.number = self.positions = 0
 
     def step(self) -> None:
@@ -48,3 +39,16 @@ class Ours:
         self.positions += sum(len(part) * length for part, length in micro_batches)
         train.one_step(self.work, self.settings, self.number)
         self.number += 1
+
+
+def pair_of(models: dict[str, Any]) -> TowerPair:
+    """Towers with the weights of stock encoders."""
+    clip_l, clip_bigg = (tower_of(models[name]) for name in ENCODERS)
+    return TowerPair(clip_l, clip_bigg)
+
+
+def unit_statistics(profile: Profile, device: torch.device) -> Statistics:
+    """Variances of 1: random encoders need no other."""
+    clip_l, clip_bigg = ((torch.ones(size.width, device=device),) for size in (profile.clip_l, profile.clip_bigg))
+    pooled = profile.clip_bigg.projection
+    return Statistics(clip_l, clip_bigg, torch.ones(pooled, device=device), torch.zeros(pooled, device=device))

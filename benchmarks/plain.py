@@ -38,8 +38,8 @@ class Plain:
         self.engine = Engine(TwoEncoders(work.student()).train(), work.settings)
         dtype = torch.bfloat16 if work.settings.precision == "bf16" else torch.float32
         self.teacher = TwoEncoders(work.teacher.models).to(self.engine.device, dtype)
-        size = work.settings.batch_size
-        self.batches = _forever(DataLoader(work.pairs, batch_size=size, num_workers=workers, collate_fn=self.collate, drop_last=True))
+        pairs: Any = work.pairs  # a list is a dataset to DataLoader, whose types do not know it
+        self.batches = _forever(DataLoader(pairs, work.settings.batch_size, num_workers=workers, collate_fn=self.collate, drop_last=True))
         self.positions = 0
 
     def collate(self, pairs: list[tuple[str, str]]) -> list[torch.Tensor]:

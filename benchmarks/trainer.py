@@ -18,7 +18,7 @@ from configs import command, schema
 from configs.files import whole
 
 PLAIN = "plain recipe, padded to 77"
-PROFILE_NAMES = ("cpu", "gpu")
+PROFILE_NAMES = ("cpu", "gpu", "smoke")
 
 
 def measure(recipe: schema.Recipe, profile_name: str) -> dict[str, Any]:

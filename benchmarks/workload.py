@@ -14,7 +14,8 @@ import torch
 
 from configs import schema
 from configs.distill import Distill, Objective
-from distill import tokens
+from distill import setup, tokens
+from distill.batches import Batches
 from distill.teacher import ENCODERS, TextEncoders, load_tokenizer
 from distill.tokenizers import load as load_student_tokenizer
 
@@ -43,6 +44,8 @@ class Profile:
 
 
 PROFILES = {
+    # seconds: says whether everything runs, not how fast
+    "smoke": Profile(Size(16, 3, 2, "quick_gelu"), Size(24, 3, 2, "gelu", 24), batch_size=8, steps=1, rounds=2, precision="fp32"),
     # small enough for two cores, large enough that matrix products and not Python are what takes the time
     "cpu": Profile(Size(256, 4, 4, "quick_gelu"), Size(384, 6, 6, "gelu", 384), batch_size=32, steps=1, rounds=7, precision="fp32"),
     # SDXL's own
@@ -56,8 +59,8 @@ class Workload:
 
     profile: Profile
     settings: Distill
-    pairs: list[tuple[str, str]]  # Japanese, English
-    tokens: tokens.TokenPairs
+    pairs: list[tuple[str, str]]  # Japanese, English, in the order our batches draw them
+    batches: Batches  # over these pairs alone, without empty prompts or English ones
     teacher: TextEncoders
     student_tokenizer: Any
 
@@ -66,7 +69,7 @@ class Workload:
         students = {}
         for name, model in self.teacher.models.items():
             config = copy.deepcopy(model.config)
-            config.vocab_size = len(self.student_tokenizer)
+            config.vocab_size, config.eos_token_id = len(self.student_tokenizer), self.student_tokenizer.eos_token_id  # pooled is read at EOS
             torch.manual_seed(1)
             students[name] = type(model)(config)
             state = {key: value for key, value in model.state_dict().items() if not key.endswith("token_embedding.weight")}
@@ -102,6 +105,10 @@ def load(recipe: schema.Recipe, profile: Profile, pairs: int) -> Workload:
         models[name] = kind(config).eval().requires_grad_(False)
     changes = {"objective": Objective(position=1.0), "batch_size": profile.batch_size, "precision": profile.precision, "steps": 10**6}
     settings = recipe.distill.model_copy(update=changes)
-    rows = [(row.ja, row.en) for row in itertools.islice(read_pairs(Path(recipe.run_dir) / "pairs", "train"), pairs)]
-    student_tokenizer = load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer")
-    return Workload(profile, settings, rows, found, TextEncoders(tokenizers, models), student_tokenizer)
+    texts = [(row.ja, row.en) for row in itertools.islice(read_pairs(Path(recipe.run_dir) / "pairs", "train"), pairs)]
+    teacher, student_tokenizer = TextEncoders(tokenizers, models), load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer")
+    offsets = {side: found.offsets[side][: len(texts) + 1] for side in tokens.SIDES}
+    ids = setup.special_ids(teacher, recipe.run_dir / "initial_student")
+    batches = Batches(tokens.TokenPairs(found.ids, offsets), ids, profile.batch_size, 0.0, 0.0, settings.seed)
+    order = [row for step in range(len(texts) // profile.batch_size) for row in batches.rows(step)["row"]]
+    return Workload(profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer)

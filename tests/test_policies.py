@@ -1,4 +1,4 @@
-"""What the project promises about its own code: layers, doors, sizes, commands, the README's map, lint and types. CI checks them here."""
+"""What the project promises about its own code: layers, doors, sizes, commands, the map of its files, lint and types. CI checks them here."""
 
 import ast
 import os
@@ -19,6 +19,7 @@ TOP = sorted({package.partition(".")[0] for package in PACKAGES})
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for top in TOP for path in (ROOT / top).rglob("*.py"))
 TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 # A row may import what stands here and nothing else of the project; running order is not import order.
@@ -28,11 +29,12 @@ LAYERS = {
     "distill": ["configs", "corpora.pair", "distill"],
     "vocab_init": ["configs", "corpora", "distill", "vocab_init"],
     "eval": ["configs", "corpora", "distill", "eval"],
+    "benchmarks": ["configs", "corpora.pair", "distill", "benchmarks"],
 }
 # A library that is heavy, old or may be replaced enters through one file; the scripts that made the miniature models may call it too.
 DOORS = {
     "fasttext": ["corpora/language_id.py", "corpora/toyworld/*.py"],
-    "sentence_transformers": ["vocab_init/embed.py", "corpora/toyworld/*.py"],
+    "sentence_transformers": ["vocab_init/embed.py", "corpora/toyworld/*.py", "benchmarks/pooled_only.py"],
     "deepspeed": ["distill/engine.py"],
     "open_clip": ["distill/open_clip_weights.py"],
     "datatrove": ["corpora/pipeline.py"],
@@ -152,16 +154,15 @@ def test_recipes_and_targets_that_the_readme_names_exist() -> None:
 MAP_LINE = re.compile(r"^[\s|*-]*`([\w./-]+\.\w+)`(.*)$", re.M)
 
 
-def test_the_readme_maps_every_file() -> None:
-    """One line a file: the path in backticks first, then a phrase."""
-    mapped = MAP_LINE.findall(README)
-    if not any(path in SOURCES for path, _ in mapped):
-        pytest.skip("the README has no file map yet")
+def test_every_file_is_on_the_map() -> None:
+    """docs/layout.md: one line a file, the path in backticks first, then a phrase; the README names the folders."""
+    mapped = MAP_LINE.findall(LAYOUT)
     paths = [path for path, _ in mapped]
-    assert not [path for path in paths if not (ROOT / path).exists()], "named in the README, but gone"
-    assert not [source for source in SOURCES if tree(source).body and source not in paths], "missing from the README's map"
+    assert not [path for path in paths if not (ROOT / path).exists()], "on the map, but gone"
+    assert not [source for source in SOURCES if tree(source).body and source not in paths], "missing from the map"
     assert len(paths) == len(set(paths)), "named twice"
     assert not [path for path, phrase in mapped if len(re.findall(r"\w+", phrase)) < 2], "named without a phrase"
+    assert not [top for top in TOP if f"| `{top}` |" not in README], "missing from the README's table of folders"
 
 
 @pytest.mark.parametrize("source", ENTRY_SOURCES)

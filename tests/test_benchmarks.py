@@ -1,0 +1,65 @@
+"""The benchmarks measure what they say: every contestant trains on the same pairs, ours on the very loss the plain recipe has."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import ours, plain, trainer, workload
+from configs import schema
+from corpora import prepare
+from distill import engine
+from vocab_init import __main__ as vocab_init
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> schema.Recipe:
+    """Toyworld, prepared for training with 60 pairs."""
+    changes = [f"run={tmp_path_factory.mktemp('benchmark')}", "corpora.sources.0.pairs=60", "corpora.sources.0.held_out_pairs=5"]
+    recipe = schema.load("configs/toyworld.yaml", changes)
+    prepare.stage(recipe)
+    vocab_init.initialise(recipe)
+    return recipe
+
+
+@pytest.fixture
+def group():
+    engine.start()
+    yield
+    engine.stop()
+
+
+def test_the_table_has_every_contestant_beside_the_plain_recipe(recipe: schema.Recipe, tmp_path: Path) -> None:
+    config = tmp_path / "recipe.yaml"
+    config.write_text(schema.dump(recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks.trainer", str(config), "--profile", "smoke", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)  # DeepSpeed starts once a process
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "trainer_smoke.json").read_text())
+    rows = result["rows"]
+    assert rows[trainer.PLAIN]["ratio"] == 1.0
+    assert rows[trainer.PLAIN]["positions_a_pair"] == rows["ours, every position of every pair"]["positions_a_pair"] == 77
+    assert rows["ours, words alone"]["positions_a_pair"] < rows["plain recipe, padded to the longest"]["positions_a_pair"] < 77
+    assert (tmp_path / "trainer_smoke.md").read_text().count("\n| ") == len(rows) + 1
+
+
+def test_ours_and_the_plain_recipe_start_from_the_same_states(recipe: schema.Recipe, group: None) -> None:
+    """The first batch's Japanese ids and both students' and teachers' states on it: equal up to rounding."""
+    work = workload.load(recipe, workload.PROFILES["smoke"], pairs=16)
+    other, own = plain.Plain(work, "max_length"), ours.Ours(work)
+    clip_l_BL, clip_bigg_BL, student_BL = next(other.batches)
+    batch = own.work.batches.gather(own.work.batches.rows(0))
+    assert batch.student_BL.equal(student_BL) and batch.en_clip_l_BL.equal(clip_l_BL) and batch.en_clip_bigg_BL.equal(clip_bigg_BL)
+    with torch.no_grad():
+        for mine, theirs in (
+            (own.work.student(student_BL, student_BL, batch.student_eos_B), other.engine(student_BL, student_BL)),
+            (own.work.teacher(clip_l_BL, clip_bigg_BL, batch.en_clip_bigg_eos_B), other.teacher(clip_l_BL, clip_bigg_BL)),
+        ):
+            states = (mine.clip_l[-1], mine.clip_bigg[-1], mine.pooled_BP)
+            for one, two in zip(states, theirs, strict=True):
+                torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
