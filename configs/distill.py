@@ -126,6 +126,8 @@ class Distill(Section):
     weight_decay: Weight = 0.0
     betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.98)  # YAML knows lists only: strict would refuse them
     gradient_clipping: float = Field(1.0, gt=0.0)
+    ema_decay: float = Field(0.0, ge=0.0, lt=1.0, description="checkpoints hold this running average of the weights; 0 for the weights themselves")
+    compile: bool = Field(False, description="torch.compile every block of the towers: a minute at the start, fewer kernels a step")
     precision: Literal["fp32", "bf16"] = "bf16"
     seed: int = 0
     log_every_steps: Positive = 10

@@ -123,6 +123,14 @@ class TextTower(nn.Module):
         eos_B1D = last(x_BLD, eos_position_B)
         return states, self.text_projection(self.text_model.final_layer_norm(eos_B1D[:, 0]))
 
+    def compile_layers(self) -> None:
+        """torch.compile, block by block: blocks of a width share a compilation, for any number of prompts and positions.
+
+        The last block stays as it is: it runs at one position only.
+        """
+        for layer in self.text_model.encoder.layers[:-1]:
+            layer.compile(dynamic=True)
+
     def dead_parameters(self) -> list[nn.Parameter]:
         """Those that nothing SDXL reads depends on."""
         if self.text_projection is not None:

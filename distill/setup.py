@@ -70,10 +70,14 @@ def load(recipe: schema.Recipe) -> Work:
     dead = {name: parameter.detach().clone() for name, parameter in student.named_parameters() if not parameter.requires_grad}
     engine = Engine(student, settings)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    teacher = teacher_towers(encoders, every_layer).to(engine.device, dtype)
+    if settings.compile:
+        for towers in (student, teacher):
+            towers.compile_layers()
     return Work(
         engine=engine,
         student=student,
-        teacher=teacher_towers(encoders, every_layer).to(engine.device, dtype),
+        teacher=teacher,
         batches=Batches(
             tokens.load(recipe.run_dir / "tokens"),
             special_ids(encoders, initial),

@@ -53,6 +53,10 @@ class TowerPair(nn.Module):
         assert pooled_BP is not None
         return Hidden(clip_l, clip_bigg, pooled_BP)
 
+    def compile_layers(self) -> None:
+        self.clip_l.compile_layers()
+        self.clip_bigg.compile_layers()
+
 
 def teacher_towers(encoders: TextEncoders, every_layer: bool = False) -> TowerPair:
     """The frozen teacher as training runs it."""

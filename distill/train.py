@@ -22,6 +22,7 @@ from configs.command import DataError, Preempted
 from configs.distill import Distill
 from configs.files import whole
 
+SKIPPED_AT_MOST = 10  # steps in a row
 SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
 
 
@@ -55,18 +56,21 @@ def _loop(work: Any, settings: Distill, run: Path, start: int) -> None:
     from distill import checkpoint, engine
     from distill.log import Log
 
-    stopped = StopFlag()
+    stopped, skipped = StopFlag(), 0
     log = Log(run, start, settings) if engine.rank() == 0 else None
     try:
         for step in range(start, settings.steps):
-            values = one_step(work, settings, step)
+            values, taken = one_step(work, settings, step)
+            skipped = 0 if taken else skipped + 1
+            check_skipped(skipped, step + 1)
             last = step + 1 == settings.steps
             if (step + 1) % settings.log_every_steps == 0 or last:
                 names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values(), stopped.as_tensor()]))
-                row = dict(zip(names, sums.tolist(), strict=False))
-                check_finite(row, step + 1)
-                if log is not None:
-                    log.write(step + 1, row | {"learning_rate": learning_rate(step, settings)})
+                if taken:
+                    row = dict(zip(names, sums.tolist(), strict=False))
+                    check_finite(row, step + 1)
+                    if log is not None:
+                        log.write(step + 1, row | {"learning_rate": learning_rate(step, settings), "skipped_steps": work.engine.skipped_steps})
                 stopping = sums[-1].item() > 0
             else:
                 stopping = False
@@ -79,8 +83,8 @@ def _loop(work: Any, settings: Distill, run: Path, start: int) -> None:
             log.close()
 
 
-def one_step(work: Any, settings: Distill, step: int) -> dict[str, Any]:
-    """One optimizer step on the global batch of `step`; this process's share of every term."""
+def one_step(work: Any, settings: Distill, step: int) -> tuple[dict[str, Any], bool]:
+    """One optimizer step on the global batch of `step`; this process's share of every term, and whether the step was taken (`Engine.step`)."""
     import torch
 
     from distill import engine
@@ -103,8 +107,7 @@ def one_step(work: Any, settings: Distill, step: int) -> dict[str, Any]:
         terms = work.loss.terms(sides, counts, step)
         work.engine.backward(terms["loss/total"])
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
-    work.engine.step(learning_rate(step, settings))
-    return sums
+    return sums, work.engine.step(learning_rate(step, settings))
 
 
 def learning_rate(step: int, settings: Distill) -> float:
@@ -140,6 +143,14 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {key: value for name, child in tree.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def check_skipped(in_a_row: int, step: int) -> None:
+    """One batch may overflow; a run that only skips does not train."""
+    if in_a_row >= SKIPPED_AT_MOST:
+        raise DataError(
+            f"step {step}: the gradient was no finite number {in_a_row} steps in a row; lower distill.learning_rate (checkpoints made so far are kept)"
+        )
 
 
 def check_finite(row: dict[str, float], step: int) -> None:
