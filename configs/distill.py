@@ -121,6 +121,7 @@ class Distill(Section):
     cut_attention: bool = Field(True, description="cut pairs are taught what layers read from their words alone; else only full-length pairs teach")
     empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
     english_share: Share = Field(0.0, description="share of a batch whose English the student reads itself, so that it keeps English")
+    code_mixed_share: Share = Field(0.0, description="share of a batch whose prompt is two pairs, one read in Japanese, the other in English")
     learning_rate: float = Field(gt=0.0)
     warmup_steps: int = Field(100, ge=0)
     weight_decay: Weight = 0.0
@@ -133,6 +134,12 @@ class Distill(Section):
     log_every_steps: Positive = 10
     save_every_steps: Positive = 1000
     keep_checkpoints: Positive = 2
+
+    @model_validator(mode="after")
+    def _shares_leave_japanese(self) -> "Distill":
+        if (total := self.empty_prompt_share + self.english_share + self.code_mixed_share) > 1:
+            raise ValueError(f"distill: empty_prompt_share, english_share and code_mixed_share add up to {total:g}; give at most 1 in all")
+        return self
 
     @property
     def unets(self) -> dict[str, str]:

@@ -21,9 +21,11 @@ from distill.tokens import TEACHER_SIDES, TokenPairs
 
 EMPTY_PROMPT = -1  # the row that stands for "" on both sides
 POSITIONS = 77
-# A row of the global batch: which pair; whether the student reads its English (itself) instead of its Japanese; and how often its pads
-# count: 0 is cut after its last word, all others run to 77.
-ROW = np.dtype([("row", np.int64), ("english", np.bool_), ("pads", np.float32)])
+STUDENT = "student"  # the side that reads Japanese, English or both
+# A row of the global batch: which pair; another pair that follows it in the same prompt, the student reading it in the other language (none:
+# the empty prompt); whether the student reads the (first) pair in English instead of Japanese; and how often its pads count: 0 is cut after
+# its last word, all others run to 77.
+ROW = np.dtype([("row", np.int64), ("second", np.int64), ("english", np.bool_), ("pads", np.float32)])
 
 
 class Batch(NamedTuple):
@@ -59,9 +61,10 @@ class Batches:
     seed: int
     full_length_share: float | Ramp = 1.0
     steps: int = 1
+    code_mixed_share: float = 0.0
 
     def rows(self, step: int) -> np.ndarray:
-        """(B,) `ROW`s of the global batch of a step (counted from 0): epochs are permutations, fixed numbers are English or the empty prompt."""
+        """(B,) `ROW`s of the global batch of a step (counted from 0): epochs are permutations; fixed numbers are English, mixed or empty."""
         empty = round(self.empty_prompt_share * self.batch_size)
         if self.empty_prompt_share > 0:
             empty = max(1, empty)
@@ -72,8 +75,11 @@ class Batches:
         result["row"][:pairs] = np.concatenate(
             [_permutation(self.seed, int(epoch), len(self.tokens))[places[epochs == epoch]] for epoch in np.unique(epochs)]
         )
-        result["row"][pairs:] = EMPTY_PROMPT
+        result["row"][pairs:] = result["second"] = EMPTY_PROMPT
         result["english"][: round(self.english_share * pairs)] = True  # the first: which pairs they are is random already
+        mixed = pairs - round(self.code_mixed_share * pairs)
+        result["second"][mixed:pairs] = np.roll(result["row"][:pairs], 1)[mixed:]
+        result["english"][mixed:pairs] = np.arange(pairs - mixed) % 2  # either language first
         full = round(at(self.full_length_share, step / self.steps) * pairs)
         if full:  # evenly spread: as many English ones among them as among all
             result["pads"][np.arange(full) * pairs // full] = pairs / full
@@ -99,34 +105,60 @@ class Batches:
         return result
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Positions up to the last EOS of either side, BOS and EOS included."""
-        found = [self.eos_positions(side, rows["row"]) + 1 for side in TEACHER_SIDES]
-        student = np.where(rows["english"], self.eos_positions("en", rows["row"]), self.eos_positions("ja", rows["row"])) + 1
-        return np.maximum.reduce([*found, student])
+        """(B,) positions up to the last EOS of either side, BOS and EOS included."""
+        return np.maximum.reduce([self.eos_positions(side, rows) for side in (*TEACHER_SIDES, STUDENT)]) + 1
 
     def eos_positions(self, side: str, rows: np.ndarray) -> np.ndarray:
-        """The position of EOS in each pair of `rows` (numbers); the empty prompt's is 1."""
-        return np.where(rows == EMPTY_PROMPT, 1, self.tokens.lengths(side, np.maximum(rows, 0)) - 1)
+        """(B,) the position of EOS in each of these `ROW`s, as the teacher's `side` or the student reads it; the empty prompt's is 1."""
+        first, second = (self._lengths(side, rows, part) for part in ("row", "second"))
+        return np.minimum(first + second - 2, POSITIONS) - 1
+
+    def _lengths(self, side: str, rows: np.ndarray, part: str) -> np.ndarray:
+        """(B,) positions of the first or second pair alone, BOS and EOS included."""
+        index = np.maximum(rows[part], 0)
+        if side != STUDENT:
+            found = self.tokens.lengths(side, index)
+        else:
+            english = rows["english"] if part == "row" else ~rows["english"]
+            found = np.where(english, self.tokens.lengths("en", index), self.tokens.lengths("ja", index))
+        return np.where(rows[part] == EMPTY_PROMPT, 2, found)
 
     def gather(self, rows: np.ndarray, length: int = POSITIONS) -> Batch:
         """The tensors of these `ROW`s, `length` positions long."""
-        clip_l, clip_bigg = (self._ids(side, rows["row"], length) for side in TEACHER_SIDES)
-        ids_BL, eos_B = self._ids("ja", rows["row"], length)
-        english = np.flatnonzero(rows["english"])
-        if len(english):
-            ids_BL[english], eos_B[english] = self._ids("en", rows["row"][english], length)
-        arrays = (*clip_l, *clip_bigg, ids_BL, eos_B, rows["pads"].copy())
-        return Batch(*map(torch.from_numpy, arrays))
+        sides = [array for side in (*TEACHER_SIDES, STUDENT) for array in self._ids(side, rows, length)]
+        return Batch(*map(torch.from_numpy, (*sides, rows["pads"].copy())))
 
     def _ids(self, side: str, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """(B, L) padded ids and (B,) positions of EOS."""
+        if side != STUDENT:
+            ids_BL = self._gathered(side, rows["row"], length)
+        else:
+            ids_BL = self._gathered("ja", rows["row"], length)
+            english = np.flatnonzero(rows["english"])
+            if len(english):
+                ids_BL[english] = self._gathered("en", rows["row"][english], length)
+        for i in np.flatnonzero(rows["second"] != EMPTY_PROMPT):  # few
+            ids_BL[i] = self._joined(side, rows[i])[:length]
+        return ids_BL, self.eos_positions(side, rows)
+
+    def _gathered(self, side: str, rows: np.ndarray, length: int) -> np.ndarray:
+        """(B, L) padded ids of single pairs."""
         special, flat, offsets = self.special[side], self.tokens.ids[side], self.tokens.offsets[side]
-        starts, eos_B = offsets[np.maximum(rows, 0)], self.eos_positions(side, rows)
-        place_1L = np.arange(length)[None]
-        found_BL = flat[np.minimum(starts[:, None] + place_1L, len(flat) - 1)]  # reads on into the next pair, which the pads then cover
-        ids_BL = np.where(place_1L <= eos_B[:, None], found_BL, special.pad).astype(np.int64)
+        starts, ends = offsets[np.maximum(rows, 0)], offsets[np.maximum(rows, 0) + 1]
+        place_BL = starts[:, None] + np.arange(length)
+        found_BL = flat[np.minimum(place_BL, len(flat) - 1)]  # reads on into the next pair, which the pads then cover
+        ids_BL = np.where(place_BL < ends[:, None], found_BL, special.pad).astype(np.int64)
+        ids_BL[rows == EMPTY_PROMPT] = special.pad
         ids_BL[rows == EMPTY_PROMPT, :2] = special.bos, special.eos
-        return ids_BL, eos_B
+        return ids_BL
+
+    def _joined(self, side: str, row: np.void) -> np.ndarray:
+        """(77,) padded ids of two pairs in one prompt: what the tokenizer gives for both texts with a space between, cut as it would be."""
+        first, second = (("en", "ja") if row["english"] else ("ja", "en")) if side == STUDENT else (side, side)
+        special = self.special[first]
+        ids = np.concatenate([self.tokens.row(first, row["row"])[:-1], self.tokens.row(second, row["second"])[1:]]).astype(np.int64)[:POSITIONS]
+        ids[-1] = special.eos
+        return np.pad(ids, (0, POSITIONS - len(ids)), constant_values=special.pad)
 
 
 @functools.lru_cache(maxsize=2)

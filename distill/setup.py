@@ -87,6 +87,7 @@ def load(recipe: schema.Recipe) -> Work:
             settings.seed,
             settings.full_length_share,
             settings.steps,
+            settings.code_mixed_share,
         ),
         loss=_loss(settings, recipe.run_dir / "distill", engine.device),
         dead_weights=dead,

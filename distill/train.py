@@ -93,7 +93,7 @@ def one_step(work: Any, settings: Distill, step: int) -> tuple[dict[str, Any], b
     from distill.teacher import ENCODERS
 
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows["row"]) for name in ENCODERS}, POSITIONS)
+    counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS)
     micro_batches = work.batches.micro_batches(rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch)
     sums: dict[str, torch.Tensor] = {}
     for number, (micro_rows, length) in enumerate(micro_batches, 1):

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,16 @@ from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from configs.distill import Distill, Ramp
-from distill import random_attention
-from distill.batches import POSITIONS, ROW, Batches, SpecialIds
+from configs.schema import TOYWORLD_MODELS
+from corpora.toyworld import captions
+from distill import random_attention, tokenizers
+from distill.batches import EMPTY_PROMPT, POSITIONS, Batches, SpecialIds
 from distill.clip_text import tower_of
 from distill.loss import GlobalCounts, Loss, Sides
 from distill.query_bank import CrossAttentionLayer
 from distill.statistics import Statistics
 from distill.student import TowerPair
-from distill.teacher import ENCODERS
+from distill.teacher import ENCODERS, load_text_encoders
 from distill.tokens import SIDES, TokenPairs
 
 VOCAB = 60
@@ -38,9 +41,9 @@ def token_pairs(rows: int, longest: int = 30) -> TokenPairs:
     return TokenPairs(ids, offsets)
 
 
-def batches(rows: int, batch_size: int, full: float | Ramp, empty: float = 0.0, english: float = 0.0) -> Batches:
+def batches(rows: int, batch_size: int, full: float | Ramp, empty: float = 0.0, english: float = 0.0, mixed: float = 0.0) -> Batches:
     special = SpecialIds(VOCAB - 2, VOCAB - 1, VOCAB - 1)
-    return Batches(token_pairs(rows), dict.fromkeys(SIDES, special), batch_size, empty, english, 0, full, steps=10)
+    return Batches(token_pairs(rows), dict.fromkeys(SIDES, special), batch_size, empty, english, 0, full, 10, mixed)
 
 
 @settings(max_examples=100, deadline=None)
@@ -55,7 +58,7 @@ def batches(rows: int, batch_size: int, full: float | Ramp, empty: float = 0.0, 
 def test_every_row_is_dealt_once_and_all_processes_compute_alike(
     share: float, per_process: int, processes: int, tokens: int | None, empty: float, step: int
 ) -> None:
-    maker = batches(50, per_process * processes, share, empty, english=0.3)
+    maker = batches(50, per_process * processes, share, empty, english=0.3, mixed=0.2)
     rows = maker.rows(step)
     dealt = [maker.micro_batches(rows, process, processes, tokens) for process in range(processes)]
     assert sorted(row for own in dealt for part, _ in own for row in part.tolist()) == sorted(rows.tolist())
@@ -75,6 +78,30 @@ def test_every_row_is_dealt_once_and_all_processes_compute_alike(
 def test_the_share_of_full_length_pairs_follows_its_schedule() -> None:
     maker = batches(50, 20, Ramp(start=0.0, end=1.0))
     assert [(maker.rows(step)["pads"] > 0).sum() for step in (0, 2, 5)] == [0, 4, 10]
+
+
+def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path) -> None:
+    """Japanese then English or the other way round for the student, English twice for the teacher; cut at 77 where they are long."""
+    teacher = load_text_encoders(str(TOYWORLD_MODELS / "base")).tokenizers
+    tokenizers.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "tokenizer")
+    student = tokenizers.load(tmp_path / "tokenizer")
+    readers = {f"en_{name}": one for name, one in teacher.items()} | {"ja": student, "en": student}
+    texts = [(caption.ja, caption.en) for caption in captions.pairs(12, "train", 0)]
+    texts.append(tuple("".join(side[:8]) for side in zip(*texts, strict=True)))
+    found = {side: [np.array(one(text[side != "ja"], truncation=True).input_ids, np.uint16) for text in texts] for side, one in readers.items()}
+    offsets = {side: np.cumsum([0, *map(len, ids)]) for side, ids in found.items()}
+    special = {side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id) for side, one in readers.items()}
+    maker = Batches(TokenPairs({side: np.concatenate(ids) for side, ids in found.items()}, offsets), special, 26, 0.0, 0.2, 0, code_mixed_share=0.5)
+    rows = maker.rows(0)
+    batch, mixed = maker.gather(rows), rows["second"] != EMPTY_PROMPT
+    assert mixed.sum() == 13 and rows["english"][mixed].sum() == 6 and (rows["row"] != rows["second"]).all()
+    for i in np.flatnonzero(mixed):
+        (ja, en), (ja_2, en_2), english = texts[rows["row"][i]], texts[rows["second"][i]], rows["english"][i]
+        wanted = {"en_clip_l": f"{en} {en_2}", "en_clip_bigg": f"{en} {en_2}", "ja": f"{en} {ja_2}" if english else f"{ja} {en_2}"}
+        for (side, text), ids_BL, eos_B in zip(wanted.items(), batch[:6:2], batch[1:6:2], strict=True):
+            expected = readers[side](text, truncation=True, padding="max_length", max_length=POSITIONS)
+            assert ids_BL[i].tolist() == expected.input_ids
+            assert eos_B[i] == expected.input_ids.index(special[side].eos)
 
 
 def towers(seed: int) -> TowerPair:
@@ -110,7 +137,7 @@ def loss(objective: dict[str, float], **changes: object) -> Loss:
 def gradients(maker: Batches, rows: np.ndarray, parts: list[tuple[np.ndarray, int]], measured: Loss) -> list[torch.Tensor]:
     """Of the student's parameters, after all micro-batches."""
     student, teacher = towers(1), towers(2).requires_grad_(False)
-    counts = GlobalCounts.of({name: maker.eos_positions(f"en_{name}", rows["row"]) for name in ENCODERS}, POSITIONS)
+    counts = GlobalCounts.of({name: maker.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS)
     for part, length in parts:
         batch = maker.gather(part, length)
         wanted = teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
@@ -123,8 +150,8 @@ def gradients(maker: Batches, rows: np.ndarray, parts: list[tuple[np.ndarray, in
 
 @pytest.mark.parametrize("cut_attention", [True, False])
 def test_cut_and_bucketed_micro_batches_have_the_gradient_of_running_every_position(cut_attention: bool) -> None:
-    """Every term at once; a prompt of 77 tokens, English prompts and the empty prompt among them; two processes or one, any budget."""
-    maker, measured = batches(20, 16, 0.25, empty=0.1, english=0.2), loss(EVERYTHING, cut_attention=cut_attention)
+    """Every term at once; a prompt of 77 tokens, English and mixed prompts and the empty prompt among them; two processes or one, any budget."""
+    maker, measured = batches(20, 16, 0.25, empty=0.1, english=0.2, mixed=0.2), loss(EVERYTHING, cut_attention=cut_attention)
     rows = maker.rows(1)
     full = rows["pads"] > 0
     plain = gradients(maker, rows, [(rows[full], POSITIONS), (rows[~full], POSITIONS)], measured)
@@ -142,7 +169,8 @@ def test_the_stratified_estimate_is_unbiased_over_all_its_outcomes() -> None:
     whole = gradients(maker, rows, [(rows, POSITIONS)], measured)
     outcomes = []
     for chosen in itertools.combinations(range(5), 2):
-        some = np.array([(row, english, 0) for row, english, _ in rows.tolist()], ROW)
+        some = rows.copy()
+        some["pads"] = 0
         some["pads"][list(chosen)] = 5 / 2
         outcomes.append(gradients(maker, some, maker.micro_batches(some, 0, 1, None), measured))
     mean = [torch.stack(same).mean(dim=0) for same in zip(*outcomes, strict=True)]

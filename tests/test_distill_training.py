@@ -72,7 +72,7 @@ def test_a_share_of_the_pairs_is_read_in_english_by_the_student() -> None:
     rows = maker.rows(3)
     assert rows["english"].sum() == round(0.1 * 38) and not rows["english"][rows["row"] == EMPTY_PROMPT].any()
     batch = maker.gather(rows)
-    for i, (row, english, _) in enumerate(rows.tolist()):
+    for i, (row, _, english, _) in enumerate(rows.tolist()):
         side = "en" if english else "ja"
         if row != EMPTY_PROMPT:
             assert batch.student_eos_B[i] == len(maker.tokens.row(side, row)) - 1
@@ -82,7 +82,7 @@ def test_a_share_of_the_pairs_is_read_in_english_by_the_student() -> None:
 def test_a_row_becomes_its_ids_then_pads_and_the_empty_prompt_bos_and_eos() -> None:
     maker = batches(20, 4, 0.0)
     for student in STUDENT_SIDES:
-        batch = maker.gather(np.array([(7, student == "en", 1), (EMPTY_PROMPT, False, 1)], ROW))
+        batch = maker.gather(np.array([(7, EMPTY_PROMPT, student == "en", 1), (EMPTY_PROMPT, EMPTY_PROMPT, False, 1)], ROW))
         for side, ids_BL, eos_B in zip((*TEACHER_SIDES, student), batch[:6:2], batch[1:6:2], strict=True):
             length = len(maker.tokens.row(side, 7))
             assert ids_BL.shape == (2, POSITIONS) and eos_B.tolist() == [length - 1, 1]
