@@ -148,9 +148,8 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 def check_skipped(in_a_row: int, step: int) -> None:
     """One batch may overflow; a run that only skips does not train."""
     if in_a_row >= SKIPPED_AT_MOST:
-        raise DataError(
-            f"step {step}: the gradient was no finite number {in_a_row} steps in a row; lower distill.learning_rate (checkpoints made so far are kept)"
-        )
+        remedy = "lower distill.learning_rate (checkpoints made so far are kept)"
+        raise DataError(f"step {step}: the gradient was not finite {in_a_row} steps in a row; {remedy}")
 
 
 def check_finite(row: dict[str, float], step: int) -> None:
