@@ -18,7 +18,7 @@ from distill.teacher import ENCODERS
 
 
 class Ours:
-    """`changes` of the settings make it strict (`full_length_share=1`) or cut."""
+    """`changes` of the settings make it strict (`full_length_share=1`) or cut; `compile` as in training."""
 
     def __init__(self, work: Workload, **changes: Any) -> None:
         self.settings: Distill = work.settings.model_copy(update=changes)
@@ -29,14 +29,14 @@ class Ours:
         engine = Engine(student, self.settings)
         dtype = torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
         teacher = pair_of(work.teacher.models).eval().requires_grad_(False).to(engine.device, dtype)
+        if self.settings.compile:
+            for towers in (student, teacher):
+                towers.compile_layers()
         batches = replace(work.batches, full_length_share=self.settings.full_length_share)
         self.work = Work(engine, student, teacher, batches, Loss(self.settings, unit_statistics(work.profile, engine.device), [], []), {})
-        self.number = self.positions = 0
+        self.number = 0
 
     def step(self) -> None:
-        rows = self.work.batches.rows(self.number)
-        micro_batches = self.work.batches.micro_batches(rows, 0, 1, self.settings.tokens_per_micro_batch)
-        self.positions += sum(len(part) * length for part, length in micro_batches)
         train.one_step(self.work, self.settings, self.number)
         self.number += 1
 

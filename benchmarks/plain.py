@@ -33,14 +33,14 @@ class TwoEncoders(nn.Module):
 class Plain:
     """`padding`: `max_length` (77, what the pipelines do) or `longest` (of the batch, both languages alike)."""
 
-    def __init__(self, work: Workload, padding: str, workers: int = 0) -> None:
+    def __init__(self, work: Workload, padding: str) -> None:
         self.work, self.padding = work, padding
         self.engine = Engine(TwoEncoders(work.student()).train(), work.settings)
         dtype = torch.bfloat16 if work.settings.precision == "bf16" else torch.float32
         self.teacher = TwoEncoders(work.teacher.models).to(self.engine.device, dtype)
         pairs: Any = work.pairs  # a list is a dataset to DataLoader, whose types do not know it
-        self.batches = _forever(DataLoader(pairs, work.settings.batch_size, num_workers=workers, collate_fn=self.collate, drop_last=True))
-        self.positions = 0
+        size, workers = work.settings.batch_size, work.profile.workers
+        self.batches = _forever(DataLoader(pairs, size, num_workers=workers, collate_fn=self.collate, drop_last=True))
 
     def collate(self, pairs: list[tuple[str, str]]) -> list[torch.Tensor]:
         """(B, L) ids: the teacher's two tokenizers on English, the student's on Japanese."""
@@ -64,7 +64,6 @@ class Plain:
         self.engine.micro_batch(last=True)
         self.engine.backward(torch.stack(losses).sum())
         self.engine.step(self.work.settings.learning_rate)
-        self.positions += student_BL.numel()
 
 
 def _forever(loader: Any) -> Iterator[Any]:

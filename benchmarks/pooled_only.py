@@ -25,7 +25,7 @@ class PooledOnly:
     """Texts padded to the longest of the batch; the teacher's pooled states computed beside, as they would be once in advance."""
 
     def __init__(self, work: Workload, device: torch.device) -> None:
-        self.work, self.device, self.positions, self.number = work, device, 0, 0
+        self.work, self.device, self.number = work, device, 0
         dtype = torch.bfloat16 if work.settings.precision == "bf16" else torch.float32
         student = work.student()["clip_bigg"].train().to(device, dtype)
         self.loss = MSELoss(SentenceTransformer(modules=[Pooled(student)], device=str(device)))
@@ -46,7 +46,6 @@ class PooledOnly:
         self.loss([{"input_ids": student_BL}], wanted_BP).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.positions += student_BL.numel()
         self.number += 1
 
 

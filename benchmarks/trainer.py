@@ -4,21 +4,36 @@
 
 In:  a recipe whose pairs and initial student are prepared: its texts, their lengths, its tokenizers. Encoders have random weights.
 Out: `<out>/trainer_<profile>.json` and `.md`: medians over the rounds of every contestant's rate and of its ratio to the plain recipe in the
-     same round, and the matrix products it ran against the rate of plain ones, measured in the same rounds.
+     same round, and its FLOP (counted by torch) against the rate of plain matrix products measured in the same rounds. Useful are those that
+     the words alone need.
 """
 
+import gc
 import json
 import platform
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import command, schema
 from configs.files import whole
 
-PLAIN = "plain recipe, padded to 77"
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.workload import Profile, Workload
+
+PLAIN, STRICT, WORDS = "plain recipe, padded to 77", "ours, every position", "ours, words alone"
+COMPILED = {"ours, every position, blocks compiled": STRICT, "ours, words alone, blocks compiled": WORDS}  # the same work as these
 PROFILE_NAMES = ("cpu", "gpu", "smoke")
+
+
+class Contestant(Protocol):
+    def step(self) -> None:
+        """One optimizer step on the next batch."""
 
 
 def measure(recipe: schema.Recipe, profile_name: str) -> dict[str, Any]:
@@ -33,59 +48,84 @@ def measure(recipe: schema.Recipe, profile_name: str) -> dict[str, Any]:
 
     engine.start()
     profile = workload.PROFILES[profile_name]
-    work = workload.load(recipe, profile, pairs=profile.batch_size * (profile.rounds + 1) * profile.steps)
-    contestants = enter(work, device())
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    work = workload.load(recipe, profile, profile.batch_size * (profile.rounds + 3) * profile.steps)
+    makers = contestants(work, device())
+    kept: dict[str, Contestant] = {}
+    flop = {name: counted_flop(ready(name, makers, kept, profile)) for name in makers if name not in COMPILED}
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
     ceiling = []
-    for _ in tqdm(range(profile.rounds + 1), desc="rounds", unit="round"):
+    turns = [(number, name) for number in range(profile.rounds + 1) for name in makers]
+    for _, name in tqdm(turns, desc="turns", unit="turn"):
+        contestant = ready(name, makers, kept, profile)
         ceiling.append(matrix_rate(profile, device()))
-        for name, contestant in contestants.items():
-            start = time.perf_counter()
-            for _ in range(profile.steps):
-                contestant.step()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for _ in range(profile.steps):
+            contestant.step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds[name].append(time.perf_counter() - start)
     engine.stop()
-    pairs = profile.steps * profile.batch_size
-    flop = flop_a_position(work)
-    rate = statistics.median(ceiling[1:])
+    pairs, rate = profile.steps * profile.batch_size, statistics.median(ceiling)
     rows = {}
-    for name, contestant in contestants.items():
-        took = seconds[name][1:]
-        positions = contestant.positions / (profile.rounds + 1) / pairs
-        per_second = statistics.median(pairs / one for one in took)
-        ratio = statistics.median(plain / one for plain, one in zip(seconds[PLAIN][1:], took, strict=True))
-        share = per_second * positions * flop / rate
-        rows[name] = {"pairs_per_second": per_second, "ratio": ratio, "positions_a_pair": positions, "of_the_ceiling": share}
+    for name, took in seconds.items():
+        per_second = statistics.median(pairs / one for one in took[1:])
+        executed, useful = (flop[of] / profile.batch_size for of in (COMPILED.get(name, name), WORDS))
+        rows[name] = {
+            "pairs_per_second": per_second,
+            "ratio": statistics.median(plain / one for plain, one in zip(seconds[PLAIN][1:], took[1:], strict=True)),
+            "gflop_a_pair": executed / 1e9,
+            "executed_of_the_matrix_rate": per_second * executed / rate,
+            "useful_of_the_matrix_rate": per_second * useful / rate,
+        }
     sizes = {"pairs_a_step": profile.batch_size, "rounds": profile.rounds, "precision": profile.precision}
     return {"profile": profile_name, **sizes, "machine": machine(), "matrix_tflops": rate / 1e12, "rows": rows}
 
 
-def enter(work: Any, device: Any) -> dict[str, Any]:
-    """The contestants by name. Each has `step()`, and `positions`, how many it has computed."""
+def contestants(work: "Workload", device: "torch.device") -> "dict[str, Callable[[], Contestant]]":
+    """By name, how each is made; ours differ by one switch each."""
     from benchmarks.ours import Ours
     from benchmarks.plain import Plain
     from benchmarks.pooled_only import PooledOnly
 
-    budget = 77 * work.profile.batch_size if work.profile.precision == "fp32" else 77 * 64
-    return {
-        PLAIN: Plain(work, "max_length"),
-        "plain recipe, padded to the longest": Plain(work, "longest"),
-        "sentence-transformers, pooled state only": PooledOnly(work, device),
-        "ours, every position of every pair": Ours(work, full_length_share=1.0),
-        "ours, a quarter of the pairs to 77": Ours(work, full_length_share=0.25, tokens_per_micro_batch=budget // 4),
-        "ours, words alone": Ours(work, full_length_share=0.0, tokens_per_micro_batch=budget // 4),
+    # enough positions to fill the machine, few enough for many micro-batches of like lengths
+    words = {"full_length_share": 0.0, "tokens_per_micro_batch": 77 * work.profile.batch_size // 4}
+    makers: dict[str, Callable[[], Contestant]] = {
+        PLAIN: partial(Plain, work, "max_length"),
+        "plain recipe, padded to the longest": partial(Plain, work, "longest"),
+        "sentence-transformers, pooled state only": partial(PooledOnly, work, device),
+        STRICT: partial(Ours, work),
+        "ours, a quarter of the pairs to 77": partial(Ours, work, **(words | {"full_length_share": 0.25})),
+        "ours, words alone, lengths unsorted": partial(Ours, work, full_length_share=0.0),
+        WORDS: partial(Ours, work, **words),
     }
+    if work.profile.compiled:
+        strict_compiled, words_compiled = COMPILED
+        makers |= {strict_compiled: partial(Ours, work, compile=True), words_compiled: partial(Ours, work, **words, compile=True)}
+    return makers
 
 
-def flop_a_position(work: Any) -> float:
-    """Of one pair's position: teacher forward, student forward and backward of both encoders, as distill.plan counts them."""
-    from distill import plan
-    from distill.teacher import ENCODERS
+def ready(name: str, makers: "dict[str, Callable[[], Contestant]]", kept: "dict[str, Contestant]", profile: "Profile") -> "Contestant":
+    """The contestant, warm. Where not all fit into memory, the one before it makes room."""
+    import torch
 
-    towers = [plan.Tower.of(work.teacher.models[name].config.to_dict(), name == "clip_bigg") for name in ENCODERS]
-    return plan.flop_per_pair(towers) / 77
+    if name not in kept:
+        if not profile.together:
+            kept.clear()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        kept[name] = makers[name]()
+        kept[name].step()
+    return kept[name]
+
+
+def counted_flop(contestant: "Contestant") -> int:
+    """Of one step, by torch's own counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        contestant.step()
+    return int(counter.get_total_flops())
 
 
 def machine() -> str:
@@ -101,10 +141,10 @@ def table(result: dict[str, Any]) -> str:
     """Markdown."""
     title = f"{result['machine']}; {result['pairs_a_step']} pairs a step, {result['precision']}, medians of {result['rounds']} interleaved rounds; "
     lines = [f"{title}plain matrix products reach {result['matrix_tflops']:.3g} TFLOP/s.", ""]
-    lines += ["| trainer | pairs/s | ratio to the plain recipe | positions a pair | of the matrix rate |", "|---|---|---|---|---|"]
+    lines += ["| trainer | pairs/s | ratio to the plain recipe | GFLOP a pair | of the matrix rate | useful of it |", "|---|---|---|---|---|---|"]
     for name, row in result["rows"].items():
-        share = f"{row['of_the_ceiling']:.0%}"
-        lines.append(f"| {name} | {row['pairs_per_second']:.1f} | {row['ratio']:.2f} | {row['positions_a_pair']:.1f} | {share} |")
+        shares = f"{row['executed_of_the_matrix_rate']:.0%} | {row['useful_of_the_matrix_rate']:.0%}"
+        lines.append(f"| {name} | {row['pairs_per_second']:.1f} | {row['ratio']:.2f} | {row['gflop_a_pair']:.2f} | {shares} |")
     return "\n".join(lines)
 
 

@@ -1,34 +1,23 @@
 """What every contestant of a benchmark trains on: the same pairs in the same order, and encoders of a profile's size with random weights.
 
-In:  a recipe whose pairs and initial student are prepared (`corpora.prepare`, `vocab_init`): its texts, lengths and tokenizers.
+In:  a recipe whose pairs and initial student are prepared (`corpora.prepare`, `vocab_init`): its texts and its Japanese tokenizer.
 Out: `Workload`, in memory. Nothing on disk.
 """
 
-import copy
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
+from benchmarks import encoders
+from benchmarks.encoders import Size
 from configs import schema
+from configs.command import DataError
 from configs.distill import Distill, Objective
-from distill import setup, tokens
-from distill.batches import Batches
-from distill.teacher import ENCODERS, TextEncoders, load_tokenizer
-from distill.tokenizers import load as load_student_tokenizer
-
-
-@dataclass(frozen=True)
-class Size:
-    """A CLIP text encoder; `projection` is 0 where it has none."""
-
-    width: int
-    layers: int
-    heads: int
-    activation: str
-    projection: int = 0
+from distill import tokenizers, tokens
+from distill.batches import Batches, SpecialIds
+from distill.teacher import TextEncoders
 
 
 @dataclass(frozen=True)
@@ -41,21 +30,26 @@ class Profile:
     steps: int  # a round and contestant
     rounds: int
     precision: str
+    workers: int = 0  # processes that tokenise for the plain recipe's DataLoader
+    compiled: bool = True  # whether ours runs with compiled blocks too: a minute at the start
+    together: bool = True  # whether all contestants fit into memory at once; else each is built anew for every turn
 
 
 PROFILES = {
     # seconds: says whether everything runs, not how fast
-    "smoke": Profile(Size(16, 3, 2, "quick_gelu"), Size(24, 3, 2, "gelu", 24), batch_size=8, steps=1, rounds=2, precision="fp32"),
+    "smoke": Profile(Size(16, 3, 2, "quick_gelu"), Size(24, 3, 2, "gelu", 24), batch_size=8, steps=1, rounds=2, precision="fp32", compiled=False),
     # small enough for two cores, large enough that matrix products and not Python are what takes the time
-    "cpu": Profile(Size(256, 4, 4, "quick_gelu"), Size(384, 6, 6, "gelu", 384), batch_size=32, steps=1, rounds=7, precision="fp32"),
+    "cpu": Profile(Size(256, 4, 4, "quick_gelu"), Size(384, 6, 6, "gelu", 384), batch_size=64, steps=1, rounds=5, precision="fp32"),
     # SDXL's own
-    "gpu": Profile(Size(768, 12, 12, "quick_gelu"), Size(1280, 32, 20, "gelu", 1280), batch_size=512, steps=4, rounds=5, precision="bf16"),
+    "gpu": Profile(
+        Size(768, 12, 12, "quick_gelu"), Size(1280, 32, 20, "gelu", 1280), 512, steps=4, rounds=5, precision="bf16", workers=4, together=False
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`teacher` holds stock transformers encoders; `student_vocab_size` rows is what a student's embeddings have."""
+    """`teacher` holds stock transformers encoders."""
 
     profile: Profile
     settings: Distill
@@ -65,50 +59,32 @@ class Workload:
     student_tokenizer: Any
 
     def student(self) -> dict[str, Any]:
-        """The stock encoders with a new vocabulary: the teacher's layers, random token embeddings."""
-        students = {}
-        for name, model in self.teacher.models.items():
-            config = copy.deepcopy(model.config)
-            config.vocab_size, config.eos_token_id = len(self.student_tokenizer), self.student_tokenizer.eos_token_id  # pooled is read at EOS
-            torch.manual_seed(1)
-            students[name] = type(model)(config)
-            state = {key: value for key, value in model.state_dict().items() if not key.endswith("token_embedding.weight")}
-            students[name].load_state_dict(state, strict=False)
-        return students
+        return encoders.student_of(self.teacher, self.student_tokenizer)
 
 
-def load(recipe: schema.Recipe, profile: Profile, pairs: int) -> Workload:
-    """Raises DataError where the recipe's pairs or initial student are missing."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
+def load(recipe: schema.Recipe, profile: Profile, count: int) -> Workload:
+    """Raises DataError where the recipe's pairs or initial student are missing, or there are fewer than `count` pairs."""
     from corpora.pair import read_pairs
 
-    found = tokens.prepare(recipe)
-    base = schema.resolve_model(recipe.distill.base)
-    models, tokenizers = {}, {}
-    for seed, (name, kind) in enumerate(zip(ENCODERS, (CLIPTextModel, CLIPTextModelWithProjection), strict=True)):
-        size: Size = getattr(profile, name)
-        tokenizers[name] = load_tokenizer(base, name)
-        config = CLIPTextConfig(
-            vocab_size=len(tokenizers[name]),
-            hidden_size=size.width,
-            intermediate_size=4 * size.width,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            hidden_act=size.activation,
-            projection_dim=size.projection or size.width,
-            max_position_embeddings=77,
-            bos_token_id=tokenizers[name].bos_token_id,
-            eos_token_id=tokenizers[name].eos_token_id,
-        )
-        torch.manual_seed(seed)
-        models[name] = kind(config).eval().requires_grad_(False)
+    student_tokenizer = tokenizers.load(recipe.run_dir / "initial_student" / "tokenizer")
+    texts = [(row.ja, row.en) for row in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
+    if len(texts) < count:
+        raise DataError(f"{recipe.run_dir / 'pairs'}: holds {len(texts)} training pairs, this profile takes {count}; prepare more")
+    teacher = encoders.random_teacher(profile.clip_l, profile.clip_bigg)
+    readers = {f"en_{name}": tokenizer for name, tokenizer in teacher.tokenizers.items()} | dict.fromkeys(tokens.STUDENT_SIDES, student_tokenizer)
     changes = {"objective": Objective(position=1.0), "batch_size": profile.batch_size, "precision": profile.precision, "steps": 10**6}
     settings = recipe.distill.model_copy(update=changes)
-    texts = [(row.ja, row.en) for row in itertools.islice(read_pairs(Path(recipe.run_dir) / "pairs", "train"), pairs)]
-    teacher, student_tokenizer = TextEncoders(tokenizers, models), load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer")
-    offsets = {side: found.offsets[side][: len(texts) + 1] for side in tokens.SIDES}
-    ids = setup.special_ids(teacher, recipe.run_dir / "initial_student")
-    batches = Batches(tokens.TokenPairs(found.ids, offsets), ids, profile.batch_size, 0.0, 0.0, settings.seed)
-    order = [row for step in range(len(texts) // profile.batch_size) for row in batches.rows(step)["row"]]
+    special = {side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id) for side, one in readers.items()}
+    batches = Batches(token_pairs(texts, readers), special, profile.batch_size, 0.0, 0.0, settings.seed)
+    order = [row for step in range(count // profile.batch_size) for row in batches.rows(step)["row"]]
     return Workload(profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer)
+
+
+def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> tokens.TokenPairs:
+    """As distill.tokens stores them, in memory."""
+    found = {
+        side: [np.array(ids) for ids in reader([text[side != "ja"] for text in texts], truncation=True, max_length=77).input_ids]
+        for side, reader in readers.items()
+    }
+    offsets = {side: np.cumsum([0, *map(len, rows)]) for side, rows in found.items()}
+    return tokens.TokenPairs({side: np.concatenate(rows) for side, rows in found.items()}, offsets)

@@ -43,14 +43,15 @@ def test_the_table_has_every_contestant_beside_the_plain_recipe(recipe: schema.R
     result = json.loads((tmp_path / "trainer_smoke.json").read_text())
     rows = result["rows"]
     assert rows[trainer.PLAIN]["ratio"] == 1.0
-    assert rows[trainer.PLAIN]["positions_a_pair"] == rows["ours, every position of every pair"]["positions_a_pair"] == 77
-    assert rows["ours, words alone"]["positions_a_pair"] < rows["plain recipe, padded to the longest"]["positions_a_pair"] < 77
+    plain, strict, words = (rows[name]["gflop_a_pair"] for name in (trainer.PLAIN, trainer.STRICT, trainer.WORDS))
+    assert words < rows["ours, words alone, lengths unsorted"]["gflop_a_pair"] < strict < plain
+    assert all(0 < row["useful_of_the_matrix_rate"] <= row["executed_of_the_matrix_rate"] * 1.001 for row in rows.values())
     assert (tmp_path / "trainer_smoke.md").read_text().count("\n| ") == len(rows) + 1
 
 
 def test_ours_and_the_plain_recipe_start_from_the_same_states(recipe: schema.Recipe, group: None) -> None:
     """The first batch's Japanese ids and both students' and teachers' states on it: equal up to rounding."""
-    work = workload.load(recipe, workload.PROFILES["smoke"], pairs=16)
+    work = workload.load(recipe, workload.PROFILES["smoke"], 16)
     other, own = plain.Plain(work, "max_length"), ours.Ours(work)
     clip_l_BL, clip_bigg_BL, student_BL = next(other.batches)
     batch = own.work.batches.gather(own.work.batches.rows(0))

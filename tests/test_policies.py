@@ -36,7 +36,7 @@ DOORS = {
     "fasttext": ["corpora/language_id.py", "corpora/toyworld/*.py"],
     "sentence_transformers": ["vocab_init/embed.py", "corpora/toyworld/*.py", "benchmarks/pooled_only.py"],
     "deepspeed": ["distill/engine.py"],
-    "open_clip": ["distill/open_clip_weights.py"],
+    "open_clip": ["distill/open_clip_weights.py", "benchmarks/encoders.py"],
     "datatrove": ["corpora/pipeline.py"],
     "ray": [],
 }
