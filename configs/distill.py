@@ -121,6 +121,7 @@ class Distill(Section):
     cut_attention: bool = Field(True, description="cut pairs are taught what layers read from their words alone; else only full-length pairs teach")
     empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
     english_share: Share = Field(0.0, description="share of a batch whose English the student reads itself, so that it keeps English")
+    source_weights: dict[str, Weight] = Field({}, description="by source: how often its pairs are drawn, against 1 for those not named")
     code_mixed_share: Share = Field(0.0, description="share of a batch whose prompt is two pairs, one read in Japanese, the other in English")
     learning_rate: float = Field(gt=0.0)
     warmup_steps: int = Field(100, ge=0)

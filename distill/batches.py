@@ -10,13 +10,15 @@ Shape letters: B batch, L token position (77).
 """
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from configs.distill import Ramp, at
+from distill.mixture import Mixture, mixture
 from distill.tokens import TEACHER_SIDES, TokenPairs
 
 EMPTY_PROMPT = -1  # the row that stands for "" on both sides
@@ -62,19 +64,21 @@ class Batches:
     full_length_share: float | Ramp = 1.0
     steps: int = 1
     code_mixed_share: float = 0.0
+    source_weights: Mapping[str, float] = field(default_factory=dict)
+
+    @functools.cached_property
+    def mixture(self) -> Mixture:
+        """Raises RecipeError where the weights do not fit the pairs."""
+        return mixture(self.tokens, self.source_weights)
 
     def rows(self, step: int) -> np.ndarray:
-        """(B,) `ROW`s of the global batch of a step (counted from 0): epochs are permutations; fixed numbers are English, mixed or empty."""
+        """(B,) `ROW`s of the global batch of a step (counted from 0); fixed numbers of them are English, mixed or empty."""
         empty = round(self.empty_prompt_share * self.batch_size)
         if self.empty_prompt_share > 0:
             empty = max(1, empty)
         pairs = self.batch_size - empty
-        positions = np.arange(step * pairs, (step + 1) * pairs)
-        epochs, places = np.divmod(positions, len(self.tokens))
         result = np.zeros(self.batch_size, ROW)
-        result["row"][:pairs] = np.concatenate(
-            [_permutation(self.seed, int(epoch), len(self.tokens))[places[epochs == epoch]] for epoch in np.unique(epochs)]
-        )
+        result["row"][:pairs] = self.mixture.draw(self.seed, step, pairs)
         result["row"][pairs:] = result["second"] = EMPTY_PROMPT
         result["english"][: round(self.english_share * pairs)] = True  # the first: which pairs they are is random already
         mixed = pairs - round(self.code_mixed_share * pairs)
@@ -159,9 +163,3 @@ class Batches:
         ids = np.concatenate([self.tokens.row(first, row["row"])[:-1], self.tokens.row(second, row["second"])[1:]]).astype(np.int64)[:POSITIONS]
         ids[-1] = special.eos
         return np.pad(ids, (0, POSITIONS - len(ids)), constant_values=special.pad)
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """Kept over the steps of an epoch (and the step that spans two): at forty million rows making it takes seconds."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -88,6 +88,7 @@ def load(recipe: schema.Recipe) -> Work:
             settings.full_length_share,
             settings.steps,
             settings.code_mixed_share,
+            settings.source_weights,
         ),
         loss=_loss(settings, recipe.run_dir / "distill", engine.device),
         dead_weights=dead,

@@ -5,7 +5,7 @@
 In:  `<run>/pairs/` (the training split), the teacher's tokenizer, `<run>/initial_student/tokenizer/`.
 Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg`, `ja` and `en` (English by the student's tokenizer) an `_ids.npy` and an
      `_offsets.npy` (row i is ids[offsets[i]:offsets[i + 1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with a fingerprint of
-     pairs and tokenizers.
+     pairs and tokenizers. `sources.npy` says which of the manifest's `sources` each row comes from.
      English stands twice: SDXL's second tokenizer reads "!" as its pad token, so the two differ in more than their pads.
 """
 
@@ -32,10 +32,12 @@ SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
 
 @dataclass(frozen=True)
 class TokenPairs:
-    """The ids of all training pairs, memory-mapped; `eos_position` of a row is its length minus one."""
+    """The ids of all training pairs, memory-mapped, and which of `source_names` each comes from."""
 
     ids: dict[str, np.ndarray]
     offsets: dict[str, np.ndarray]
+    source_N: np.ndarray | None = None
+    source_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offsets["ja"]) - 1
@@ -49,7 +51,9 @@ class TokenPairs:
 
 
 def load(folder: Path) -> TokenPairs:
-    return TokenPairs(*({side: np.load(folder / f"{side}_{part}.npy", mmap_mode="r") for side in SIDES} for part in ("ids", "offsets")))
+    ids, offsets = ({side: np.load(folder / f"{side}_{part}.npy", mmap_mode="r") for side in SIDES} for part in ("ids", "offsets"))
+    names = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sources"]
+    return TokenPairs(ids, offsets, np.load(folder / "sources.npy", mmap_mode="r"), tuple(names))
 
 
 def prepare(recipe: schema.Recipe) -> TokenPairs:
@@ -79,9 +83,12 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
     """Streams ids to raw files, then gives them their `.npy` headers; memory stays at `ROWS_AT_ONCE` rows."""
     dtypes = {side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32 for side, tokenizer in tokenizers.items()}
     lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
+    names: dict[str, int] = {}
+    sources: list[np.ndarray] = []
     with ExitStack() as stack, tqdm(desc="tokens", unit=" pairs") as progress:
         raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in SIDES}
         while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
+            sources.append(np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16))
             for side, tokenizer in tokenizers.items():
                 encoded = tokenizer([getattr(row, side[:2]) for row in rows], truncation=True, max_length=tokenizer.model_max_length).input_ids
                 lengths[side].append(np.array([len(ids) for ids in encoded], np.int64))
@@ -89,7 +96,8 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
             progress.update(len(rows))
     if len(lengths["ja"]) == 1:
         raise DataError(f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare with this recipe")
-    counts: dict[str, Any] = {}
+    np.save(folder / "sources.npy", np.concatenate(sources))
+    counts: dict[str, Any] = {"sources": list(names)}
     for side in SIDES:
         offsets, cut = np.cumsum(np.concatenate(lengths[side])), tokenizers[side].model_max_length
         np.save(folder / f"{side}_offsets.npy", offsets)
@@ -103,7 +111,7 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
 
 def _fingerprint(recipe: schema.Recipe) -> str:
     """Digest of the pairs' manifest and of both tokenizers' files."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"with sources")  # tokens without them, of older versions, are made again
     student = recipe.run_dir / "initial_student" / "tokenizer" / "tokenizer.json"
     pairs = recipe.run_dir / "pairs" / "manifest.json"
     for path, maker in ((pairs, "corpora.prepare"), (student, "vocab_init")):

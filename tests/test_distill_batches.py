@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from configs.distill import Distill, Ramp
-from configs.schema import TOYWORLD_MODELS
+from configs.schema import TOYWORLD_MODELS, RecipeError
 from corpora.toyworld import captions
 from distill import random_attention, tokenizers
 from distill.batches import EMPTY_PROMPT, POSITIONS, Batches, SpecialIds
 from distill.clip_text import tower_of
 from distill.loss import GlobalCounts, Loss, Sides
+from distill.mixture import mixture
 from distill.query_bank import CrossAttentionLayer
 from distill.statistics import Statistics
 from distill.student import TowerPair
@@ -78,6 +79,37 @@ def test_every_row_is_dealt_once_and_all_processes_compute_alike(
 def test_the_share_of_full_length_pairs_follows_its_schedule() -> None:
     maker = batches(50, 20, Ramp(start=0.0, end=1.0))
     assert [(maker.rows(step)["pads"] > 0).sum() for step in (0, 2, 5)] == [0, 4, 10]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    weights=st.dictionaries(st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=1),
+    rows=st.integers(6, 40),
+    pairs=st.integers(1, 30),
+    steps=st.integers(1, 30),
+)
+def test_sources_are_drawn_by_their_weights_and_every_pair_of_one_as_often(weights: dict[str, float], rows: int, pairs: int, steps: int) -> None:
+    tokens = replace(token_pairs(rows), source_N=np.arange(rows) % 6 // 2, source_names=("a", "b", "c"))
+    mass = np.bincount(tokens.source_N) * [weights.get(name, 1.0) for name in "abc"]
+    if not mass.any():
+        with pytest.raises(RecipeError, match="every weight is 0"):
+            mixture(tokens, weights)
+        return
+    made = mixture(tokens, weights)
+    drawn = [made.draw(0, step, pairs) for step in range(steps)]
+    assert all(len(one) == pairs for one in drawn)
+    times = np.bincount(np.concatenate(drawn), minlength=rows)
+    for source in range(3):
+        expected = steps * pairs * mass[source] / mass.sum()
+        own = times[tokens.source_N == source]
+        assert abs(own.sum() - expected) <= 2 and own.max() - own.min() <= 1
+    assert np.array_equal(drawn[-1], made.draw(0, steps - 1, pairs))
+
+
+def test_a_weight_of_no_source_is_one_line() -> None:
+    tokens = replace(token_pairs(6), source_N=np.zeros(6, np.uint16), source_names=("wmt",))
+    with pytest.raises(RecipeError, match="no training pair comes from 'wnt'; the sources are wmt"):
+        mixture(tokens, {"wnt": 2.0})
 
 
 def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path) -> None:

@@ -100,5 +100,8 @@ def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     for side in tokens.SIDES:
         np.save(tmp_path / f"{side}_ids.npy", np.arange(5, dtype=np.uint16))
         np.save(tmp_path / f"{side}_offsets.npy", np.array([0, 2, 5]))
+    np.save(tmp_path / "sources.npy", np.array([1, 0], np.uint16))
+    (tmp_path / "manifest.json").write_text(json.dumps({"sources": ["wmt", "laion"]}))
     loaded = tokens.load(tmp_path)
+    assert loaded.source_N is not None and [loaded.source_names[index] for index in loaded.source_N] == ["laion", "wmt"]
     assert len(loaded) == 2 and loaded.row("ja", 1).tolist() == [2, 3, 4] and loaded.lengths("ja", np.array([1, 0])).tolist() == [3, 2]
