@@ -191,11 +191,12 @@ def measure_gaps(recipe: Recipe, english: list[str], encodings: "dict[str, Encod
     from distill.pipelines import Pipelines, load_pipelines
     from eval.painting import pictures
     from eval.states import noise_gap, word_order
+    from eval.states.reference_rows import ENGLISH
 
     # SDXL's usual half-precision weights on a GPU, but computed in fp32: rounding must not pass for a gap
     loaded = load_pipelines(*pictures.sdxl_folders(recipe, student=False))
     pipelines = Pipelines(*(pipeline and pipeline.to(torch.float32) for pipeline in loaded))
-    rows = [(name, noise_gap.TEACHER) for name in shown] + [noise_gap.REACTION]
+    rows = [(name, ENGLISH) for name in shown] + [noise_gap.REACTION]
     compared = {"base": rows + word_order.comparisons(list(encodings)), "refiner": rows}
     return noise_gap.distances(pipelines, english, encodings, compared, recipe.eval)
 

@@ -46,19 +46,20 @@ def read(run: Path) -> dict[str, Any]:
     if not config.is_file():
         raise DataError(f"{config}: not there; {run} is no trained run, give run folders such as runs/toyworld")
     distill = schema.load(config).distill
-    accuracy = results.read(run / "summary.json", SUMMARISE)["scene_accuracy"]
+    painted = results.read(run / "summary.json", SUMMARISE)["scene_accuracy"]
     path = run / "eval" / "compare_hidden_states.json"
     try:
         numbers: dict[str, Any] = dict(bounds.student_numbers(results.read(path, COMPARE)))
-        if accuracy:
-            student, teacher = accuracy["japanese_student"], accuracy["english_teacher"]
-            numbers |= {"scene_accuracy": student} | ({"of_the_teacher": student / teacher} if teacher else {})
+        if painted:
             path = run / "eval" / "pictures.json"
             rows = results.read(path, GENERATE)["rows"]
+            accuracy = {row: of_row["scene_accuracy"]["value"] for row, of_row in rows.items()}
+            student, teacher = accuracy["japanese_student"], accuracy["english_teacher"]
+            numbers |= {"scene_accuracy": student} | ({"of_the_teacher": student / teacher} if teacher else {})
             parts = rows["japanese_student"]["scene_accuracy_by_source"]
             numbers |= {f"scene_accuracy_{source}": part["value"] for source, part in parts.items()}
-            if "english_student" in rows:
-                numbers["scene_accuracy_english_student"] = rows["english_student"]["scene_accuracy"]["value"]
+            if "english_student" in accuracy:
+                numbers["scene_accuracy_english_student"] = accuracy["english_student"]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not as this version writes it ({error}); delete it and run what makes it again") from None
     same = distill.model_dump_json(exclude={"seed"})

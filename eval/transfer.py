@@ -53,7 +53,7 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
     student = load_text_encoders(student_folder)
     teacher = load_text_encoders(folders[OWN], recipe.distill.teacher)
     encodings = {
-        noise_gap.TEACHER: encode(teacher, list(english), recipe.eval.batch_size),
+        ENGLISH: encode(teacher, list(english), recipe.eval.batch_size),
         STUDENT: encode(student, list(japanese), recipe.eval.batch_size),
         noise_gap.EMPTY: encode(teacher, [""], 1),
     }
@@ -61,7 +61,7 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
     own, found = load_base(folders[OWN]), {}
     for name, folder in folders.items():
         pipelines, unet = pipelines_of(own, folder)
-        compared = [(STUDENT, noise_gap.TEACHER), noise_gap.REACTION]
+        compared = [(STUDENT, ENGLISH), noise_gap.REACTION]
         distances = noise_gap.distances(pipelines, list(english), encodings, {"base": compared, "refiner": compared}, recipe.eval)
         gap = distances[unet].gap(STUDENT, recipe.eval.seed)
         found[name] = {"noise_gap": {key: gap[key] for key in ("value", "low", "high")}}

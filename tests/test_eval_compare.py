@@ -110,16 +110,16 @@ def test_noise_gap_of_the_empty_prompt_is_one(tiny_sdxl: Path, finished_run: Cal
     encoders = load_text_encoders(tiny_sdxl / "base")
     teacher, empty = encoders.encode(PROMPTS), encoders.encode([""])
     pipelines = load_pipelines(str(tiny_sdxl / "base"), str(tiny_sdxl / "refiner"))
-    texts = {noise_gap.TEACHER: teacher, noise_gap.EMPTY: empty, "silent": noise_gap.repeated(empty, 4)}
-    compared = [("silent", noise_gap.TEACHER), noise_gap.REACTION]
+    texts = {ENGLISH: teacher, noise_gap.EMPTY: empty, "silent": noise_gap.repeated(empty, 4)}
+    compared = [("silent", ENGLISH), noise_gap.REACTION]
     found = noise_gap.distances(pipelines, PROMPTS, texts, {"base": compared, "refiner": compared}, settings)
     assert set(found) == {"base", "refiner"}
     for unet in found.values():
         gap = unet.gap("silent", 0)
         assert [gap["value"], gap["low"], gap["high"]] == pytest.approx([1.0] * 3, rel=1e-5)
         assert list(gap["by_timestep"].values()) == pytest.approx([1.0] * len(unet.timesteps), rel=1e-5)
-        assert unet.squared["silent", noise_gap.TEACHER].shape == (4, len(unet.timesteps))
-    deaf = texts | {noise_gap.TEACHER: noise_gap.repeated(empty, 4)}
+        assert unet.squared["silent", ENGLISH].shape == (4, len(unet.timesteps))
+    deaf = texts | {ENGLISH: noise_gap.repeated(empty, 4)}
     with pytest.raises(ValueError, match="base UNet predicts the same noise with and without a prompt"):
         noise_gap.distances(pipelines, PROMPTS, deaf, {"base": compared, "refiner": compared}, settings)
 
@@ -309,8 +309,9 @@ def write_run(folder: Path, template: dict, recipe: str, gap: float, accuracy: f
     result["rows"][STUDENT]["states"]["pooled"]["pooled"]["nmse"] = nmse
     results.write(folder / "eval" / "compare_hidden_states.json", result)
     scenes = {"japanese_student": accuracy, "english_teacher": 0.8} if accuracy is not None else None
-    swapped = {"scene_accuracy_by_source": {"toyworld_role_swapped": {"value": 0.5}}}
-    results.write(folder / "eval" / "pictures.json", {"rows": {STUDENT: swapped}})
+    rows = {row: {"scene_accuracy": {"value": value}} for row, value in (scenes or {}).items()}
+    rows.setdefault(STUDENT, {})["scene_accuracy_by_source"] = {"toyworld_role_swapped": {"value": 0.5}}
+    results.write(folder / "eval" / "pictures.json", {"rows": rows})
     results.write(folder / "summary.json", {"scene_accuracy": scenes, "noise_gap": gap, "seconds": {}})
     (folder / "distill").mkdir()
     (folder / "distill" / "config.yaml").write_text(schema.dump(schema.load(recipe)), encoding="utf-8")

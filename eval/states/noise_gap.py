@@ -25,9 +25,10 @@ from distill.pipelines import Pipelines
 from distill.teacher import Encoding
 from eval.intervals import bootstrap
 from eval.painting.pictures import generators
+from eval.states.reference_rows import ENGLISH
 
-TEACHER, EMPTY = "english_teacher", "empty"
-REACTION = (TEACHER, EMPTY)  # what the gap is relative to: how much the English text matters to the UNet
+EMPTY = "empty"
+REACTION = (ENGLISH, EMPTY)  # what the gap is relative to: how much the English text matters to the UNet
 
 
 class Point(NamedTuple):
@@ -46,7 +47,7 @@ class Distances(NamedTuple):
 
     def gap(self, row: str, seed: int) -> dict[str, Any]:
         """`{"value", "low", "high", "by_timestep": {t: ratio}, "intervals_by_timestep": {t: [low, high]}}`; 95 % intervals over pairs."""
-        errors, reaction = self.squared[row, TEACHER], self.squared[REACTION]
+        errors, reaction = self.squared[row, ENGLISH], self.squared[REACTION]
         by_timestep = {
             str(t): bootstrap(errors[:, k], reaction[:, k], seed) if reaction[:, k].sum() > 0 else None for k, t in enumerate(self.timesteps)
         }
