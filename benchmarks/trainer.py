@@ -80,12 +80,12 @@ def enter(work: Any, device: Any) -> dict[str, Any]:
 
 
 def flop_a_position(work: Any) -> float:
-    """Of one pair's position: teacher forward, student forward and backward of both encoders, as distill.plan counts them."""
-    from distill import plan
+    """Of one pair's position: teacher forward, student forward and backward of both encoders, every layer whole, as the stock classes run them."""
+    from distill import cost
     from distill.teacher import ENCODERS
 
-    towers = [plan.Tower.of(work.teacher.models[name].config.to_dict(), name == "clip_bigg") for name in ENCODERS]
-    return plan.flop_per_pair(towers) / 77
+    towers = [cost.Tower.of(work.teacher.models[name].config.to_dict(), name == "clip_bigg") for name in ENCODERS]
+    return cost.stock_flop_per_pair(towers) / 77
 
 
 def machine() -> str:

@@ -11,13 +11,15 @@ Shape letters: B batch, L token position (77).
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
-from configs.distill import Ramp, at
+from configs.distill import Distill, Ramp, at
 from distill.tokens import TEACHER_SIDES, TokenPairs
+
+if TYPE_CHECKING:  # which pairs make up a step is also asked where torch need not be loaded: by distill/plan.py
+    import torch
 
 EMPTY_PROMPT = -1  # the row that stands for "" on both sides
 POSITIONS = 77
@@ -29,15 +31,15 @@ ROW = np.dtype([("row", np.int64), ("english", np.bool_), ("pads", np.float32)])
 class Batch(NamedTuple):
     """(B, L) ids of both sides and (B,) positions of EOS, the teacher has two tokenizers, the student one; (B,) how often pads count."""
 
-    en_clip_l_BL: torch.Tensor
-    en_clip_l_eos_B: torch.Tensor
-    en_clip_bigg_BL: torch.Tensor
-    en_clip_bigg_eos_B: torch.Tensor
-    student_BL: torch.Tensor
-    student_eos_B: torch.Tensor
-    pads_B: torch.Tensor
+    en_clip_l_BL: "torch.Tensor"
+    en_clip_l_eos_B: "torch.Tensor"
+    en_clip_bigg_BL: "torch.Tensor"
+    en_clip_bigg_eos_B: "torch.Tensor"
+    student_BL: "torch.Tensor"
+    student_eos_B: "torch.Tensor"
+    pads_B: "torch.Tensor"
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: "torch.device") -> "Batch":
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
@@ -59,6 +61,12 @@ class Batches:
     seed: int
     full_length_share: float | Ramp = 1.0
     steps: int = 1
+
+    @classmethod
+    def of(cls, settings: Distill, tokens: TokenPairs, special: dict[str, SpecialIds]) -> "Batches":
+        """As the recipe says."""
+        shares = settings.empty_prompt_share, settings.english_share
+        return cls(tokens, special, settings.batch_size, *shares, settings.seed, settings.full_length_share, settings.steps)
 
     def rows(self, step: int) -> np.ndarray:
         """(B,) `ROW`s of the global batch of a step (counted from 0): epochs are permutations, fixed numbers are English or the empty prompt."""
@@ -110,6 +118,8 @@ class Batches:
 
     def gather(self, rows: np.ndarray, length: int = POSITIONS) -> Batch:
         """The tensors of these `ROW`s, `length` positions long."""
+        import torch
+
         clip_l, clip_bigg = (self._ids(side, rows["row"], length) for side in TEACHER_SIDES)
         ids_BL, eos_B = self._ids("ja", rows["row"], length)
         english = np.flatnonzero(rows["english"])

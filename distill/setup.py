@@ -74,16 +74,7 @@ def load(recipe: schema.Recipe) -> Work:
         engine=engine,
         student=student,
         teacher=teacher_towers(encoders, every_layer).to(engine.device, dtype),
-        batches=Batches(
-            tokens.load(recipe.run_dir / "tokens"),
-            special_ids(encoders, initial),
-            settings.batch_size,
-            settings.empty_prompt_share,
-            settings.english_share,
-            settings.seed,
-            settings.full_length_share,
-            settings.steps,
-        ),
+        batches=Batches.of(settings, tokens.load(recipe.run_dir / "tokens"), special_ids(encoders, initial)),
         loss=_loss(settings, recipe.run_dir / "distill", engine.device),
         dead_weights=dead,
     )
