@@ -102,8 +102,8 @@ def token_pairs(rows: int) -> TokenPairs:
 
 def section(**changes: object) -> Distill:
     bank = {"queries_per_step": QUERIES, "layers_per_step": 3}
-    fields = {"base": "x", "objective": {"cross_attention": 1.0, "position": 1.0}, "steps": 3, "batch_size": 24, "learning_rate": 1e-3, "query_bank": bank}
-    return Distill.model_validate(fields | changes)
+    fields = {"base": "x", "objective": {"cross_attention": 1.0, "position": 1.0}, "query_bank": bank}
+    return Distill.model_validate(fields | {"steps": 3, "batch_size": 24, "learning_rate": 1e-3} | changes)
 
 
 def a_loss(settings: Distill) -> tuple[Loss, Reading]:
