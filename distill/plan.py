@@ -1,6 +1,7 @@
 """The cost of a distillation before it is spent: parameters, FLOP, memory, hours and disk. Reads a few JSON files, runs no model.
 
-In:  the recipe, the `config.json` files of `distill.base` and `distill.refiner`, and the size of the Japanese vocabulary.
+In:  the recipe, the `config.json` files of `distill.base` and `distill.refiner`, the size of the Japanese vocabulary, and `<run>/tokens/`
+     where it is there: then the work is counted at the texts' real lengths, else as if every pair ran all 77 positions.
 Out: a few lines on the terminal; nothing on disk.
 
     python -m distill.plan configs/sdxl_jp.yaml --gpus 8
