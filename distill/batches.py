@@ -12,14 +12,16 @@ Shape letters: B batch, L token position (77).
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
-from configs.distill import Ramp, at
+from configs.distill import Distill, Ramp, at
 from distill.mixture import Mixture, mixture
 from distill.tokens import TEACHER_SIDES, TokenPairs
+
+if TYPE_CHECKING:  # which pairs make up a step is also asked where torch need not be loaded: by distill/plan.py
+    import torch
 
 EMPTY_PROMPT = -1  # the row that stands for "" on both sides
 POSITIONS = 77
@@ -33,15 +35,15 @@ ROW = np.dtype([("row", np.int64), ("second", np.int64), ("english", np.bool_), 
 class Batch(NamedTuple):
     """(B, L) ids of both sides and (B,) positions of EOS, the teacher has two tokenizers, the student one; (B,) how often pads count."""
 
-    en_clip_l_BL: torch.Tensor
-    en_clip_l_eos_B: torch.Tensor
-    en_clip_bigg_BL: torch.Tensor
-    en_clip_bigg_eos_B: torch.Tensor
-    student_BL: torch.Tensor
-    student_eos_B: torch.Tensor
-    pads_B: torch.Tensor
+    en_clip_l_BL: "torch.Tensor"
+    en_clip_l_eos_B: "torch.Tensor"
+    en_clip_bigg_BL: "torch.Tensor"
+    en_clip_bigg_eos_B: "torch.Tensor"
+    student_BL: "torch.Tensor"
+    student_eos_B: "torch.Tensor"
+    pads_B: "torch.Tensor"
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: "torch.device") -> "Batch":
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
@@ -70,6 +72,22 @@ class Batches:
     def mixture(self) -> Mixture:
         """Raises RecipeError where the weights do not fit the pairs."""
         return mixture(self.tokens, self.source_weights)
+
+    @classmethod
+    def of(cls, settings: Distill, tokens: TokenPairs, special: dict[str, SpecialIds]) -> "Batches":
+        """As the recipe says."""
+        return cls(
+            tokens,
+            special,
+            settings.batch_size,
+            settings.empty_prompt_share,
+            settings.english_share,
+            settings.seed,
+            settings.full_length_share,
+            settings.steps,
+            settings.code_mixed_share,
+            settings.source_weights,
+        )
 
     def rows(self, step: int) -> np.ndarray:
         """(B,) `ROW`s of the global batch of a step (counted from 0); fixed numbers of them are English, mixed or empty."""
@@ -129,6 +147,8 @@ class Batches:
 
     def gather(self, rows: np.ndarray, length: int = POSITIONS) -> Batch:
         """The tensors of these `ROW`s, `length` positions long."""
+        import torch
+
         sides = [array for side in (*TEACHER_SIDES, STUDENT) for array in self._ids(side, rows, length)]
         return Batch(*map(torch.from_numpy, (*sides, rows["pads"].copy())))
 

@@ -14,12 +14,12 @@ from torch import nn
 
 from configs.command import SetupError
 from configs.distill import Distill
+from distill.cost import REDUCE_BUCKET
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
 AVERAGE = "average"
-BUCKET = 200_000_000  # numbers a message: 0.4 GB in bf16; DeepSpeed's own 5e8 would leave the student's 0.8e9 in two, hiding little
 
 
 class AveragingAdamW(torch.optim.AdamW):
@@ -155,8 +155,8 @@ def _config(settings: Distill, processes: int) -> dict[str, Any]:
         "train_batch_size": settings.batch_size,
         "train_micro_batch_size_per_gpu": settings.batch_size // processes,  # micro-batches are ours (`micro_batch`), of any number and size
         "data_types": {"grad_accum_dtype": "fp32"},  # under bf16 the sum over micro-batches would be rounded at each of them
-        # all of a tower's gradients in a few messages, each sent while backward computes the next; on one process nothing is sent
-        "zero_optimization": {"stage": 1, "overlap_comm": processes > 1, "reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET},
+        # fp32: each message goes while backward computes the next. bf16: DeepSpeed sums in fp32 and sends after the last backward
+        "zero_optimization": {"stage": 1, "overlap_comm": processes > 1, "reduce_bucket_size": REDUCE_BUCKET, "allgather_bucket_size": REDUCE_BUCKET},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": settings.precision == "bf16"},
         "gradient_clipping": settings.gradient_clipping,

@@ -1,231 +1,204 @@
 """The cost of a distillation before it is spent: parameters, FLOP, memory, hours and disk. Reads a few JSON files, runs no model.
 
-In:  the recipe, the `config.json` files of `distill.base` and `distill.refiner`, and the size of the Japanese vocabulary.
+In:  the recipe, the `config.json` files of `distill.base` and `distill.refiner`, the size of the Japanese vocabulary, and `<run>/tokens/`
+     where it is there: then the work is counted at the texts' real lengths, else as if every pair ran all 77 positions.
 Out: a few lines on the terminal; nothing on disk.
 
     python -m distill.plan configs/sdxl_jp.yaml --gpus 8
 """
 
 import argparse
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from configs import command, schema
 from configs.command import DataError
-from configs.distill import Distill, QueryBank, unet_shares
-from distill import unigram
+from configs.distill import Distill
+from distill import cost
+from distill.batches import POSITIONS, Batches
+from distill.cost import Reading, Tower, flop_per_pair
+from distill.shapes import read_config, read_unets, student_vocabulary
+from distill.tokens import SIDES, TokenPairs, stored
+from distill.train import check_batch
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop reaches it.
 H200_TFLOPS = 790.0
-# 41.4 million pairs of the reference's data make 3.4 GB of uint16 ids: 41 tokens a pair, both sides together.
-TOKENS_A_PAIR = 41
-
-# The numbers of the hub's config.json files that count here, for recipes planned where the hub cannot be reached.
-# They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG) parameters, and 70 (base) and 44 (refiner) cross-attention layers.
-_CLIP_L = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "vocab_size": 49408, "max_position_embeddings": 77}
-_CLIP_BIGG = {**_CLIP_L, "hidden_size": 1280, "num_hidden_layers": 32, "intermediate_size": 5120, "projection_dim": 1280}
-PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
-    "stabilityai/stable-diffusion-xl-base-1.0": {
-        "text_encoder": _CLIP_L,
-        "text_encoder_2": _CLIP_BIGG,
-        "unet": {
-            "block_out_channels": [320, 640, 1280],
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-            "layers_per_block": 2,
-            "transformer_layers_per_block": [1, 2, 10],
-            "cross_attention_dim": 2048,
-        },
-    },
-    "stabilityai/stable-diffusion-xl-refiner-1.0": {
-        "unet": {
-            "block_out_channels": [384, 768, 1536, 1536],
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-            "layers_per_block": 2,
-            "transformer_layers_per_block": 4,
-            "cross_attention_dim": 1280,
-        },
-    },
-}
-PUBLISHED_VOCABULARIES = {"line-corporation/japanese-large-lm-3.6b": 51_200}
+# 41.4 million pairs of the reference's data make 3.4 GB of uint16 ids, English once and Japanese once: 41 tokens a pair.
+TOKENS_A_TEXT = 20.5
+SAMPLED_STEPS = 64  # spread evenly over the run
 
 
 @dataclass(frozen=True)
-class Tower:
-    """The shape of one CLIP text encoder; `projection` is 0 where there is none."""
+class Load:
+    """What training computes, on average a pair in FLOP: of the towers in all, of the objective; `words` and `pads` are shares of the towers'.
 
-    width: int
-    layers: int
-    mlp: int
-    vocabulary: int
-    positions: int
-    projection: int
-
-    @classmethod
-    def of(cls, config: dict[str, Any], projected: bool) -> "Tower":
-        """From a transformers CLIPTextConfig; `projected` for CLIPTextModelWithProjection. Raises KeyError."""
-        names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "max_position_embeddings")
-        width, layers, mlp, vocabulary, positions = (config[name] for name in names)
-        return cls(width, layers, mlp, vocabulary, positions, config["projection_dim"] if projected else 0)
-
-    def parameters(self, vocabulary: int | None = None) -> int:
-        """Trained numbers with this vocabulary (its own unless given): embeddings, blocks, final norm, projection."""
-        d = self.width
-        block = 4 * (d * d + d) + (2 * d * self.mlp + self.mlp + d) + 4 * d  # attention, MLP, two norms
-        return ((vocabulary or self.vocabulary) + self.positions + self.projection) * d + self.layers * block + 2 * d
-
-    def forward_flop(self) -> int:
-        """FLOP of the matrix products for one text at every position (2 a multiply-add; the masked half of attention is computed too)."""
-        d, positions = self.width, self.positions
-        linear = 2 * (4 * d * d + 2 * d * self.mlp)
-        attention = 4 * positions * d
-        return self.layers * positions * (linear + attention) + 2 * d * self.projection
-
-
-def flop_per_pair(towers: list[Tower]) -> int:
-    """One teacher forward, one student forward, and a backward that costs two: four forwards of each encoder."""
-    return 4 * sum(tower.forward_flop() for tower in towers)
-
-
-def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
-    """The width of every cross-attention layer of a UNet2DConditionModel, from its config. SDXL base has 70. Raises KeyError."""
-    widths, per_block = unet["block_out_channels"], unet["layers_per_block"]
-    depth = unet["transformer_layers_per_block"]
-    depths = depth if isinstance(depth, list) else [depth] * len(widths)
-    down = [w for w, d, kind in zip(widths, depths, unet["down_block_types"], strict=True) if "CrossAttn" in kind for _ in range(d * per_block)]
-    reverse = zip(widths[::-1], depths[::-1], unet["up_block_types"], strict=True)
-    up = [w for w, d, kind in reverse if "CrossAttn" in kind for _ in range(d * (per_block + 1))]
-    return down + [widths[-1]] * depths[-1] + up
-
-
-def read_unets(settings: Distill) -> dict[str, dict[str, Any]]:
-    """The configs of the UNets the bank is recorded from, by name. Raises DataError."""
-    return {name: read_config(folder, "unet") for name, folder in settings.unets.items()}
-
-
-def objective_flop_per_pair(unets: dict[str, dict[str, Any]], bank: QueryBank, positions: int) -> float:
-    """What the cross-attention objective adds; within a UNet as if each layer were drawn as often as any other."""
-    total = 0.0
-    for name, share in unet_shares(unets, bank.refiner_share).items():
-        widths = cross_attention_widths(unets[name])
-        total += share * attention_flop(unets[name]["cross_attention_dim"], sum(widths) / len(widths), bank.queries_per_step, positions)
-    return bank.layers_per_step * total
-
-
-def bank_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
-    """The query bank's file: fp16 queries of every layer."""
-    return 2 * bank.queries_per_layer * sum(sum(cross_attention_widths(unet)) for unet in unets.values())
-
-
-def projection_bytes(unets: dict[str, dict[str, Any]]) -> int:
-    """The K and V projections of every layer in a GPU's memory, fp32; on disk they stay in the UNets' files."""
-    return sum(2 * 4 * unet["cross_attention_dim"] * sum(cross_attention_widths(unet)) for unet in unets.values())
-
-
-def attention_flop(states: int, width: float, queries: int, positions: int) -> float:
-    """Of one layer: keys and values of teacher, student and the student's gradient; then the queries' reading of them."""
-    return 3 * 4 * positions * states * width + 4 * 4 * queries * positions * width
-
-
-def state_bytes(student: int, teacher: int, precision: str, gpus: int) -> float:
-    """Bytes a GPU holds under ZeRO-1: weights and gradients whole, optimizer state (with fp32 master weights under bf16) shared out."""
-    word, optimizer = (2, 12) if precision == "bf16" else (4, 8)
-    return student * (2 * word + optimizer / gpus) + teacher * word
-
-
-def read_config(reference: str, subfolder: str) -> dict[str, Any]:
-    """`subfolder/config.json` of a diffusers folder, of a hub name already cached, or the published numbers. Raises DataError."""
-    folder = Path(schema.resolve_model(reference))
-    path: str | Path | None = folder / subfolder / "config.json"
-    if not folder.is_dir():
-        if folder.is_absolute() or reference.count("/") != 1:
-            raise DataError(f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name")
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(reference, f"{subfolder}/config.json")
-        path = cached if isinstance(cached, str) else None
-        if path is None and subfolder in PUBLISHED.get(reference, {}):
-            return PUBLISHED[reference][subfolder]
-        if path is None:
-            raise DataError(f"{reference}: no {subfolder}/config.json in the hub's cache; fetch it: hf download {reference} --include '*.json'")
-    try:
-        config: dict[str, Any] = json.loads(Path(str(path)).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch the folder again") from None
-    return config
-
-
-def student_vocabulary(recipe: schema.Recipe) -> tuple[int, str]:
-    """The student's vocabulary and where it was read: the initial student, else the tokenizer, else what is published. Raises DataError.
-
-    The tokenizer's own BOS and EOS pieces give way to the student's (distill/tokenizers.py), so with both the size stays its own.
+    `slowest`: the busiest process's FLOP over the mean. `largest`: the micro-batch that keeps most, pairs and positions of each.
+    `sampled`: how many steps were looked at; `lengths` of their texts.
     """
-    embeddings = recipe.run_dir / "initial_student" / "token_embeddings.safetensors"
-    if embeddings.is_file():
-        with open(embeddings, "rb") as file:  # safetensors: 8 bytes little-endian length, then a JSON header
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return header["clip_l"]["shape"][0], str(embeddings)
-    multiple = recipe.vocab_init.pad_vocab_to_multiple_of
-    path = Path(schema.resolve_model(recipe.vocab_init.tokenizer))
-    if path.exists():
-        path = unigram.find(path)
-        rows = len(unigram.read(path).rows) + 2  # BOS and EOS
-        return -(-rows // multiple) * multiple, f"the pieces of {path}"
-    for name, pieces in PUBLISHED_VOCABULARIES.items():
-        if name in path.as_posix():
-            return -(-pieces // multiple) * multiple, f"the pieces of {name}, as published"
-    raise DataError(f"{path}: there is no such tokenizer, so the vocabulary is unknown; fetch it first")
+
+    towers: float
+    objective: float
+    largest: tuple[int, int]
+    slowest: float = 1.0
+    words: float = 1.0
+    pads: float = 0.0
+    sampled: int = 0
+    lengths: np.ndarray | None = None
+
+
+def full_length_load(settings: Distill, towers: list[Tower], readings: list[Reading], gpus: int) -> Load:
+    """As if every pair ran all its positions."""
+    length = towers[0].positions
+    pairs = settings.batch_size // gpus
+    if settings.tokens_per_micro_batch is not None:
+        pairs = min(pairs, max(1, settings.tokens_per_micro_batch // length))
+    return Load(flop_per_pair(towers, length), sum(one.flop(length) for one in readings), (pairs, length))
+
+
+def real_load(settings: Distill, found: TokenPairs, towers: list[Tower], readings: list[Reading], gpus: int) -> Load:
+    """Counted over `SAMPLED_STEPS` steps spread over the run, as training draws them, cuts them and deals them out.
+
+    Every micro-batch is counted with a whole backward, also where no term of the loss reaches clip_l (without `cut_attention`).
+    """
+    batches = Batches.of(settings, found, {})
+    flop = np.array([flop_per_pair(towers, length) for length in range(POSITIONS + 1)], float)
+    reading = np.array([sum(one.flop(length) for one in readings) for length in range(POSITIONS + 1)])
+    steps = np.unique(np.linspace(0, settings.steps - 1, SAMPLED_STEPS).astype(int))
+    run = read = useful = words = slowest = 0.0
+    lengths, sizes = [], set()
+    for step in steps.tolist():
+        rows = batches.rows(step)
+        lengths.append(batches.lengths(rows))
+        words += flop[lengths[-1]].sum()
+        useful += flop[np.where(rows["pads"] > 0, POSITIONS, lengths[-1])].sum()
+        of_processes = np.zeros((gpus, 2))
+        for process in range(gpus):
+            for part, length in batches.micro_batches(rows, process, gpus, settings.tokens_per_micro_batch):
+                reads = settings.cut_attention or bool((part["pads"] > 0).all())  # as distill/loss.py decides
+                of_processes[process] += len(part) * flop[length], len(part) * reading[length] * reads
+                sizes.add((len(part), length))
+        run, read = run + of_processes[:, 0].sum(), read + of_processes[:, 1].sum()
+        slowest += of_processes.sum(axis=1).max() * gpus
+    pairs = len(steps) * settings.batch_size
+    largest = max(sizes, key=lambda size: kept_bytes(size, towers, readings, settings.precision))
+    shares = words / run, (useful - words) / run
+    return Load(run / pairs, read / pairs, largest, slowest / (run + read), *shares, len(steps), np.concatenate(lengths))
+
+
+def kept_bytes(micro_batch: tuple[int, int], towers: list[Tower], readings: list[Reading], precision: str) -> float:
+    """What autograd keeps of a micro-batch (pairs, positions of each) in towers and objective."""
+    (pairs, length), word = micro_batch, cost.word_bytes(precision)
+    return pairs * (length * sum(tower.kept_bytes(word) for tower in towers) + sum(one.kept_bytes(length) for one in readings))
 
 
 def report(recipe: schema.Recipe, gpus: int, tflops: float, utilisation: float) -> list[str]:
-    """The lines printed. Raises DataError when a config lacks a number."""
+    """The lines printed. Raises DataError when a config lacks a number, RecipeError for a batch that `gpus` cannot share."""
     settings = recipe.distill
+    check_batch(settings, gpus)
     try:
         towers = [Tower.of(read_config(settings.base, "text_encoder"), False), Tower.of(read_config(settings.base, "text_encoder_2"), True)]
-        extra, unets = 0.0, read_unets(settings) if settings.objective.uses("cross_attention") else {}
-        if unets:
-            extra += objective_flop_per_pair(unets, settings.query_bank, towers[0].positions)
-        if settings.objective.uses("random_attention"):
-            random = settings.random_attention
-            width, states = random.heads * random.head_width, sum(tower.width for tower in towers)
-            extra += random.layers_per_step * attention_flop(states, width, random.queries_per_step, towers[0].positions)
+        unets = read_unets(settings) if settings.objective.uses("cross_attention") else {}
+        readings = [Reading.of_unets(unets, settings.query_bank)] if unets else []
     except KeyError as error:
         raise DataError(f"{settings.base}: a config.json lacks {error}; fetch the folder again") from None
+    if settings.objective.uses("random_attention"):
+        readings.append(Reading.of_random(towers, settings.random_attention))
     vocabulary, source = student_vocabulary(recipe)
-    teacher = [tower.parameters() for tower in towers]
-    student = [tower.parameters(vocabulary) for tower in towers]
+    found = stored(recipe)
+    load = full_length_load(settings, towers, readings, gpus) if found is None else real_load(settings, found, towers, readings, gpus)
     pairs = settings.steps * settings.batch_size
-    a_pair = flop_per_pair(towers)
-    total = pairs * (a_pair + extra)
-    seconds = total / (gpus * tflops * 1e12)
-    state = state_bytes(sum(student), sum(teacher), settings.precision, gpus)
-    tokens = pairs * TOKENS_A_PAIR * (2 if vocabulary <= 65_536 else 4)
-    # fp32 weights, and what the optimizer needs to go on (master weights, two moments); one more while the next is being written
-    checkpoints = (settings.keep_checkpoints + 1) * sum(student) * 16
-    exported = 4 * sum(student)  # base and refiner link the same files
-    stored = f" {_bytes(bank_bytes(unets, settings.query_bank))} of queries," if unets else ""
-    projections = f", with the UNets' projections {_bytes(projection_bytes(unets))} more" if unets else ""
-    bigg = 100 * towers[1].forward_flop() / sum(tower.forward_flop() for tower in towers)
+    seen = f", {pairs / len(found):.3g} times the {len(found):,} of {recipe.run_dir / 'tokens'}" if found is not None else ""
+    teacher, student = ([tower.parameters(size) for tower in towers] for size in (None, vocabulary))
     return [
-        f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} pairs on {gpus} GPU{'s' if gpus > 1 else ''}",
+        f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} pairs on {gpus} GPU{'s' if gpus > 1 else ''}{seen}",
         f"  teacher   clip_l {teacher[0]:,} + clip_bigg {teacher[1]:,} parameters, frozen",
         f"  student   clip_l {student[0]:,} + clip_bigg {student[1]:,} parameters; vocabulary {vocabulary:,} ({source})",
-        f"  FLOP      {a_pair / 1e9:,.4g} GFLOP a pair at {towers[0].positions} positions, {pairs * a_pair:.3g} in all;"
-        f" clip_bigg {bigg:.0f} %, the frozen teachers a quarter",
-        f"            objective {settings.objective}: {extra / 1e9:,.3g} GFLOP a pair more ({100 * extra / a_pair:.1f} %)",
-        f"  memory    {_bytes(state)} of state a GPU under ZeRO-1 in {settings.precision}{projections}; activations come on top",
-        f"  time      {_duration(seconds)} at {tflops:g} TFLOP/s a GPU, the floor; {_duration(seconds / utilisation)} at"
-        f" {100 * utilisation:g} % of it, an assumption; short texts cost less",
-        f"  disk      {_bytes(tokens)} of tokens for one epoch,{stored} {_bytes(checkpoints)} of checkpoints at most,"
-        f" {_bytes(exported)} exported beside linked UNet and VAE files",
+        *_flop_lines(recipe, towers, load),
+        *_memory_lines(settings, towers, readings, vocabulary, load, gpus),
+        *_time_lines(pairs * (load.towers + load.objective) * load.slowest / (gpus * tflops * 1e12), gpus, tflops, utilisation),
+        *_disk_lines(recipe, towers, unets, vocabulary, found),
+    ]
+
+
+def _flop_lines(recipe: schema.Recipe, towers: list[Tower], load: Load) -> list[str]:
+    settings, length = recipe.distill, towers[0].positions
+    whole = flop_per_pair(towers, length)
+    bigg = 100 * flop_per_pair(towers[1:], length) / whole
+    total = settings.steps * settings.batch_size * (load.towers + load.objective)
+    lines = [
+        f"  FLOP      {load.towers / 1e9:,.4g} GFLOP a pair, {bigg:.0f} % of it clip_bigg: teacher 1/4, student forward 1/4, backward 1/2;"
+        f" {total:.3g} in all",
+        f"            objective {settings.objective}: {load.objective / 1e9:,.3g} GFLOP a pair more ({100 * load.objective / load.towers:.1f} %)",
+    ]
+    if load.lengths is None:
+        return [
+            *lines,
+            f"            at most: as if every pair ran all {length} positions, for {recipe.run_dir / 'tokens'} is missing or another recipe's;",
+            "            python -m distill.tokens with this recipe, then this again, counts at the texts' real lengths",
+        ]
+    middle, most = np.quantile(load.lengths, [0.5, 0.9])
+    words, pads = 100 * load.words, 100 * load.pads
+    return [
+        *lines,
+        f"            counted over {load.sampled} of {settings.steps:,} steps, drawn, cut and dealt out as in training: {words + pads:.0f} % useful"
+        f" ({words:.0f} % words, {pads:.0f} % pads that are taught), the rest padding",
+        f"            texts of {middle:.0f} positions (median; nine in ten within {most:.0f}); all {length} of every pair: {whole / 1e9:,.4g} GFLOP",
+    ]
+
+
+def _memory_lines(settings: Distill, towers: list[Tower], readings: list[Reading], vocabulary: int, load: Load, gpus: int) -> list[str]:
+    pairs, length = load.largest
+    trained = sum(tower.trained_parameters(vocabulary) for tower in towers)
+    frozen = sum(tower.parameters() + tower.parameters(vocabulary) for tower in towers) - trained
+    state = cost.state_bytes(trained, frozen, settings, gpus)
+    kept = kept_bytes(load.largest, towers, readings, settings.precision)
+    states = pairs * length * cost.states_bytes(towers, settings)
+    layers = sum(one.held_bytes for one in readings)
+    bucket = "" if settings.precision == "bf16" else f" ({_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
+    of_layers = f", {_bytes(layers)} of the objective's layers" if layers else ""
+    return [
+        f"  memory    {_bytes(state + kept + states + layers)} a GPU and temporaries (not counted: CUDA's own, buffers, gaps)",
+        f"            {_bytes(state)} of state under ZeRO-1 in {settings.precision}{bucket}{of_layers},"
+        f" {_bytes(states)} of states to compare",
+        f"            {_bytes(kept)} of activations, {_bytes(kept / pairs / length)} a position: micro-batches of {pairs:,} pairs, {length} positions"
+        f" (tokens_per_micro_batch: {settings.tokens_per_micro_batch or 'no limit'})",
+    ]
+
+
+def _time_lines(seconds: float, gpus: int, tflops: float, utilisation: float) -> list[str]:
+    """`seconds` at the full rate."""
+    source = "matrix products measured on an H200" if tflops == H200_TFLOPS else "as given"
+    floor, expected = (f"{_duration(time)}, {gpus * time / 3600:,.3g} GPU-hours" for time in (seconds, seconds / utilisation))
+    return [
+        f"  time      {floor} at {tflops:g} TFLOP/s a GPU, {source}: the floor",
+        f"            {expected} at {100 * utilisation:g} % of that, an assumption (--utilisation)",
+    ]
+
+
+def _disk_lines(recipe: schema.Recipe, towers: list[Tower], unets: dict[str, Any], vocabulary: int, found: TokenPairs | None) -> list[str]:
+    settings, folder = recipe.distill, recipe.run_dir / "tokens"
+    if found is not None:
+        tokens = f"{_bytes(sum(path.stat().st_size for path in folder.iterdir()))} of tokens, which are there"
+    else:
+        vocabularies = dict(zip(SIDES, [tower.vocabulary for tower in towers] + [vocabulary] * 2, strict=True))
+        pairs = settings.steps * settings.batch_size
+        estimate = cost.token_bytes(pairs, dict.fromkeys(SIDES, TOKENS_A_TEXT), vocabularies)
+        tokens = f"{_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a text, an assumption"
+    student, trained = (sum(count(tower, vocabulary) for tower in towers) for count in (Tower.parameters, Tower.trained_parameters))
+    one = cost.checkpoint_bytes(student, trained, settings)
+    queries = f" {_bytes(cost.bank_bytes(unets, settings.query_bank))} of queries;" if unets else ""
+    return [
+        f"  disk      {tokens}",
+        f"           {queries} {_bytes((settings.keep_checkpoints + 1) * one)} of checkpoints: {_bytes(one)} each, {settings.keep_checkpoints} kept"
+        f" while one more is written; {_bytes(4 * student)} exported in fp32 beside linked UNets",
     ]
 
 
 def _bytes(count: float) -> str:
-    unit, name = next((unit, name) for unit, name in [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1.0, "B")] if count >= unit or unit == 1.0)
+    units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")]
+    unit, name = next((unit, name) for unit, name in units if count >= unit or unit == 1.0)
     return f"{count / unit:.1f} {name}"
 
 

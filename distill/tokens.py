@@ -56,16 +56,24 @@ def load(folder: Path) -> TokenPairs:
     return TokenPairs(ids, offsets, np.load(folder / "sources.npy", mmap_mode="r"), tuple(names))
 
 
+def stored(recipe: schema.Recipe) -> TokenPairs | None:
+    """What `<run>/tokens/` holds, if it is there and this recipe's. Raises DataError where what it was made from is missing."""
+    target = recipe.run_dir / "tokens"
+    if not (target / "manifest.json").is_file():
+        return None
+    return load(target) if json.loads((target / "manifest.json").read_text(encoding="utf-8"))["fingerprint"] == _fingerprint(recipe) else None
+
+
 def prepare(recipe: schema.Recipe) -> TokenPairs:
     """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already. Raises DataError for missing inputs."""
     from corpora.pair import read_pairs
     from distill.teacher import ENCODERS, load_tokenizer
     from distill.tokenizers import load as load_student_tokenizer
 
-    target = recipe.run_dir / "tokens"
-    fingerprint = _fingerprint(recipe)
-    if (target / "manifest.json").is_file() and json.loads((target / "manifest.json").read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
-        return load(target)
+    found = stored(recipe)
+    if found is not None:
+        return found
+    target, fingerprint = recipe.run_dir / "tokens", _fingerprint(recipe)
     base = schema.resolve_model(recipe.distill.base)
     tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
     tokenizers |= dict.fromkeys(STUDENT_SIDES, load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer"))

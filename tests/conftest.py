@@ -171,15 +171,16 @@ def disturb(folder: Path, subfolder: str, amount: float) -> None:
     save_file({name: tensor + amount * torch.randn_like(tensor) for name, tensor in load_file(path).items()}, path)
 
 
-def write_pairs(folder: Path, texts: list[tuple[str, str]]) -> None:
-    """A finished folder of held-out pairs, as corpora.prepare leaves it."""
-    folder.mkdir(exist_ok=True)
+def write_pairs(folder: Path, texts: list[tuple[str, str]], split: str = "held_out") -> None:
+    """A finished folder of pairs of one split, as corpora.prepare leaves it."""
+    folder.mkdir(exist_ok=True, parents=True)
     rows = [{"id": str(i), "ja": ja, "en": en, "source": "toyworld", "licence": "x"} for i, (ja, en) in enumerate(texts)]
     rows = [row | {"ja_language_probability": 1.0, "en_language_probability": 1.0} for row in rows]
-    writer = pair.ShardWriter(folder, "held_out", 100)
+    writer = pair.ShardWriter(folder, split, 100)
     writer.write(pa.Table.from_pylist(rows, pair.SCHEMA))
     stage = pair.Stage(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))
-    manifest = pair.Manifest(format=2, fingerprint="x", settings={}, inputs=[], stages=[stage], splits={"train": [], "held_out": writer.close()})
+    splits = {"train": [], "held_out": []} | {split: writer.close()}
+    manifest = pair.Manifest(format=2, fingerprint="x", settings={}, inputs=[], stages=[stage], splits=splits)
     pair.write_manifest(folder, manifest)
 
 

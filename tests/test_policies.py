@@ -18,6 +18,7 @@ PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding
 TOP = sorted({package.partition(".")[0] for package in PACKAGES})
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for top in TOP for path in (ROOT / top).rglob("*.py"))
 TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py"))
+EXAMPLES = ("configs/*.yaml", "configs/*.sbatch", "configs/*.sh", "configs/*.hostfile")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -119,7 +120,7 @@ def test_every_module_says_what_it_is_and_every_entry_how_to_run_it() -> None:
 
 def test_no_path_of_one_machine() -> None:
     here = re.compile(r"""["'`( =]/(?:home|work|root|Users|mnt)/\w""")
-    texts = [path for pattern in ("*.md", "*.toml", "configs/*.yaml", ".ci/*", "Makefile") for path in ROOT.glob(pattern)]
+    texts = [path for pattern in ("*.md", "*.toml", *EXAMPLES, ".ci/*", "Makefile") for path in ROOT.glob(pattern)]
     texts += [ROOT / source for source in [*SOURCES, *TESTS]]
     assert not [f"{path.name}: {found[0]}" for path in texts if (found := here.search(path.read_text(encoding="utf-8")))]
 
@@ -138,7 +139,7 @@ def test_commands_that_are_written_down_exist() -> None:
     road = re.search(r"^ROAD := (.+)$", MAKEFILE, re.M)
     assert road, "the Makefile's ROAD is gone"
     written = {"Makefile": set(road[1].split()), "README.md": commands(README)}
-    written |= {path.name: commands(path.read_text(encoding="utf-8")) for path in (ROOT / "configs").glob("*.yaml")}
+    written |= {path.name: commands(path.read_text(encoding="utf-8")) for pattern in EXAMPLES for path in ROOT.glob(pattern)}
     written |= {source: commands(ast.get_docstring(tree(source)) or "") for source in SOURCES}
     assert not [f"{where}: python -m {name}" for where, names in written.items() for name in sorted(names - set(ENTRIES))]
 
