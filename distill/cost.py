@@ -182,5 +182,5 @@ def word_bytes(precision: str) -> int:
 
 
 def token_bytes(pairs: int, tokens_a_pair: dict[str, float], vocabularies: dict[str, int]) -> float:
-    """`<run>/tokens/` by side: uint16 ids (uint32 above 65,536 pieces) and an 8-byte offset a pair."""
-    return sum(pairs * (8 + tokens * (2 if vocabularies[side] <= 2**16 else 4)) for side, tokens in tokens_a_pair.items())
+    """`<run>/tokens/`: of every side uint16 ids (uint32 above 65,536 pieces) and an 8-byte offset a pair, and 2 bytes for a pair's source."""
+    return 2 * pairs + sum(pairs * (8 + tokens * (2 if vocabularies[side] <= 2**16 else 4)) for side, tokens in tokens_a_pair.items())

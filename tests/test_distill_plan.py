@@ -328,7 +328,7 @@ def test_tokens_that_are_there_are_counted(tiny_sdxl: Path, tmp_path: Path) -> N
     written = sum(path.stat().st_size for path in (tmp_path / "tokens").iterdir())
     assert f"{written / 1e3:.1f} kB of tokens, which are there" in text
     means = {side: float(found.lengths(side, np.arange(60)).mean()) for side in SIDES}
-    headers = 8 * 128 + 8 * 4 + (tmp_path / "tokens" / "manifest.json").stat().st_size  # and each side's first offset
+    headers = 9 * 128 + 8 * 4 + (tmp_path / "tokens" / "manifest.json").stat().st_size  # and each side's first offset
     assert cost.token_bytes(60, means, dict.fromkeys(SIDES, 514)) == pytest.approx(written - headers, abs=1)
     (tmp_path / "pairs" / "manifest.json").write_text("{}")  # other pairs: these tokens are no longer theirs
     assert "tokens is missing or another recipe's" in "\n".join(plan.report(recipe, 2, 790.0, 0.5))
