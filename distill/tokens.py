@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from configs import command, schema
 from configs.command import DataError
+from distill.encode_ids import Encoder
 
 ROWS_AT_ONCE = 4096
 TEACHER_SIDES = ("en_clip_l", "en_clip_bigg")
@@ -55,37 +56,43 @@ def load(folder: Path) -> TokenPairs:
 def prepare(recipe: schema.Recipe) -> TokenPairs:
     """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already. Raises DataError for missing inputs."""
     from corpora.pair import read_pairs
-    from distill.teacher import ENCODERS, load_tokenizer
-    from distill.tokenizers import load as load_student_tokenizer
 
     target = recipe.run_dir / "tokens"
     fingerprint = _fingerprint(recipe)
     if (target / "manifest.json").is_file() and json.loads((target / "manifest.json").read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
         return load(target)
-    base = schema.resolve_model(recipe.distill.base)
-    tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
-    tokenizers |= dict.fromkeys(STUDENT_SIDES, load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer"))
     work = target.with_name("tokens.incomplete")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), tokenizers, work)
+    counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), load_tokenizers(recipe), work)
     (work / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, **counts}, indent=2), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)  # made from other pairs or tokenizers: of no use to this recipe any more
     work.rename(target)
     return load(target)
 
 
+def load_tokenizers(recipe: schema.Recipe) -> dict[str, Any]:
+    """By side. Raises DataError."""
+    from distill.teacher import ENCODERS, load_tokenizer
+    from distill.tokenizers import load
+
+    base = schema.resolve_model(recipe.distill.base)
+    tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
+    return tokenizers | dict.fromkeys(STUDENT_SIDES, load(recipe.run_dir / "initial_student" / "tokenizer"))
+
+
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Streams ids to raw files, then gives them their `.npy` headers; memory stays at `ROWS_AT_ONCE` rows."""
     dtypes = {side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32 for side, tokenizer in tokenizers.items()}
+    encoders = {side: Encoder(tokenizer) for side, tokenizer in tokenizers.items()}
     lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
     with ExitStack() as stack, tqdm(desc="tokens", unit=" pairs") as progress:
         raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in SIDES}
         while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
-            for side, tokenizer in tokenizers.items():
-                encoded = tokenizer([getattr(row, side[:2]) for row in rows], truncation=True, max_length=tokenizer.model_max_length).input_ids
-                lengths[side].append(np.array([len(ids) for ids in encoded], np.int64))
-                np.concatenate([np.array(ids, dtypes[side]) for ids in encoded]).tofile(raw[side])
+            for side, encoder in encoders.items():
+                found, sizes = encoder([getattr(row, side[:2]) for row in rows])
+                lengths[side].append(sizes)
+                found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))
     if len(lengths["ja"]) == 1:
         raise DataError(f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare with this recipe")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ours, plain, trainer, workload
+from benchmarks import loader, ours, plain, trainer, workload
 from configs import schema
 from corpora import prepare
-from distill import engine
+from distill import engine, tokens
 from vocab_init import __main__ as vocab_init
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +46,17 @@ def test_the_table_has_every_contestant_beside_the_plain_recipe(recipe: schema.R
     assert rows[trainer.PLAIN]["positions_a_pair"] == rows["ours, every position of every pair"]["positions_a_pair"] == 77
     assert rows["ours, words alone"]["positions_a_pair"] < rows["plain recipe, padded to the longest"]["positions_a_pair"] < 77
     assert (tmp_path / "trainer_smoke.md").read_text().count("\n| ") == len(rows) + 1
+
+
+def test_the_loaders_give_the_same_tensors(recipe: schema.Recipe, tmp_path: Path) -> None:
+    config = tmp_path / "recipe.yaml"
+    config.write_text(schema.dump(recipe), encoding="utf-8")
+    assert loader.main([str(config), "--out", str(tmp_path)]) == 0  # it asserts equal ids and tensors in every round
+    result = json.loads((tmp_path / "loader.json").read_text())
+    assert set(result["tokenising"]) == set(tokens.SIDES) and all(row["texts"] == 60 for row in result["tokenising"].values())
+    rows = result["loading"]
+    assert rows["datasets, row by row"]["ratio"] == 1.0 and rows["ours"]["ratio"] > 1.0
+    assert (tmp_path / "loader.md").read_text().count("\n| ") == len(tokens.SIDES) + len(rows) + 2
 
 
 def test_ours_and_the_plain_recipe_start_from_the_same_states(recipe: schema.Recipe, group: None) -> None:
