@@ -23,11 +23,13 @@ from benchmarks.trainer import machine, write
 from configs import command, schema
 
 PAIRS, ROUNDS, ROWS_A_ROUND = 100_000, 8, 4096
+BATCH_SIZES = (512,)  # beside the recipe's own
 
 
 def measure(recipe: schema.Recipe) -> dict[str, Any]:
     """Raises DataError where the recipe's pairs or initial student are missing."""
-    return {"machine": machine(), "rounds": ROUNDS, "tokenising": tokenising(recipe), "loading": loading(recipe)}
+    rates = {size: loading(recipe, size) for size in sorted({recipe.distill.batch_size, *BATCH_SIZES})}
+    return {"machine": machine(), "rounds": ROUNDS, "tokenising": tokenising(recipe), "loading": rates}
 
 
 def tokenising(recipe: schema.Recipe) -> dict[str, dict[str, float]]:
@@ -63,12 +65,12 @@ def tokenising(recipe: schema.Recipe) -> dict[str, dict[str, float]]:
     return result
 
 
-def loading(recipe: schema.Recipe) -> dict[str, dict[str, float]]:
-    """By contestant: rows a second of the same batches of the recipe's trainer. The others are told which rows; ours finds that out."""
+def loading(recipe: schema.Recipe, batch_size: int) -> dict[str, dict[str, float]]:
+    """By contestant: rows a second of the same batches of the trainer. The others are told which rows; ours finds that out."""
     import torch
     from datasets import load_from_disk
 
-    batches = batches_of(recipe)
+    batches = batches_of(recipe, batch_size)
     steps = max(1, ROWS_A_ROUND // batches.batch_size)
     budget = recipe.distill.tokens_per_micro_batch
     with TemporaryDirectory() as folder:
@@ -100,7 +102,7 @@ def loading(recipe: schema.Recipe) -> dict[str, dict[str, float]]:
     }
 
 
-def batches_of(recipe: schema.Recipe) -> Any:
+def batches_of(recipe: schema.Recipe, batch_size: int) -> Any:
     """The `Batches` of the recipe's trainer, without empty prompts: a dataset has no row for them."""
     from distill import setup, tokens
     from distill.batches import Batches
@@ -109,7 +111,7 @@ def batches_of(recipe: schema.Recipe) -> Any:
     found, base, settings = tokens.prepare(recipe), schema.resolve_model(recipe.distill.base), recipe.distill
     teacher = TextEncoders({name: load_tokenizer(base, name) for name in ENCODERS}, {})
     special = setup.special_ids(teacher, recipe.run_dir / "initial_student")
-    return Batches(found, special, settings.batch_size, 0.0, settings.english_share, settings.seed, settings.full_length_share, settings.steps)
+    return Batches(found, special, batch_size, 0.0, settings.english_share, settings.seed, settings.full_length_share, settings.steps)
 
 
 def save_dataset(tokens: Any, folder: str) -> None:
@@ -150,8 +152,9 @@ def table(result: dict[str, Any]) -> str:
     for side, row in result["tokenising"].items():
         rates = f"{row['hf_texts_per_second']:,.0f} | {row['texts_per_second']:,.0f} | {row['tokens_per_second']:,.0f}"
         lines.append(f"| {side} | {rates} | {row['ratio']:.1f} | {row['first_ratio']:.1f} | {row['ratio_over_all']:.1f} |")
-    lines += ["", "| loading | rows/s | ratio |", "|---|---|---|"]
-    lines += [f"| {name} | {row['rows_per_second']:,.0f} | {row['ratio']:.1f} |" for name, row in result["loading"].items()]
+    lines += ["", "| loading | pairs a batch | rows/s | ratio |", "|---|---|---|---|"]
+    for size, contestants in result["loading"].items():
+        lines += [f"| {name} | {size} | {row['rows_per_second']:,.0f} | {row['ratio']:.1f} |" for name, row in contestants.items()]
     return "\n".join(lines)
 
 

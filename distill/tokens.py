@@ -50,7 +50,8 @@ class TokenPairs:
 
 
 def load(folder: Path) -> TokenPairs:
-    return TokenPairs(*({side: np.load(folder / f"{side}_{part}.npy", mmap_mode="r") for side in SIDES} for part in ("ids", "offsets")))
+    # Plain views of the mapped files: numpy's memmap class does Python work at every access.
+    return TokenPairs(*({side: np.asarray(np.load(folder / f"{side}_{part}.npy", mmap_mode="r")) for side in SIDES} for part in ("ids", "offsets")))
 
 
 def prepare(recipe: schema.Recipe) -> TokenPairs:

@@ -54,9 +54,10 @@ def test_the_loaders_give_the_same_tensors(recipe: schema.Recipe, tmp_path: Path
     assert loader.main([str(config), "--out", str(tmp_path)]) == 0  # it asserts equal ids and tensors in every round
     result = json.loads((tmp_path / "loader.json").read_text())
     assert set(result["tokenising"]) == set(tokens.SIDES) and all(row["texts"] == 60 for row in result["tokenising"].values())
-    rows = result["loading"]
-    assert rows["datasets, row by row"]["ratio"] == 1.0 and rows["ours"]["ratio"] > 1.0
-    assert (tmp_path / "loader.md").read_text().count("\n| ") == len(tokens.SIDES) + len(rows) + 2
+    assert set(result["loading"]) == {str(recipe.distill.batch_size), "512"}
+    for rows in result["loading"].values():
+        assert rows["datasets, row by row"]["ratio"] == 1.0 and rows["ours"]["ratio"] > 1.0
+    assert (tmp_path / "loader.md").read_text().count("\n| ") == len(tokens.SIDES) + 2 * 3 + 2
 
 
 def test_ours_and_the_plain_recipe_start_from_the_same_states(recipe: schema.Recipe, group: None) -> None:
