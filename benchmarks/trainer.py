@@ -148,6 +148,15 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write(folder: Path, name: str, result: str, page: str) -> None:
+    """Both files of a benchmark, JSON and Markdown; the latter is printed too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, text in (("json", result), ("md", page)):
+        with whole(folder / f"{name}.{ending}") as path:
+            path.write_text(text + "\n", encoding="utf-8")
+    print(page)
+
+
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         parser = command.parser("benchmarks.trainer", "Times our trainer beside the plain recipe, on the same pairs in one run.")
@@ -155,11 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the tables (default %(default)s)")
         arguments = parser.parse_intermixed_args(argv)
         result = measure(schema.load(arguments.recipe, arguments.overrides), arguments.profile)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        for ending, text in (("json", json.dumps(result, indent=2)), ("md", table(result))):
-            with whole(arguments.out / f"trainer_{arguments.profile}.{ending}") as path:
-                path.write_text(text + "\n", encoding="utf-8")
-        print(table(result))
+        write(arguments.out, f"trainer_{arguments.profile}", json.dumps(result, indent=2), table(result))
 
     return command.guard("benchmarks.trainer", body)
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from configs import command, schema
 from configs.command import DataError
+from distill.encode_ids import Encoder
 
 ROWS_AT_ONCE = 4096
 TEACHER_SIDES = ("en_clip_l", "en_clip_bigg")
@@ -51,9 +52,10 @@ class TokenPairs:
 
 
 def load(folder: Path) -> TokenPairs:
-    ids, offsets = ({side: np.load(folder / f"{side}_{part}.npy", mmap_mode="r") for side in SIDES} for part in ("ids", "offsets"))
+    # Plain views of the mapped files: numpy's memmap class does Python work at every access.
+    ids, offsets = ({side: np.asarray(np.load(folder / f"{side}_{part}.npy", mmap_mode="r")) for side in SIDES} for part in ("ids", "offsets"))
     names = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sources"]
-    return TokenPairs(ids, offsets, np.load(folder / "sources.npy", mmap_mode="r"), tuple(names))
+    return TokenPairs(ids, offsets, np.asarray(np.load(folder / "sources.npy", mmap_mode="r")), tuple(names))
 
 
 def stored(recipe: schema.Recipe) -> TokenPairs | None:
@@ -67,29 +69,35 @@ def stored(recipe: schema.Recipe) -> TokenPairs | None:
 def prepare(recipe: schema.Recipe) -> TokenPairs:
     """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already. Raises DataError for missing inputs."""
     from corpora.pair import read_pairs
-    from distill.teacher import ENCODERS, load_tokenizer
-    from distill.tokenizers import load as load_student_tokenizer
 
     found = stored(recipe)
     if found is not None:
         return found
     target, fingerprint = recipe.run_dir / "tokens", _fingerprint(recipe)
-    base = schema.resolve_model(recipe.distill.base)
-    tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
-    tokenizers |= dict.fromkeys(STUDENT_SIDES, load_student_tokenizer(recipe.run_dir / "initial_student" / "tokenizer"))
     work = target.with_name("tokens.incomplete")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), tokenizers, work)
+    counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), load_tokenizers(recipe), work)
     (work / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, **counts}, indent=2), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)  # made from other pairs or tokenizers: of no use to this recipe any more
     work.rename(target)
     return load(target)
 
 
+def load_tokenizers(recipe: schema.Recipe) -> dict[str, Any]:
+    """By side. Raises DataError."""
+    from distill.teacher import ENCODERS, load_tokenizer
+    from distill.tokenizers import load
+
+    base = schema.resolve_model(recipe.distill.base)
+    tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
+    return tokenizers | dict.fromkeys(STUDENT_SIDES, load(recipe.run_dir / "initial_student" / "tokenizer"))
+
+
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Streams ids to raw files, then gives them their `.npy` headers; memory stays at `ROWS_AT_ONCE` rows."""
     dtypes = {side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32 for side, tokenizer in tokenizers.items()}
+    encoders = {side: Encoder(tokenizer) for side, tokenizer in tokenizers.items()}
     lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
     names: dict[str, int] = {}
     sources: list[np.ndarray] = []
@@ -97,10 +105,10 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
         raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in SIDES}
         while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
             sources.append(np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16))
-            for side, tokenizer in tokenizers.items():
-                encoded = tokenizer([getattr(row, side[:2]) for row in rows], truncation=True, max_length=tokenizer.model_max_length).input_ids
-                lengths[side].append(np.array([len(ids) for ids in encoded], np.int64))
-                np.concatenate([np.array(ids, dtypes[side]) for ids in encoded]).tofile(raw[side])
+            for side, encoder in encoders.items():
+                found, sizes = encoder([getattr(row, side[:2]) for row in rows])
+                lengths[side].append(sizes)
+                found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))
     if len(lengths["ja"]) == 1:
         raise DataError(f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare with this recipe")

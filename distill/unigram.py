@@ -30,6 +30,9 @@ PYTHON_TOKENIZERS = ("AlbertTokenizer", "BertJapaneseTokenizer", "CpmTokenizer",
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 # A reserved code point that no text holds and no normaliser maps; like a control character it ends a grapheme cluster.
 CLUSTER_BREAK = "\ufff0"
+SPACES_AT_ENDS = f"\\A +|[ {SPACE}]+\\z"  # \A and \z: for the tokenizers library ^ and $ are the ends of every line
+SPACES_IN_A_ROW = " {2,}"
+BYTE_CUT = f"<(?={BYTE.pattern[1:]})"
 
 PieceKind = Literal["normal", "byte", "unknown", "unused"]
 Row = tuple[str, PieceKind, float]
@@ -111,9 +114,8 @@ def _read_spiece(path: Path) -> Unigram:
         if processor.normalize("か\u3099").endswith("が"):  # what the map says of several characters is what composing gives
             steps.append({"type": "NFC"})
     if spec.remove_extra_whitespaces:
-        # \A and \z: for the tokenizers library ^ and $ are the ends of every line
-        steps.append({"type": "Replace", "pattern": {"Regex": f"\\A +|[ {SPACE}]+\\z"}, "content": ""})
-        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+        steps.append({"type": "Replace", "pattern": {"Regex": SPACES_AT_ENDS}, "content": ""})
+        steps.append({"type": "Replace", "pattern": {"Regex": SPACES_IN_A_ROW}, "content": " "})
     if spec.add_dummy_prefix:
         # Put before the text by the pre-tokenizer, but where it begins with one: `Prepend` here would also stand before the names of
         # words that textual inversion adds, which are then found nowhere.
@@ -123,7 +125,7 @@ def _read_spiece(path: Path) -> Unigram:
     cuts: list[dict[str, Any]] = [{"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}]
     if any(kind == "byte" for _, kind, _ in rows) and not any("<0" in piece for piece, kind, _ in rows if kind == "normal"):
         # A text that spells out "<0x41>" is that text and no byte; no piece spans this cut, so it changes nothing else.
-        cuts.append({"type": "Split", "pattern": {"Regex": f"<(?={BYTE.pattern[1:]})"}, "behavior": "MergedWithPrevious", "invert": False})
+        cuts.append({"type": "Split", "pattern": {"Regex": BYTE_CUT}, "behavior": "MergedWithPrevious", "invert": False})
     return Unigram(tuple(rows), tuple(steps), tuple(cuts), spec.add_dummy_prefix or spec.remove_extra_whitespaces)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ours, plain, trainer, workload
+from benchmarks import loader, ours, plain, trainer, workload
 from configs import schema
 from corpora import prepare
-from distill import engine
+from distill import engine, tokens
 from vocab_init import __main__ as vocab_init
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +47,18 @@ def test_the_table_has_every_contestant_beside_the_plain_recipe(recipe: schema.R
     assert words < rows["ours, words alone, lengths unsorted"]["gflop_a_pair"] < strict < plain
     assert all(0 < row["useful_of_the_matrix_rate"] <= row["executed_of_the_matrix_rate"] * 1.001 for row in rows.values())
     assert (tmp_path / "trainer_smoke.md").read_text().count("\n| ") == len(rows) + 1
+
+
+def test_the_loaders_give_the_same_tensors(recipe: schema.Recipe, tmp_path: Path) -> None:
+    config = tmp_path / "recipe.yaml"
+    config.write_text(schema.dump(recipe), encoding="utf-8")
+    assert loader.main([str(config), "--out", str(tmp_path)]) == 0  # it asserts equal ids and tensors in every round
+    result = json.loads((tmp_path / "loader.json").read_text())
+    assert set(result["tokenising"]) == set(tokens.SIDES) and all(row["texts"] == 60 for row in result["tokenising"].values())
+    assert set(result["loading"]) == {str(recipe.distill.batch_size), "512"}
+    for rows in result["loading"].values():
+        assert rows["datasets, row by row"]["ratio"] == 1.0 and rows["ours"]["ratio"] > 1.0
+    assert (tmp_path / "loader.md").read_text().count("\n| ") == len(tokens.SIDES) + 2 * 3 + 2
 
 
 def test_ours_and_the_plain_recipe_start_from_the_same_states(recipe: schema.Recipe, group: None) -> None:

@@ -1,0 +1,173 @@
+"""How fast pairs come to the trainer: our tokenising beside the tokenizers themselves, our loader beside rows of a `datasets.Dataset`.
+
+    python -m benchmarks.loader configs/toyworld.yaml --out runs/benchmarks
+
+In:  a recipe whose pairs and initial student are prepared.
+Out: `<out>/loader.json` and `.md`: rates, and ratios of the same round, medians over the rounds. Every round reads other texts and other
+     batches, and asserts that all contestants gave the same ids and tensors. Our tokenising starts with nothing learnt: the ratio over all
+     rounds counts that too.
+"""
+
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.trainer import machine, write
+from configs import command, schema
+
+PAIRS, ROUNDS, ROWS_A_ROUND = 100_000, 8, 4096
+BATCH_SIZES = (512,)  # beside the recipe's own
+
+
+def measure(recipe: schema.Recipe) -> dict[str, Any]:
+    """Raises DataError where the recipe's pairs or initial student are missing."""
+    rates = {size: loading(recipe, size) for size in sorted({recipe.distill.batch_size, *BATCH_SIZES})}
+    return {"machine": machine(), "rounds": ROUNDS, "tokenising": tokenising(recipe), "loading": rates}
+
+
+def tokenising(recipe: schema.Recipe) -> dict[str, dict[str, float]]:
+    """By side of `distill.tokens`: texts and tokens a second, both ways."""
+    from corpora.pair import read_pairs
+    from distill import tokens
+    from distill.encode_ids import Encoder
+
+    tokens.prepare(recipe)  # for its checks
+    pairs = list(itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), PAIRS))
+    rounds = [pairs[i * len(pairs) // ROUNDS : (i + 1) * len(pairs) // ROUNDS] for i in range(ROUNDS)]
+    result = {}
+    for side, tokenizer in tokens.load_tokenizers(recipe).items():
+        encoder, seconds, count = Encoder(tokenizer), [], 0
+        tokenizer("")  # what it builds on its first call
+        for part in filter(None, rounds):
+            texts = [getattr(pair, side[:2]) for pair in part]
+            took = [0.0, 0.0]
+            for i in range(0, len(texts), tokens.ROWS_AT_ONCE):
+                some = texts[i : i + tokens.ROWS_AT_ONCE]
+                start = time.perf_counter()
+                theirs = tokenizer(some, truncation=True, max_length=tokenizer.model_max_length).input_ids
+                middle = time.perf_counter()
+                ids, lengths = encoder(some)
+                took[0], took[1] = took[0] + middle - start, took[1] + time.perf_counter() - middle
+                assert lengths.tolist() == list(map(len, theirs)) and ids.tolist() == list(itertools.chain.from_iterable(theirs))
+                count += len(ids)
+            seconds.append(took)
+        (hf, ours), ratios = map(sum, zip(*seconds, strict=True)), [hf / ours for hf, ours in seconds]
+        result[side] = {"texts": len(pairs), "hf_texts_per_second": len(pairs) / hf, "texts_per_second": len(pairs) / ours}
+        result[side] |= {"hf_tokens_per_second": count / hf, "tokens_per_second": count / ours}
+        result[side] |= {"ratio": statistics.median(ratios), "first_ratio": ratios[0], "ratio_over_all": hf / ours}
+    return result
+
+
+def loading(recipe: schema.Recipe, batch_size: int) -> dict[str, dict[str, float]]:
+    """By contestant: rows a second of the same batches of the trainer. The others are told which rows; ours finds that out."""
+    import torch
+    from datasets import load_from_disk
+
+    batches = batches_of(recipe, batch_size)
+    steps = max(1, ROWS_A_ROUND // batches.batch_size)
+    budget = recipe.distill.tokens_per_micro_batch
+    with TemporaryDirectory() as folder:
+        save_dataset(batches.tokens, folder)
+        dataset = load_from_disk(folder)
+        contestants: dict[str, Callable[[list[Any]], list[Any]]] = {
+            "datasets, row by row": lambda plan: [collate(batches, [dataset[int(i)] for i in rows["row"]], rows, length) for rows, length in plan],
+            "datasets, batch by batch": lambda plan: [collate(batches, by_row(dataset[rows["row"].tolist()]), rows, length) for rows, length in plan],
+        }
+        seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in contestants}}
+        for number in range(ROUNDS + 1):  # the first warms up
+            which = range(number * steps, (number + 1) * steps)
+            start = time.perf_counter()
+            ours = [batches.gather(*part) for step in which for part in batches.micro_batches(batches.rows(step), 0, 1, budget)]
+            seconds["ours"].append(time.perf_counter() - start)
+            plan = [part for step in which for part in batches.micro_batches(batches.rows(step), 0, 1, budget)]
+            for name, contestant in contestants.items():
+                start = time.perf_counter()
+                theirs = contestant(plan)
+                seconds[name].append(time.perf_counter() - start)
+                assert all(map(torch.equal, itertools.chain(*theirs), itertools.chain(*ours))) and len(theirs) == len(ours)
+    base = seconds["datasets, row by row"][1:]
+    return {
+        name: {
+            "rows_per_second": statistics.median(steps * batches.batch_size / one for one in took[1:]),
+            "ratio": statistics.median(plain / one for plain, one in zip(base, took[1:], strict=True)),
+        }
+        for name, took in seconds.items()
+    }
+
+
+def batches_of(recipe: schema.Recipe, batch_size: int) -> Any:
+    """The `Batches` of the recipe's trainer, without empty prompts: a dataset has no row for them."""
+    from distill import setup, tokens
+    from distill.batches import Batches
+    from distill.teacher import ENCODERS, TextEncoders, load_tokenizer
+
+    found, base, settings = tokens.prepare(recipe), schema.resolve_model(recipe.distill.base), recipe.distill
+    teacher = TextEncoders({name: load_tokenizer(base, name) for name in ENCODERS}, {})
+    special = setup.special_ids(teacher, recipe.run_dir / "initial_student")
+    return Batches(found, special, batch_size, 0.0, settings.english_share, settings.seed, settings.full_length_share, settings.steps)
+
+
+def save_dataset(tokens: Any, folder: str) -> None:
+    """The same columns as a `datasets.Dataset` on disk: a list of ids a row and side."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    columns = {side: pa.LargeListArray.from_arrays(np.asarray(tokens.offsets[side]), np.asarray(ids)) for side, ids in tokens.ids.items()}
+    Dataset(pa.table(columns)).save_to_disk(folder)
+
+
+def by_row(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def collate(batches: Any, examples: list[dict[str, Any]], rows: np.ndarray, length: int) -> Any:
+    """The `Batch` that `Batches.gather` makes of the same rows, as a DataLoader's collate function makes it: lists, padded one by one."""
+    import torch
+
+    from distill.batches import Batch
+
+    student = ["en" if english else "ja" for english in rows["english"]]
+    tensors: list[torch.Tensor] = []
+    for sides in (["en_clip_l"] * len(rows), ["en_clip_bigg"] * len(rows), student):
+        ids = [example[side] for example, side in zip(examples, sides, strict=True)]
+        pads = [batches.special[side].pad for side in sides]
+        tensors.append(torch.tensor([row + [pad] * (length - len(row)) for row, pad in zip(ids, pads, strict=True)]))
+        tensors.append(torch.tensor([len(row) - 1 for row in ids]))
+    tensors.append(torch.tensor(rows["pads"].tolist()))
+    return Batch(*tensors)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [f"{result['machine']}; medians of {result['rounds']} interleaved rounds; the same ids and tensors in each.", ""]
+    lines += ["| tokenising | texts/s, the tokenizer | texts/s, ours | tokens/s, ours | ratio | first round | over all |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for side, row in result["tokenising"].items():
+        rates = f"{row['hf_texts_per_second']:,.0f} | {row['texts_per_second']:,.0f} | {row['tokens_per_second']:,.0f}"
+        lines.append(f"| {side} | {rates} | {row['ratio']:.1f} | {row['first_ratio']:.1f} | {row['ratio_over_all']:.1f} |")
+    lines += ["", "| loading | pairs a batch | rows/s | ratio |", "|---|---|---|---|"]
+    for size, contestants in result["loading"].items():
+        lines += [f"| {name} | {size} | {row['rows_per_second']:,.0f} | {row['ratio']:.1f} |" for name, row in contestants.items()]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    def body() -> None:
+        parser = command.parser("benchmarks.loader", "Times our tokenising and loading of pairs beside the libraries' own, in one run.")
+        parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the tables (default %(default)s)")
+        arguments = parser.parse_intermixed_args(argv)
+        result = measure(schema.load(arguments.recipe, arguments.overrides))
+        write(arguments.out, "loader", json.dumps(result, indent=2), table(result))
+
+    return command.guard("benchmarks.loader", body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
