@@ -39,7 +39,7 @@ PROFILES = {
     # seconds: says whether everything runs, not how fast
     "smoke": Profile(Size(16, 3, 2, "quick_gelu"), Size(24, 3, 2, "gelu", 24), batch_size=8, steps=1, rounds=2, precision="fp32", compiled=False),
     # small enough for two cores, large enough that matrix products and not Python are what takes the time
-    "cpu": Profile(Size(256, 4, 4, "quick_gelu"), Size(384, 6, 6, "gelu", 384), batch_size=64, steps=1, rounds=5, precision="fp32"),
+    "cpu": Profile(Size(256, 4, 4, "quick_gelu"), Size(384, 6, 6, "gelu", 384), batch_size=48, steps=1, rounds=5, precision="fp32"),
     # SDXL's own
     "gpu": Profile(
         Size(768, 12, 12, "quick_gelu"), Size(1280, 32, 20, "gelu", 1280), 512, steps=4, rounds=5, precision="bf16", workers=4, together=False

@@ -100,7 +100,7 @@ class Batches:
         result["row"][pairs:] = result["second"] = EMPTY_PROMPT
         result["english"][: round(self.english_share * pairs)] = True  # the first: which pairs they are is random already
         mixed = pairs - round(self.code_mixed_share * pairs)
-        result["second"][mixed:pairs] = np.roll(result["row"][:pairs], 1)[mixed:]
+        result["second"][mixed:pairs] = result["row"][np.arange(mixed, pairs) - 1]  # the row before
         result["english"][mixed:pairs] = np.arange(pairs - mixed) % 2  # either language first
         full = round(at(self.full_length_share, step / self.steps) * pairs)
         if full:  # evenly spread: as many English ones among them as among all
@@ -132,8 +132,11 @@ class Batches:
 
     def eos_positions(self, side: str, rows: np.ndarray) -> np.ndarray:
         """(B,) the position of EOS in each of these `ROW`s, as the teacher's `side` or the student reads it; the empty prompt's is 1."""
-        first, second = (self._lengths(side, rows, part) for part in ("row", "second"))
-        return np.minimum(first + second - 2, POSITIONS) - 1
+        lengths = self._lengths(side, rows, "row")
+        mixed = np.flatnonzero(rows["second"] != EMPTY_PROMPT)
+        if len(mixed):
+            lengths[mixed] = np.minimum(lengths[mixed] + self._lengths(side, rows[mixed], "second") - 2, POSITIONS)
+        return lengths - 1
 
     def _lengths(self, side: str, rows: np.ndarray, part: str) -> np.ndarray:
         """(B,) positions of the first or second pair alone, BOS and EOS included."""
@@ -170,10 +173,12 @@ class Batches:
         special, flat, offsets = self.special[side], self.tokens.ids[side], self.tokens.offsets[side]
         starts, ends = offsets[np.maximum(rows, 0)], offsets[np.maximum(rows, 0) + 1]
         place_BL = starts[:, None] + np.arange(length)
-        found_BL = flat[np.minimum(place_BL, len(flat) - 1)]  # reads on into the next pair, which the pads then cover
-        ids_BL = np.where(place_BL < ends[:, None], found_BL, special.pad).astype(np.int64)
-        ids_BL[rows == EMPTY_PROMPT] = special.pad
-        ids_BL[rows == EMPTY_PROMPT, :2] = special.bos, special.eos
+        ids_BL = flat.take(place_BL, mode="clip").astype(np.int64)  # reads on into the next pair, which the pads then cover
+        ids_BL[place_BL >= ends[:, None]] = special.pad
+        empty = np.flatnonzero(rows == EMPTY_PROMPT)
+        if len(empty):
+            ids_BL[empty] = special.pad
+            ids_BL[empty, :2] = special.bos, special.eos
         return ids_BL
 
     def _joined(self, side: str, row: np.void) -> np.ndarray:

@@ -28,19 +28,16 @@ class Mixture:
 
     def draw(self, seed: int, step: int, pairs: int) -> np.ndarray:
         """(pairs,) row numbers of a step (counted from 0). Of every part each pair comes once an epoch of that part."""
+        if len(self.rows) == 1:
+            return _in_epochs(self.rows[0], np.arange(step * pairs, (step + 1) * pairs), (seed,))
         rounds, places = np.divmod(np.arange(step * pairs, (step + 1) * pairs), len(self.part_M))
         part_B, turn_B = self.part_M[places], rounds * self.turns[self.part_M[places]] + self.turn_M[places]
         drawn_B = np.empty(pairs, np.int64)
         for part, rows in enumerate(self.rows):
             here_B = part_B == part
-            size = rows if isinstance(rows, int) else len(rows)
-            epochs, positions = np.divmod(turn_B[here_B], size)
-            key = (seed,) if len(self.rows) == 1 else (seed, part)
-            found = [_permutation(key, int(epoch), size)[positions[epochs == epoch]] for epoch in np.unique(epochs)]
-            numbers = np.concatenate([np.zeros(0, np.int64), *found])  # epochs only grow: this is their order
-            drawn_B[here_B] = numbers if isinstance(rows, int) else rows[numbers]
+            drawn_B[here_B] = _in_epochs(rows, turn_B[here_B], (seed, part))
         # in the pattern's order the places of English, mixed or full-length prompts could fall to one source
-        return drawn_B if len(self.rows) == 1 else np.random.default_rng([seed, step]).permutation(drawn_B)
+        return np.random.default_rng([seed, step]).permutation(drawn_B)
 
 
 def mixture(tokens: TokenPairs, weights: Mapping[str, float]) -> Mixture:
@@ -64,6 +61,15 @@ def mixture(tokens: TokenPairs, weights: Mapping[str, float]) -> Mixture:
     turn_M = np.concatenate([np.arange(count) for count in turns])
     order_M = np.argsort((turn_M + 0.5) / turns[part_M], kind="stable")
     return Mixture(list(rows), part_M[order_M], turn_M[order_M], turns)
+
+
+def _in_epochs(rows: np.ndarray | int, turns: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+    """The row of each turn (in rising order): every epoch is another permutation."""
+    size = rows if isinstance(rows, int) else len(rows)
+    epochs, positions = np.divmod(turns, size)
+    found = [_permutation(key, int(epoch), size)[positions[epochs == epoch]] for epoch in np.unique(epochs)]
+    numbers = np.concatenate([np.zeros(0, np.int64), *found])
+    return numbers if isinstance(rows, int) else rows[numbers]
 
 
 @functools.lru_cache(maxsize=16)
