@@ -1,8 +1,10 @@
 """The benchmarks measure what they say: every contestant trains on the same pairs, ours on the very loss the plain recipe has."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +30,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> schema.Recipe:
 
 
 @pytest.fixture
-def group():
+def group() -> Iterator[None]:
+    """A process group of this process alone; what it leaves in the environment would mislead the processes other tests start."""
+    before = dict(os.environ)
     engine.start()
     yield
     engine.stop()
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
 
 
 def test_the_table_has_every_contestant_beside_the_plain_recipe(recipe: schema.Recipe, tmp_path: Path) -> None:
