@@ -21,6 +21,7 @@ from configs.command import SetupError
 from corpora import pipeline, prepare, sources
 from corpora.normalise import comparison_key
 from corpora.pair import SPLITS, read_manifest, read_pairs
+from corpora.sources import part
 from corpora.toyworld import captions
 from corpora.toyworld.japanese import PHRASINGS
 
@@ -111,8 +112,7 @@ def test_files_and_toyworld_become_pairs(recipe: Path, tmp_path: Path, capsys: p
 def test_two_workers_and_many_parts_give_the_same_bytes(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sources, "PART_BYTES", 20_000)
-    monkeypatch.setattr(sources, "PART_ROWS", 60)
+    monkeypatch.setattr(part, "PART_ROWS", 60)
     for workers in (1, 2):
         assert prepare.main([str(recipe), f"run={tmp_path / str(workers)}", f"corpora.workers={workers}"]) == 0
     one, two = (contents(tmp_path / str(workers) / "pairs") for workers in (1, 2))
@@ -123,12 +123,13 @@ def test_two_workers_and_many_parts_give_the_same_bytes(
 KILLED_AFTER_PARTS = """
 import os, sys
 from corpora import pair, pipeline, sources
-sources.PART_BYTES = 20_000
+from corpora.sources import part
+part.PART_ROWS = 150
 count, write_batch = 0, sources.read
-def read(source, part):
+def read(source, piece):
     global count
     count += 1
-    for batch in write_batch(source, part):
+    for batch in write_batch(source, piece):
         yield batch
     if count == 3:
         os.kill(os.getpid(), 9)
@@ -147,7 +148,7 @@ sys.exit(prepare.main(sys.argv[1:]))
 
 
 def test_killed_twice_it_goes_on_and_ends_with_the_same_bytes(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PART_BYTES", 20_000)
+    monkeypatch.setattr(part, "PART_ROWS", 150)
     assert prepare.main([str(recipe), f"run={tmp_path / 'unbroken'}"]) == 0
     (tmp_path / "kill.py").write_text(KILLED_AFTER_PARTS, encoding="utf-8")
     run = [sys.executable, str(tmp_path / "kill.py"), str(recipe)]
@@ -252,7 +253,7 @@ class Deadly:
 
 
 def two_parts() -> list[sources.Part]:
-    return [sources.Part(0, "", 0, 1, 0, 1, "train")] * 2
+    return [sources.Part(0, (), (0,), (1,), 0, 1, "train")] * 2
 
 
 def test_a_killed_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
