@@ -71,7 +71,7 @@ def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
     if manifest.fingerprint != fingerprint:
         raise DataError(f"{folder}: holds pairs made by other settings of `corpora`; give this recipe another `run`, or move the folder away")
     known = {one.path for one in manifest.inputs}
-    changed = [path for source in corpora.sources for path in sources.paths(source) if path not in known]
+    changed = [path for source in corpora.sources for path in sources.local_paths(source) if path not in known]
     for one in manifest.inputs:
         path = Path(resolve_model(one.path))
         # raw texts may be gone once the pairs are made, or far away; there, they must be the same

@@ -190,7 +190,7 @@ def test_compressed_rows_are_the_plain_rows_and_truncation_is_one_line(tmp_path:
     content = b"\xef\xbb\xbfja\ten\n" + "".join(f"{ja}\t{en}\n" for ja, en in HOSTILE + PAIRS).encode() + b"\xff\tbad\nragged\nlast\tline"
     compress = COMPRESSIONS[suffix]
     plain = read_all(corpora(tsv(write(tmp_path / "a.tsv", content))))
-    path = write(tmp_path / "misnamed.tsv", compress(content[:700]) + compress(content[700:]))  # told by content; of two members or frames
+    path = write(tmp_path / "misnamed.target.tsv", compress(content[:700]) + compress(content[700:]))  # told by content; of two members or frames
     monkeypatch.setattr(part, "STREAM_PART_ROWS", 40)
     chosen = corpora(tsv(path))
     assert len(sources.plan(chosen)) == 3 and read_all(chosen) == plain
@@ -198,7 +198,7 @@ def test_compressed_rows_are_the_plain_rows_and_truncation_is_one_line(tmp_path:
     (inputs,) = sources.inputs(chosen)
     for cut in (1, 5, 60):
         write(path, compress(os.urandom(3000).hex().encode())[:-cut])
-        with pytest.raises(DataError, match=r"misnamed\.tsv: cannot be read \(.*fetch it again") as caught:
+        with pytest.raises(DataError, match=r"misnamed\.target\.tsv: cannot be read \(.*fetch it again") as caught:
             sources.plan(corpora(tsv(path, header=False, ja=0, en=0)))
         assert "\n" not in str(caught.value)
     assert inputs.bytes > 0

@@ -88,7 +88,7 @@ def opened(path: str, member: str | None = None) -> Iterator[io.BufferedReader]:
     """
     with ExitStack() as stack:
         file = stack.enter_context(opened_raw(path))
-        magic = file.peek(6)[:6]
+        magic = file.peek(10)[:10]
         with reported(path):
             if magic.startswith(b"PK\x03\x04"):
                 stream = _zip_member(stack.enter_context(zipfile.ZipFile(file)), path, member or "*")
@@ -98,7 +98,7 @@ def opened(path: str, member: str | None = None) -> Iterator[io.BufferedReader]:
                     # "|": from front to back, nothing is sought
                     tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER_BYTES))
                     stream = _tar_member(tar, path, member)
-                elif path.endswith(".tgz") or ".tar" in path.rpartition("/")[2]:
+                elif path.endswith((".tgz", ".tar")) or ".tar." in path:
                     raise DataError(f"{path}: is an archive; say with `member` which of its files to read")
         yield file if stream is file else stack.enter_context(_buffered(stream, path, seekable=False))
 
@@ -137,7 +137,7 @@ def _decompressed(file: io.BufferedReader, magic: bytes) -> Any:
         return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
     if magic.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMAFile(file)
-    if magic.startswith(b"BZh"):
+    if magic.startswith(b"BZh") and magic[4:] in (b"1AY&SY", b"\x17rE8P\x90"):  # a first block, or none
         return bz2.BZ2File(file)
     return file
 

@@ -54,7 +54,7 @@ def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator
     path, row, end = part.paths[0], part.first_row, part.first_row + part.rows
     with parquet.opened(path) as file:
         columns = _columns(file, path)
-        for group in range(part.start[0], part.stop[0]):
+        for group in range(part.start[0], min(part.stop[0], file.num_row_groups)):
             rows = file.metadata.row_group(group).num_rows
             if not _may_hold(file, path, group, columns["language"], source.language):
                 dropped["language_column"] += rows

@@ -12,8 +12,9 @@ from typing import Literal
 from corpora.pair import Split
 
 PART_ROWS = 50_000  # of a file that can be entered anywhere: seconds of work, so little is done twice after an interruption
-# Of a stream that can only be read from its start (compressed, inside an archive, XML): each part reads over what lies before it. Reading over
-# 21 million rows of gzip takes some ten seconds, cleaning 500,000 rows minutes: parts of this size cost a few percent and keep all workers busy.
+# Of a stream that can only be read from its start (compressed, in an archive, XML): each part reads over what lies before it. Measured on one core:
+# 1.7 million rows of gzip or 90,000 units of TMX are read over in a second, 9,000 rows cleaned. So the 21 million rows of JParaCrawl take 42 parts
+# of a minute, a tenth more work than one part would be, and all workers share them.
 STREAM_PART_ROWS = 500_000
 BATCH_ROWS = 2048
 BATCH_BYTES = 8 << 20  # a batch ends early here, so that rows of a megabyte do not pile up
