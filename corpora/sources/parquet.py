@@ -31,10 +31,14 @@ def read(source: ParquetSource, part: Part) -> Iterator[Row]:
 
 @contextmanager
 def opened(path: str) -> Iterator[pq.ParquetFile]:
-    """Raises DataError when the footer cannot be read."""
+    """The file, page by page, so that a row group of gigabytes is not held; a remote one by row groups, in few requests.
+
+    Raises DataError when the footer cannot be read.
+    """
+    remote = files.is_url(path)
     with files.opened_raw(path) as raw:
         with files.reported(path, " as parquet"):
-            file = pq.ParquetFile(raw)
+            file = pq.ParquetFile(raw, pre_buffer=remote, buffer_size=0 if remote else files.BUFFER_BYTES)
         yield file
 
 
