@@ -7,13 +7,14 @@ Out: a frozen `Recipe`. Anything unknown, misspelt, missing or of the wrong type
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from configs import yaml12
 from configs.distill import Distill
 from configs.section import Positive, Section, Share
+from configs.sources import KINDS, Source
 
 TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
 
@@ -22,30 +23,6 @@ class RecipeError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # keys and values of the user's may hold line breaks
-
-
-class ToyworldSource(Section):
-    """Scenes said in both languages by the grammar of `corpora/toyworld`; the held-out ones lie apart by construction."""
-
-    kind: Literal["toyworld"]
-    pairs: Positive
-    held_out_pairs: Positive
-    seed: int = 0
-
-
-class FileSource(Section):
-    """A TSV (UTF-8, LF, no quoting) or parquet file of pairs, or a glob of them."""
-
-    kind: Literal["tsv", "parquet"]
-    name: str
-    path: str
-    licence: str
-    ja: str | int = Field("ja", description="column name (or, for a TSV without a header line, its number from 0)")
-    en: str | int = "en"
-    header: bool = True
-
-
-Source = Annotated[ToyworldSource | FileSource, Field(discriminator="kind")]
 
 
 class LanguageId(Section):
@@ -213,6 +190,11 @@ def _one_line(error: ValidationError) -> str:
     more = f" ({error.error_count() - 1} more after this one)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"{field}: there is no such key (its value is {value}); {_nearest(first['loc'])}{more}"
+    if first["type"].startswith("union_tag"):
+        kind = first["ctx"].get("tag")
+        close = difflib.get_close_matches(str(kind), KINDS, n=1)
+        way_out = f"did you mean {close[0]!r}?" if close else f"the kinds are {', '.join(KINDS)}"
+        return f"{field}.kind: {'missing' if kind is None else f'there is no kind {_short(kind)}'}; {way_out}{more}"
     if first["type"] == "missing":
         return f"{field}: missing, and it has no default; add it{more}"
     if first["type"] == "value_error":
@@ -229,10 +211,8 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     """What the user may have meant by an unknown key: the closest name among the keys of that section."""
     model: type[BaseModel] = Recipe
     for part in location[:-1]:
-        if part in ("tsv", "parquet"):
-            model = FileSource
-        elif part == "toyworld":
-            model = ToyworldSource
+        if location[:2] == ("corpora", "sources") and part in KINDS:
+            model = KINDS[str(part)]
         elif isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
             options = [annotation, *getattr(annotation, "__args__", ())]

@@ -71,10 +71,11 @@ def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
     if manifest.fingerprint != fingerprint:
         raise DataError(f"{folder}: holds pairs made by other settings of `corpora`; give this recipe another `run`, or move the folder away")
     known = {one.path for one in manifest.inputs}
-    changed = [path for source in corpora.sources for path in sources.files(source) if path not in known]
+    changed = [path for source in corpora.sources for path in sources.local_paths(source) if path not in known]
     for one in manifest.inputs:
         path = Path(resolve_model(one.path))
-        if path.is_file() and file_sha256(path) != one.sha256:  # raw texts may be gone once the pairs are made; there, they must be the same
+        # raw texts may be gone once the pairs are made, or far away; there, they must be the same
+        if path.is_file() and (path.stat().st_size != one.bytes or file_sha256(path) != one.sha256):
             changed.append(one.path)
     if changed:
         raise DataError(f"{folder}: {changed[0]} has changed since the pairs were made; give this recipe another `run`, or move the folder away")

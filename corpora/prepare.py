@@ -1,6 +1,6 @@
 """Entry: makes the pairs that everything else reads.
 
-In:  the recipe's `corpora` section: toyworld, or TSV and parquet files.
+In:  the recipe's `corpora` section: any of the sources of configs/sources.py.
 Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table of how many rows each reason took.
 
     python -m corpora.prepare configs/toyworld.yaml corpora.shard_rows=500

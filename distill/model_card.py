@@ -23,7 +23,8 @@ from configs import command, schema, yaml12
 from configs.command import DataError
 from configs.files import read_json, whole
 from configs.references import looks_like_hub_name
-from configs.schema import Recipe, ToyworldSource
+from configs.schema import Recipe
+from configs.sources import ToyworldSource
 from corpora import pair
 
 DESCRIPTION = "Writes the model cards of a run's exported folders again, with what has been measured since."

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from configs import command
-from configs.schema import Recipe, ToyworldSource
+from configs.schema import Recipe
+from configs.sources import ToyworldSource
 from corpora.toyworld import captions as toyworld_captions
 from corpora.toyworld import scene_reader
 from corpora.toyworld.scenes import Scene

@@ -1,11 +1,13 @@
 """The whole stage on disk: toyworld and files in, pairs out, the same bytes whatever happened on the way."""
 
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from configs.command import SetupError
 from corpora import pipeline, prepare, sources
 from corpora.normalise import comparison_key
 from corpora.pair import SPLITS, read_manifest, read_pairs
+from corpora.sources import part
 from corpora.toyworld import captions
 from corpora.toyworld.japanese import PHRASINGS
 
@@ -111,8 +114,7 @@ def test_files_and_toyworld_become_pairs(recipe: Path, tmp_path: Path, capsys: p
 def test_two_workers_and_many_parts_give_the_same_bytes(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sources, "PART_BYTES", 20_000)
-    monkeypatch.setattr(sources, "PART_ROWS", 60)
+    monkeypatch.setattr(part, "PART_ROWS", 60)
     for workers in (1, 2):
         assert prepare.main([str(recipe), f"run={tmp_path / str(workers)}", f"corpora.workers={workers}"]) == 0
     one, two = (contents(tmp_path / str(workers) / "pairs") for workers in (1, 2))
@@ -123,12 +125,13 @@ def test_two_workers_and_many_parts_give_the_same_bytes(
 KILLED_AFTER_PARTS = """
 import os, sys
 from corpora import pair, pipeline, sources
-sources.PART_BYTES = 20_000
+from corpora.sources import part
+part.PART_ROWS = part.STREAM_PART_ROWS = 150
 count, write_batch = 0, sources.read
-def read(source, part):
+def read(source, piece):
     global count
     count += 1
-    for batch in write_batch(source, part):
+    for batch in write_batch(source, piece):
         yield batch
     if count == 3:
         os.kill(os.getpid(), 9)
@@ -147,7 +150,7 @@ sys.exit(prepare.main(sys.argv[1:]))
 
 
 def test_killed_twice_it_goes_on_and_ends_with_the_same_bytes(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PART_BYTES", 20_000)
+    monkeypatch.setattr(part, "PART_ROWS", 150)
     assert prepare.main([str(recipe), f"run={tmp_path / 'unbroken'}"]) == 0
     (tmp_path / "kill.py").write_text(KILLED_AFTER_PARTS, encoding="utf-8")
     run = [sys.executable, str(tmp_path / "kill.py"), str(recipe)]
@@ -164,6 +167,47 @@ def test_killed_twice_it_goes_on_and_ends_with_the_same_bytes(recipe: Path, tmp_
     assert prepare.main([str(recipe)]) == 0
     assert contents(tmp_path / "run" / "pairs") == contents(tmp_path / "unbroken" / "pairs")
     assert not list((tmp_path / "run").glob("pairs.unfinished-*"))
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in contents(folder).items() if name != "manifest.json"}
+
+
+def test_streams_give_the_same_bytes_for_any_workers_and_after_a_kill(
+    recipe: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gzip, a zip and an XML file are cut into parts although each is read from its start; the gzip gives what the plain file gives."""
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress((texts / "a.tsv").read_bytes()))
+    moses, units = ([*captions.pairs(rows, "train", seed=rows)] for rows in (250, 220))
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.writestr("M.en-ja.ja", "".join(f"{one.ja}\n" for one in moses))
+        archive.writestr("M.en-ja.en", "".join(f"{one.en}\n" for one in moses))
+    both = '<tu><tuv xml:lang="ja"><seg>{}</seg></tuv><tuv xml:lang="en"><seg>{}</seg></tuv></tu>'
+    (tmp_path / "u.tmx").write_text(f"<tmx><body>{''.join(both.format(one.ja, one.en) for one in units)}</body></tmx>", encoding="utf-8")
+    more = f"{{kind: moses, name: m, path: {tmp_path}/m.zip, licence: x}}, {{kind: tmx, name: u, path: {tmp_path}/u.tmx, licence: y}}"
+    plain, packed = (
+        f"corpora.sources=[{{kind: tsv, name: captions, path: {path}, licence: CC0}}, {more}]" for path in (texts / "a.tsv", tmp_path / "a.tsv.gz")
+    )
+    assert prepare.main([str(recipe), plain, f"run={tmp_path / 'plain'}"]) == 0
+    expected = shards(tmp_path / "plain" / "pairs")
+    assert read_manifest(tmp_path / "plain" / "pairs").stages[0].rows_in == 1510 + 250 + 220
+    monkeypatch.setattr(part, "STREAM_PART_ROWS", 150)
+    assert len(sources.plan(schema.load(recipe, [packed]).corpora)) == 11 + 2 + 2
+    for workers in (1, 2, 4):
+        assert prepare.main([str(recipe), packed, f"run={tmp_path / str(workers)}", f"corpora.workers={workers}"]) == 0
+        assert shards(tmp_path / str(workers) / "pairs") == expected
+    (tmp_path / "kill.py").write_text(KILLED_AFTER_PARTS, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "kill.py"), str(recipe), packed]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-500:]
+    (work,) = (tmp_path / "run").glob("pairs.unfinished-*")
+    made = {path.name: path.stat().st_mtime_ns for path in work.glob("parts/*.parquet")}
+    assert len(made) == 2
+    run_for_rank = pipeline.Executor._run_for_rank
+    ranks: list[int] = []
+    monkeypatch.setattr(pipeline.Executor, "_run_for_rank", lambda self, rank: ranks.append(rank) or run_for_rank(self, rank))
+    assert prepare.main([str(recipe), packed]) == 0
+    assert shards(tmp_path / "run" / "pairs") == expected and sorted(ranks) == list(range(2, 15)), "a finished part was made again"
 
 
 def test_a_second_run_does_nothing_and_another_recipe_is_refused(
@@ -252,7 +296,7 @@ class Deadly:
 
 
 def two_parts() -> list[sources.Part]:
-    return [sources.Part(0, "", 0, 1, 0, 1, "train")] * 2
+    return [sources.Part(0, (), (0,), (1,), 0, 1, "train")] * 2
 
 
 def test_a_killed_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:

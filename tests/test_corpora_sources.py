@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from configs.command import DataError
 from configs.schema import Corpora, RecipeError
 from corpora import sources
+from corpora.sources import part
 
 
 def corpora(*listed: dict[str, Any]) -> Corpora:
@@ -27,11 +28,11 @@ def tsv(path: Path | str, **more: Any) -> dict[str, Any]:
 def read_all(settings: Corpora) -> tuple[list[tuple[str, str, str]], Counter[str]]:
     rows, dropped = [], Counter[str]()
     parts = sources.plan(settings)
-    for part in parts:
-        for batch in sources.read(settings.sources[part.source], part):
+    for one in parts:
+        for batch in sources.read(settings.sources[one.source], one):
             rows += list(zip(batch.ids, batch.ja, batch.en, strict=True))
             dropped += batch.dropped
-    assert sum(part.rows for part in parts) == len(rows) + dropped.total()
+    assert sum(one.rows for one in parts) == len(rows) + dropped.total()
     return rows, dropped
 
 
@@ -53,7 +54,7 @@ def test_nasty_rows_are_kept_or_counted(tmp_path: Path) -> None:
         b"a\tb\tc",
         b"\xff\xfe\tbad",
         b"ok\t\xed\xa0\x80",  # half of a surrogate pair
-        b"x" * (sources.MAX_LINE_BYTES + 7) + b"\ty",
+        b"x" * (part.MAX_TEXT_BYTES + 7) + b"\ty",
         b"last\tline",
     ]
     rows, dropped = read_all(corpora(tsv(write(tmp_path / "a.tsv", b"\n".join(lines)))))
@@ -94,9 +95,9 @@ def test_small_parts_and_short_limits_lose_nothing(tmp_path_factory: pytest.Temp
     content = b"ja\ten\n" + b"".join(tokens)
     path = write(tmp_path_factory.mktemp("tsv") / "a.tsv", content)
     expected, count = reference(content)
-    for part_bytes in (7, 1 << 20):
+    for part_rows in (1, 3, 1 << 20):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sources, "PART_BYTES", part_bytes)
+            patch.setattr(part, "PART_ROWS", part_rows)
             if count == 0:
                 with pytest.raises(DataError, match="holds no rows"):
                     sources.plan(corpora(tsv(path)))
@@ -109,14 +110,13 @@ def test_small_parts_and_short_limits_lose_nothing(tmp_path_factory: pytest.Temp
 
 def test_a_file_is_cut_into_parts_that_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.tsv", b"".join(f"{n}\tv{n}\n".encode() for n in range(1000)))
-    monkeypatch.setattr(sources, "PART_BYTES", 500)
+    monkeypatch.setattr(part, "PART_ROWS", 90)
     chosen = corpora(tsv(path, header=False, ja=0, en=1))
     parts = sources.plan(chosen)
-    assert len(parts) > 5 and sum(part.rows for part in parts) == 1000
-    part = parts[3]
-    (batch,) = sources.read(chosen.sources[0], part)
-    assert batch.ja == [str(n) for n in range(part.first_row, part.first_row + part.rows)]
-    assert [path.read_bytes()[one.start : one.stop].count(b"\n") for one in parts] == [one.rows for one in parts]
+    assert len(parts) > 5 and sum(one.rows for one in parts) == 1000
+    (batch,) = sources.read(chosen.sources[0], parts[3])
+    assert batch.ja == [str(n) for n in range(parts[3].first_row, parts[3].first_row + parts[3].rows)]
+    assert [path.read_bytes()[one.start[0] : one.stop[0]].count(b"\n") for one in parts] == [one.rows for one in parts]
 
 
 def test_columns_by_name_or_number_and_files_by_glob(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_long_lines_are_given_on_before_they_pile_up(tmp_path: Path) -> None:
     """2048 rows of half a megabyte each would be a gigabyte in one batch."""
     path = write(tmp_path / "a.tsv", b"ja\ten\n" + (b"z" * (1 << 19) + b"\tb\n") * 40)
     chosen = corpora(tsv(path))
-    sizes = [sum(map(len, batch.ja)) for part in sources.plan(chosen) for batch in sources.read(chosen.sources[0], part)]
-    assert sum(sizes) == 40 << 19 and max(sizes) < 2 * sources.PART_BYTES
+    sizes = [sum(map(len, batch.ja)) for one in sources.plan(chosen) for batch in sources.read(chosen.sources[0], one)]
+    assert sum(sizes) == 40 << 19 and max(sizes) < 2 * part.BATCH_BYTES
 
 
 def test_parquet_nulls_and_bad_bytes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +158,8 @@ def test_parquet_nulls_and_bad_bytes_are_counted(tmp_path: Path, monkeypatch: py
     chosen = corpora({**tsv(path), "kind": "parquet", "ja": "TEXT"})
     expected = [("t:000000000", "NA", "null"), ("t:000000004", "五", "e")], Counter({"null": 2, "invalid_utf8": 1})
     assert read_all(chosen) == expected
-    monkeypatch.setattr(sources, "PART_ROWS", 1)
-    assert [part.rows for part in sources.plan(chosen)] == [2, 2, 1]
+    monkeypatch.setattr(part, "PART_ROWS", 1)
+    assert [one.rows for one in sources.plan(chosen)] == [2, 2, 1]
     assert read_all(chosen) == expected
 
 
@@ -192,8 +192,8 @@ def test_a_tsv_that_cannot_be_used(tmp_path: Path, content: bytes, more: dict[st
 def test_a_parquet_file_that_cannot_be_used(tmp_path: Path) -> None:
     def plan(path: Path, **more: Any) -> None:
         chosen = corpora({**tsv(path), "kind": "parquet", **more})
-        for part in sources.plan(chosen):
-            list(sources.read(chosen.sources[0], part))
+        for one in sources.plan(chosen):
+            list(sources.read(chosen.sources[0], one))
 
     with pytest.raises(DataError, match="cannot be read as parquet"):
         plan(write(tmp_path / "not.parquet", b"ja\ten\n"))
@@ -225,7 +225,7 @@ def test_missing_files_and_names_used_twice(tmp_path: Path) -> None:
 def test_a_file_that_changes_under_our_hands_is_an_error(tmp_path: Path, later: bytes) -> None:
     path = write(tmp_path / "a.tsv", b"ja\ten\na\tb\nc\td\n")
     chosen = corpora(tsv(path))
-    (part,) = sources.plan(chosen)
+    (only,) = sources.plan(chosen)
     path.write_bytes(later)
     with pytest.raises(DataError, match="changed while it was being read"):
-        list(sources.read(chosen.sources[0], part))
+        list(sources.read(chosen.sources[0], only))

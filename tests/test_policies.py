@@ -39,6 +39,8 @@ DOORS = {
     "deepspeed": ["distill/engine.py"],
     "open_clip": ["distill/open_clip_weights.py", "benchmarks/encoders.py"],
     "datatrove": ["corpora/pipeline.py"],
+    "datasets": ["corpora/sources/hub.py", "benchmarks/loader.py"],
+    "fsspec": ["corpora/sources/files.py"],
     "ray": [],
 }
 HEAVY = ["torch", "transformers", "diffusers", "sentence_transformers", "deepspeed", "open_clip", "datatrove", "datasets", "matplotlib"]

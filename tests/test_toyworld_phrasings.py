@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import TOYWORLD_MODELS, ToyworldSource, load
+from configs.schema import TOYWORLD_MODELS, load
+from configs.sources import ToyworldSource
 from corpora import sources
 from corpora.pair import read_manifest
 from corpora.toyworld import captions, japanese, lexicon, miniature
@@ -224,7 +225,7 @@ def test_the_english_is_what_the_miniature_was_trained_on(tmp_path: Path) -> Non
 
 def test_each_row_carries_its_phrasing_as_its_source() -> None:
     source = ToyworldSource(kind="toyworld", pairs=3000, held_out_pairs=1, seed=6)
-    part = sources.Part(0, "", 0, 3000, 0, 3000, "train")
+    part = sources.Part(0, (), (0,), (3000,), 0, 3000, "train")
     rows = [row for batch in sources.read(source, part) for row in zip(batch.sources, batch.ja, batch.en, strict=True)]
     assert rows == [(f"toyworld_{one.phrasing}", one.ja, one.en) for one in captions.pairs(3000, "train", 6)]
 

@@ -1,0 +1,141 @@
+"""Where pairs come from: toyworld, TSV, Moses, TMX, WMT's test sets, parquet, the Hugging Face Hub. A file a format; this one joins them.
+
+In:  the recipe's `corpora.sources` (configs/sources.py).
+Out: `Part`s, pieces of a source that can be read alone, and their rows in order. Every row is counted: it becomes a pair or a counted drop.
+
+Planning counts the rows before any text is decoded: from the footer of a parquet file, by line feeds in a text file, in one streamed pass over a
+compressed or XML file or a data set of the hub (1.7 million rows of gzip a second, 90,000 units of TMX: larger ones are better read as Moses files).
+So ids are numbers that no worker or interruption changes, the progress bar knows its end, and a file that changes meanwhile is noticed.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
+from tqdm import tqdm
+
+from configs.command import DataError
+from configs.schema import Corpora, RecipeError
+from configs.sources import HubSource, MosesSource, ParquetSource, Source, TmxSource, ToyworldSource, TsvSource, WmtTestSource
+from corpora.pair import Input
+from corpora.sources import aligned, files, hub, parquet, part, tmx, toyworld, tsv, wmt_test
+from corpora.sources.part import Batch, Part, Row, batches, cut
+
+TOYWORLD_LICENCE = "Apache-2.0"
+
+
+def name(source: Source) -> str:
+    return "toyworld" if isinstance(source, ToyworldSource) else source.name
+
+
+def licence(source: Source) -> str:
+    return TOYWORLD_LICENCE if isinstance(source, ToyworldSource) else source.licence
+
+
+def inputs(corpora: Corpora) -> list[Input]:
+    """Every file the sources name, with its digest. Raises DataError for one that is missing, RecipeError for two sources of one name."""
+    names = Counter(map(name, corpora.sources))
+    twice = [one for one, count in names.items() if count > 1]
+    if twice:
+        raise RecipeError(f"corpora.sources: {names[twice[0]]} sources are called {twice[0]!r}, their ids would clash; give each its own name")
+    result: list[Input] = []
+    for source in corpora.sources:
+        if isinstance(source, HubSource):
+            result.append(hub.identity(source))
+        else:
+            listed = [path for together in _file_sets(source) for path in together]
+            result += [Input(source=name(source), path=path, bytes=files.size(path), sha256=files.digest(path)) for path in listed]
+    return result
+
+
+def plan(corpora: Corpora) -> list[Part]:
+    """Cuts every source into parts and counts its rows, without decoding the texts. Held-out parts come first: of two equal rows the first is kept.
+
+    Raises DataError for an empty or unreadable file and RecipeError for a column that is not there.
+    """
+    parts: list[Part] = []
+    with tqdm(desc="count", unit="rows", unit_scale=True, leave=False) as bar:
+        for number, source in enumerate(corpora.sources):
+            first_row = 0
+            for together in [()] if isinstance(source, ToyworldSource | HubSource) else _file_sets(source):
+                found = []
+                for one in _plan(source, number, together, first_row):
+                    found.append(one)
+                    bar.update(one.rows)
+                if not found:
+                    raise DataError(f"{' '.join(together) or name(source)}: it holds no rows; take it out of the recipe, or fetch it again")
+                first_row += sum(one.rows for one in found)
+                parts += found
+    return sorted(parts, key=lambda part: part.split != "held_out")
+
+
+def read(source: Source, part: Part) -> Iterator[Batch]:
+    """The rows of one part, in order, in batches of at most BATCH_ROWS. Raises DataError when the file is not what it was at planning."""
+    rows = 0
+    for batch in toyworld.read(source, part) if isinstance(source, ToyworldSource) else batches(source.name, part.first_row, _rows(source, part)):
+        rows += batch.rows
+        yield batch
+    if rows != part.rows:
+        where = " ".join(part.paths) or name(source)
+        raise DataError(f"{where}: changed while it was being read ({rows} rows where {part.rows} were counted); run again and leave it alone")
+
+
+def local_paths(source: Source) -> list[str]:
+    """The files of a source that are on this machine now, those of a glob in alphabetical order."""
+    return [path for given in _given(source) if not files.is_url(given) for path in files.found(given)]
+
+
+def _given(source: Source) -> list[str]:
+    """The paths as the recipe writes them: two for a source of two text files."""
+    if isinstance(source, ToyworldSource | HubSource):
+        return []
+    if isinstance(source, MosesSource | WmtTestSource) and source.ja_path is not None and source.en_path is not None:
+        return [source.ja_path, source.en_path]
+    assert source.path is not None
+    return [source.path]
+
+
+def _file_sets(source: Source) -> list[tuple[str, ...]]:
+    """The files that make rows together: each alone, or couples of text files. Raises DataError when there are none, or not as many of each."""
+    found = [files.found(given) for given in _given(source)]
+    for given, there in zip(_given(source), found, strict=True):
+        if not there:
+            raise DataError(f"{given}: there is no such file (source {name(source)!r}); fetch it, or correct the path in the recipe")
+    if len(set(map(len, found))) > 1:
+        raise DataError(f"source {name(source)!r}: {len(found[0])} Japanese files, but {len(found[1])} English ones; correct the globs")
+    return list(zip(*found, strict=True))
+
+
+def _plan(source: Source, number: int, paths: tuple[str, ...], first_row: int) -> Iterator[Part]:
+    if isinstance(source, ToyworldSource):
+        yield from toyworld.plan(source, number)
+    elif isinstance(source, HubSource):
+        yield from hub.plan(source, number)
+    elif isinstance(source, TsvSource):
+        yield from tsv.plan(source, number, paths[0], first_row)
+    elif isinstance(source, ParquetSource):
+        yield from parquet.plan(source, number, paths[0], first_row)
+    elif isinstance(source, MosesSource) or len(paths) == 2:
+        assert not isinstance(source, TmxSource)
+        yield from aligned.plan(source, number, paths, first_row)
+    else:  # XML can only be read from its start: counted in a pass of its own, which tells a damaged file before the work
+        for start, stop in cut(sum(1 for _ in _xml(source, paths[0])), part.STREAM_PART_ROWS):
+            yield Part(number, paths, (start,), (stop,), first_row + start, stop - start)
+
+
+def _rows(source: Source, part: Part) -> Iterator[Row]:
+    if isinstance(source, HubSource):
+        return hub.read(source, part)
+    if isinstance(source, TsvSource):
+        return tsv.read(source, part)
+    if isinstance(source, ParquetSource):
+        return parquet.read(source, part)
+    if isinstance(source, MosesSource) or len(part.paths) == 2:
+        assert isinstance(source, MosesSource | WmtTestSource)
+        return aligned.read(source, part)
+    assert isinstance(source, TmxSource | WmtTestSource)
+    return islice(_xml(source, part.paths[0]), part.start[0], part.stop[0])
+
+
+def _xml(source: TmxSource | WmtTestSource, path: str) -> Iterator[Row]:
+    return tmx.read(source, path) if isinstance(source, TmxSource) else wmt_test.read(source, path)

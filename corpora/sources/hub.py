@@ -1,0 +1,93 @@
+"""The door to `datasets`: whatever it can stream, from the Hugging Face Hub or a folder, never stored.
+
+Its rows are counted in a pass of their own, so a data set is fetched twice; one that lies in parquet files is counted by its footers alone as a
+`parquet` source at `hf://datasets/ORG/NAME/...`. What `datasets` makes null (in CSV files the texts "NA" and "null") is dropped and counted as such.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from configs.command import DataError
+from configs.schema import RecipeError
+from configs.sources import HubSource
+from corpora.pair import Input
+from corpora.sources import files, parquet
+from corpora.sources import part as parts
+from corpora.sources.part import Part, Row
+
+
+def identity(source: HubSource) -> Input:
+    """The data set as it is now: a digest of its files' names and their commit (of a folder: the times they were written). Raises DataError."""
+    import datasets
+
+    with _reported(source):
+        builder = datasets.load_dataset_builder(source.dataset, source.config, revision=source.revision)
+        data_files = (builder.config.data_files or {}).get(source.split, [])
+    known = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
+    return Input(source=source.name, path=_where(source), bytes=0, sha256=hashlib.sha256(known.encode()).hexdigest())
+
+
+def plan(source: HubSource, number: int) -> Iterator[Part]:
+    """Cuts the data set between its files, and a large file by rows. Raises DataError, and RecipeError for a column that is not there."""
+    with _reported(source):
+        shards = _stream(source).num_shards
+    first_row = 0
+    for shard in range(shards):
+        rows = 0
+        for table in _tables(source, shard):
+            ja, en = (parquet.text_column(table.schema, wanted, _where(source), source.name) for wanted in (source.ja, source.en))
+            rows += table.num_rows
+        for start, stop in parts.cut(rows, parts.STREAM_PART_ROWS):
+            yield Part(number, (), (shard, start), (shard, stop), first_row + start, stop - start, ja=ja, en=en)
+        first_row += rows
+
+
+def read(source: HubSource, part: Part) -> Iterator[Row]:
+    (shard, start), (_, stop) = part.start, part.stop
+    row = 0
+    for table in _tables(source, shard):
+        for batch in table.slice(max(0, start - row), max(0, stop - max(start, row))).to_batches():
+            yield from zip(parquet.texts(batch, str(part.ja)), parquet.texts(batch, str(part.en)), strict=True)
+        row += table.num_rows
+        if row >= stop:
+            return
+
+
+def _stream(source: HubSource) -> Any:
+    import datasets
+
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors reach the user as exceptions
+    return datasets.load_dataset(source.dataset, source.config, split=source.split, revision=source.revision, streaming=True)
+
+
+def _tables(source: HubSource, shard: int) -> Iterator[pa.Table]:
+    with _reported(source):
+        stream = _stream(source)
+        found = stream.shard(stream.num_shards, shard).with_format("arrow").iter(parts.BATCH_ROWS)
+    while True:
+        with _reported(source):
+            table = next(found, None)
+        if table is None:
+            return
+        yield table
+
+
+def _where(source: HubSource) -> str:
+    return "/".join(["hub:" + source.dataset, *([source.config] if source.config else []), source.split])
+
+
+@contextmanager
+def _reported(source: HubSource) -> Iterator[None]:
+    from datasets.exceptions import DatasetsError
+
+    try:
+        yield
+    except (DataError, RecipeError):
+        raise
+    except (*files.DAMAGE, ValueError, DatasetsError) as error:
+        raise DataError(f"{_where(source)}: cannot be streamed ({files.one_line(error)}); check name, config, split and access") from None

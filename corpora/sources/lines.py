@@ -1,0 +1,84 @@
+"""Lines of one text file, or of two that say the same: where to cut them, and each line by itself.
+
+A line ends with a line feed and nothing else: U+2028, a bare carriage return and their kin are text. A carriage return before the line feed and a
+byte-order mark at the start are none.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.command import DataError
+from corpora.sources import files, part
+
+CHUNK_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Byte offsets behind every `part_rows`-th line and behind the last one, and how many lines there are."""
+
+    offsets: list[int]
+    rows: int
+    part_rows: int
+
+
+def start_of_text(stream: io.BufferedReader) -> int:
+    """Reads over a byte-order mark; returns how many bytes that took."""
+    return len(stream.read(len(BOM))) if stream.peek(len(BOM))[: len(BOM)] == BOM else 0
+
+
+def cuts(stream: io.BufferedReader, position: int) -> Cuts:
+    """Counts the lines from `position`, where the stream stands, to its end; no text is decoded."""
+    part_rows = part.PART_ROWS if stream.seekable() else part.STREAM_PART_ROWS
+    start, rows, last, offsets = position, 0, b"\n", list[int]()
+    while chunk := stream.read(CHUNK_BYTES):
+        count = chunk.count(b"\n")
+        if rows // part_rows < (rows + count) // part_rows:
+            ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n"))
+            offsets += (position + 1 + ends[part_rows - 1 - rows % part_rows :: part_rows]).tolist()
+        rows, position, last = rows + count, position + len(chunk), chunk[-1:]
+    rows += last != b"\n"  # the last line may lack its line feed
+    if position > (offsets[-1] if offsets else start):
+        offsets.append(position)
+    return Cuts(offsets, rows, part_rows)
+
+
+def read(places: list[tuple[str, str | None]], piece: part.Part) -> Iterator[list[bytes | None]]:
+    """The lines of each file side by side, without their ends; None for one longer than MAX_TEXT_BYTES. Each place is a path and its member.
+
+    Raises DataError when the lines do not end where they did at planning.
+    """
+    with ExitStack() as stack:
+        readers = [_Reader(stack.enter_context(files.opened(*place)), start) for place, start in zip(places, piece.start, strict=True)]
+        for _ in range(piece.rows):
+            yield [reader.line() for reader in readers]
+        for reader, (path, _), stop in zip(readers, places, piece.stop, strict=True):
+            if reader.position != stop:
+                raise DataError(f"{path}: changed while it was being read; run again and leave it alone")
+
+
+class _Reader:
+    """Lines from a byte offset on; a stream that cannot seek is read over up to there."""
+
+    def __init__(self, stream: io.BufferedReader, position: int) -> None:
+        self.stream, self.position = stream, position
+        if stream.seekable():
+            stream.seek(position)
+        else:
+            while position and (chunk := stream.read(min(CHUNK_BYTES, position))):
+                position -= len(chunk)
+
+    def line(self) -> bytes | None:
+        line = self.stream.readline(part.MAX_TEXT_BYTES)
+        self.position += len(line)
+        if len(line) < part.MAX_TEXT_BYTES or line.endswith(b"\n"):
+            return line.removesuffix(b"\n").removesuffix(b"\r")
+        while line and not line.endswith(b"\n"):
+            line = self.stream.readline(part.MAX_TEXT_BYTES)
+            self.position += len(line)
+        return None

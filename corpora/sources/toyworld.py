@@ -1,0 +1,25 @@
+"""The scenes of toyworld, said in both languages: held-out and training scenes lie apart by construction."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from configs.sources import ToyworldSource
+from corpora.pair import SPLITS
+from corpora.sources.part import BATCH_ROWS, Batch, Part
+from corpora.toyworld import captions
+
+
+def plan(source: ToyworldSource, number: int) -> list[Part]:
+    return [
+        Part(number, (), (0,), (source.held_out_pairs,), 0, source.held_out_pairs, "held_out"),
+        Part(number, (), (0,), (source.pairs,), 0, source.pairs, "train"),
+    ]
+
+
+def read(source: ToyworldSource, part: Part) -> Iterator[Batch]:
+    assert part.split in SPLITS
+    captioned = captions.pairs(part.rows, part.split, source.seed)
+    for start in range(0, part.rows, BATCH_ROWS):
+        found = list(islice(captioned, BATCH_ROWS))
+        ids = [f"toyworld:{part.split}:{row:06d}" for row in range(start, start + len(found))]
+        yield Batch(ids, [f"toyworld_{one.phrasing}" for one in found], [one.ja for one in found], [one.en for one in found])

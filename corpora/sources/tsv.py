@@ -1,0 +1,66 @@
+"""TSV files: UTF-8, one row a line feed, fields parted by tabs, nothing quoted.
+
+Their bytes are split here, because csv, pandas and `datasets` lose rows (texts "NA" and "null", a bare carriage return, one leading quotation mark).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from configs.schema import RecipeError
+from configs.sources import TsvSource
+from corpora.sources import files, lines
+from corpora.sources.part import MAX_TEXT_BYTES, Part, Row
+
+
+def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[Part]:
+    """Cuts one file into parts in one pass over its bytes. Raises RecipeError for a column that is not there."""
+    with files.opened(path, source.member) as stream:
+        start = lines.start_of_text(stream)
+        first = stream.readline(MAX_TEXT_BYTES) if source.header else b""
+        head = stream.peek(1)
+        if not head:
+            return  # no bytes, no rows: the caller says so
+        header = _fields(first) if source.header else None
+        start += len(first)
+        fields = len(header) if header is not None else _usual_fields(head)
+        ja, en = (_column(source, path, wanted, header, fields) for wanted in (source.ja, source.en))
+        found = lines.cuts(stream, start)
+    for count, stop in enumerate(found.offsets):
+        done = count * found.part_rows
+        rows = min(found.part_rows, found.rows - done)
+        yield Part(number, (path,), (start,), (stop,), first_row + done, rows, ja=ja, en=en, fields=fields)
+        start = stop
+
+
+def read(source: TsvSource, part: Part) -> Iterator[Row]:
+    ja, en = int(part.ja), int(part.en)
+    for (line,) in lines.read([(part.paths[0], source.member)], part):
+        if line is None:
+            yield "too_long"
+            continue
+        fields = line.split(b"\t")
+        yield (fields[ja], fields[en]) if len(fields) == part.fields else "ragged"
+
+
+def _fields(line: bytes) -> list[bytes]:
+    return line.removesuffix(b"\n").removesuffix(b"\r").split(b"\t")
+
+
+def _usual_fields(head: bytes) -> int:
+    """How many fields most lines of the beginning have."""
+    some = head.split(b"\n")
+    return Counter(line.count(b"\t") + 1 for line in some[:-1] or some).most_common(1)[0][0]
+
+
+def _column(source: TsvSource, path: str, wanted: str | int, header: list[bytes] | None, fields: int) -> int:
+    if isinstance(wanted, int):
+        if 0 <= wanted < fields:
+            return wanted
+        raise RecipeError(f"{path}: there is no column number {wanted}, the rows have {fields} fields, from 0; correct source {source.name!r}")
+    if header is None:
+        raise RecipeError(f"{path}: without a header line a column is a number, not {wanted!r}; correct source {source.name!r}")
+    names = [one.decode("utf-8", "replace") for one in header]
+    if names.count(wanted) == 1:
+        return names.index(wanted)
+    shown = ", ".join(names)[:200]
+    raise RecipeError(f"{path}: {names.count(wanted)} columns are called {wanted!r} among {shown!r}; correct source {source.name!r}")

@@ -1,0 +1,49 @@
+"""WMT's test sets in XML: in every `doc` the segments of `src` and of the first `ref` in the other language, joined by their ids."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from configs.sources import WmtTestSource
+from corpora.sources import segments
+from corpora.sources.part import Row
+
+Key = tuple[str, int]  # a segment's id within its document, and how many of that id came before it
+
+
+def read(source: WmtTestSource, path: str) -> Iterator[Row]:
+    """Every segment of one file, in order; a document at a time is held. Raises DataError where the file is no well-formed XML."""
+    return segments.read(path, None, _Documents())
+
+
+class _Documents:
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.sides: dict[str, dict[Key, segments.Text]] = {}
+        self.side: dict[Key, segments.Text] | None = None
+        self.times = Counter[str]()
+        self.segment: segments.Text | None = None
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "doc":
+            self.sides = {}
+        elif tag in ("src", "ref"):
+            language = segments.language(attributes)
+            if language in ("ja", "en") and language not in self.sides:
+                self.side, self.times = self.sides.setdefault(language, {}), Counter()
+        elif tag == "seg" and self.side is not None:
+            id = attributes.get("id", "")
+            self.segment = self.side[id, self.times[id]] = segments.Text()
+            self.times[id] += 1
+
+    def text(self, text: str) -> None:
+        if self.segment is not None:
+            self.segment.add(text)
+
+    def end(self, tag: str) -> None:
+        if tag == "seg":
+            self.segment = None
+        elif tag in ("src", "ref"):
+            self.side = None
+        elif tag == "doc":
+            ja, en = (self.sides.get(language, {}) for language in ("ja", "en"))
+            self.rows += [segments.row(ja.get(key), en.get(key)) for key in dict.fromkeys([*ja, *en])]
