@@ -41,6 +41,7 @@ DOORS = {
     "datatrove": ["corpora/pipeline.py"],
     "datasets": ["corpora/sources/hub.py", "benchmarks/loader.py"],
     "fsspec": ["corpora/sources/files.py"],
+    "ctranslate2": ["corpora/translate.py"],
     "ray": [],
 }
 HEAVY = ["torch", "transformers", "diffusers", "sentence_transformers", "deepspeed", "open_clip", "datatrove", "datasets", "matplotlib"]

@@ -1,0 +1,102 @@
+"""How well captions fit their pictures, by any model that puts both into one space: rinna's CLOOB, or a CLIP or SigLIP of transformers.
+
+In:  `Ranker` settings; texts and decoded pictures.
+Out: features, or the cosine of each pair. Nothing on disk.
+
+Shape letters: B texts or pictures, L positions, P width of the common space.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from configs.captions import Ranker
+from configs.command import DataError
+from configs.files import read_json
+from configs.references import first_line
+from configs.schema import resolve_model
+from corpora import cloob
+
+
+class DualEncoder(Protocol):
+    """Texts and pictures into one space, both as float32 on the CPU, not normalised; an empty list is the caller's to leave out."""
+
+    def text_features(self, texts: list[str]) -> torch.Tensor:
+        """(B, P)."""
+
+    def image_features(self, images: list[Image.Image]) -> torch.Tensor:
+        """(B, P); pictures of any mode and size."""
+
+
+def load(settings: Ranker) -> DualEncoder:
+    """The model of the recipe, on the GPU where there is one. Raises DataError for what is missing, damaged, not all there, or no dual encoder."""
+    reference = resolve_model(settings.model)
+    if _is_cloob(reference):
+        tokenizer = resolve_model(settings.tokenizer) if settings.tokenizer else None
+        return cloob.load(reference, tokenizer).to(device())
+    return TransformersDualEncoder(reference)
+
+
+def similarities(encoder: DualEncoder, texts: list[str], images: list[Image.Image], batch_size: int) -> np.ndarray:
+    """(B,) float32: the cosine of each text and its own picture, -1 to 1."""
+    assert len(texts) == len(images)
+    found = [np.empty(0, dtype=np.float32)]
+    for start in range(0, len(texts), batch_size):
+        batch = slice(start, start + batch_size)
+        both = (encoder.text_features(texts[batch]), encoder.image_features(images[batch]))
+        text_BP, image_BP = (normalize(features, dim=-1) for features in both)
+        found.append((text_BP * image_BP).sum(dim=-1).numpy())
+    return np.concatenate(found)
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class TransformersDualEncoder:
+    """A CLIP, a SigLIP or any other model of transformers that gives features of both. Raises DataError as `load` says."""
+
+    def __init__(self, reference: str) -> None:
+        from transformers import AutoModel, AutoProcessor
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            self.model, found = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+            self.processor = AutoProcessor.from_pretrained(reference)
+        except Exception as error:  # each library raises its own kinds for the same cause
+            raise DataError(f"{reference}: the ranker cannot be loaded ({first_line(error)}); give a CLOOB, a CLIP or a SigLIP") from error
+        if not (hasattr(self.model, "get_text_features") and hasattr(self.model, "get_image_features")):
+            raise DataError(f"{reference}: a {type(self.model).__name__} compares no texts with pictures; give a CLOOB, a CLIP or a SigLIP")
+        if missing := sorted(found["missing_keys"]):  # transformers fills them with random numbers and goes on
+            raise DataError(f"{reference}: {len(missing)} weights are missing, first {missing[0]}; fetch the model again, or give another")
+        self.model.eval().to(device())
+        self.positions = self.model.config.text_config.max_position_embeddings
+
+    @torch.inference_mode()
+    def text_features(self, texts: list[str]) -> torch.Tensor:
+        batch_BL = self.processor(text=texts, padding="max_length", max_length=self.positions, truncation=True, return_tensors="pt")
+        if self.model.config.model_type.startswith("siglip"):
+            batch_BL.pop("attention_mask", None)  # trained on texts padded to the full length, and on the pads too, though some tokenizers mask them
+        return _features(self.model.get_text_features(**batch_BL.to(device())))
+
+    @torch.inference_mode()
+    def image_features(self, images: list[Image.Image]) -> torch.Tensor:
+        pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+        return _features(self.model.get_image_features(**pixels.to(device())))
+
+
+def _features(output: Any) -> torch.Tensor:
+    """Transformers 4 gives the features themselves, 5 an output that holds them."""
+    return (output if isinstance(output, torch.Tensor) else output.pooler_output).float().cpu()
+
+
+def _is_cloob(reference: str) -> bool:
+    path = Path(reference) / "config.json"
+    if path.is_file():
+        return read_json(path).get("model_type") == "cloob"
+    return "cloob" in reference.lower()  # on the hub: asked once more, by name, when it is loaded

@@ -1,0 +1,156 @@
+"""Where the pictures of captions come from: the shards img2dataset writes, files in a folder, or nowhere, where a column holds the similarity.
+
+In:  `00000.tar` of `000000001.jpg`, `.txt` and `.json`, with `00000.parquet` beside it, which lists the rows that could not be fetched too;
+     or a folder and the paths of the captions' table; or a parquet file with a column of numbers.
+Out: `Picture`s, decoded or with the reason why not, each row once; or scores with their rows. Nothing on disk.
+
+Shards are streams: a tar file is read once, from front to back, a picture in memory at a time.
+"""
+
+import glob
+import io
+import json
+import tarfile
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from configs.command import DataError
+from configs.references import first_line
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+MAX_PIXELS = 100_000_000
+MAX_ASPECT = 20  # a ruler of 1 x 5000 pixels would become 224 x 1,120,000 for a model that scales the shorter side
+
+
+class Picture(NamedTuple):
+    """A row of the captions: `key` is its name in the shard, or the id it was asked for by; exactly one of `image` and `reason` is None."""
+
+    key: str
+    url: str
+    image: Image.Image | None
+    reason: str | None
+
+
+def shards(pattern: str) -> list[str]:
+    """The tar files a glob matches, in alphabetical order. Raises DataError for none."""
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    if not found:
+        raise DataError(f"{pattern}: matches no file; download the pictures with img2dataset, or correct the glob of the shards")
+    return found
+
+
+def read_shard(path: str | Path) -> Iterator[Picture]:
+    """Every row of one shard: those in the tar file, then those the table beside it says could not be fetched, by its own status.
+
+    Reasons: `damaged_image`, `too_many_pixels`, `too_narrow`, `no_image`, or img2dataset's status (`failed_to_download`, `failed_to_resize`).
+    Raises DataError for a damaged tar file or table: what is behind the damage would be lost without a word.
+    """
+    path = Path(path)
+    try:
+        with tarfile.open(path, "r|") as file:
+            yield from _samples(file)
+    except (OSError, tarfile.TarError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
+        raise DataError(f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the shard again") from None
+    table = path.with_suffix(".parquet")
+    if table.is_file():
+        yield from _failures(table)
+
+
+def read_files(folder: str | Path, rows: Iterable[tuple[str, str]]) -> Iterator[Picture]:
+    """The pictures of (id, path below the folder), in order; a file that is not there has the reason `no_image`."""
+    for key, name in rows:
+        try:
+            data = (Path(folder) / name).read_bytes()
+        except (OSError, ValueError):  # ValueError: a path with a zero byte
+            yield Picture(key, name, None, "no_image")
+        else:
+            yield Picture(key, name, *decode(data))
+
+
+def read_similarities(path: str | Path, column: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores (N,) float32 of a parquet file's column and their rows (N,) int64, counted from 0; rows without a number are left out.
+
+    Raises DataError for a damaged file and a column that is missing or holds no numbers.
+    """
+    start = 0
+    for batch in _batches(path, [column]):
+        values = batch.column(0)
+        if not (pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
+            raise DataError(f"{path}: column {column!r} holds {values.type}, not numbers; name the column of similarities")
+        scores = pc.fill_null(values.cast(pa.float32()), float("nan")).to_numpy(zero_copy_only=False)
+        given = ~np.isnan(scores)
+        yield scores[given], start + np.flatnonzero(given)
+        start += len(scores)
+
+
+def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
+    """The picture as RGB, or None and the reason."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are looked at here
+            with Image.open(io.BytesIO(data)) as image:
+                short, long = sorted(image.size)
+                if short * long > MAX_PIXELS:
+                    return None, "too_many_pixels"
+                if long > MAX_ASPECT * short:
+                    return None, "too_narrow"
+                return image.convert("RGB"), None
+    except Image.DecompressionBombError:
+        return None, "too_many_pixels"
+    except Exception:  # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError, struct.error...
+        return None, "damaged_image"
+
+
+def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
+    """The files of one sample stand on end and share a name up to the first dot."""
+    key, parts = "", dict[str, bytes]()
+    for member in file:
+        if not member.isfile():
+            continue
+        name, _, ending = Path(member.name).name.partition(".")
+        if name != key and parts:
+            yield _sample(key, parts)
+            parts = {}
+        key = name
+        content = file.extractfile(member)
+        assert content is not None
+        parts[ending.lower()] = content.read()
+    if parts:
+        yield _sample(key, parts)
+
+
+def _sample(key: str, parts: dict[str, bytes]) -> Picture:
+    said: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
+    url = str(said.get("url") or "")
+    status = said.get("status", "success")
+    if status != "success":
+        return Picture(key, url, None, str(status))
+    data = next((parts[ending] for ending in PICTURES if ending in parts), None)
+    return Picture(key, url, None, "no_image") if data is None else Picture(key, url, *decode(data))
+
+
+def _failures(table: Path) -> Iterator[Picture]:
+    for batch in _batches(table, ["key", "url", "status"]):
+        for key, url, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if status != "success":
+                yield Picture(str(key), str(url or ""), None, str(status))
+
+
+def _batches(path: str | Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                shown = ", ".join(file.schema_arrow.names)[:200]
+                raise DataError(f"{path}: there is no column {missing[0]!r} among {shown!r}; correct the column, or fetch the file again")
+            yield from file.iter_batches(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as parquet ({first_line(error)[:200]}); fetch the file again") from None

@@ -1,0 +1,201 @@
+"""Japanese captions to English by a translation model: the one door to CTranslate2, and transformers' `generate` as the plain way.
+
+In:  `Translator` settings: a Marian (opus-mt-ja-en), NLLB, M2M100 or MADLAD model in transformers' layout.
+Out: a function from texts to their translations, in order. Searches are greedy or by beam, so equal texts get equal translations. A text is
+     translated by itself: how texts are cut into calls and batches changes only the last bits of scores, which near ties alone can feel.
+     CTranslate2's copy of the model lies in `<folder>/<model's name>-ct2`, made once and whole or not at all.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ctranslate2
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from configs.captions import Translator
+from configs.command import DataError
+from configs.files import whole_folder
+from configs.references import first_line
+from configs.schema import RecipeError, resolve_model
+
+MAX_SOURCE_TOKENS = 512  # of the families, the shortest that one was trained on; a caption that long is none
+
+Translate = Callable[[list[str]], list[str]]
+
+
+class Tags(NamedTuple):
+    """How a family of models is told to go from Japanese to English; every one given is in its vocabulary."""
+
+    before_text: str = ""
+    source_language: str | None = None
+    source_token: str | None = None
+    first_token: str | None = None  # of the translation
+
+
+FAMILIES = {
+    "NLLB": Tags("", "jpn_Jpan", "jpn_Jpan", "eng_Latn"),
+    "M2M100": Tags("", "ja", "__ja__", "__en__"),
+    "MADLAD": Tags("<2en> "),
+    "Marian": Tags(),  # a model of one direction
+}
+KINDS = {"m2m_100": ("NLLB", "M2M100"), "t5": ("MADLAD",), "marian": ("Marian",)}  # by the model type in config.json
+
+
+class Tokenizer:
+    """A model's own tokenizer, and the tags of its family."""
+
+    def __init__(self, reference: str) -> None:
+        """Raises DataError for a model of no family known here."""
+        try:
+            with _quiet():
+                kind = AutoConfig.from_pretrained(reference).model_type
+                # transformers 5 makes T5's tokenizer anew, with T5's ids for what is unknown: MADLAD's is another, and lies ready
+                stock = (PreTrainedTokenizerFast if kind == "t5" else AutoTokenizer).from_pretrained(reference)
+        except Exception as error:  # each library raises its own kinds for the same cause
+            raise DataError(f"{reference}: its tokenizer cannot be loaded ({first_line(error)}); give a translation model") from error
+        known = stock.get_vocab()
+        fitting = [family for family in KINDS.get(kind, ()) if all(one in known for one in _tokens(FAMILIES[family]))]
+        if not fitting:
+            raise DataError(f"{reference}: a {kind} whose vocabulary is none of {', '.join(FAMILIES)} for Japanese and English; give one of them")
+        self.family, self.stock = fitting[0], stock
+        self.tags = FAMILIES[self.family]
+        if self.tags.source_language:
+            self.stock.src_lang = self.tags.source_language
+
+    @property
+    def first_id(self) -> int | None:
+        """The id every translation begins with, behind the one that starts the decoder."""
+        return self.stock.convert_tokens_to_ids(self.tags.first_token) if self.tags.first_token else None
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        before = self.tags.before_text
+        return self.stock([before + text for text in texts], truncation=True, max_length=MAX_SOURCE_TOKENS).input_ids
+
+    def decode(self, ids: list[int]) -> str:
+        # transformers 5 would decode Marian's English by the pieces of its Japanese
+        own = {"use_source_tokenizer": False} if self.family == "Marian" else {}
+        return self.stock.decode([one for one in ids if one != self.first_id], skip_special_tokens=True, **own).strip()
+
+
+def load(settings: Translator, folder: Path) -> Translate:
+    """The translator of the recipe, on the GPU where there is one; `folder` keeps CTranslate2's copy.
+
+    Raises DataError for what is missing, damaged or no translator, RecipeError for a precision this machine cannot compute in.
+    """
+    reference = resolve_model(settings.model)
+    tokenizer = Tokenizer(reference)
+    if settings.engine == "transformers":
+        of_texts = _by_transformers(reference, tokenizer, settings)
+    else:
+        of_texts = _by_ctranslate2(converted(reference, folder), tokenizer, settings)
+
+    def translate(texts: list[str]) -> list[str]:
+        some = [text for text in texts if text.strip()]  # of nothing CTranslate2 makes nothing, and transformers something
+        said = iter(of_texts(some) if some else [])
+        return [next(said) if text.strip() else "" for text in texts]
+
+    return translate
+
+
+def converted(reference: str, folder: Path) -> Path:
+    """CTranslate2's copy of a model, made if it is not there yet. Raises DataError."""
+    target = folder / f"{Path(reference).name}-ct2"
+    if not target.is_dir():
+        with whole_folder(target) as partial, _quiet():
+            try:
+                _Converter(reference).convert(str(partial), force=True)
+            except Exception as error:  # transformers and CTranslate2 raise their own kinds for the same cause
+                raise DataError(f"{reference}: CTranslate2 cannot convert it ({first_line(error)}); set the engine to transformers") from error
+    return target
+
+
+class _Converter(ctranslate2.converters.TransformersConverter):
+    def load_model(self, *arguments: Any, **others: Any) -> Any:
+        model = super().load_model(*arguments, **others)
+        # Transformers 5 calls every T5 tied and keeps in another place whether its logits are scaled down, which CTranslate2 does not know:
+        # MADLAD's would be, and its beams would go astray.
+        model.config.tie_word_embeddings = getattr(model.config, "scale_decoder_outputs", model.config.tie_word_embeddings)
+        return model
+
+
+def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) -> Translate:
+    device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+    try:
+        model = ctranslate2.Translator(str(folder), device=device, compute_type=settings.precision, intra_threads=torch.get_num_threads())
+    except ValueError as error:
+        raise RecipeError(f"the precision {settings.precision} does not go on this {device} ({first_line(error)}); take another") from None
+    except RuntimeError as error:
+        raise DataError(f"{folder}: CTranslate2 cannot load it ({first_line(error)}); remove the folder, it will be made again") from None
+    first = tokenizer.tags.first_token
+
+    def translate(texts: list[str]) -> list[str]:
+        """One translation a text."""
+        sources = [tokenizer.stock.convert_ids_to_tokens(ids) for ids in tokenizer.encode(texts)]
+        found = model.translate_batch(
+            sources,
+            target_prefix=[[first]] * len(sources) if first else None,
+            beam_size=settings.beams,
+            batch_type="tokens",
+            max_batch_size=settings.tokens_per_batch,
+            min_decoding_length=0,  # the model's own answer, though it be none: the guards are there for that
+            max_decoding_length=settings.max_new_tokens,
+            max_input_length=0,  # the tokenizer has cut the texts
+        )
+        return [tokenizer.decode(tokenizer.stock.convert_tokens_to_ids(one.hypotheses[0])) for one in found]
+
+    return translate
+
+
+def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator) -> Translate:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        with _quiet():
+            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32).eval().to(device)
+    except Exception as error:  # each library raises its own kinds for the same cause
+        raise DataError(f"{reference}: the translator cannot be loaded ({first_line(error)}); fetch the model again, or give another") from error
+    model.generation_config.max_length = None  # the model's own limit, beside ours, would be warned of at every batch
+    search: dict[str, Any] = {"num_beams": settings.beams, "do_sample": False, "length_penalty": 1.0, "early_stopping": False}
+    search |= {"max_new_tokens": settings.max_new_tokens, "forced_bos_token_id": tokenizer.first_id}
+
+    @torch.inference_mode()
+    def translate(texts: list[str]) -> list[str]:
+        """One translation a text."""
+        ids = tokenizer.encode(texts)
+        result = [""] * len(texts)
+        for rows in batches([len(one) for one in ids], settings.tokens_per_batch):
+            inputs = tokenizer.stock.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device)
+            found = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, **search)
+            for row, one in zip(rows, found.tolist(), strict=True):
+                result[row] = tokenizer.decode(one)
+        return result
+
+    return translate
+
+
+def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
+    """Rows of about one length together, the longest first, at most `tokens` in a batch, pads included; a longer row goes alone."""
+    rows = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    start = 0
+    while start < len(rows):
+        stop = start + max(1, tokens // max(1, lengths[rows[start]]))
+        yield rows[start:stop]
+        start = stop
+
+
+def _tokens(tags: Tags) -> list[str]:
+    return [one for one in (tags.before_text.strip(), tags.source_token, tags.first_token) if one]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' own bars, reports and warnings off ours."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

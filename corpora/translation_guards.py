@@ -1,0 +1,44 @@
+"""Why a translation is not kept: what a translation model does when it fails, told without reading the picture.
+
+In:  Japanese captions, their translations, the language identifier.
+Out: for each, the first reason to drop it, or None. The pairs that stay go through `corpora/filters.py` like any others.
+"""
+
+import re
+from typing import Any
+
+from configs.captions import TranslationGuards
+from corpora import language_id
+from corpora.normalise import comparison_key
+
+LONGEST_RUN = 6  # words of a phrase that a model may say again and again
+
+
+def reasons(ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any) -> list[str | None]:
+    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None for one to keep."""
+    found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
+    english = language_id.probabilities(language_model, en, "en")
+    return [one or ("not_english" if probability < guards.min_probability else None) for one, probability in zip(found, english, strict=True)]
+
+
+def _reason(ja: str, en: str, guards: TranslationGuards) -> str | None:
+    if not en.strip():
+        return "empty"
+    if comparison_key(ja) == comparison_key(en):
+        return "copy"
+    if repeats(en, guards.max_repetitions):
+        return "repetition"
+    shorter, longer = sorted((len(ja.encode()), len(en.encode())))
+    return "length_ratio" if longer > guards.max_length_ratio * shorter else None
+
+
+def repeats(text: str, most: int) -> bool:
+    """Whether a run of one to six words stands more than `most` times on end, or a run of one to four characters more than four times as often."""
+    words = text.lower().split()
+    for length in range(1, LONGEST_RUN + 1):
+        same = 0  # words in a row that are those `length` places before
+        for before, word in zip(words, words[length:], strict=False):
+            same = same + 1 if word == before else 0
+            if same == length * most:
+                return True
+    return re.search(rf"(\S{{1,4}}?)\1{{{4 * most},}}", text) is not None
