@@ -5,11 +5,12 @@ import time
 import torch
 
 from benchmarks.workload import Profile
+from distill.engine import weights_dtype
 
 
 def matrix_rate(profile: Profile, device: torch.device, seconds: float = 0.3) -> float:
     """FLOP/s of the larger encoder's widest product over one batch's positions, in the profile's precision, the best of several tries."""
-    width, dtype = profile.clip_bigg.width, torch.bfloat16 if profile.precision == "bf16" else torch.float32
+    width, dtype = profile.clip_bigg.width, weights_dtype(profile.precision)
     a, b = (torch.randn(shape, device=device, dtype=dtype) for shape in ((profile.batch_size * 77, width), (width, 4 * width)))
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:

@@ -103,15 +103,12 @@ def loading(recipe: schema.Recipe, batch_size: int) -> dict[str, dict[str, float
 
 
 def batches_of(recipe: schema.Recipe, batch_size: int) -> Any:
-    """The `Batches` of the recipe's trainer, without empty prompts: a dataset has no row for them."""
-    from distill import setup, tokens
-    from distill.batches import Batches
-    from distill.teacher import ENCODERS, TextEncoders, load_tokenizer
+    """The `Batches` of the recipe's trainer, without empty and mixed prompts: a dataset has no row for them."""
+    from distill import tokens
+    from distill.batches import Batches, special_ids
 
-    found, base, settings = tokens.prepare(recipe), schema.resolve_model(recipe.distill.base), recipe.distill
-    teacher = TextEncoders({name: load_tokenizer(base, name) for name in ENCODERS}, {})
-    special = setup.special_ids(teacher, recipe.run_dir / "initial_student")
-    return Batches(found, special, batch_size, 0.0, settings.english_share, settings.seed, settings.full_length_share, settings.steps)
+    settings = recipe.distill.model_copy(update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0})
+    return Batches.of(settings, tokens.prepare(recipe), special_ids(tokens.load_tokenizers(recipe)))
 
 
 def save_dataset(tokens: Any, folder: str) -> None:

@@ -9,7 +9,7 @@ from benchmarks.workload import Profile, Workload
 from configs.distill import Distill
 from distill import train
 from distill.clip_text import tower_of
-from distill.engine import Engine
+from distill.engine import Engine, weights_dtype
 from distill.loss import Loss
 from distill.setup import Work
 from distill.statistics import Statistics
@@ -27,7 +27,7 @@ class Ours:
             for parameter in tower.dead_parameters():
                 parameter.requires_grad_(False)
         engine = Engine(student, self.settings)
-        dtype = torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
+        dtype = weights_dtype(self.settings.precision)
         teacher = pair_of(work.teacher.models).eval().requires_grad_(False).to(engine.device, dtype)
         if self.settings.compile:
             for towers in (student, teacher):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.workload import Workload
-from distill.engine import Engine
+from distill.engine import Engine, weights_dtype
 from distill.teacher import ENCODERS
 
 
@@ -36,7 +36,7 @@ class Plain:
     def __init__(self, work: Workload, padding: str) -> None:
         self.work, self.padding = work, padding
         self.engine = Engine(TwoEncoders(work.student()).train(), work.settings)
-        dtype = torch.bfloat16 if work.settings.precision == "bf16" else torch.float32
+        dtype = weights_dtype(work.settings.precision)
         self.teacher = TwoEncoders(work.teacher.models).to(self.engine.device, dtype)
         pairs: Any = work.pairs  # a list is a dataset to DataLoader, whose types do not know it
         size, workers = work.settings.batch_size, work.profile.workers

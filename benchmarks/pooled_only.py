@@ -8,6 +8,7 @@ from sentence_transformers.sentence_transformer.losses import MSELoss
 from torch import nn
 
 from benchmarks.workload import Workload
+from distill.engine import weights_dtype
 
 
 class Pooled(nn.Module):
@@ -26,7 +27,7 @@ class PooledOnly:
 
     def __init__(self, work: Workload, device: torch.device) -> None:
         self.work, self.device, self.number = work, device, 0
-        dtype = torch.bfloat16 if work.settings.precision == "bf16" else torch.float32
+        dtype = weights_dtype(work.settings.precision)
         student = work.student()["clip_bigg"].train().to(device, dtype)
         self.loss = MSELoss(SentenceTransformer(modules=[Pooled(student)], device=str(device)))
         self.optimizer = torch.optim.AdamW(student.parameters(), lr=work.settings.learning_rate)

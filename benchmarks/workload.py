@@ -16,7 +16,7 @@ from configs import schema
 from configs.command import DataError
 from configs.distill import Distill, Objective
 from distill import tokenizers, tokens
-from distill.batches import Batches, SpecialIds
+from distill.batches import Batches, special_ids
 from distill.teacher import TextEncoders
 
 
@@ -71,11 +71,10 @@ def load(recipe: schema.Recipe, profile: Profile, count: int) -> Workload:
     if len(texts) < count:
         raise DataError(f"{recipe.run_dir / 'pairs'}: holds {len(texts)} training pairs, this profile takes {count}; prepare more")
     teacher = encoders.random_teacher(profile.clip_l, profile.clip_bigg)
-    readers = {f"en_{name}": tokenizer for name, tokenizer in teacher.tokenizers.items()} | dict.fromkeys(tokens.STUDENT_SIDES, student_tokenizer)
+    readers = tokens.by_side(teacher.tokenizers, student_tokenizer)
     changes = {"objective": Objective(position=1.0), "batch_size": profile.batch_size, "precision": profile.precision, "steps": 10**6}
     settings = recipe.distill.model_copy(update=changes)
-    special = {side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id) for side, one in readers.items()}
-    batches = Batches(token_pairs(texts, readers), special, profile.batch_size, 0.0, 0.0, settings.seed)
+    batches = Batches(token_pairs(texts, readers), special_ids(readers), profile.batch_size, 0.0, 0.0, settings.seed)
     order = [row for step in range(count // profile.batch_size) for row in batches.rows(step)["row"]]
     return Workload(profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer)
 

@@ -82,15 +82,15 @@ class TransformersDualEncoder:
         batch_BL = self.processor(text=texts, padding="max_length", max_length=self.positions, truncation=True, return_tensors="pt")
         if self.model.config.model_type.startswith("siglip"):
             batch_BL.pop("attention_mask", None)  # trained on texts padded to the full length, and on the pads too, though some tokenizers mask them
-        return _features(self.model.get_text_features(**batch_BL.to(device())))
+        return features_of(self.model.get_text_features(**batch_BL.to(device())))
 
     @torch.inference_mode()
     def image_features(self, images: list[Image.Image]) -> torch.Tensor:
         pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
-        return _features(self.model.get_image_features(**pixels.to(device())))
+        return features_of(self.model.get_image_features(**pixels.to(device())))
 
 
-def _features(output: Any) -> torch.Tensor:
+def features_of(output: Any) -> torch.Tensor:
     """Transformers 4 gives the features themselves, 5 an output that holds them."""
     return (output if isinstance(output, torch.Tensor) else output.pooler_output).float().cpu()
 

@@ -12,7 +12,7 @@ Shape letters: B batch, L token position (77).
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,11 @@ class SpecialIds(NamedTuple):
     bos: int
     eos: int
     pad: int
+
+
+def special_ids(tokenizers: Mapping[str, Any]) -> dict[str, SpecialIds]:
+    """By side, as the tokenizers are given (`tokens.by_side`)."""
+    return {side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id) for side, one in tokenizers.items()}
 
 
 @dataclass(frozen=True)

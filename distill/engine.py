@@ -17,8 +17,6 @@ from configs.distill import Distill
 from distill.cost import REDUCE_BUCKET
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-
-
 AVERAGE = "average"
 
 
@@ -49,7 +47,6 @@ class Engine:
     def __init__(self, student: nn.Module, settings: Distill) -> None:
         import deepspeed
 
-        self._deepspeed = deepspeed
         trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
         rates: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay, "fused": True}
         averaged = settings.ema_decay > 0
@@ -110,6 +107,11 @@ class Engine:
 
     def load(self, folder: Path) -> None:
         self._engine.load_checkpoint(str(folder), tag="engine")
+
+
+def weights_dtype(precision: str) -> torch.dtype:
+    """Of the student's weights in the engine, and so of the teacher's beside it."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def start() -> None:

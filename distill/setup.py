@@ -14,13 +14,12 @@ from configs import schema
 from configs.distill import Distill
 from corpora.pair import read_pairs
 from distill import query_bank, random_attention, statistics, tokens
-from distill.batches import Batches, SpecialIds
-from distill.engine import Engine
+from distill.batches import Batches, special_ids
+from distill.engine import Engine, weights_dtype
 from distill.loss import Loss
 from distill.student import TowerPair, initial_student, teacher_towers
-from distill.teacher import TextEncoders, load_text_encoders
+from distill.teacher import load_text_encoders
 from distill.tokenizers import load as load_tokenizer
-from distill.tokens import STUDENT_SIDES
 
 STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
 STATISTICS, QUERY_BANK, RANDOM_LAYERS = "teacher_statistics.safetensors", "query_bank.safetensors", "random_attention.safetensors"
@@ -69,8 +68,8 @@ def load(recipe: schema.Recipe) -> Work:
     student = initial_student(encoders, initial, every_layer)
     dead = {name: parameter.detach().clone() for name, parameter in student.named_parameters() if not parameter.requires_grad}
     engine = Engine(student, settings)
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    teacher = teacher_towers(encoders, every_layer).to(engine.device, dtype)
+    teacher = teacher_towers(encoders, every_layer).to(engine.device, weights_dtype(settings.precision))
+    tokenizers = tokens.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
     if settings.compile:
         for towers in (student, teacher):
             towers.compile_layers()
@@ -78,7 +77,7 @@ def load(recipe: schema.Recipe) -> Work:
         engine=engine,
         student=student,
         teacher=teacher,
-        batches=Batches.of(settings, tokens.load(recipe.run_dir / "tokens"), special_ids(encoders, initial)),
+        batches=Batches.of(settings, tokens.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
         loss=_loss(settings, recipe.run_dir / "distill", engine.device),
         dead_weights=dead,
     )
@@ -98,12 +97,6 @@ def _measured(settings: Distill) -> list[str]:
     """The files that must lie below `<run>/distill` before training."""
     used = {RANDOM_LAYERS: "random_attention", QUERY_BANK: "cross_attention"}
     return [STATISTICS, *(name for name, term in used.items() if settings.objective.uses(term))]
-
-
-def special_ids(teacher: TextEncoders, initial: Path) -> dict[str, SpecialIds]:
-    tokenizers = {f"en_{name}": tokenizer for name, tokenizer in teacher.tokenizers.items()}
-    tokenizers |= dict.fromkeys(STUDENT_SIDES, load_tokenizer(initial / "tokenizer"))
-    return {side: SpecialIds(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) for side, tokenizer in tokenizers.items()}
 
 
 def unet_folders(settings: Distill) -> dict[str, str]:

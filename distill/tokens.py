@@ -90,8 +90,12 @@ def load_tokenizers(recipe: schema.Recipe) -> dict[str, Any]:
     from distill.tokenizers import load
 
     base = schema.resolve_model(recipe.distill.base)
-    tokenizers = {f"en_{name}": load_tokenizer(base, name) for name in ENCODERS}
-    return tokenizers | dict.fromkeys(STUDENT_SIDES, load(recipe.run_dir / "initial_student" / "tokenizer"))
+    return by_side({name: load_tokenizer(base, name) for name in ENCODERS}, load(recipe.run_dir / "initial_student" / "tokenizer"))
+
+
+def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
+    """Which tokenizer reads each of `SIDES`: the teacher's by encoder, the student's both languages."""
+    return {f"en_{name}": tokenizer for name, tokenizer in teacher.items()} | dict.fromkeys(STUDENT_SIDES, student)
 
 
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""The one training loop of the miniature's models: resumable, averaged, a pure function of its step."""
+"""The one training loop of the miniature's models: resumable, averaged, a pure function of its step; and the arguments of their makers."""
 
+import argparse
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from configs.schema import TOYWORLD_MODELS
 from corpora.toyworld import captions, renderer
 from corpora.toyworld.scenes import Scene
 
@@ -88,3 +91,13 @@ def pictures_of(scenes: list[Scene], seed: int, style: renderer.Style = "plain")
     """(B, 3, 32, 32) in -1..1, things a pixel off their places at random."""
     pixels = renderer.render(scenes, np.random.default_rng(seed), style)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def maker_parser(model: str) -> argparse.ArgumentParser:
+    """The arguments of `make_<model>`: the folder it writes, and where unfinished training is kept."""
+    prog = f"python -m corpora.toyworld.make_{model}"
+    parser = argparse.ArgumentParser(prog=prog, description=f"Trains toyworld's {model}.", allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=TOYWORLD_MODELS / model, help="the folder to write (default %(default)s)")
+    work = Path(tempfile.gettempdir()) / f"toyworld_{model}"
+    parser.add_argument("--work", type=Path, default=work, help="where unfinished training is kept (default %(default)s)")
+    return parser

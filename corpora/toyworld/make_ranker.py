@@ -12,7 +12,6 @@ It is trained as CLIP was, by cross entropy over the batch: what CLOOB adds to t
 Shape letters: B batch, P width of the common space.
 """
 
-import argparse
 import math
 import random
 import shutil
@@ -34,7 +33,7 @@ from configs.files import write_json
 from configs.schema import TOYWORLD_MODELS
 from corpora import cloob
 from corpora.toyworld import captions, renderer
-from corpora.toyworld.fit import Stage, fit
+from corpora.toyworld.fit import Stage, fit, maker_parser
 
 STAGE = Stage("ranker", 1_500, 1.5e-3, ema=0.99, save_every=250)
 SEED = 5_000
@@ -142,12 +141,7 @@ def accuracy(folder: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    prog = "python -m corpora.toyworld.make_ranker"
-    parser = argparse.ArgumentParser(prog=prog, description="Trains toyworld's ranker.", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=TOYWORLD_MODELS / "ranker", help="the folder to write (default %(default)s)")
-    work = Path(tempfile.gettempdir()) / "toyworld_ranker"
-    parser.add_argument("--work", type=Path, default=work, help="where unfinished training is kept (default %(default)s)")
-    arguments = parser.parse_args(argv)
+    arguments = maker_parser("ranker").parse_args(argv)
     train(arguments.out, arguments.work)
     return 0
 

@@ -9,11 +9,9 @@ Out: `models/translator`: a MarianMT in transformers' layout, its weights in fp1
 Shape letters: B batch, L source positions, T target positions.
 """
 
-import argparse
 import json
 import random
 import shutil
-import tempfile
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -28,7 +26,7 @@ from transformers.utils import logging
 from configs.files import write_json
 from configs.schema import TOYWORLD_MODELS
 from corpora.toyworld import caption_reader, captions
-from corpora.toyworld.fit import Stage, fit
+from corpora.toyworld.fit import Stage, fit, maker_parser
 
 STAGE = Stage("translator", 2_400, 2e-3, ema=0.99, save_every=500)
 SEED = 4_000
@@ -123,12 +121,7 @@ def accuracy(folder: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    prog = "python -m corpora.toyworld.make_translator"
-    parser = argparse.ArgumentParser(prog=prog, description="Trains toyworld's translator.", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=TOYWORLD_MODELS / "translator", help="the folder to write (default %(default)s)")
-    work = Path(tempfile.gettempdir()) / "toyworld_translator"
-    parser.add_argument("--work", type=Path, default=work, help="where unfinished training is kept (default %(default)s)")
-    arguments = parser.parse_args(argv)
+    arguments = maker_parser("translator").parse_args(argv)
     train(arguments.out, arguments.work)
     return 0
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from configs.command import DataError
 from configs.references import first_line
 from configs.schema import Eval
+from corpora.dual_encoder import features_of
 from distill.pipelines import device
 from eval.intervals import bootstrap
 from eval.painting import stock_models
@@ -77,8 +78,8 @@ def _clip(reference: str, captions: list[str], paths: list[Path], size: int) -> 
     # SigLIP was trained on texts padded to its full length; to CLIP, which is causal, pads after the text mean nothing
     full = {"padding": "max_length", "max_length": model.config.text_config.max_position_embeddings, "truncation": True, "return_tensors": "pt"}
     texts = [processor(text=captions[start : start + size], **full).to(device()) for start in range(0, len(captions), size)]
-    text_BD = torch.cat([_features(model.get_text_features(**batch)) for batch in texts])
-    return text_BD, _each(paths, size, "CLIP", processor, lambda pixels: _features(model.get_image_features(**pixels)))
+    text_BD = torch.cat([features_of(model.get_text_features(**batch)) for batch in texts])
+    return text_BD, _each(paths, size, "CLIP", processor, lambda pixels: features_of(model.get_image_features(**pixels)))
 
 
 @torch.inference_mode()
@@ -123,11 +124,6 @@ def _each(paths: list[Path], size: int, name: str, processor: Any, features: Cal
         pixels = processor(images=[_open(path) for path in batch], return_tensors="pt").to(device())
         found |= zip(batch, features(pixels), strict=True)
     return found
-
-
-def _features(output: Any) -> torch.Tensor:
-    """Transformers 4 gives the features themselves, 5 an output that holds them."""
-    return (output if isinstance(output, torch.Tensor) else output.pooler_output).float().cpu()
 
 
 def _cosines(a_BD: torch.Tensor, b_BD: torch.Tensor) -> list[float]:
