@@ -54,7 +54,8 @@ def row_groups(footer: pq.FileMetaData) -> Iterator[tuple[int, int, int]]:
 
 def batches(file: pq.ParquetFile, path: str, groups: range, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The columns of some row groups, streamed. Raises DataError for a damaged page."""
-    found = iter(file.iter_batches(batch_size=part.BATCH_ROWS, row_groups=list(groups), columns=columns))
+    # One thread: the workers are the parallelism, and threads that decode ahead hold pages nobody asked for yet.
+    found = iter(file.iter_batches(batch_size=part.BATCH_ROWS, row_groups=list(groups), columns=columns, use_threads=False))
     while True:
         with files.reported(path, " as parquet"):
             batch = next(found, None)
