@@ -9,31 +9,20 @@ Out: `<run>/pairs/` (see corpora/pair.py). datatrove runs the first half, one ta
 
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import threading
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datatrove.executor.local import LocalPipelineExecutor
-from loguru import logger
-from tqdm import tqdm
 
-from configs.command import DataError, SetupError
+from configs.command import DataError
 from configs.files import file_sha256, whole
 from configs.schema import Corpora, Recipe, resolve_model
-from corpora import assemble, deduplicate, filters, language_id, sources
+from corpora import assemble, deduplicate, executor, filters, language_id, sources
 from corpora.normalise import comparison_key, normalise
 from corpora.pair import FORMAT, SCHEMA, Manifest, Stage, count_stage, read_manifest, write_manifest
-
-# datatrove tells its progress through loguru, on stderr; errors reach the user as exceptions. At import, so in every worker too.
-logger.disable("datatrove")
 
 
 def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
@@ -99,6 +88,10 @@ class CleanPart:
     parts: list[sources.Part]
     folder: Path
 
+    @property
+    def rows(self) -> list[int]:
+        return [part.rows for part in self.parts]
+
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         assert world_size == len(self.parts)
         part = self.parts[rank]
@@ -153,54 +146,10 @@ def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schem
     return pa.table(columns, schema=schema)
 
 
-class Executor(LocalPipelineExecutor):
-    """datatrove's local executor on the standard library's process pool.
-
-    Its own `run` keeps a manager process that outlives a run killed by a signal, and waits for ever when a worker is killed.
-    """
-
-    def run(self) -> None:
-        """Runs every task that has no completion marker. Raises what a task raised, and SetupError when a worker was killed."""
-        (task,) = self.pipeline
-        ranks = self.get_incomplete_ranks()
-        rows = [part.rows for part in task.parts]
-        with tqdm(total=sum(rows), initial=sum(rows) - sum(rows[rank] for rank in ranks), desc="clean", unit="rows", unit_scale=True) as bar:
-            if self.workers == 1:
-                for rank in ranks:
-                    self._run_for_rank(rank)
-                    bar.update(rows[rank])
-                return
-            context = multiprocessing.get_context(self.start_method)
-            pool = ProcessPoolExecutor(self.workers, context, initializer=_end_with_parent)
-            try:
-                running = {pool.submit(self._run_for_rank, rank): rank for rank in ranks}
-                for future in as_completed(running):
-                    future.result()
-                    bar.update(rows[running[future]])
-            except BrokenProcessPool:
-                raise SetupError("a worker was killed, perhaps for want of memory; lower corpora.workers and run the same command to go on") from None
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when the process that started it is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[Stage]:
     """Runs the first half over all parts and adds up its counts."""
     folder = work / "parts"
-    workers = min(corpora.workers, len(parts))
-    task = CleanPart(corpora, parts, folder)
-    Executor([task], tasks=len(parts), workers=workers, logging_dir=str(work / "datatrove")).run()
+    executor.run(CleanPart(corpora, parts, folder), work / "datatrove", corpora.workers, "clean")
     stages = []
     counts = [json.loads((folder / f"{rank:05d}.json").read_text(encoding="utf-8")) for rank in range(len(parts))]
     rows = sum(part.rows for part in parts)

@@ -20,7 +20,7 @@ from test_corpora_language_id import train_model
 
 from configs import schema
 from configs.command import SetupError
-from corpora import pipeline, prepare, sources
+from corpora import executor, pipeline, prepare, sources
 from corpora.normalise import comparison_key
 from corpora.pair import SPLITS, read_manifest, read_pairs
 from corpora.sources import part
@@ -203,9 +203,9 @@ def test_streams_give_the_same_bytes_for_any_workers_and_after_a_kill(
     (work,) = (tmp_path / "run").glob("pairs.unfinished-*")
     made = {path.name: path.stat().st_mtime_ns for path in work.glob("parts/*.parquet")}
     assert len(made) == 2
-    run_for_rank = pipeline.Executor._run_for_rank
+    run_for_rank = executor.Executor._run_for_rank
     ranks: list[int] = []
-    monkeypatch.setattr(pipeline.Executor, "_run_for_rank", lambda self, rank: ranks.append(rank) or run_for_rank(self, rank))
+    monkeypatch.setattr(executor.Executor, "_run_for_rank", lambda self, rank: ranks.append(rank) or run_for_rank(self, rank))
     assert prepare.main([str(recipe), packed]) == 0
     assert shards(tmp_path / "run" / "pairs") == expected and sorted(ranks) == list(range(2, 15)), "a finished part was made again"
 
@@ -284,9 +284,9 @@ def test_an_error_in_a_worker_is_one_line_too(recipe: Path, texts: Path, tmp_pat
 class Deadly:
     """A task that writes the number of its process, then dies or waits for ever."""
 
-    parts: list[sources.Part]
     folder: Path
     dies: bool
+    rows: tuple[int, int] = (1, 1)
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         (self.folder / f"{rank}.pid").write_text(str(os.getpid()))
@@ -295,20 +295,16 @@ class Deadly:
         time.sleep(0 if self.dies else 600)
 
 
-def two_parts() -> list[sources.Part]:
-    return [sources.Part(0, (), (0,), (1,), 0, 1, "train")] * 2
-
-
 def test_a_killed_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"a worker was killed.*corpora\.workers"):
-        pipeline.Executor([Deadly(two_parts(), tmp_path, dies=True)], tasks=2, workers=2, logging_dir=str(tmp_path / "logs")).run()
+        executor.run(Deadly(tmp_path, dies=True), tmp_path / "logs", 2, "clean")
 
 
 KILLED_WITH_WORKERS = """
 import os, sys, threading, time
 from pathlib import Path
-from corpora import pipeline
-from test_corpora_prepare import Deadly, two_parts
+from corpora import executor
+from test_corpora_prepare import Deadly
 folder = Path(sys.argv[1])
 def watch():
     while len(list(folder.glob("*.pid"))) < 2:
@@ -316,7 +312,7 @@ def watch():
     os.kill(os.getpid(), 9)
 if __name__ == "__main__":
     threading.Thread(target=watch, daemon=True).start()
-    pipeline.Executor([Deadly(two_parts(), folder, dies=False)], tasks=2, workers=2, logging_dir=str(folder / "logs")).run()
+    executor.run(Deadly(folder, dies=False), folder / "logs", 2, "clean")
 """
 
 

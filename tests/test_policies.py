@@ -38,7 +38,7 @@ DOORS = {
     "sentence_transformers": ["vocab_init/embed.py", "corpora/toyworld/*.py", "benchmarks/pooled_only.py"],
     "deepspeed": ["distill/engine.py"],
     "open_clip": ["distill/open_clip_weights.py", "benchmarks/encoders.py"],
-    "datatrove": ["corpora/pipeline.py"],
+    "datatrove": ["corpora/executor.py"],
     "datasets": ["corpora/sources/hub.py", "benchmarks/loader.py"],
     "fsspec": ["corpora/sources/files.py"],
     "ctranslate2": ["corpora/translate.py"],
