@@ -12,19 +12,23 @@ Comparison alone is rougher: NFKC and case folded, so "Ａ Dog" is a duplicate o
 import html
 import re
 import unicodedata
+from functools import lru_cache
 
 _REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # C0 and C1 controls that are no white space, soft hyphen, zero-width space, direction marks, word joiner and kin, byte-order mark
-_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
 def normalise(text: str) -> str:
     """The text as it is stored. Doing it twice changes nothing, except that a doubly encoded `&amp;lt;` loses one layer a time."""
     if "&" in text:
         text = _REFERENCE.sub(lambda match: html.unescape(match[0]), text)
-    return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub("", text).split()))
+    if not text.isprintable():  # the invisible are not
+        text = INVISIBLE.sub("", text)
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
+@lru_cache(maxsize=8192)  # the filters and the digests ask for the keys of the same batch
 def comparison_key(text: str) -> str:
     """What two texts must share to count as the same."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,5 +1,6 @@
 """Cleaning and filtering: what is dropped, for which reason, and what must be left alone."""
 
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs.schema import Filters
 from corpora.filters import FILTERS, drop_reason
-from corpora.normalise import comparison_key, normalise
+from corpora.normalise import INVISIBLE, comparison_key, normalise
 
 DATA = Path(__file__).resolve().parent.parent / ".." / "shared" / "data"
 LIMITS = Filters(min_characters=2, max_characters=60, max_length_ratio=6.0)
@@ -42,6 +43,11 @@ def test_a_normalised_text_is_one_line_in_nfc_and_says_the_same(text: str) -> No
         assert normalise(clean) == clean
         # nothing visible is lost: the letters and digits of any script, in order
         assert [c for c in unicodedata.normalize("NFC", text) if c.isalnum()] == [c for c in clean if c.isalnum()]
+
+
+def test_no_invisible_character_is_printable() -> None:
+    """`normalise` looks for the invisible only in a text that holds something not printable."""
+    assert not [hex(point) for point in range(sys.maxunicode + 1) if INVISIBLE.match(chr(point)) and chr(point).isprintable()]
 
 
 def test_the_comparison_key_is_rougher() -> None:
@@ -97,6 +103,11 @@ def test_every_filter_has_a_case_above() -> None:
 )
 def test_sound_pairs_are_kept(ja: str, en: str) -> None:
     assert drop_reason(ja, en, LIMITS) is None
+
+
+@given(st.text("#$%&<>@[]{}()/:.;wWé amp1x丸\n"), st.text("#$%&<>@[]{}()/:.;wW bjpg1x"))
+def test_the_short_cut_changes_nothing(ja: str, en: str) -> None:
+    assert drop_reason(ja, en, LIMITS) == next((drops.__name__ for drops in FILTERS if drops(ja, en, LIMITS)), None)
 
 
 def test_the_limits_are_inclusive() -> None:
