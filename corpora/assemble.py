@@ -1,11 +1,12 @@
 """The half of the pipeline that sees all rows at once: duplicates, the split, the shards.
 
 In:  `parts/00000.parquet`...: cleaned rows with their digests (and MinHash signatures), in the order of the sources.
-Out: a place for every row, and the shards of both splits.
+Out: the fate of every row, the shards of both splits, and some rows in full, to look at.
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from configs.command import DataError
 from configs.schema import Corpora
+from corpora import dropped
 from corpora.deduplicate import SEPARATOR, NearDuplicateIndex, first_of_each
 from corpora.normalise import comparison_key
 from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, Stage, count_stage
@@ -22,36 +24,54 @@ from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, Stage, count
 DIGESTS = ("pair_digest", "ja_digest", "en_digest")
 SIGNATURE = "signature"
 BATCH_ROWS = 2048
-TRAIN, HELD_OUT, DROPPED = 0, 1, 2
+TRAIN, HELD_OUT, DROPPED, EXACT_DUPLICATE, NEAR_DUPLICATE = range(5)
 PLACES: dict[Split, int] = {"train": TRAIN, "held_out": HELD_OUT}
+# why a row is in no split: stage and reason
+REASONS = {
+    EXACT_DUPLICATE: ("deduplicate", "exact_duplicate"),
+    NEAR_DUPLICATE: ("deduplicate", "near_duplicate"),
+    DROPPED: ("split", "text_is_held_out"),
+}
 
 
-def place(corpora: Corpora, part_splits: list[str], parts: list[Path], near: NearDuplicateIndex | None) -> tuple[list[np.ndarray], list[Stage]]:
-    """The place of each row of each part (TRAIN, HELD_OUT or DROPPED), and the counts of the two stages that decided it. Raises DataError.
+@dataclass
+class Fates:
+    """Of all rows of all parts, in order: the place of each (TRAIN, HELD_OUT, or why it is in neither), and the number of the row kept instead."""
+
+    places: np.ndarray
+    others: np.ndarray  # -1: none
+    digests: np.ndarray  # of both texts
+    starts: np.ndarray  # the number of each part's first row, and at last how many rows there are
+
+
+def place(corpora: Corpora, part_splits: list[str], parts: list[Path], near: NearDuplicateIndex | None) -> tuple[Fates, list[Stage]]:
+    """The fates, and the counts of the two stages that decided them. Raises DataError.
 
     `part_splits` says of each part whether its rows are all "train", all "held_out", or to be split "by_text".
     """
     tables = [pq.read_table(part, columns=list(DIGESTS)) for part in parts]
     pair_digests, ja_digests, en_digests = (np.concatenate([table[name].to_numpy() for table in tables]) for name in DIGESTS)
     lengths = [table.num_rows for table in tables]
-    keep = first_of_each(pair_digests)
-    dropped = Counter({"exact_duplicate": int((~keep).sum())})
+    places, others = np.full(len(pair_digests), DROPPED, dtype=np.uint8), first_of_each(pair_digests)
+    places[others != np.arange(len(others))] = EXACT_DUPLICATE
+    others[others == np.arange(len(others))] = -1
     if near:
-        before = int(keep.sum())
-        _drop_near(parts, near, keep)
-        dropped["near_duplicate"] = before - int(keep.sum())
+        _find_near(parts, near, places, others)
+    keep = places == DROPPED  # so far
     held_out, by_text = (np.repeat([one == kind for one in part_splits], lengths) for kind in ("held_out", "by_text"))
     available = int((by_text & keep).sum())
     if available < corpora.held_out_pairs:
         raise DataError(f"corpora.held_out_pairs asks for {corpora.held_out_pairs} rows of file sources, {available} are left; lower it, or add data")
-    places = np.full(len(keep), DROPPED, dtype=np.uint8)
     places[keep] = split(pair_digests[keep], ja_digests[keep], en_digests[keep], held_out[keep], by_text[keep], corpora.held_out_pairs)
-    kept = int(keep.sum())
+    for digests in (en_digests, ja_digests):
+        _find_equal(digests, np.flatnonzero(places == DROPPED), np.flatnonzero(places == HELD_OUT), others)
+    count = {code: int((places == code).sum()) for code in REASONS}
+    duplicates = Counter({REASONS[code][1]: count[code] for code in (EXACT_DUPLICATE, *([NEAR_DUPLICATE] if near else []))})
     stages = [
-        count_stage("deduplicate", len(keep), dropped),
-        count_stage("split", kept, Counter({"text_is_held_out": int((places[keep] == DROPPED).sum())})),
+        count_stage("deduplicate", len(keep), duplicates),
+        count_stage("split", int(keep.sum()), Counter(text_is_held_out=count[DROPPED])),
     ]
-    return np.split(places, np.cumsum(lengths)[:-1]), stages
+    return Fates(places, others, pair_digests, np.cumsum([0, *lengths])), stages
 
 
 def split(
@@ -72,14 +92,14 @@ def split(
     return np.where(chosen, HELD_OUT, np.where(train, TRAIN, DROPPED)).astype(np.uint8)
 
 
-def write_shards(parts: list[Path], places: list[np.ndarray], folder: Path, shard_rows: int) -> dict[Split, list[Shard]]:
+def write_shards(parts: list[Path], fates: Fates, folder: Path, shard_rows: int) -> dict[Split, list[Shard]]:
     """Writes each split's rows, in order, into `folder`."""
     writers = {name: ShardWriter(folder, name, shard_rows) for name in SPLITS}
-    with tqdm(total=sum(map(len, places)), desc="write", unit="rows", unit_scale=True) as bar:
-        for part, part_places in zip(parts, places, strict=True):
-            row = 0
+    with tqdm(total=len(fates.places), desc="write", unit="rows", unit_scale=True) as bar:
+        row = 0
+        for part in parts:
             for batch in _batches(part, SCHEMA.names):
-                rows, here = pa.Table.from_batches([batch]), part_places[row : row + batch.num_rows]
+                rows, here = pa.Table.from_batches([batch]), fates.places[row : row + batch.num_rows]
                 for name, writer in writers.items():
                     writer.write(rows.filter(pa.array(here == PLACES[name])))
                 row += batch.num_rows
@@ -87,17 +107,61 @@ def write_shards(parts: list[Path], places: list[np.ndarray], folder: Path, shar
     return {name: writer.close() for name, writer in writers.items()}
 
 
-def _drop_near(parts: list[Path], near: NearDuplicateIndex, keep: np.ndarray) -> None:
-    """Clears `keep` where a row is nearly an earlier kept one."""
-    row = 0
-    with tqdm(total=len(keep), desc="near duplicates", unit="rows", unit_scale=True) as bar:
+def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterator[pa.Table]:
+    """What `dropped.parquet` holds: of every part first the rows that `earlier` stages dropped, then those dropped here."""
+    others = np.unique(fates.others[fates.others >= 0])
+    other_ids = {number: row[0] for number, row in zip(others.tolist(), rows_in_full(parts, fates, others, ["id"]), strict=True)}
+    for number, (part, file) in enumerate(zip(parts, earlier, strict=True)):
+        yield pq.read_table(file)
+        start, stop = fates.starts[number : number + 2]
+        rows = start + np.flatnonzero(~np.isin(fates.places[start:stop], list(PLACES.values())))
+        if len(rows):
+            ids = pq.read_table(part, columns=["id"]).column("id").take(pa.array(rows - start)).to_pylist()
+            stages, reasons = zip(*(REASONS[code] for code in fates.places[rows].tolist()), strict=True)
+            yield dropped.table(ids, stages, reasons, [other_ids[other] for other in fates.others[rows].tolist()])
+
+
+def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Of `rows`, the first one of each of the `count` lowest digests: which ones depends on the texts alone."""
+    found, first = np.unique(digests[rows], return_index=True)
+    result: np.ndarray = rows[first[:count]]
+    assert len(result) == min(count, len(found))
+    return result
+
+
+def rows_in_full(parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]) -> Iterator[tuple[str, ...]]:
+    """The columns of some rows, in the order of `numbers`, which ascend."""
+    assert (np.diff(numbers) > 0).all()
+    for part, (start, stop) in zip(parts, zip(fates.starts, fates.starts[1:], strict=False), strict=True):
+        here = numbers[(numbers >= start) & (numbers < stop)] - start
+        if len(here):
+            yield from zip(*(column.to_pylist() for column in pq.read_table(part, columns=columns).take(pa.array(here)).columns), strict=True)
+
+
+def _find_near(parts: list[Path], near: NearDuplicateIndex, places: np.ndarray, others: np.ndarray) -> None:
+    """Marks the rows that are nearly an earlier row which is no duplicate itself."""
+    row, remembered = 0, list[int]()
+    with tqdm(total=len(places), desc="near duplicates", unit="rows", unit_scale=True) as bar:
         for part in parts:
             for batch in _batches(part, ["ja", "en", SIGNATURE]):
                 for ja, en, signature in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    if keep[row]:
-                        keep[row] = near.is_new(f"{comparison_key(ja)}{SEPARATOR}{comparison_key(en)}", signature)
+                    if places[row] != EXACT_DUPLICATE:
+                        earlier = near.earlier(f"{comparison_key(ja)}{SEPARATOR}{comparison_key(en)}", signature)
+                        if earlier is None:
+                            remembered.append(row)
+                        else:
+                            places[row], others[row] = NEAR_DUPLICATE, remembered[earlier]
                     row += 1
                 bar.update(batch.num_rows)
+
+
+def _find_equal(digests: np.ndarray, rows: np.ndarray, among: np.ndarray, others: np.ndarray) -> None:
+    """Writes into `others`, for each of `rows`, the first of `among` that has its digest, where there is one."""
+    found, first = np.unique(digests[among], return_index=True)
+    if len(found):
+        at = np.minimum(np.searchsorted(found, digests[rows]), len(found) - 1)
+        equal = found[at] == digests[rows]
+        others[rows[equal]] = among[first[at[equal]]]
 
 
 def _batches(part: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

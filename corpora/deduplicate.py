@@ -25,10 +25,10 @@ def digest(*keys: str) -> int:
 
 
 def first_of_each(digests: np.ndarray) -> np.ndarray:
-    """(rows,) of bool: True where no earlier row has the same digest."""
-    keep = np.zeros(len(digests), dtype=bool)
-    keep[np.unique(digests, return_index=True)[1]] = True
-    return keep
+    """(rows,) of int64: of every row, the number of the first row with the same digest, which may be itself."""
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    result: np.ndarray = first[inverse]
+    return result
 
 
 def shingles(text: str, ngram: int) -> set[str]:
@@ -75,14 +75,15 @@ class NearDuplicateIndex:
         self._sketch = MinHash(num_perm=settings.permutations)  # one for all: the index copies what it needs of it
         self._texts: list[str] = []
 
-    def is_new(self, text: str, signature: bytes) -> bool:
-        """False when an earlier new text is at least `threshold` like this one; else remembers this one and returns True."""
+    def earlier(self, text: str, signature: bytes) -> int | None:
+        """The number of a remembered text at least `threshold` like this one; or None, and then this text is the next to be remembered."""
         self._sketch.hashvalues = np.frombuffer(signature, dtype=self._sketch.hashvalues.dtype)
         candidates = self._lsh.query(self._sketch)
         if candidates:
             own = shingles(text, self._settings.ngram)
-            if any(jaccard(own, shingles(self._texts[row], self._settings.ngram)) >= self._settings.threshold for row in candidates):
-                return False
+            for number in sorted(candidates):
+                if jaccard(own, shingles(self._texts[number], self._settings.ngram)) >= self._settings.threshold:
+                    return int(number)
         self._lsh.insert(len(self._texts), self._sketch, check_duplication=False)
         self._texts.append(text)
-        return True
+        return None

@@ -53,6 +53,18 @@ def probabilities(model: Any, texts: list[str], language: str) -> list[float]:
     return [_probability(found, score, wanted) for found, score in zip(labels, scores, strict=True)]
 
 
+def drop_reason(ja_probability: float, en_probability: float, settings: LanguageId) -> str | None:
+    if ja_probability < settings.min_probability:
+        return "ja_is_not_japanese"
+    return "en_is_not_english" if en_probability < settings.min_probability else None
+
+
+def likeliest(model: Any, text: str) -> list[tuple[str, float]]:
+    """The languages fastText finds likeliest for one text, the best first."""
+    labels, scores = model.predict([text.replace("\n", " ")], k=CANDIDATES)
+    return [(label.removeprefix("__label__"), min(1.0, float(score))) for label, score in zip(labels[0], scores[0], strict=True)]
+
+
 def _probability(labels: list[str], scores: Any, wanted: str) -> float:
     # fastText's float32 softmax may exceed 1 by a rounding
     return min(1.0, float(scores[labels.index(wanted)])) if wanted in labels else 0.0

@@ -31,7 +31,7 @@ def read_all(settings: Corpora) -> tuple[list[tuple[str, str, str]], Counter[str
     for one in parts:
         for batch in sources.read(settings.sources[one.source], one):
             rows += list(zip(batch.ids, batch.ja, batch.en, strict=True))
-            dropped += batch.dropped
+            dropped.update(reason for _, reason in batch.dropped)
     assert sum(one.rows for one in parts) == len(rows) + dropped.total()
     return rows, dropped
 

@@ -4,7 +4,6 @@ In:  a format's rows: the bytes of both texts, or the reason they cannot be read
 Out: `Part`, a piece of a source that can be read alone; `Batch`, rows numbered and decoded, every one a pair or a counted drop.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -45,35 +44,40 @@ class Part:
 
 @dataclass
 class Batch:
-    """Rows as read: those whose two texts could be read, and how many could not, by reason. Toyworld is one source a phrasing."""
+    """Rows as read: those whose two texts could be read, and id and reason of those that could not. Toyworld is one source a phrasing."""
 
     ids: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     ja: list[str] = field(default_factory=list)
     en: list[str] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
-        return len(self.ids) + self.dropped.total()
+        return len(self.ids) + len(self.dropped)
+
+
+def row_id(source: str, number: int) -> str:
+    return f"{source}:{number:09d}"
 
 
 def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[Batch]:
     """Numbers and decodes the rows of a part, in batches of at most BATCH_ROWS rows and about BATCH_BYTES bytes."""
     batch, size = Batch(), 0
     for number, row in enumerate(rows, first_row):
+        id = row_id(source, number)
         if isinstance(row, str):
-            batch.dropped[row] += 1
+            batch.dropped.append((id, row))
         elif row[0] is None or row[1] is None:
-            batch.dropped["null"] += 1
+            batch.dropped.append((id, "null"))
         else:
             size += len(row[0]) + len(row[1])
             try:
                 ja, en = row[0].decode("utf-8"), row[1].decode("utf-8")
             except UnicodeDecodeError:
-                batch.dropped["invalid_utf8"] += 1
+                batch.dropped.append((id, "invalid_utf8"))
             else:
-                for column, value in zip((batch.ids, batch.sources, batch.ja, batch.en), (f"{source}:{number:09d}", source, ja, en), strict=True):
+                for column, value in zip((batch.ids, batch.sources, batch.ja, batch.en), (id, source, ja, en), strict=True):
                     column.append(value)
         if batch.rows == BATCH_ROWS or size > BATCH_BYTES:
             yield batch

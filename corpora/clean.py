@@ -1,0 +1,116 @@
+"""The half of the pipeline that sees one row at a time: read, normalise, filter, identify the languages.
+
+In:  the parts of the sources (corpora/sources) and the recipe's `corpora` section.
+Out: of part 12 `parts/00012.parquet`, the rows that are kept, with what the second half needs; `dropped/00012.parquet`, id and reason of all
+     others; and, last, `parts/00012.json`, their counts and a few of their texts.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.files import whole
+from configs.schema import Corpora
+from corpora import assemble, deduplicate, filters, language_id, sources
+from corpora.dropped import Drops
+from corpora.normalise import comparison_key, normalise
+from corpora.pair import SCHEMA
+
+FORMAT = 2  # raised when the files an older version left in an unfinished run must not be taken for this version's
+STAGES = ("read", "filter", "language_id")
+
+
+@dataclass
+class CleanPart:
+    """The task the executor runs: part number `rank` of the plan becomes its three files below `folder`."""
+
+    corpora: Corpora
+    parts: list[sources.Part]
+    folder: Path
+
+    @property
+    def rows(self) -> list[int]:
+        return [part.rows for part in self.parts]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        assert world_size == len(self.parts)
+        part = self.parts[rank]
+        source = self.corpora.sources[part.source]
+        drops, schema, rows_out = Drops(), part_schema(self.corpora), 0
+        with whole(kept_file(self.folder, rank)) as temporary, pq.ParquetWriter(temporary, schema, compression="lz4") as writer:
+            for batch in sources.read(source, part):
+                table = clean(batch, self.corpora, sources.licence(source), schema, drops)
+                rows_out += table.num_rows
+                writer.write_table(table)
+        assert part.rows == rows_out + len(drops.ids), "a row was lost between reading and writing a part"
+        with whole(dropped_file(self.folder, rank)) as temporary:
+            pq.write_table(drops.table(), temporary, compression="lz4")
+        dropped = {stage: drops.counts(stage) for stage in STAGES}
+        with whole(_record(self.folder, rank)) as temporary:
+            temporary.write_text(json.dumps({"dropped": dropped, "samples": drops.samples, "rows_out": rows_out}), encoding="utf-8")
+
+
+@dataclass
+class PartRecord:
+    """How many rows a part lost, by stage and reason, some of them, and how many went on."""
+
+    dropped: dict[str, Counter[str]]
+    samples: dict[str, dict[str, dict[str, list[str]]]]
+    rows_out: int
+
+
+def read_record(folder: Path, rank: int) -> PartRecord:
+    record: dict[str, Any] = json.loads(_record(folder, rank).read_text(encoding="utf-8"))
+    return PartRecord({stage: Counter(counts) for stage, counts in record["dropped"].items()}, record["samples"], record["rows_out"])
+
+
+def kept_file(folder: Path, rank: int) -> Path:
+    return folder / "parts" / f"{rank:05d}.parquet"
+
+
+def dropped_file(folder: Path, rank: int) -> Path:
+    return folder / "dropped" / f"{rank:05d}.parquet"
+
+
+def _record(folder: Path, rank: int) -> Path:
+    return folder / "parts" / f"{rank:05d}.json"
+
+
+def part_schema(corpora: Corpora) -> pa.Schema:
+    extra = [(name, pa.uint64()) for name in assemble.DIGESTS] + ([(assemble.SIGNATURE, pa.binary())] if corpora.near_duplicates else [])
+    return pa.schema([*SCHEMA, *(pa.field(*one, nullable=False) for one in extra)])
+
+
+def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schema, drops: Drops) -> pa.Table:
+    """The rows of `batch` that pass the filters and the language id, with what the second half needs; the others go to `drops`."""
+    for id, reason in batch.dropped:
+        drops.add("read", reason, id)
+    kept: list[tuple[str, str, str, str]] = []
+    for id, source, ja, en in zip(batch.ids, batch.sources, map(normalise, batch.ja), map(normalise, batch.en), strict=True):
+        dropping = filters.drop_reason(ja, en, corpora.filters)
+        if dropping is None:
+            kept.append((id, source, ja, en))
+        else:
+            drops.add("filter", dropping, id, ja, en)
+    model = language_id.load(corpora.language_id.model)
+    ja_probabilities = language_id.probabilities(model, [ja for _, _, ja, _ in kept], "ja")
+    en_probabilities = language_id.probabilities(model, [en for _, _, _, en in kept], "en")
+    rows, keys = [], []
+    for (id, source, ja, en), ja_probability, en_probability in zip(kept, ja_probabilities, en_probabilities, strict=True):
+        wrong = language_id.drop_reason(ja_probability, en_probability, corpora.language_id)
+        if wrong is not None:
+            drops.add("language_id", wrong, id, ja, en)
+            continue
+        ja_key, en_key = comparison_key(ja), comparison_key(en)
+        keys.append(f"{ja_key}{deduplicate.SEPARATOR}{en_key}")
+        digests = deduplicate.digest(ja_key, en_key), deduplicate.digest(ja_key), deduplicate.digest(en_key)
+        rows.append((id, ja, en, source, licence, ja_probability, en_probability, *digests))
+    columns: list[Any] = list(zip(*rows, strict=True)) or [()] * (len(SCHEMA) + len(assemble.DIGESTS))
+    if corpora.near_duplicates:
+        columns.append(deduplicate.signatures(keys, corpora.near_duplicates))
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema)

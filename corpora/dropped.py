@@ -1,0 +1,103 @@
+"""Which rows were dropped, where and why, one by one; and a few of their texts a reason, to look at.
+
+In/out: `<run>/pairs/dropped.parquet`: id, stage and reason of every dropped row, in the order of the sources, and the id of the row that was kept
+        in its place, where there is one. The same bytes for any number of workers and after an interruption.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from configs.files import whole
+from corpora.deduplicate import digest
+
+FILE = "dropped.parquet"
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("other_id", pa.string()),
+    ]
+)
+SAMPLES = 5  # a reason
+SAMPLE_CHARACTERS = 160
+BATCH_ROWS = 1 << 16
+
+# Of a stage, of a reason: by digest, the fields of a sample. Which ones these are depends on the texts alone.
+Samples = dict[str, dict[str, dict[int, list[str]]]]
+
+
+class Drops:
+    """Collects the rows one part loses."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.stages: list[str] = []
+        self.reasons: list[str] = []
+        self.samples: Samples = {}
+
+    def add(self, stage: str, reason: str, id: str, ja: str = "", en: str = "") -> None:
+        """The texts of a row that could not be read are empty; its id then stands for them."""
+        self.ids.append(id)
+        self.stages.append(stage)
+        self.reasons.append(reason)
+        keep_sample(self.samples, stage, reason, digest(ja, en) if ja or en else digest(id), [id, ja, en])
+
+    def counts(self, stage: str) -> Counter[str]:
+        return Counter(reason for one, reason in zip(self.stages, self.reasons, strict=True) if one == stage)
+
+    def table(self) -> pa.Table:
+        return table(self.ids, self.stages, self.reasons, [None] * len(self.ids))
+
+
+def table(ids: Any, stages: Any, reasons: Any, other_ids: Any) -> pa.Table:
+    return pa.table([pa.array(column, pa.string()) for column in (ids, stages, reasons, other_ids)], schema=SCHEMA)
+
+
+def keep_sample(samples: Samples, stage: str, reason: str, number: int, fields: list[str]) -> None:
+    """Remembers the sample if its number is among the lowest of its reason; of equal numbers the first."""
+    some = samples.setdefault(stage, {}).setdefault(reason, {})
+    if len(some) < SAMPLES or number < max(some):
+        some.setdefault(number, [shortened(one) for one in fields])
+        if len(some) > SAMPLES:
+            del some[max(some)]
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= SAMPLE_CHARACTERS else text[: SAMPLE_CHARACTERS - 1] + "…"
+
+
+def write(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Writes the tables as one file, however the rows were cut into them. Equal rows give equal bytes."""
+    with whole(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        pending = SCHEMA.empty_table()
+        for one in tables:
+            pending = pa.concat_tables([pending, one])
+            while pending.num_rows >= BATCH_ROWS:
+                writer.write_table(pending.slice(0, BATCH_ROWS).combine_chunks())
+                pending = pending.slice(BATCH_ROWS)
+        writer.write_table(pending.combine_chunks())
+
+
+def find(path: Path, ids: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """Stage, reason and other_id of those of the ids that were dropped."""
+    wanted = pa.array(list(ids), pa.string())
+    found = [batch.filter(pc.is_in(batch.column("id"), wanted)) for batch in _batches(path)]
+    return {row["id"]: row for batch in found for row in batch.to_pylist()}
+
+
+def of_reason(path: Path, reason: str) -> Iterator[str]:
+    """The ids of the rows that were dropped for one reason, in order."""
+    for batch in _batches(path):
+        yield from batch.filter(pc.equal(batch.column("reason"), reason)).column("id").to_pylist()
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=BATCH_ROWS)
