@@ -1,0 +1,124 @@
+"""What each filter sees in a pair: the value it measures, its limit, and the setting that decides.
+
+In:  two normalised texts and the recipe's `corpora` section; of a duplicate, the texts of the row kept instead.
+Out: an `Answer` a filter and language; what the reasons of reading mean.
+"""
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from configs.schema import Corpora, Filters, LanguageId
+from corpora import filters, language_id
+from corpora.deduplicate import SEPARATOR, jaccard, shingles
+from corpora.normalise import comparison_key
+
+# what a reason of `read` says, and the way out
+UNREADABLE = {
+    "ragged": "the line has not as many fields as the file's others: a tab or a line break inside a text; correct the file",
+    "null": "one of the two texts is null; correct the file",
+    "invalid_utf8": "one of the two texts is no UTF-8; convert the file to UTF-8, or fetch it again",
+    "too_long": "a text is longer than a megabyte; cut it into sentences",
+    "missing_side": "the unit has no text in one of the two languages; correct the file",
+}
+NO_SETTING = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one filter says: whether it drops the pair, what it found, and the override that would keep the pair ("": there is none)."""
+
+    name: str
+    drops: bool
+    found: str
+    keeps: str
+
+
+def answers(ja: str, en: str, limits: Filters) -> list[Answer]:
+    """Of every filter, in the order in which they are asked; the first that drops the pair is the reason on record."""
+    return [Answer(one.__name__, one(ja, en, limits), *_seen(one.__name__, ja, en, limits)) for one in filters.FILTERS]
+
+
+def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
+    """Of the language identifier, side by side; the Japanese one is asked first. Raises DataError without a model."""
+    language_id.model_file(settings)
+    model = language_id.load(settings.model)
+    result = []
+    for name, text, language in (("ja_is_not_japanese", ja, "ja"), ("en_is_not_english", en, "en")):
+        (probability,) = language_id.probabilities(model, [text], language)
+        likeliest = ", ".join(f"{one} {share:.3f}" for one, share in language_id.likeliest(model, text))
+        found = f"{language} {probability:.3f}; at least {settings.min_probability} (the likeliest: {likeliest or 'none'})"
+        keeps = f"corpora.language_id.min_probability={math.floor(1000 * probability) / 1000}"
+        result.append(Answer(name, probability < settings.min_probability, found, keeps))
+    return result
+
+
+def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora: Corpora) -> Answer:
+    """Why a row is dropped in favour of another one."""
+    keys, others = ([comparison_key(text) for text in texts] for texts in (own, other))
+    if reason == "text_is_held_out":
+        same = " and ".join(side for side, one, two in zip(("Japanese", "English"), keys, others, strict=True) if one == two)
+        return Answer(reason, True, f"the held-out row has the same {same} text", NO_SETTING)
+    if reason == "exact_duplicate" or corpora.near_duplicates is None:
+        return Answer(reason, True, "both texts are the same, whatever width and case", NO_SETTING)
+    ngrams = [shingles(SEPARATOR.join(one), corpora.near_duplicates.ngram) for one in (keys, others)]
+    similarity, threshold = jaccard(*ngrams), corpora.near_duplicates.threshold
+    found = f"{similarity:.3f} of the two rows' character n-grams are shared; a duplicate from {threshold} on"
+    above = math.floor(1000 * similarity + 1) / 1000
+    return Answer(reason, similarity >= threshold, found, f"corpora.near_duplicates.threshold={above}" if above <= 1 else NO_SETTING)
+
+
+def _seen(name: str, ja: str, en: str, limits: Filters) -> tuple[str, str]:
+    """What the filter looks at, in words, and the setting that would keep the pair."""
+    lengths = f"{len(ja)} characters of Japanese, {len(en)} of English"
+    if name == "too_long":
+        return f"{lengths}; at most {limits.max_characters}", f"corpora.filters.max_characters={max(len(ja), len(en), 1)}"
+    if name == "too_short":
+        return f"{lengths}; at least {limits.min_characters}", f"corpora.filters.min_characters={max(1, min(len(ja), len(en)))}"
+    if name == "length_ratio":
+        shorter, longer = sorted((len(ja.encode()), len(en.encode())))
+        ratio = longer / max(shorter, 1)
+        found = f"{len(ja.encode())} bytes of Japanese, {len(en.encode())} of English: {ratio:.2f} to 1; at most {limits.max_length_ratio}"
+        return found, f"corpora.filters.max_length_ratio={max(math.ceil(10 * ratio) / 10, 1.1)}"
+    if name == "unmatched_numbers":
+        own, theirs = ([match[0] for match in pattern.finditer(text)] for pattern, text in ((filters.NUMBER, ja), (filters.ENGLISH_NUMBER, en)))
+        return f"numbers in the Japanese: {_listed(own)}; in the English: {_listed(theirs)}", NO_SETTING
+    if name == "empty":
+        return lengths, NO_SETTING
+    if name == "copy":
+        same = comparison_key(ja) == comparison_key(en)
+        return "both sides are the same, whatever width and case" if same else "the sides differ", NO_SETTING
+    return _matched(name, ja, en), NO_SETTING
+
+
+PATTERNS: dict[str, tuple[str, re.Pattern[str]]] = {
+    "damaged": ("U+FFFD", re.compile("\ufffd")),
+    "placeholder": ("placeholder", filters.PLACEHOLDER),
+    "no_japanese_script": ("kana or kanji", filters.JAPANESE),
+    "japanese_script_in_english": ("kana or kanji", filters.JAPANESE),
+    "no_latin_script": ("Latin letter", filters.LATIN),
+    "markup": ("markup", filters.MARKUP),
+    "address": ("web or mail address", filters.ADDRESS),
+    "file_name": ("file name", filters.FILE_NAME),
+}
+ONE_SIDE = {"no_japanese_script": "Japanese", "japanese_script_in_english": "English", "no_latin_script": "English"}
+
+
+def _matched(name: str, ja: str, en: str) -> str:
+    what, pattern = PATTERNS[name]
+    sides = [side for side in ("Japanese", "English") if ONE_SIDE.get(name, side) == side]
+    found = [(side, match) for side, text in (("Japanese", ja), ("English", en)) if side in sides and (match := pattern.search(text))]
+    if not found:
+        return f"no {what} in the {' or the '.join(sides)}"
+    return "; ".join(f"{_quoted(match[0])} at character {match.start() + 1} of the {side}" for side, match in found)
+
+
+def _quoted(text: str) -> str:
+    if len(text) == 1 and not text.isascii():
+        return f"'{text}' (U+{ord(text):04X}, {unicodedata.name(text, 'no name')})"
+    return f"'{text}'"
+
+
+def _listed(numbers: list[str]) -> str:
+    return ", ".join(numbers[:10]) + (", …" if len(numbers) > 10 else "") if numbers else "none"
