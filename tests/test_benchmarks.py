@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import loader, ours, plain, trainer, workload
+from benchmarks import cleaning, loader, ours, plain, trainer, workload
 from configs import schema
 from corpora import prepare
 from distill import engine, tokens
@@ -65,6 +65,18 @@ def test_the_loaders_give_the_same_tensors(recipe: schema.Recipe, tmp_path: Path
     for rows in result["loading"].values():
         assert rows["datasets, row by row"]["ratio"] == 1.0 and rows["ours"]["ratio"] > 1.0
     assert (tmp_path / "loader.md").read_text().count("\n| ") == len(tokens.SIDES) + 2 * 3 + 2
+
+
+def test_cleaning_is_timed_by_size_and_workers(recipe: schema.Recipe, tmp_path: Path) -> None:
+    """Sixty pairs make a hundred rows; nearly all of them become pairs again."""
+    config = tmp_path / "recipe.yaml"
+    config.write_text(schema.dump(recipe), encoding="utf-8")
+    assert cleaning.main([str(config), "--rows", "200", "100", "--rounds", "1", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "cleaning.json").read_text())["rows"]
+    assert [(row["rows"], row["workers"]) for row in rows] == [(100, 1), (100, 2), (200, 1), (200, 2)]
+    assert rows[0]["times_one_worker"] == rows[0]["seconds_a_row_beside_the_smallest"] == 1.0
+    assert all(0 < row["cleaning"] < row["seconds"] and row["cleaned_rows_per_second"] > 0 for row in rows)
+    assert (tmp_path / "cleaning.md").read_text().count("\n| ") == len(rows) + 1
 
 
 def test_ours_and_the_plain_recipe_start_from_the_same_states(recipe: schema.Recipe, group: None) -> None:

@@ -1,0 +1,129 @@
+"""How fast rows become pairs: reading, normalising, filters and language identification, by one worker and by two; and the whole of corpora.prepare.
+
+    python -m benchmarks.cleaning configs/toyworld.yaml --out runs/benchmarks
+
+In:  a recipe whose pairs are prepared: their texts, said again with a number until there are enough, are a TSV source. No near duplicates.
+Out: `<out>/cleaning.json` and `.md`: medians over the rounds, in which sizes and workers take turns, each in a process of its own; ratios are of the
+     same round. Memory is the peak of the one process that one worker needs; two workers add their own.
+"""
+
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.trainer import machine, write
+from configs import command, schema
+from configs.command import DataError
+
+ROWS, ROUNDS, WORKERS = (100_000, 1_000_000), 3, (1, 2)
+# the executor's time alone is that of the first half, row by row; the rest is duplicates, split, shards and the data card
+PROGRAM = """
+import json, resource, sys, time
+from configs import schema
+from corpora import executor, pipeline
+run = executor.run
+def timed(*arguments, **options):
+    start = time.perf_counter()
+    run(*arguments, **options)
+    took["cleaning"] = time.perf_counter() - start
+executor.run, took, start = timed, {}, time.perf_counter()
+pipeline.prepare(schema.load(sys.argv[1]))
+took["seconds"] = time.perf_counter() - start
+print(json.dumps({**took, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}))
+"""
+
+
+def measure(recipe: schema.Recipe, sizes: list[int], rounds: int) -> dict[str, Any]:
+    """Raises DataError where the recipe's pairs are missing or cannot be prepared again."""
+    turns = [(number, size, workers) for number in range(rounds) for size in sizes for workers in WORKERS]
+    took: dict[tuple[int, int], list[dict[str, float]]] = {}
+    with TemporaryDirectory() as folder:
+        recipes = {size: write_source(recipe, size, Path(folder)) for size in sizes}
+        for number, size, workers in tqdm(turns, desc="turns", unit="turn"):
+            took.setdefault((size, workers), []).append(prepared(recipes[size], workers, Path(folder) / f"{number}-{size}-{workers}"))
+    rows = [row(size, workers, took) for size, workers in took]
+    return {"machine": machine(), "rounds": rounds, "rows": rows}
+
+
+def write_source(recipe: schema.Recipe, size: int, folder: Path) -> schema.Recipe:
+    """A recipe of one TSV with the recipe's own training pairs, again and again, each time with another number."""
+    from configs.sources import TsvSource
+    from corpora.pair import read_pairs
+
+    path, left = folder / f"{size}.tsv", size
+    with open(path, "w", encoding="utf-8") as file:
+        for number in itertools.count():
+            mark = f" {number}" if number else ""
+            before = left
+            for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), left):
+                file.write(f"{pair.ja}{mark}\t{pair.en}{mark}\n")
+                left -= 1
+            if before == left:
+                break
+    source = TsvSource(kind="tsv", name="texts", licence="as the pairs", path=str(path), header=False, ja=0, en=1)
+    return recipe.model_copy(update={"corpora": recipe.corpora.model_copy(update={"sources": [source], "near_duplicates": None})})
+
+
+def prepared(recipe: schema.Recipe, workers: int, run: Path) -> dict[str, float]:
+    """Seconds and peak memory of corpora.prepare in a process of its own."""
+    run.mkdir()
+    settings = {"run": str(run), "corpora": recipe.corpora.model_copy(update={"workers": workers})}
+    (run / "recipe.yaml").write_text(schema.dump(recipe.model_copy(update=settings)), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(run / "recipe.yaml")], capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(f"the recipe's pairs cannot be prepared again: {done.stderr.strip().splitlines()[-1]}")
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def row(size: int, workers: int, took: dict[tuple[int, int], list[dict[str, float]]]) -> dict[str, float]:
+    """Medians of one size and number of workers, and of each round the ratios to one worker and to the smallest size."""
+    least = min(size for size, _ in took)
+    own, alone, smallest = took[size, workers], took[size, WORKERS[0]], took[least, workers]
+    medians = {name: statistics.median(one[name] for one in own) for name in own[0]}
+    times = [one["cleaning"] / two["cleaning"] for one, two in zip(alone, own, strict=True)]
+    costs = [(two["seconds"] / size) / (one["seconds"] / least) for one, two in zip(smallest, own, strict=True)]
+    return {
+        "rows": size,
+        "workers": workers,
+        **medians,
+        "cleaned_rows_per_second": size / medians["cleaning"],
+        "times_one_worker": statistics.median(times),
+        "seconds_a_row_beside_the_smallest": statistics.median(costs),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [f"{result['machine']}; medians of {result['rounds']} interleaved rounds; no near duplicates.", ""]
+    lines += ["| rows | workers | cleaned rows/s | times one worker | all of prepare, s | time a row beside the smallest | peak memory, GB |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for one in result["rows"]:
+        memory = f"{one['gigabytes']:.2f}" if one["workers"] == 1 else "-"
+        rates = f"{one['cleaned_rows_per_second']:,.0f} | {one['times_one_worker']:.2f} | {one['seconds']:.1f}"
+        lines.append(f"| {one['rows']:,} | {one['workers']} | {rates} | {one['seconds_a_row_beside_the_smallest']:.2f} | {memory} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    def body() -> None:
+        parser = command.parser("benchmarks.cleaning", "Times how rows become clean pairs, by one worker and by two.")
+        parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="sizes (default %(default)s)")
+        parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default %(default)s)")
+        parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the tables (default %(default)s)")
+        arguments = parser.parse_intermixed_args(argv)
+        result = measure(schema.load(arguments.recipe, arguments.overrides), sorted(arguments.rows), arguments.rounds)
+        write(arguments.out, "cleaning", json.dumps(result, indent=2), table(result))
+
+    return command.guard("benchmarks.cleaning", body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
