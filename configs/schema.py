@@ -43,10 +43,19 @@ class NearDuplicates(Section):
     ngram: Positive = 4
 
 
+class Semantic(Section):
+    model: str = Field(description="a multilingual sentence-transformers model: a path, a hub name, or toyworld:NAME")
+    prompt: str = Field("", description='put before every text; "query: " for the e5 family')
+    min_margin: float = Field(1.0, gt=0.0, description="cosine of the two sides over the mean cosine of their nearest neighbours")
+    neighbors: Positive = 4
+    batch_size: Positive = 256
+
+
 class Corpora(Section):
     sources: list[Source] = Field(min_length=1)
     language_id: LanguageId
     filters: Filters = Filters()
+    semantic: Semantic | None = Field(None, description="drop pairs whose sides do not say the same; a GPU's work for large corpora")
     near_duplicates: NearDuplicates | None = NearDuplicates()
     held_out_pairs: int = Field(0, ge=0, description="rows kept apart from file sources, chosen by a hash of the text")
     shard_rows: Positive = 100_000

@@ -118,7 +118,7 @@ def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterat
         if len(rows):
             ids = pq.read_table(part, columns=["id"]).column("id").take(pa.array(rows - start)).to_pylist()
             stages, reasons = zip(*(REASONS[code] for code in fates.places[rows].tolist()), strict=True)
-            yield dropped.table(ids, stages, reasons, [other_ids[other] for other in fates.others[rows].tolist()])
+            yield dropped.table(ids, stages, reasons, [other_ids[other] for other in fates.others[rows].tolist()], [None] * len(ids))
 
 
 def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

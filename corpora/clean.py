@@ -16,13 +16,18 @@ import pyarrow.parquet as pq
 
 from configs.files import whole
 from configs.schema import Corpora
-from corpora import assemble, deduplicate, filters, language_id, sources
+from corpora import assemble, deduplicate, filters, language_id, semantic, sources
 from corpora.dropped import Drops
 from corpora.normalise import comparison_key, normalise
 from corpora.pair import SCHEMA
 
 FORMAT = 2  # raised when the files an older version left in an unfinished run must not be taken for this version's
-STAGES = ("read", "filter", "language_id")
+STAGES = ("read", "filter", "language_id", "semantic")
+
+
+def stages(corpora: Corpora) -> list[str]:
+    """Those of STAGES that the recipe asks for."""
+    return [stage for stage in STAGES if stage != "semantic" or corpora.semantic]
 
 
 @dataclass
@@ -43,8 +48,8 @@ class CleanPart:
         source = self.corpora.sources[part.source]
         drops, schema, rows_out = Drops(), part_schema(self.corpora), 0
         with whole(kept_file(self.folder, rank)) as temporary, pq.ParquetWriter(temporary, schema, compression="lz4") as writer:
-            for batch in sources.read(source, part):
-                table = clean(batch, self.corpora, sources.licence(source), schema, drops)
+            tables = (clean(batch, self.corpora, sources.licence(source), schema, drops) for batch in sources.read(source, part))
+            for table in semantic.kept(tables, self.corpora.semantic, drops) if self.corpora.semantic else tables:
                 rows_out += table.num_rows
                 writer.write_table(table)
         assert part.rows == rows_out + len(drops.ids), "a row was lost between reading and writing a part"

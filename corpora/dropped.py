@@ -1,7 +1,7 @@
 """Which rows were dropped, where and why, one by one; and a few of their texts a reason, to look at.
 
 In/out: `<run>/pairs/dropped.parquet`: id, stage and reason of every dropped row, in the order of the sources, and the id of the row that was kept
-        in its place, where there is one. The same bytes for any number of workers and after an interruption.
+        in its place and the score that was too low, where there is one. The same bytes for any number of workers and after an interruption.
 """
 
 from collections import Counter
@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         pa.field("stage", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("other_id", pa.string()),
+        pa.field("score", pa.float32()),
     ]
 )
 SAMPLES = 5  # a reason
@@ -40,24 +41,27 @@ class Drops:
         self.ids: list[str] = []
         self.stages: list[str] = []
         self.reasons: list[str] = []
+        self.scores: list[float | None] = []
         self.samples: Samples = {}
 
-    def add(self, stage: str, reason: str, id: str, ja: str = "", en: str = "") -> None:
+    def add(self, stage: str, reason: str, id: str, ja: str = "", en: str = "", score: float | None = None) -> None:
         """The texts of a row that could not be read are empty; its id then stands for them."""
         self.ids.append(id)
         self.stages.append(stage)
         self.reasons.append(reason)
+        self.scores.append(score)
         keep_sample(self.samples, stage, reason, digest(ja, en) if ja or en else digest(id), [id, ja, en])
 
     def counts(self, stage: str) -> Counter[str]:
         return Counter(reason for one, reason in zip(self.stages, self.reasons, strict=True) if one == stage)
 
     def table(self) -> pa.Table:
-        return table(self.ids, self.stages, self.reasons, [None] * len(self.ids))
+        nothing = [None] * len(self.ids)
+        return table(self.ids, self.stages, self.reasons, nothing, self.scores)
 
 
-def table(ids: Any, stages: Any, reasons: Any, other_ids: Any) -> pa.Table:
-    return pa.table([pa.array(column, pa.string()) for column in (ids, stages, reasons, other_ids)], schema=SCHEMA)
+def table(*columns: Any) -> pa.Table:
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
 
 
 def keep_sample(samples: Samples, stage: str, reason: str, number: int, fields: list[str]) -> None:
@@ -85,8 +89,8 @@ def write(path: Path, tables: Iterable[pa.Table]) -> None:
         writer.write_table(pending.combine_chunks())
 
 
-def find(path: Path, ids: Iterable[str]) -> dict[str, dict[str, str | None]]:
-    """Stage, reason and other_id of those of the ids that were dropped."""
+def find(path: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The rows of those of the ids that were dropped."""
     wanted = pa.array(list(ids), pa.string())
     found = [batch.filter(pc.is_in(batch.column("id"), wanted)) for batch in _batches(path)]
     return {row["id"]: row for batch in found for row in batch.to_pylist()}

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from configs.schema import Corpora, Filters, LanguageId
+from configs.schema import Corpora, Filters, LanguageId, Semantic
 from corpora import filters, language_id
 from corpora.deduplicate import SEPARATOR, jaccard, shingles
 from corpora.normalise import comparison_key
@@ -52,6 +52,12 @@ def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
         keeps = f"corpora.language_id.min_probability={math.floor(1000 * probability) / 1000}"
         result.append(Answer(name, probability < settings.min_probability, found, keeps))
     return result
+
+
+def margin(score: float, settings: Semantic) -> Answer:
+    """Of the sentence encoder; the score is the one on record, for a row's neighbours are needed to find it."""
+    found = f"the two sides are {score:.3f} times as near as their nearest neighbours; at least {settings.min_margin}"
+    return Answer("low_margin", score < settings.min_margin, found, f"corpora.semantic.min_margin={math.floor(1000 * score) / 1000}")
 
 
 def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora: Corpora) -> Answer:

@@ -33,12 +33,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a row: a split, or the stage and reason that dropped it and the id of the row kept instead."""
+    """What became of a row: a split, or the stage and reason that dropped it, and the id of the row kept instead or the score too low."""
 
     split: Split | None = None
     stage: str = ""
     reason: str = ""
     other_id: str | None = None
+    score: float | None = None
 
 
 def full_id(corpora: Corpora, id: str) -> str:
@@ -94,7 +95,8 @@ def _of_part(source: Source, part: Part, wanted: set[str]) -> dict[str, Row]:
 
 def fates(folder: Path, ids: list[str]) -> dict[str, Fate]:
     """What became of the ids in finished pairs; of those it does not know, nothing. Raises DataError for damaged pairs."""
-    found = {id: Fate(None, str(row["stage"]), str(row["reason"]), row["other_id"]) for id, row in dropped.find(folder / dropped.FILE, ids).items()}
+    lost = dropped.find(folder / dropped.FILE, ids)
+    found = {id: Fate(None, row["stage"], row["reason"], row["other_id"], row["score"]) for id, row in lost.items()}
     left = pa.array([id for id in ids if id not in found], pa.string())
     for split in SPLITS if len(left) else ():
         for batch in read_batches(folder, split, columns=["id"]):

@@ -93,7 +93,9 @@ def told(corpora: schema.Corpora, row: "Row", fate: "Fate | None", other: "Row |
     for name in EARLY:
         lines += [f"  {name}", *(line for stage, answer in judged if stage == name for line in _answer(answer))]
     last = fate or would_be
-    if last and last.stage and last.stage not in EARLY:
+    if last and last.score is not None and corpora.semantic:
+        lines += [f"  {last.stage}", *_answer(evidence.margin(last.score, corpora.semantic))]
+    elif last and last.other_id:
         lines += [f"  {last.stage}", *_compared(corpora, last, (ja, en), other)]
     return lines
 

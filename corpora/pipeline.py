@@ -16,7 +16,7 @@ from pathlib import Path
 from configs.command import DataError
 from configs.files import file_sha256
 from configs.schema import Corpora, Recipe, resolve_model
-from corpora import assemble, clean, data_card, deduplicate, dropped, executor, language_id, sources
+from corpora import assemble, clean, data_card, deduplicate, dropped, executor, language_id, semantic, sources
 from corpora.pair import FORMAT, Manifest, Stage, count_stage, read_manifest, write_manifest
 
 
@@ -29,13 +29,16 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
         return _finished(folder, fingerprint, corpora), False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
     language_id.load(corpora.language_id.model)  # a damaged model or hopeless settings are told before the work, not after
+    if corpora.semantic:
+        inputs += semantic.model_files(corpora.semantic)
+        semantic.load(corpora.semantic.model)
     near = deduplicate.NearDuplicateIndex(corpora.near_duplicates) if corpora.near_duplicates else None
     parts = sources.plan(corpora)
     known = _digest([clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))])
     work = recipe.run_dir / f"pairs.unfinished-{known[:12]}"
     records = _clean_all(corpora, parts, work)
     part_files = [clean.kept_file(work, rank) for rank in range(len(parts))]
-    stages = _count(parts, records)
+    stages = _count(corpora, parts, records)
     fates, more_stages = assemble.place(corpora, [part.split for part in parts], part_files, near)
     if not (fates.places == assemble.TRAIN).any():
         raise DataError(f"no pair is left to train on; {_losses(stages + more_stages)}; loosen the filters, or add data")
@@ -55,8 +58,8 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
 
 
 def recorded_settings(corpora: Corpora) -> dict[str, object]:
-    """What the manifest says of the section; the number of workers changes no byte."""
-    return corpora.model_dump(mode="json", exclude={"workers"})
+    """What the manifest says of the section; the number of workers changes no byte, nor does a stage left out: older pairs stay valid."""
+    return corpora.model_dump(mode="json", exclude={"workers", *([] if corpora.semantic else ["semantic"])})
 
 
 def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
@@ -93,10 +96,10 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
     return [clean.read_record(work, rank) for rank in range(len(parts))]
 
 
-def _count(parts: list[sources.Part], records: list[clean.PartRecord]) -> list[Stage]:
+def _count(corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]) -> list[Stage]:
     """The first half's stages over all parts."""
     stages, rows = list[Stage](), sum(part.rows for part in parts)
-    for name in clean.STAGES:
+    for name in clean.stages(corpora):
         stages.append(count_stage(name, rows, sum((record.dropped[name] for record in records), Counter[str]())))
         rows = stages[-1].rows_out
     assert rows == sum(record.rows_out for record in records)

@@ -99,11 +99,12 @@ def test_every_row_is_told_as_it_was_done(prepared: list[str], capsys: pytest.Ca
     assert len(told) == len(lost) + len(kept)
     assert all(told[id].splitlines()[0] == f"{id}: kept, in {split}" and "DROPS" not in told[id] for id, split in kept.items())
     for row in lost:
-        id, stage, reason, other = row.values()
+        id, stage, reason, other, score = row.values()
         lines = told[id].splitlines()
         assert lines[0] == f"{id}: dropped by {stage}: {reason}"
         assert stage == "read" or re.search(rf"^    DROPS +{reason} ", told[id], re.M)
-        assert (other is not None) == (stage in ("deduplicate", "split")) and (other is None or f"    the other row is {other}" in lines)
+        assert score is None and (other is not None) == (stage in ("deduplicate", "split"))
+        assert other is None or f"    the other row is {other}" in lines
     for reason in ("too_long", "too_short", "length_ratio", "ja_is_not_japanese", "en_is_not_english"):
         id = next(row["id"] for row in lost if row["reason"] == reason)
         drops = rf"DROPS +{reason} .*\n +to keep it: (\S+)"

@@ -35,7 +35,7 @@ LAYERS = {
 # A library that is heavy, old or may be replaced enters through one file; the scripts that made the miniature models may call it too.
 DOORS = {
     "fasttext": ["corpora/language_id.py", "corpora/toyworld/*.py"],
-    "sentence_transformers": ["vocab_init/embed.py", "corpora/toyworld/*.py", "benchmarks/pooled_only.py"],
+    "sentence_transformers": ["corpora/sentence_encoder.py", "corpora/toyworld/*.py", "benchmarks/pooled_only.py"],
     "deepspeed": ["distill/engine.py"],
     "open_clip": ["distill/open_clip_weights.py", "benchmarks/encoders.py"],
     "datatrove": ["corpora/executor.py"],

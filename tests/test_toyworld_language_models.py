@@ -9,10 +9,9 @@ import sentencepiece
 import torch
 
 from configs.schema import TOYWORLD_MODELS
-from corpora import language_id
+from corpora import language_id, sentence_encoder
 from corpora.toyworld import captions, japanese, lexicon, make_language_id, make_sentence_encoder, make_tokenizer
 from distill import tokenizers
-from vocab_init import embed
 from vocab_init.nearest import nearest
 from vocab_init.transplant import Teacher
 
@@ -91,7 +90,7 @@ def test_a_student_reads_both_languages_word_by_word(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def encoder() -> object:
-    return embed.load_sentence_encoder(str(TOYWORLD_MODELS / "sentence_encoder"))
+    return sentence_encoder.load(str(TOYWORLD_MODELS / "sentence_encoder"), "")
 
 
 def test_japanese_words_are_nearest_to_their_english_among_all_of_a_clip_vocabulary(encoder: object) -> None:
@@ -99,14 +98,14 @@ def test_japanese_words_are_nearest_to_their_english_among_all_of_a_clip_vocabul
     words = Teacher(vocabulary, vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"], {}).words()
     assert len(words) > 200
     meanings = lexicon.meanings()
-    english_VD = embed.embed(encoder, [text for _, text in words], "", 64)
-    ids, _ = nearest(embed.embed(encoder, list(meanings), "", 64), english_VD, 1)
+    english_VD = sentence_encoder.embed(encoder, [text for _, text in words], "", 64)
+    ids, _ = nearest(sentence_encoder.embed(encoder, list(meanings), "", 64), english_VD, 1)
     right = [words[i][1] in meanings[word] for word, (i,) in zip(meanings, ids.tolist(), strict=True)]
     assert sum(right) >= 0.9 * len(right), [word for word, good in zip(meanings, right, strict=True) if not good]
 
 
 def test_held_out_captions_find_their_english(encoder: object) -> None:
-    japanese_VD, english_VD = (embed.embed(encoder, [getattr(caption, side) for caption in HELD_OUT], "", 64) for side in ("ja", "en"))
+    japanese_VD, english_VD = (sentence_encoder.embed(encoder, [getattr(caption, side) for caption in HELD_OUT], "", 64) for side in ("ja", "en"))
     ids, _ = nearest(japanese_VD, english_VD, 3)
     right = ids == torch.arange(len(HELD_OUT))[:, None]
     for phrasing in japanese.PHRASINGS:
@@ -115,7 +114,7 @@ def test_held_out_captions_find_their_english(encoder: object) -> None:
 
 
 def test_what_is_unknown_says_nothing(encoder: object) -> None:
-    assert not embed.embed(encoder, ["漢", ""], "", 64).any()
+    assert not sentence_encoder.embed(encoder, ["漢", ""], "", 64).any()
 
 
 # --- language_id.ftz ---

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from configs.command import DataError
 from configs.schema import TOYWORLD_MODELS
+from corpora import sentence_encoder
 from distill import tokenizers
 from distill.tokenizers import Vocabulary
 from vocab_init import __main__ as entry
-from vocab_init import embed, nearest, piece_text, transplant
+from vocab_init import nearest, piece_text, transplant
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = {"text_encoder": 6, "text_encoder_2": 10}
@@ -189,7 +190,7 @@ def test_a_finished_stage_does_nothing_and_another_recipes_is_refused(
     assert stage(teacher, run) == 0
     files = {path: path.read_bytes() for path in (run / "initial_student").rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(embed, "load_sentence_encoder", lambda reference: pytest.fail("done twice"))
+        patch.setattr(sentence_encoder, "load", lambda *arguments: pytest.fail("done twice"))
         assert stage(teacher, run, "vocab_init.batch_size=7") == 0  # changes nothing of the result
         assert "already there" in capsys.readouterr().out
         for setting, value in (("prompt", "'query: '"), ("pad_vocab_to_multiple_of", "8")):
@@ -292,13 +293,13 @@ def test_an_encoder_that_gives_no_number_is_refused() -> None:
             return torch.tensor([[1.0, 0.0], [torch.nan, 0.0]])
 
     with pytest.raises(DataError, match="gives no number for 'b'"):
-        embed.embed(Broken(), ["a", "b"], "", 8)
+        sentence_encoder.embed(Broken(), ["a", "b"], "", 8)
 
 
 def test_the_prompt_goes_before_every_text() -> None:
-    encoder = embed.load_sentence_encoder(str(TOYWORLD_MODELS / "sentence_encoder"))
-    direct = embed.embed(encoder, ["red circle", "red square"], "", 8)
-    prompted = embed.embed(encoder, ["circle", "square"], "red ", 1)
+    encoder = sentence_encoder.load(str(TOYWORLD_MODELS / "sentence_encoder"), "")
+    direct = sentence_encoder.embed(encoder, ["red circle", "red square"], "", 8)
+    prompted = sentence_encoder.embed(encoder, ["circle", "square"], "red ", 1)
     torch.testing.assert_close(prompted, direct)
     torch.testing.assert_close(direct.norm(dim=1), torch.ones(2))
 

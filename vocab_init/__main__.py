@@ -60,18 +60,18 @@ def initialise(recipe: schema.Recipe) -> None:
 
 def _find(recipe: schema.Recipe, vocabulary: "Vocabulary", teacher: "Teacher") -> dict[str, tuple[list[int], list[float]]]:
     """The nearest English token ids of every text a normal piece stands for, and the similarities."""
-    from vocab_init import embed
+    from corpora import sentence_encoder
     from vocab_init.nearest import nearest
     from vocab_init.piece_text import sentencepiece_text
 
     settings = recipe.vocab_init
-    encoder = embed.load_sentence_encoder(schema.resolve_model(settings.sentence_encoder))
+    encoder = sentence_encoder.load(schema.resolve_model(settings.sentence_encoder), "vocab_init.sentence_encoder")
     pieces = (piece for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True) if kind == "normal")
     texts = [text for text in dict.fromkeys(map(sentencepiece_text, pieces)) if text]
     words = teacher.words()
     print(f"{len(texts):,} texts of Japanese pieces, {len(words):,} English words and pieces of words")
-    english_VD = embed.embed(encoder, [text for _, text in words], settings.prompt, settings.batch_size)
-    japanese_VD = embed.embed(encoder, texts, settings.prompt, settings.batch_size)
+    english_VD = sentence_encoder.embed(encoder, [text for _, text in words], settings.prompt, settings.batch_size)
+    japanese_VD = sentence_encoder.embed(encoder, texts, settings.prompt, settings.batch_size)
     indices, similarity = nearest(japanese_VD, english_VD, NEIGHBORS)
     return {
         text: ([words[i][0] for i in best], [round(value, 4) for value in values])

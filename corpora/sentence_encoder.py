@@ -14,20 +14,20 @@ from configs.command import DataError
 from configs.references import first_line, looks_like_hub_name
 
 
-def load_sentence_encoder(reference: str) -> Any:
-    """Loads the model on the best device there is. Raises DataError with the reference and the cause."""
+def load(reference: str, setting: str) -> Any:
+    """Loads the model on the best device there is; `setting` names it in the recipe. Raises DataError with the cause."""
     if not Path(reference).is_dir() and not looks_like_hub_name(reference):
-        raise DataError(f"{reference}: there is no such sentence encoder; give a folder or a hub name as vocab_init.sentence_encoder")
+        raise DataError(f"{reference}: there is no such sentence encoder; give a folder or a hub name as {setting}")
     try:
         return SentenceTransformer(reference)
     except Exception as error:  # each library below raises its own kinds for the same cause: a file that is missing or damaged
         raise DataError(f"{reference}: the sentence encoder cannot be loaded ({first_line(error)}); fetch it again") from None
 
 
-def embed(encoder: Any, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
+def embed(encoder: Any, texts: list[str], prompt: str, batch_size: int, show_progress: bool = True) -> torch.Tensor:
     """(len(texts), D) float32 unit vectors; `prompt` is put before every text. Raises DataError if the model gives NaN or infinity."""
     vectors = encoder.encode(
-        texts, prompt=prompt, batch_size=batch_size, show_progress_bar=True, convert_to_tensor=True, normalize_embeddings=True
+        texts, prompt=prompt, batch_size=batch_size, show_progress_bar=show_progress, convert_to_tensor=True, normalize_embeddings=True
     ).float()
     broken = (~vectors.isfinite().all(dim=1)).nonzero()
     if len(broken):
