@@ -7,6 +7,7 @@ Out: the fate of every row, the shards of both splits, and some rows in full, to
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -110,15 +111,16 @@ def write_shards(parts: list[Path], fates: Fates, folder: Path, shard_rows: int)
 def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterator[pa.Table]:
     """What `dropped.parquet` holds: of every part first the rows that `earlier` stages dropped, then those dropped here."""
     others = np.unique(fates.others[fates.others >= 0])
-    other_ids = {number: row[0] for number, row in zip(others.tolist(), rows_in_full(parts, fates, others, ["id"]), strict=True)}
+    other_ids = pa.chunked_array([table.column("id").combine_chunks() for table in _rows(parts, fates, others, ["id"])], pa.string()).combine_chunks()
     for number, (part, file) in enumerate(zip(parts, earlier, strict=True)):
         yield pq.read_table(file)
         start, stop = fates.starts[number : number + 2]
         rows = start + np.flatnonzero(~np.isin(fates.places[start:stop], list(PLACES.values())))
         if len(rows):
-            ids = pq.read_table(part, columns=["id"]).column("id").take(pa.array(rows - start)).to_pylist()
+            ids = pq.read_table(part, columns=["id"]).column("id").combine_chunks().take(pa.array(rows - start))
             stages, reasons = zip(*(REASONS[code] for code in fates.places[rows].tolist()), strict=True)
-            yield dropped.table(ids, stages, reasons, [other_ids[other] for other in fates.others[rows].tolist()], [None] * len(ids))
+            kept = other_ids.take(pa.array(np.searchsorted(others, fates.others[rows])))
+            yield dropped.table(ids, stages, reasons, kept, pa.nulls(len(ids), pa.float32()))
 
 
 def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
@@ -131,11 +133,16 @@ def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 def rows_in_full(parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]) -> Iterator[tuple[str, ...]]:
     """The columns of some rows, in the order of `numbers`, which ascend."""
+    for table in _rows(parts, fates, numbers, columns):
+        yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def _rows(parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
     assert (np.diff(numbers) > 0).all()
-    for part, (start, stop) in zip(parts, zip(fates.starts, fates.starts[1:], strict=False), strict=True):
+    for part, (start, stop) in zip(parts, pairwise(fates.starts.tolist()), strict=True):
         here = numbers[(numbers >= start) & (numbers < stop)] - start
         if len(here):
-            yield from zip(*(column.to_pylist() for column in pq.read_table(part, columns=columns).take(pa.array(here)).columns), strict=True)
+            yield pq.read_table(part, columns=columns).take(pa.array(here))
 
 
 def _find_near(parts: list[Path], near: NearDuplicateIndex, places: np.ndarray, others: np.ndarray) -> None:

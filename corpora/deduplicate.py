@@ -3,7 +3,7 @@
 In:  the comparison keys of both sides. Exact: equal 64-bit digests. Near: MinHash LSH (datasketch) proposes earlier pairs, and the Jaccard similarity
      of the character n-grams, computed exactly, decides: chance can let a near duplicate through, it can never drop a pair that is none.
 Out: which rows to drop. The first of equal rows is kept.
-Memory: exact duplicates need 8 bytes a row, near duplicates about 2 kB a kept row; leave `near_duplicates` out (null) where that is too much.
+Memory: exact duplicates need about 70 bytes a row, near duplicates about 2 kB a kept row; leave `near_duplicates` out (null) where that is too much.
 """
 
 import hashlib

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs.command import DataError
 from configs.files import whole
 from corpora.deduplicate import digest
+from corpora.pair import REMEDY
 
 FILE = "dropped.parquet"
 SCHEMA = pa.schema(
@@ -61,7 +63,8 @@ class Drops:
 
 
 def table(*columns: Any) -> pa.Table:
-    return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
+    """One column a field of SCHEMA: Arrow's or a list."""
+    return pa.table(list(columns), schema=SCHEMA)
 
 
 def keep_sample(samples: Samples, stage: str, reason: str, number: int, fields: list[str]) -> None:
@@ -90,18 +93,21 @@ def write(path: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def find(path: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The rows of those of the ids that were dropped."""
+    """The rows of those of the ids that were dropped. Raises DataError for a damaged file."""
     wanted = pa.array(list(ids), pa.string())
     found = [batch.filter(pc.is_in(batch.column("id"), wanted)) for batch in _batches(path)]
     return {row["id"]: row for batch in found for row in batch.to_pylist()}
 
 
 def of_reason(path: Path, reason: str) -> Iterator[str]:
-    """The ids of the rows that were dropped for one reason, in order."""
+    """The ids of the rows that were dropped for one reason, in order. Raises DataError for a damaged file."""
     for batch in _batches(path):
         yield from batch.filter(pc.equal(batch.column("reason"), reason)).column("id").to_pylist()
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS)
+    try:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=BATCH_ROWS)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); {REMEDY}") from None

@@ -4,6 +4,7 @@ import html
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -151,6 +152,15 @@ def test_what_a_user_can_get_wrong_is_one_line(
     assert inspect.main([*prepared, *arguments]) == code
     last = capsys.readouterr().err.rstrip().splitlines()[-1].rpartition("\r")[2]
     assert re.search(f"corpora.inspect: .*{message}", last)
+
+
+def test_a_damaged_record_is_one_line(prepared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(pairs_of(prepared), tmp_path / "pairs")
+    path = tmp_path / "pairs" / dropped.FILE
+    path.write_bytes(path.read_bytes()[:-9])
+    assert inspect.main([*prepared, f"run={tmp_path}", "news:1"]) == 3
+    error = capsys.readouterr().err.strip()
+    assert re.search(r"dropped\.parquet: cannot be read .*move the folder away and run: python -m corpora\.prepare RECIPE$", error)
 
 
 def test_the_data_card_says_what_the_manifest_says_and_holds_all_it_shows(prepared: list[str]) -> None:
