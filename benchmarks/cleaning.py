@@ -3,8 +3,9 @@
     python -m benchmarks.cleaning configs/toyworld.yaml --out runs/benchmarks
 
 In:  a recipe whose pairs are prepared: their texts, said again with a number until there are enough, are a TSV source. No near duplicates.
-Out: `<out>/cleaning.json` and `.md`: medians over the rounds, in which sizes and workers take turns, each in a process of its own; ratios are of the
-     same round. Memory is the peak of the one process that one worker needs; two workers add their own.
+Out: `<out>/cleaning.json` and `.md`: medians over the rounds, in which sizes and contestants take turns; ratios are of the same round. Two processes
+     at once, each with half the rows and nothing in common, are what this machine can give two workers at that moment. Memory is the peak of the one
+     process that one worker needs.
 """
 
 import itertools
@@ -22,7 +23,8 @@ from benchmarks.trainer import machine, write
 from configs import command, schema
 from configs.command import DataError
 
-ROWS, ROUNDS, WORKERS = (100_000, 1_000_000), 3, (1, 2)
+ROWS, ROUNDS = (100_000, 1_000_000), 3
+ONE, TWO, APART = "one worker", "two workers", "two processes at once"
 # the executor's time alone is that of the first half, row by row; the rest is duplicates, split, shards and the data card
 PROGRAM = """
 import json, resource, sys, time
@@ -42,14 +44,17 @@ print(json.dumps({**took, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).
 
 def measure(recipe: schema.Recipe, sizes: list[int], rounds: int) -> dict[str, Any]:
     """Raises DataError where the recipe's pairs are missing or cannot be prepared again."""
-    turns = [(number, size, workers) for number in range(rounds) for size in sizes for workers in WORKERS]
-    took: dict[tuple[int, int], list[dict[str, float]]] = {}
-    with TemporaryDirectory() as folder:
-        recipes = {size: write_source(recipe, size, Path(folder)) for size in sizes}
-        for number, size, workers in tqdm(turns, desc="turns", unit="turn"):
-            took.setdefault((size, workers), []).append(prepared(recipes[size], workers, Path(folder) / f"{number}-{size}-{workers}"))
-    rows = [row(size, workers, took) for size, workers in took]
-    return {"machine": machine(), "rounds": rounds, "rows": rows}
+    took: dict[tuple[int, str], list[dict[str, float]]] = {}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        recipes = {rows: write_source(recipe, rows, folder) for size in sizes for rows in (size, size // 2)}
+        turns = itertools.product(range(rounds), sizes, (ONE, TWO, APART))
+        for number, size, who in tqdm([*turns], desc="turns", unit="turn"):
+            workers, halves = 2 if who == TWO else 1, 2 if who == APART else 1
+            runs = [start(recipes[size // halves], workers, folder / f"{number}-{size}-{who}-{half}") for half in range(halves)]
+            found = [finished(run) for run in runs]
+            took.setdefault((size, who), []).append({key: max(one[key] for one in found) for key in found[0]})
+    return {"machine": machine(), "rounds": rounds, "rows": [row(size, who, took) for size, who in took]}
 
 
 def write_source(recipe: schema.Recipe, size: int, folder: Path) -> schema.Recipe:
@@ -71,28 +76,34 @@ def write_source(recipe: schema.Recipe, size: int, folder: Path) -> schema.Recip
     return recipe.model_copy(update={"corpora": recipe.corpora.model_copy(update={"sources": [source], "near_duplicates": None})})
 
 
-def prepared(recipe: schema.Recipe, workers: int, run: Path) -> dict[str, float]:
-    """Seconds and peak memory of corpora.prepare in a process of its own."""
+def start(recipe: schema.Recipe, workers: int, run: Path) -> subprocess.Popen[str]:
+    """corpora.prepare in a process of its own."""
     run.mkdir()
     settings = {"run": str(run), "corpora": recipe.corpora.model_copy(update={"workers": workers})}
     (run / "recipe.yaml").write_text(schema.dump(recipe.model_copy(update=settings)), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(run / "recipe.yaml")], capture_output=True, text=True)
-    if done.returncode:
-        raise DataError(f"the recipe's pairs cannot be prepared again: {done.stderr.strip().splitlines()[-1]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-c", PROGRAM, str(run / "recipe.yaml")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(run: subprocess.Popen[str]) -> dict[str, float]:
+    """Its seconds and its peak memory. Raises DataError."""
+    out, error = run.communicate()
+    if run.returncode:
+        raise DataError(f"the recipe's pairs cannot be prepared again: {error.strip().splitlines()[-1]}")
+    result: dict[str, float] = json.loads(out.splitlines()[-1])
     return result
 
 
-def row(size: int, workers: int, took: dict[tuple[int, int], list[dict[str, float]]]) -> dict[str, float]:
-    """Medians of one size and number of workers, and of each round the ratios to one worker and to the smallest size."""
+def row(size: int, who: str, took: dict[tuple[int, str], list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians of one size and contestant, and of each round the ratios to one worker and to the smallest size."""
     least = min(size for size, _ in took)
-    own, alone, smallest = took[size, workers], took[size, WORKERS[0]], took[least, workers]
+    own, alone, smallest = took[size, who], took[size, ONE], took[least, who]
     medians = {name: statistics.median(one[name] for one in own) for name in own[0]}
     times = [one["cleaning"] / two["cleaning"] for one, two in zip(alone, own, strict=True)]
     costs = [(two["seconds"] / size) / (one["seconds"] / least) for one, two in zip(smallest, own, strict=True)]
     return {
         "rows": size,
-        "workers": workers,
+        "who": who,
         **medians,
         "cleaned_rows_per_second": size / medians["cleaning"],
         "times_one_worker": statistics.median(times),
@@ -103,12 +114,12 @@ def row(size: int, workers: int, took: dict[tuple[int, int], list[dict[str, floa
 def table(result: dict[str, Any]) -> str:
     """Markdown."""
     lines = [f"{result['machine']}; medians of {result['rounds']} interleaved rounds; no near duplicates.", ""]
-    lines += ["| rows | workers | cleaned rows/s | times one worker | all of prepare, s | time a row beside the smallest | peak memory, GB |"]
+    lines += ["| rows | who | cleaned rows/s | times one worker | all of prepare, s | time a row beside the smallest | peak memory, GB |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for one in result["rows"]:
-        memory = f"{one['gigabytes']:.2f}" if one["workers"] == 1 else "-"
+        memory = f"{one['gigabytes']:.2f}" if one["who"] == ONE else "-"
         rates = f"{one['cleaned_rows_per_second']:,.0f} | {one['times_one_worker']:.2f} | {one['seconds']:.1f}"
-        lines.append(f"| {one['rows']:,} | {one['workers']} | {rates} | {one['seconds_a_row_beside_the_smallest']:.2f} | {memory} |")
+        lines.append(f"| {one['rows']:,} | {one['who']} | {rates} | {one['seconds_a_row_beside_the_smallest']:.2f} | {memory} |")
     return "\n".join(lines)
 
 

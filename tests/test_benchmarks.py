@@ -73,7 +73,7 @@ def test_cleaning_is_timed_by_size_and_workers(recipe: schema.Recipe, tmp_path: 
     config.write_text(schema.dump(recipe), encoding="utf-8")
     assert cleaning.main([str(config), "--rows", "200", "100", "--rounds", "1", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "cleaning.json").read_text())["rows"]
-    assert [(row["rows"], row["workers"]) for row in rows] == [(100, 1), (100, 2), (200, 1), (200, 2)]
+    assert [(row["rows"], row["who"]) for row in rows] == [(size, who) for size in (100, 200) for who in (cleaning.ONE, cleaning.TWO, cleaning.APART)]
     assert rows[0]["times_one_worker"] == rows[0]["seconds_a_row_beside_the_smallest"] == 1.0
     assert all(0 < row["cleaning"] < row["seconds"] and row["cleaned_rows_per_second"] > 0 for row in rows)
     assert (tmp_path / "cleaning.md").read_text().count("\n| ") == len(rows) + 1
