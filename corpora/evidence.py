@@ -66,8 +66,10 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
     if reason == "text_is_held_out":
         same = " and ".join(side for side, one, two in zip(("Japanese", "English"), keys, others, strict=True) if one == two)
         return Answer(reason, True, f"the held-out row has the same {same} text", NO_SETTING)
-    if reason == "exact_duplicate" or corpora.near_duplicates is None:
+    if reason == "exact_duplicate":
         return Answer(reason, True, "both texts are the same, whatever width and case", NO_SETTING)
+    if corpora.near_duplicates is None:
+        return Answer(reason, False, "these settings look for no near duplicates", NO_SETTING)
     ngrams = [shingles(SEPARATOR.join(one), corpora.near_duplicates.ngram) for one in (keys, others)]
     similarity, threshold = jaccard(*ngrams), corpora.near_duplicates.threshold
     found = f"{similarity:.3f} of the two rows' character n-grams are shared; a duplicate from {threshold} on"

@@ -119,6 +119,8 @@ def test_rows_of_a_reason_and_texts_of_ones_own(prepared: list[str], tmp_path: P
     assert inspect.main([*prepared, "--reason", "near_duplicate", "--limit", "2"]) == 0
     told = blocks(capsys.readouterr().out)
     assert len(told) == 2 and all("shared; a duplicate from 0.8 on" in block for block in told.values())
+    assert inspect.main([*prepared, next(iter(told)), "corpora.near_duplicates=null"]) == 0
+    assert re.search("ok +near_duplicate +these settings look for no near duplicates", capsys.readouterr().out)
     folder = pairs_of(prepared)
     own = next(read_pairs(folder, "held_out"))
     for ja, en, expected in (
