@@ -4,7 +4,7 @@ In:  the recipe's `corpora` section.
 Out: `<run>/pairs/` (see corpora/pair.py). datatrove runs the first half, one task a part of a source: read, normalise, filter, identify the
      languages; its executor skips the tasks a marker says are finished. The second half sees all rows at once: duplicates, split, shards.
      Until the end everything lies in `<run>/pairs.unfinished-<digest of settings and inputs>/`; the same command goes on from there.
-     The bytes of the shards depend on the settings and the inputs alone, not on `workers` or on interruptions.
+     The bytes of the shards depend on the settings and the inputs alone, not on `workers`, the executor or interruptions.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from corpora.pair import FORMAT, SCHEMA, Manifest, Stage, count_stage, read_mani
 def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
     """The manifest of `<run>/pairs`, and whether it was made just now. Raises DataError and RecipeError."""
     corpora, folder = recipe.corpora, recipe.run_dir / "pairs"
-    settings = corpora.model_dump(mode="json", exclude={"workers"})  # their number changes no byte
+    settings = corpora.model_dump(mode="json", exclude={"workers", "executor"})  # who does the work changes no byte
     fingerprint = _digest([FORMAT, settings])
     if folder.exists():
         return _finished(folder, fingerprint, corpora), False
@@ -149,7 +149,7 @@ def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schem
 def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[Stage]:
     """Runs the first half over all parts and adds up its counts."""
     folder = work / "parts"
-    executor.run(CleanPart(corpora, parts, folder), work / "datatrove", corpora.workers, "clean")
+    executor.run(CleanPart(corpora, parts, folder), work / "datatrove", corpora.workers, "clean", corpora.executor)
     stages = []
     counts = [json.loads((folder / f"{rank:05d}.json").read_text(encoding="utf-8")) for rank in range(len(parts))]
     rows = sum(part.rows for part in parts)
