@@ -25,7 +25,7 @@ from tqdm import tqdm
 from configs.command import DataError
 from configs.references import first_line
 from configs.schema import Eval
-from corpora.dual_encoder import features_of
+from corpora.captions.dual_encoder import features_of
 from distill.pipelines import device
 from eval.intervals import bootstrap
 from eval.painting import stock_models

@@ -14,11 +14,12 @@ from corpora.normalise import comparison_key
 LONGEST_RUN = 6  # words of a phrase that a model may say again and again
 
 
-def reasons(ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any) -> list[str | None]:
-    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None for one to keep."""
-    found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
+def judged(ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any) -> tuple[list[str | None], list[float]]:
+    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None for one to keep; and how probably it is English."""
     english = language_id.probabilities(language_model, en, "en")
-    return [one or ("not_english" if probability < guards.min_probability else None) for one, probability in zip(found, english, strict=True)]
+    found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
+    foreign = ["not_english" if probability < guards.min_probability else None for probability in english]
+    return [one or other for one, other in zip(found, foreign, strict=True)], english
 
 
 def _reason(ja: str, en: str, guards: TranslationGuards) -> str | None:

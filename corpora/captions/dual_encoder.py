@@ -19,7 +19,7 @@ from configs.command import DataError
 from configs.files import read_json
 from configs.references import first_line
 from configs.schema import resolve_model
-from corpora import cloob
+from corpora.captions import cloob
 
 
 class DualEncoder(Protocol):
