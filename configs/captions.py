@@ -56,6 +56,13 @@ class Translator(Section):
     guards: TranslationGuards = TranslationGuards()
 
 
+class BackTranslation(Section):
+    """Translations are said in Japanese again; those that come back too unlike their caption are dropped."""
+
+    translator: Translator = Field(description="English to Japanese: its own model, or the same one where it knows both directions")
+    min_chrf: float = Field(20.0, ge=0.0, le=100.0, description="chrF of the Japanese that came back, against the caption")
+
+
 class Captions(Section):
     """Metadata of captions to pairs. Language identification, lengths and `workers` are those of `corpora`."""
 
@@ -65,6 +72,7 @@ class Captions(Section):
     keep: Positive | None = Field(None, description="how many captions, those that fit their pictures best; null: all that have one")
     unsafe: list[str] = Field(["NSFW", "UNSURE"], description="rows with one of these in the metadata's NSFW column are dropped")
     translator: Translator
+    back_translation: BackTranslation | None = None
     shard_rows: Positive = 100_000
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ import yaml
 from configs import schema
 from corpora import prepare
 from corpora.captions import __main__ as entry
-from corpora.captions import choose, translate
+from corpora.captions import choose, translate, translator
 from corpora.pair import read_manifest, read_pairs
 from corpora.toyworld import caption_reader, make_laion
 
@@ -138,6 +138,24 @@ def test_files_and_a_column_rank_too(recipe: Path, laion: Path, tmp_path: Path) 
     every = {f"laion:{number:010d}": value for number, value in enumerate(read(laion / "metadata")["similarity"].to_pylist())}
     assert all(row["similarity"] == np.float32(every[row["id"]]) for row in kept)
     assert entry.main([str(recipe), f"run={tmp_path / 'files'}", f"captions.images={{kind: files, path: {tmp_path}}}"]) == 3  # no picture is there
+
+
+def test_what_does_not_come_back_is_dropped(made: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back is played by the captions themselves, wrong for every third."""
+    japanese = read(made / "captions")["ja"].to_pylist()
+    load = translator.load
+
+    def both_ways(settings: object, folder: Path, source: str, target: str) -> object:
+        if target == "en":
+            return load(settings, folder)  # type: ignore[arg-type]
+        return lambda texts: [text if number % 3 else "円" for number, text in enumerate(japanese)]
+
+    monkeypatch.setattr(translator, "load", both_ways)
+    back = "captions.back_translation={translator: {model: toyworld:translator}, min_chrf: 40}"
+    assert entry.main([str(recipe), f"run={tmp_path}", back]) == 0
+    stage, kept = read_manifest(tmp_path / "captions").stages[-1], read(tmp_path / "captions")
+    assert stage.dropped["back_translation"] == -(-len(japanese) // 3)
+    assert min(kept["back_translation_chrf"].to_pylist()) >= 40
 
 
 @pytest.mark.parametrize(

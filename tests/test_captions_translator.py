@@ -135,6 +135,10 @@ def test_every_family_has_its_tags_and_both_engines_agree(tmp_path: Path, make, 
     tokens = tokenizer.stock.convert_ids_to_tokens(tokenizer.encode(["赤い丸"])[0])
     assert tokenizer.family == family and tokenizer.tags.first_token == first and tokens[-1] == "</s>"
     assert tokens[0] == {"NLLB": "jpn_Jpan", "M2M100": "__ja__", "MADLAD": "<2en>"}[family]
+    back = translator.Tokenizer(str(model), "en", "ja")
+    tokens = back.stock.convert_ids_to_tokens(back.encode(["abc"])[0])
+    assert tokens[0] == {"NLLB": "eng_Latn", "M2M100": "__en__", "MADLAD": "<2ja>"}[family]
+    assert back.tags.first_token == {"NLLB": "jpn_Jpan", "M2M100": "__ja__", "MADLAD": None}[family]
     vocabulary = json.loads(next(translator.converted(str(model), tmp_path).glob("*vocabulary.json")).read_text())
     ids = tokenizer.stock.get_vocab()
     assert all(vocabulary[i] == word for word, i in ids.items()), "CTranslate2 reads the same ids"

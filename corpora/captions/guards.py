@@ -22,6 +22,13 @@ def judged(ja: list[str], en: list[str], guards: TranslationGuards, language_mod
     return [one or other for one, other in zip(found, foreign, strict=True)], english
 
 
+def chrf(ja: list[str], back: list[str]) -> list[float]:
+    """How much of each caption came back from its translation, 0 to 100: character n-gram F-score (Popovic 2015), which needs no words."""
+    import sacrebleu
+
+    return [sacrebleu.sentence_chrf(again, [text]).score for text, again in zip(ja, back, strict=True)]
+
+
 def _reason(ja: str, en: str, guards: TranslationGuards) -> str | None:
     if not en.strip():
         return "empty"

@@ -101,9 +101,8 @@ def _translate(recipe: Recipe, captions: Captions, work: Path) -> list[Stage]:
         pieces = translate.pieces(len(kept["rows"]))
     folder = _folder(work / "translated")
     task = translate.TranslatePiece(
-        captions.translator,
+        captions,
         recipe.corpora.language_id.model,
-        captions.source.name,
         clean.Cleaned(work / "cleaned"),
         work / "kept.npz",
         pieces,
@@ -123,7 +122,8 @@ def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
         for shard in map(Path, images.shards(captions.images.path)):
             table = shard.with_suffix(".parquet")
             listed.append(("images", str(table if table.is_file() else shard)))
-    models = {"ranker": captions.ranker, "translator": captions.translator}
+    back = captions.back_translation.translator if captions.back_translation else None
+    models = {"ranker": captions.ranker, "translator": captions.translator, "back_translation": back}
     for what, settings in models.items():
         folder = Path(resolve_model(settings.model)) if settings else None
         if folder is not None and folder.is_dir():  # one of the hub's is known by its name

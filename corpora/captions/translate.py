@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.captions import Translator
+from configs.captions import Captions, Translator
 from configs.files import whole, write_json
 from corpora import language_id, pair
 from corpora.captions import guards
@@ -23,16 +24,22 @@ from corpora.captions.one_thread import one_thread
 from corpora.normalise import normalise
 
 PIECE_ROWS = 16_384  # some minutes on a core, seconds on a GPU: what is done again after a kill
-SCHEMA = pa.schema([*pair.SCHEMA, pa.field("similarity", pa.float32(), nullable=False), pa.field("url", pa.string(), nullable=False)])
+SCHEMA = pa.schema(
+    [
+        *pair.SCHEMA,
+        pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("back_translation_chrf", pa.float32()),
+    ]
+)
 
 
 @dataclass
 class TranslatePiece:
     """The task: piece number `rank` of the chosen captions."""
 
-    translator: Translator
+    captions: Captions
     language_id_model: str
-    source: str
     cleaned: Cleaned
     kept: Path
     rows: list[int]
@@ -46,13 +53,15 @@ class TranslatePiece:
         captions = self.cleaned.take(rows, ["id", "ja", "url", "licence", "ja_language_probability"])
         ja = captions["ja"].to_pylist()
         with one_thread():
-            en = [normalise(text) for text in _translate(self.translator, self.models)(ja)]
-        reasons, english = guards.judged(ja, en, self.translator.guards, language_id.load(self.language_id_model))
+            en = [normalise(text) for text in _loaded(self.captions.translator, self.models, "ja", "en")(ja)]
+        reasons, english = guards.judged(ja, en, self.captions.translator.guards, language_id.load(self.language_id_model))
+        chrf = self._come_back(ja, en, reasons)
         more = {
             "en": pa.array(en, pa.string()),
-            "source": pa.array([self.source] * len(ja), pa.string()),
+            "source": pa.array([self.captions.source.name] * len(ja), pa.string()),
             "en_language_probability": pa.array(english, pa.float32()),
             "similarity": pa.array(similarity, pa.float32()),
+            "back_translation_chrf": pa.array(chrf, pa.float32()),
         }
         table = pa.table({**{name: captions[name] for name in captions.column_names}, **more}).select(SCHEMA.names).cast(SCHEMA)
         table = table.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
@@ -64,14 +73,30 @@ class TranslatePiece:
             write_json(temporary, {"dropped": dropped})
 
 
+    def _come_back(self, ja: list[str], en: list[str], reasons: list[str | None]) -> list[float | None]:
+        """The chrF of those that no guard dropped, if it is asked for; adds to `reasons` where it is too low."""
+        result: list[float | None] = [None] * len(ja)
+        settings = self.captions.back_translation
+        if settings is None:
+            return result
+        rows = [row for row, reason in enumerate(reasons) if reason is None]
+        with one_thread():
+            back = _loaded(settings.translator, self.models, "en", "ja")([en[row] for row in rows])
+        for row, score in zip(rows, guards.chrf([ja[row] for row in rows], back), strict=True):
+            result[row] = score
+            if score < settings.min_chrf:
+                reasons[row] = "back_translation"
+        return result
+
+
 def pieces(rows: int) -> list[int]:
     """How many rows each piece has."""
     return [min(PIECE_ROWS, rows - start) for start in range(0, rows, PIECE_ROWS)]
 
 
-@lru_cache(maxsize=1)
-def _translate(settings: Translator, models: Path) -> Callable[[list[str]], list[str]]:
-    """Loaded once a process."""
+@lru_cache(maxsize=2)
+def _loaded(settings: Translator, models: Path, source: Literal["ja", "en"], target: Literal["ja", "en"]) -> Callable[[list[str]], list[str]]:
+    """Once a process."""
     from corpora.captions import translator  # brings torch, which the processes that only clean do without
 
-    return translator.load(settings, models)
+    return translator.load(settings, models, source, target)
