@@ -78,7 +78,7 @@ class Eval(Section):
     guidance_scale: float = Field(5.0, ge=0.0)
     batch_size: Positive = 16
     seed: int = 0
-    translator: str | None = Field(None, description="a Japanese-to-English transformers model to compete with: a folder or hub name")
+    translator: str | None = Field(None, description="a Japanese-to-English model to compete with, as captions.translator takes one")
     repositories: dict[str, str] = Field({}, description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare with")
     unets: dict[str, str] = Field({}, description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, for eval.transfer")
     clip_model: str | None = Field(None, description="a CLIP or SigLIP, path or hub name: do pictures fit the English caption, and one another?")
