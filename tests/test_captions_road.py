@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from killing import run_killed
 
 from configs import schema
 from corpora import prepare
@@ -101,32 +102,9 @@ def test_more_workers_smaller_pieces_the_same_bytes(made: Path, recipe: Path, tm
     assert entry.main([str(recipe), f"run={tmp_path}", "captions.keep=400"]) == 3  # another recipe's
 
 
-KILLED = """
-import os, random, signal, sys, time
-from corpora.captions import __main__ as entry, dual_encoder, pipeline, translator
-arguments, rng, kills = sys.argv[1:], random.Random(0), 0
-while True:
-    child = os.fork()
-    if not child:
-        sys.stderr = sys.stdout = open(os.devnull, "w")
-        os._exit(entry.main(arguments))
-    limit = time.monotonic() + (rng.uniform(0.01, 0.6) if kills < 20 else 600)
-    while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < limit:
-        time.sleep(0.002)
-    if ended[0]:
-        print(kills, os.waitstatus_to_exitcode(ended[1]))
-        break
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    kills += 1
-"""
-
-
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(made: Path, recipe: Path, tmp_path: Path) -> None:
-    """Children of one process that has the libraries at hand: each goes on where the last was killed."""
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(recipe), f"run={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False)
-    kills, code = map(int, ended.stdout.split())
-    assert code == 0 and kills >= 10, ended.stderr[-500:]
+    libraries = ["corpora.captions.dual_encoder", "corpora.captions.pipeline", "corpora.captions.translator"]
+    assert run_killed("corpora.captions.__main__", libraries, [str(recipe), f"run={tmp_path}"], kills=20, longest=0.6) >= 10
     assert contents(tmp_path / "captions") == contents(made / "captions")
     assert not list(tmp_path.glob("*unfinished*"))
 
