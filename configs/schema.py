@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from configs import executors, sources, yaml12
+from configs import captions, executors, sources, yaml12
+from configs.captions import Captions
 from configs.distill import Distill
 from configs.executors import Executor, Local
 from configs.section import Positive, Section, Share
@@ -79,7 +80,7 @@ class Eval(Section):
     guidance_scale: float = Field(5.0, ge=0.0)
     batch_size: Positive = 16
     seed: int = 0
-    translator: str | None = Field(None, description="a Japanese-to-English transformers model to compete with: a folder or hub name")
+    translator: str | None = Field(None, description="a Japanese-to-English model to compete with, as captions.translator takes one")
     repositories: dict[str, str] = Field({}, description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare with")
     unets: dict[str, str] = Field({}, description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, for eval.transfer")
     clip_model: str | None = Field(None, description="a CLIP or SigLIP, path or hub name: do pictures fit the English caption, and one another?")
@@ -90,6 +91,7 @@ class Eval(Section):
 class Recipe(Section):
     name: str
     run: str = Field(description="the folder every stage writes below")
+    captions: Captions | None = Field(None, description="captions of pictures that have no English yet; corpora.captions makes pairs of them")
     corpora: Corpora
     vocab_init: VocabInit
     distill: Distill
@@ -186,7 +188,7 @@ def _one_line(error: ValidationError) -> str:
     kinds = _kinds(first["loc"])
     if location[:2] == ["corpora", "sources"]:
         location = location[:3] + location[4:5]
-    if location[:2] == ["corpora", "executor"]:
+    if location[:2] in (["corpora", "executor"], ["captions", "images"]):
         location = location[:2] + location[3:5]
     if location[:2] == ["distill", "objective"]:  # a number or a ramp: likewise
         location = location[:3]
@@ -209,7 +211,8 @@ def _one_line(error: ValidationError) -> str:
 
 def _kinds(location: tuple[int | str, ...]) -> dict[str, type[Section]]:
     """The sections that `kind` chooses from at this place of a recipe."""
-    return {"corpora.sources": sources.KINDS, "corpora.executor": executors.KINDS}.get(".".join(map(str, location[:2])), {})
+    kinds = {"corpora.sources": sources.KINDS, "corpora.executor": executors.KINDS, "captions.images": captions.IMAGE_KINDS}
+    return kinds.get(".".join(map(str, location[:2])), {})
 
 
 def _short(value: Any) -> str:

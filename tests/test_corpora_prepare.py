@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from killing import run_killed
 from test_corpora_language_id import train_model
 
 from configs import schema
@@ -166,6 +167,14 @@ def test_killed_twice_it_goes_on_and_ends_with_the_same_bytes(recipe: Path, tmp_
     assert prepare.main([str(recipe)]) == 0
     assert contents(tmp_path / "run" / "pairs") == contents(tmp_path / "unbroken" / "pairs")
     assert not list((tmp_path / "run").glob("pairs.unfinished-*"))
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(recipe: Path, tmp_path: Path) -> None:
+    assert prepare.main([str(recipe), f"run={tmp_path / 'whole'}", "corpora.sources.1.pairs=8000"]) == 0
+    arguments = [str(recipe), f"run={tmp_path / 'killed'}", "corpora.sources.1.pairs=8000"]
+    assert run_killed("corpora.prepare", ["corpora.pipeline"], arguments, kills=20, longest=0.25, piece_rows=500) >= 10
+    assert shards(tmp_path / "killed" / "pairs") == shards(tmp_path / "whole" / "pairs")
+    assert not list((tmp_path / "killed").glob("*unfinished*"))
 
 
 def shards(folder: Path) -> dict[str, bytes]:

@@ -41,7 +41,7 @@ DOORS = {
     "datatrove": ["corpora/executor/*.py"],
     "datasets": ["corpora/sources/hub.py", "benchmarks/loader.py"],
     "fsspec": ["corpora/sources/files.py"],
-    "ctranslate2": ["corpora/translate.py"],
+    "ctranslate2": ["corpora/captions/translator.py"],
     "ray": ["corpora/executor/on_ray.py"],
 }
 HEAVY = ["torch", "transformers", "diffusers", "sentence_transformers", "deepspeed", "open_clip", "datatrove", "datasets", "matplotlib"]
