@@ -17,7 +17,7 @@ from configs import schema
 from configs.command import DataError, SetupError
 from configs.executors import Local, Ray, Slurm
 from corpora import executor, prepare
-from corpora.executor import slurm
+from corpora.executor import pieces, slurm
 from corpora.sources import part
 from corpora.toyworld import captions
 
@@ -230,3 +230,23 @@ def test_a_wrong_section_is_one_line(settings: str, message: str) -> None:
     with pytest.raises(schema.RecipeError) as error:
         schema.load(ROOT / "configs/toyworld.yaml", [f"corpora.executor={settings}"])
     assert message in str(error.value)
+
+
+@dataclass
+class Numbered:
+    """Writes which worker did each piece, once every worker has one."""
+
+    folder: Path
+    rows: tuple[int, ...] = (1, 1, 1)
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        (self.folder / f"{rank}.worker").write_text(str(pieces.worker_number))
+        deadline = time.monotonic() + 60
+        while len(list(self.folder.glob("*.worker"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def test_every_worker_has_a_number_of_its_own(tmp_path: Path) -> None:
+    """By which it takes its GPU."""
+    executor.run(Numbered(tmp_path), tmp_path / "logs", 3, "clean", Local())
+    assert sorted(file.read_text() for file in tmp_path.glob("*.worker")) == ["0", "1", "2"]

@@ -20,6 +20,7 @@ from configs.files import read_json
 from configs.references import first_line
 from configs.schema import resolve_model
 from corpora.captions import cloob
+from corpora.captions.devices import device
 
 
 class DualEncoder(Protocol):
@@ -51,10 +52,6 @@ def similarities(encoder: DualEncoder, texts: list[str], images: list[Image.Imag
         text_BP, image_BP = (normalize(features, dim=-1) for features in both)
         found.append((text_BP * image_BP).sum(dim=-1).numpy())
     return np.concatenate(found)
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class TransformersDualEncoder:

@@ -21,7 +21,7 @@ from configs.captions import Files, Ranker
 from configs.files import whole
 from corpora.captions import images
 from corpora.captions.clean import Cleaned, picture_digest
-from corpora.captions.one_thread import one_thread
+from corpora.captions.devices import one_thread
 from corpora.normalise import normalise
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from configs.files import whole, write_json
 from corpora import language_id, pair
 from corpora.captions import guards
 from corpora.captions.clean import Cleaned
-from corpora.captions.one_thread import one_thread
+from corpora.captions.devices import one_thread
 from corpora.normalise import normalise
 
 PIECE_ROWS = 16_384  # some minutes on a core, seconds on a GPU: what is done again after a kill

@@ -22,6 +22,8 @@ from configs.command import DataError
 from configs.files import whole_folder
 from configs.references import first_line
 from configs.schema import RecipeError, resolve_model
+from corpora.captions.devices import device
+from corpora.executor import pieces
 
 MAX_SOURCE_TOKENS = 512  # of the families, the shortest that one was trained on; a caption that long is none
 
@@ -130,11 +132,12 @@ class _Converter(ctranslate2.converters.TransformersConverter):
 
 
 def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) -> Translate:
-    device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+    gpus = ctranslate2.get_cuda_device_count()
+    where = {"device": "cuda", "device_index": pieces.worker_number % gpus} if gpus else {"device": "cpu", "intra_threads": torch.get_num_threads()}
     try:
-        model = ctranslate2.Translator(str(folder), device=device, compute_type=settings.precision, intra_threads=torch.get_num_threads())
+        model = ctranslate2.Translator(str(folder), compute_type=settings.precision, **where)
     except ValueError as error:
-        raise RecipeError(f"the precision {settings.precision} does not go on this {device} ({first_line(error)}); take another") from None
+        raise RecipeError(f"the precision {settings.precision} does not go on this {where['device']} ({first_line(error)}); take another") from None
     except RuntimeError as error:
         raise DataError(f"{folder}: CTranslate2 cannot load it ({first_line(error)}); remove the folder, it will be made again") from None
     first = tokenizer.tags.first_token
@@ -158,10 +161,9 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
 
 
 def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator) -> Translate:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with _quiet():
-            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32).eval().to(device)
+            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32).eval().to(device())
     except Exception as error:  # each library raises its own kinds for the same cause
         raise DataError(f"{reference}: the translator cannot be loaded ({first_line(error)}); fetch the model again, or give another") from error
     model.generation_config.max_length = None  # the model's own limit, beside ours, would be warned of at every batch
@@ -174,7 +176,7 @@ def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator)
         ids = tokenizer.encode(texts)
         result = [""] * len(texts)
         for rows in batches([len(one) for one in ids], settings.tokens_per_batch):
-            inputs = tokenizer.stock.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device)
+            inputs = tokenizer.stock.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device())
             found = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, **search)
             for row, one in zip(rows, found.tolist(), strict=True):
                 result[row] = tokenizer.decode(one)

@@ -17,6 +17,7 @@ from typing import Any
 from datatrove.executor.local import LocalPipelineExecutor
 
 from configs.command import SetupError
+from corpora.executor import pieces
 from corpora.executor.pieces import TRIES, Task, progress
 
 
@@ -57,7 +58,8 @@ class LocalExecutor(LocalPipelineExecutor):
         """Takes pieces off `waiting` until all are done (None), or a worker is killed: then the pieces that were being done."""
         (task,) = self.pipeline
         running: dict[Future[object], int] = {}
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context(self.start_method), initializer=_end_with_parent)
+        context = multiprocessing.get_context(self.start_method)
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(context.Value("i", 0),))
         try:
             while waiting or running:
                 # no more than there are workers, so that all which the pool holds is being done when it breaks
@@ -74,6 +76,13 @@ class LocalExecutor(LocalPipelineExecutor):
         finally:
             pool.shutdown(cancel_futures=True)
         return None
+
+
+def _begin_worker(workers_so_far: Any) -> None:
+    with workers_so_far.get_lock():
+        pieces.worker_number = workers_so_far.value
+        workers_so_far.value += 1
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 TRIES = 3  # of a piece whose worker is killed; the killer may be another process of the machine, or this very piece
 
+# Of this process among those of its machine, from 0: with several GPUs each worker takes its own. A job of a cluster is given its GPU by that.
+worker_number = 0
+
 # datatrove tells its progress through loguru, on stderr; errors reach the user as exceptions. At import, so in every worker too.
 logger.disable("datatrove")
 
