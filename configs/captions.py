@@ -1,10 +1,11 @@
 """The captions of pictures: how they are ranked by the picture, which are kept, how the Japanese ones are said in English."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.section import Positive, Section, Share
+from configs.sources import LaionSource
 
 
 class Shards(Section):
@@ -15,21 +16,20 @@ class Shards(Section):
 
 
 class Files(Section):
-    """Pictures as files below a folder; a column of the captions' table holds their paths."""
+    """Pictures as files below a folder; the metadata's URL column holds their paths."""
 
     kind: Literal["files"]
     path: str
-    column: str = "path"
 
 
 class SimilarityColumn(Section):
-    """No pictures: a column of the captions' table holds the similarity, as laion2B-multi's does (its model is no Japanese one)."""
+    """No pictures: the metadata's `similarity` ranks the captions, as laion2B-multi's does (its model is no Japanese one)."""
 
-    kind: Literal["column"]
-    column: str = "similarity"
+    kind: Literal["similarity_column"]
 
 
 Images = Annotated[Shards | Files | SimilarityColumn, Field(discriminator="kind")]
+IMAGE_KINDS: dict[str, type[Section]] = {"shards": Shards, "files": Files, "similarity_column": SimilarityColumn}
 
 
 class Ranker(Section):
@@ -54,3 +54,30 @@ class Translator(Section):
     tokens_per_batch: Positive = Field(8192, description="of the source, pads included")
     max_new_tokens: Positive = Field(128, description="a translation is cut here; SDXL reads 77")
     guards: TranslationGuards = TranslationGuards()
+
+
+class BackTranslation(Section):
+    """Translations are said in Japanese again; those that come back too unlike their caption are dropped."""
+
+    translator: Translator = Field(description="English to Japanese: its own model, or the same one where it knows both directions")
+    min_chrf: float = Field(20.0, ge=0.0, le=100.0, description="chrF of the Japanese that came back, against the caption")
+
+
+class Captions(Section):
+    """Metadata of captions to pairs. Language identification, lengths and `workers` are those of `corpora`."""
+
+    source: LaionSource
+    images: Images
+    ranker: Ranker | None = Field(None, description="none where a column ranks")
+    keep: Positive | None = Field(None, description="how many captions, those that fit their pictures best; null: all that have one")
+    unsafe: list[str] = Field(["NSFW", "UNSURE"], description="rows with one of these in the metadata's NSFW column are dropped")
+    translator: Translator
+    back_translation: BackTranslation | None = None
+    shard_rows: Positive = 100_000
+
+    @model_validator(mode="after")
+    def _pictures_are_ranked_by_a_model(self) -> Self:
+        if (self.ranker is None) != (self.images.kind == "similarity_column"):
+            have = "no captions.ranker" if self.ranker is None else "a captions.ranker too"
+            raise ValueError(f"captions.images is of kind {self.images.kind!r}, and there is {have}; pictures want a ranker, a column wants none")
+        return self

@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from configs import yaml12
+from configs import captions, executors, sources, yaml12
+from configs.captions import Captions
 from configs.distill import Distill
+from configs.executors import Executor, Local
 from configs.section import Positive, Section, Share
-from configs.sources import KINDS, Source
+from configs.sources import Source
 
 TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
 
@@ -59,7 +61,8 @@ class Corpora(Section):
     near_duplicates: NearDuplicates | None = NearDuplicates()
     held_out_pairs: int = Field(0, ge=0, description="rows kept apart from file sources, chosen by a hash of the text")
     shard_rows: Positive = 100_000
-    workers: Positive = 1
+    workers: Positive = Field(1, description="pieces of the work done at once, on this machine or on the cluster")
+    executor: Executor = Local()
 
 
 class VocabInit(Section):
@@ -86,7 +89,7 @@ class Eval(Section):
     guidance_scale: float = Field(5.0, ge=0.0)
     batch_size: Positive = 16
     seed: int = 0
-    translator: str | None = Field(None, description="a Japanese-to-English transformers model to compete with: a folder or hub name")
+    translator: str | None = Field(None, description="a Japanese-to-English model to compete with, as captions.translator takes one")
     repositories: dict[str, str] = Field({}, description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare with")
     unets: dict[str, str] = Field({}, description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, for eval.transfer")
     clip_model: str | None = Field(None, description="a CLIP or SigLIP, path or hub name: do pictures fit the English caption, and one another?")
@@ -97,6 +100,7 @@ class Eval(Section):
 class Recipe(Section):
     name: str
     run: str = Field(description="the folder every stage writes below")
+    captions: Captions | None = Field(None, description="captions of pictures that have no English yet; corpora.captions makes pairs of them")
     corpora: Corpora
     vocab_init: VocabInit
     distill: Distill
@@ -190,8 +194,11 @@ def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     # a union puts the kind it tried in the path (sources.0.tsv.path, sources.0.tsv.ja.str): the user wrote no such key
     location = [str(part) for part in first["loc"]]
+    kinds = _kinds(first["loc"])
     if location[:2] == ["corpora", "sources"]:
         location = location[:3] + location[4:5]
+    if location[:2] in (["corpora", "executor"], ["captions", "images"]):
+        location = location[:2] + location[3:5]
     if location[:2] == ["distill", "objective"]:  # a number or a ramp: likewise
         location = location[:3]
     field = ".".join(location) or "recipe"
@@ -201,14 +208,20 @@ def _one_line(error: ValidationError) -> str:
         return f"{field}: there is no such key (its value is {value}); {_nearest(first['loc'])}{more}"
     if first["type"].startswith("union_tag"):
         kind = first["ctx"].get("tag")
-        close = difflib.get_close_matches(str(kind), KINDS, n=1)
-        way_out = f"did you mean {close[0]!r}?" if close else f"the kinds are {', '.join(KINDS)}"
+        close = difflib.get_close_matches(str(kind), kinds, n=1)
+        way_out = f"did you mean {close[0]!r}?" if close else f"the kinds are {', '.join(kinds)}"
         return f"{field}.kind: {'missing' if kind is None else f'there is no kind {_short(kind)}'}; {way_out}{more}"
     if first["type"] == "missing":
         return f"{field}: missing, and it has no default; add it{more}"
     if first["type"] == "value_error":
         return f"{first['msg'].removeprefix('Value error, ')}; change one of them{more}"
     return f"{field}: {first['msg']}, not {value}; correct the value{more}"
+
+
+def _kinds(location: tuple[int | str, ...]) -> dict[str, type[Section]]:
+    """The sections that `kind` chooses from at this place of a recipe."""
+    kinds = {"corpora.sources": sources.KINDS, "corpora.executor": executors.KINDS, "captions.images": captions.IMAGE_KINDS}
+    return kinds.get(".".join(map(str, location[:2])), {})
 
 
 def _short(value: Any) -> str:
@@ -220,8 +233,8 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     """What the user may have meant by an unknown key: the closest name among the keys of that section."""
     model: type[BaseModel] = Recipe
     for part in location[:-1]:
-        if location[:2] == ("corpora", "sources") and part in KINDS:
-            model = KINDS[str(part)]
+        if part in _kinds(location):
+            model = _kinds(location)[str(part)]
         elif isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
             options = [annotation, *getattr(annotation, "__args__", ())]

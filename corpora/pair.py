@@ -155,13 +155,13 @@ def _read_shards(folder: Path, shards: list[Shard], columns: list[str] | None, b
 class ShardWriter:
     """Writes tables of pairs as shards of `shard_rows` rows. Equal rows in give equal bytes out, however they were cut into tables."""
 
-    def __init__(self, folder: Path, split: Split, shard_rows: int) -> None:
-        self.folder, self.split, self.shard_rows = folder, split, shard_rows
+    def __init__(self, folder: Path, split: Split, shard_rows: int, schema: pa.Schema = SCHEMA) -> None:
+        self.folder, self.split, self.shard_rows, self.schema = folder, split, shard_rows, schema
         self.shards: list[Shard] = []
-        self._pending = SCHEMA.empty_table()
+        self._pending = schema.empty_table()
 
     def write(self, rows: pa.Table) -> None:
-        self._pending = pa.concat_tables([self._pending, rows.select(SCHEMA.names).cast(SCHEMA)])
+        self._pending = pa.concat_tables([self._pending, rows.select(self.schema.names).cast(self.schema)])
         while self._pending.num_rows >= self.shard_rows:
             self._write_shard(self._pending.slice(0, self.shard_rows))
             self._pending = self._pending.slice(self.shard_rows)
@@ -170,7 +170,7 @@ class ShardWriter:
         """Writes what is left and returns every shard."""
         if self._pending.num_rows:
             self._write_shard(self._pending)
-            self._pending = SCHEMA.empty_table()
+            self._pending = self.schema.empty_table()
         return self.shards
 
     def _write_shard(self, rows: pa.Table) -> None:

@@ -4,7 +4,8 @@ In:  the recipe's `corpora` section.
 Out: `<run>/pairs/` (see corpora/pair.py), and beside the pairs what was dropped (corpora/dropped.py) and the data card (corpora/data_card.py).
      The first half (corpora/clean.py) runs part by part; the executor skips the parts a marker says are finished. The second half
      (corpora/assemble.py) sees all rows at once. Until the end everything lies in `<run>/pairs.unfinished-<digest of settings and inputs>/`; the
-     same command goes on from there. All bytes depend on the settings and the inputs alone, not on `workers` or on interruptions.
+     same command goes on from there. All bytes depend on the settings and the inputs alone, not on `workers`, the executor or
+     interruptions.
 """
 
 import hashlib
@@ -58,8 +59,8 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
 
 
 def recorded_settings(corpora: Corpora) -> dict[str, object]:
-    """What the manifest says of the section; the number of workers changes no byte, nor does a stage left out: older pairs stay valid."""
-    return corpora.model_dump(mode="json", exclude={"workers", *([] if corpora.semantic else ["semantic"])})
+    """What the manifest says of the section: not who does the work, which changes no byte, nor a stage left out, so that older pairs stay valid."""
+    return corpora.model_dump(mode="json", exclude={"workers", "executor", *([] if corpora.semantic else ["semantic"])})
 
 
 def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
@@ -92,7 +93,7 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
     """Runs the first half over all parts."""
     for name in ("parts", "dropped"):
         (work / name).mkdir(parents=True, exist_ok=True)
-    executor.run(clean.CleanPart(corpora, parts, work), work / "datatrove", corpora.workers, "clean")
+    executor.run(clean.CleanPart(corpora, parts, work), work / "datatrove", corpora.workers, "clean", corpora.executor)
     return [clean.read_record(work, rank) for rank in range(len(parts))]
 
 

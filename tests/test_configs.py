@@ -50,7 +50,7 @@ def test_overrides_reach_into_sections_and_lists() -> None:
 
 BAD_OVERRIDES = [
     ("distill.learning_rat=1", "distill.learning_rat: there is no such key (its value is 1); did you mean 'learning_rate'?"),
-    ("qqqq=1", "qqqq: there is no such key (its value is 1); the keys are name, run, corpora, vocab_init, distill, export, eval"),
+    ("qqqq=1", "qqqq: there is no such key (its value is 1); the keys are name, run, captions, corpora, vocab_init, distill, export, eval"),
     ("corpora.sources.0.pair=1", "corpora.sources.0.pair: there is no such key (its value is 1); did you mean 'pairs'?"),
     ("distill.steps=many", "distill.steps: Input should be a valid integer, not 'many'; correct the value"),
     ("distill.steps=1.0", "distill.steps: Input should be a valid integer, not 1.0; correct the value"),

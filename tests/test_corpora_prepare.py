@@ -9,18 +9,18 @@ import sys
 import time
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from killing import run_killed
 from test_corpora_language_id import train_model
 
 from configs import schema
-from configs.command import SetupError
-from corpora import executor, pipeline, prepare, sources
+from corpora import pipeline, prepare, sources
+from corpora.executor.local import LocalExecutor
 from corpora.normalise import comparison_key
 from corpora.pair import SPLITS, read_manifest, read_pairs
 from corpora.sources import part
@@ -169,6 +169,14 @@ def test_killed_twice_it_goes_on_and_ends_with_the_same_bytes(recipe: Path, tmp_
     assert not list((tmp_path / "run").glob("pairs.unfinished-*"))
 
 
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(recipe: Path, tmp_path: Path) -> None:
+    assert prepare.main([str(recipe), f"run={tmp_path / 'whole'}", "corpora.sources.1.pairs=8000"]) == 0
+    arguments = [str(recipe), f"run={tmp_path / 'killed'}", "corpora.sources.1.pairs=8000"]
+    assert run_killed("corpora.prepare", ["corpora.pipeline"], arguments, kills=20, longest=0.25, piece_rows=500) >= 10
+    assert shards(tmp_path / "killed" / "pairs") == shards(tmp_path / "whole" / "pairs")
+    assert not list((tmp_path / "killed").glob("*unfinished*"))
+
+
 def shards(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in contents(folder).items() if name.endswith(".parquet") or name == "samples.json"}
 
@@ -203,9 +211,9 @@ def test_streams_give_the_same_bytes_for_any_workers_and_after_a_kill(
     (work,) = (tmp_path / "run").glob("pairs.unfinished-*")
     made = {path.name: path.stat().st_mtime_ns for path in work.glob("parts/*.parquet")}
     assert len(made) == 2
-    run_for_rank = executor.Executor._run_for_rank
+    run_for_rank = LocalExecutor._run_for_rank
     ranks: list[int] = []
-    monkeypatch.setattr(executor.Executor, "_run_for_rank", lambda self, rank: ranks.append(rank) or run_for_rank(self, rank))
+    monkeypatch.setattr(LocalExecutor, "_run_for_rank", lambda self, rank: ranks.append(rank) or run_for_rank(self, rank))
     assert prepare.main([str(recipe), packed]) == 0
     assert shards(tmp_path / "run" / "pairs") == expected and sorted(ranks) == list(range(2, 15)), "a finished part was made again"
 
@@ -278,51 +286,6 @@ def test_an_error_in_a_worker_is_one_line_too(recipe: Path, texts: Path, tmp_pat
     (tmp_path / "bad.parquet").write_bytes(content)
     assert prepare.main([str(recipe), f"corpora.sources.2.path={tmp_path}/bad.parquet", "corpora.workers=2"]) == 3
     assert "bad.parquet: cannot be read as parquet" in capsys.readouterr().err.splitlines()[-1]
-
-
-@dataclass
-class Deadly:
-    """A task that writes the number of its process, then dies or waits for ever."""
-
-    folder: Path
-    dies: bool
-    rows: tuple[int, int] = (1, 1)
-
-    def __call__(self, data: object, rank: int, world_size: int) -> None:
-        (self.folder / f"{rank}.pid").write_text(str(os.getpid()))
-        if self.dies and rank == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0 if self.dies else 600)
-
-
-def test_a_killed_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"a worker was killed.*corpora\.workers"):
-        executor.run(Deadly(tmp_path, dies=True), tmp_path / "logs", 2, "clean")
-
-
-KILLED_WITH_WORKERS = """
-import os, sys, threading, time
-from pathlib import Path
-from corpora import executor
-from test_corpora_prepare import Deadly
-folder = Path(sys.argv[1])
-def watch():
-    while len(list(folder.glob("*.pid"))) < 2:
-        time.sleep(0.05)
-    os.kill(os.getpid(), 9)
-if __name__ == "__main__":
-    threading.Thread(target=watch, daemon=True).start()
-    executor.run(Deadly(folder, dies=False), folder / "logs", 2, "clean")
-"""
-
-
-def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
-    """datatrove's own `run` leaves a process behind, and whoever reads our output through a pipe waits for it for ever."""
-    (tmp_path / "kill.py").write_text(KILLED_WITH_WORKERS, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    ended = subprocess.run([sys.executable, str(tmp_path / "kill.py"), str(tmp_path)], env=environment, capture_output=True, check=False, timeout=300)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-500:]
-    assert len(list(tmp_path.glob("*.pid"))) == 2  # the pipes are closed, so both workers have ended
 
 
 def test_help_answers_without_the_heavy_libraries() -> None:

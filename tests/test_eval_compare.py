@@ -170,19 +170,19 @@ def test_other_repositories_and_a_translator_are_rows(
     alone = tmp_path / "alone"
     for part in ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"):
         shutil.copytree(tiny_sdxl / "base" / part, alone / part)
-    recipe = finished_run(repositories={"whole": str(tiny_sdxl / "base"), "alone": str(alone)}, translator=str(write_translator(tmp_path / "marian")))
+    recipe = finished_run(repositories={"whole": str(tiny_sdxl / "base"), "alone": str(alone)}, translator="toyworld:translator")
     assert compare_hidden_states.main([recipe]) == 0
     rows = result_of(recipe)["rows"]
     assert list(rows)[-3:] == ["japanese_translated_to_english", "alone", "whole"]
     through = rows["japanese_through_english_encoder"]
     assert rows["whole"]["states"] == rows["alone"]["states"] == through["states"] and rows["alone"]["noise_gap"] == through["noise_gap"]
-    assert rows["japanese_translated_to_english"]["states"]["pooled"]["pooled"]["nmse"] > 0
+    assert rows["japanese_translated_to_english"]["states"]["pooled"]["pooled"]["nmse"] < through["states"]["pooled"]["pooled"]["nmse"]
     capsys.readouterr()
     for settings, code, message in (
         ({"repositories": {"refiner": str(tiny_sdxl / "refiner")}}, 3, "holds clip_bigg only"),
         ({"repositories": {"gone": str(tmp_path / "gone")}}, 3, "there is no such folder"),
         ({"repositories": {STUDENT: str(alone)}}, 2, "is the name of a row"),
-        ({"translator": str(alone)}, 3, "eval.translator: "),
+        ({"translator": str(alone)}, 3, "give a translation model"),
     ):
         assert compare_hidden_states.main([finished_run(**settings)]) == code
         assert message in capsys.readouterr().err.strip().splitlines()[-1]
@@ -190,32 +190,6 @@ def test_other_repositories_and_a_translator_are_rows(
     (alone / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({key: tokenizer[key] for key in tokenizer if key != "model_max_length"}))
     assert compare_hidden_states.main([finished_run(repositories={"alone": str(alone)})]) == 3
     assert "model_max_length is 1e+30, not 77" in capsys.readouterr().err
-
-
-def write_translator(folder: Path) -> Path:
-    """A Marian of random weights with a tokenizer trained on the spot."""
-    import sentencepiece
-    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
-
-    folder.mkdir()
-    texts = [text for caption in captions.pairs(100, "train", 0) for text in (caption.ja, caption.en)]
-    for side in ("source", "target"):
-        options = {"vocab_size": 200, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1}
-        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_prefix=str(folder / side), **options)
-        (folder / f"{side}.model").rename(folder / f"{side}.spm")
-    pieces = [line.split("\t")[0] for line in (folder / "target.vocab").read_text(encoding="utf-8").splitlines()]
-    ordered = ["</s>", "<unk>", *(piece for piece in pieces if not piece.startswith("<")), "<pad>"]
-    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(ordered)}))
-    with pytest.warns(UserWarning, match="sacremoses"):
-        tokenizer = MarianTokenizer(str(folder / "source.spm"), str(folder / "target.spm"), str(folder / "vocab.json"), model_max_length=64)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    last = len(ordered) - 1
-    shape = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "d_model": 16, "max_position_embeddings": 160}
-    special = {"pad_token_id": last, "eos_token_id": 0, "decoder_start_token_id": last, "forced_eos_token_id": 0}
-    MarianMTModel(MarianConfig(vocab_size=len(ordered), **shape, **heads, **special)).save_pretrained(folder)
-    return folder
 
 
 def test_another_base_is_refused(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

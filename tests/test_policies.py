@@ -38,11 +38,11 @@ DOORS = {
     "sentence_transformers": ["corpora/sentence_encoder.py", "corpora/toyworld/*.py", "benchmarks/pooled_only.py"],
     "deepspeed": ["distill/engine.py"],
     "open_clip": ["distill/open_clip_weights.py", "benchmarks/encoders.py"],
-    "datatrove": ["corpora/executor.py"],
+    "datatrove": ["corpora/executor/*.py"],
     "datasets": ["corpora/sources/hub.py", "benchmarks/loader.py"],
     "fsspec": ["corpora/sources/files.py"],
-    "ctranslate2": ["corpora/translate.py"],
-    "ray": [],
+    "ctranslate2": ["corpora/captions/translator.py"],
+    "ray": ["corpora/executor/on_ray.py"],
 }
 HEAVY = ["torch", "transformers", "diffusers", "sentence_transformers", "deepspeed", "open_clip", "datatrove", "datasets", "matplotlib"]
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from configs.captions import Ranker
 from configs.schema import TOYWORLD_MODELS
-from corpora import dual_encoder
+from corpora.captions import dual_encoder
 from corpora.toyworld import caption_reader, captions, make_ranker, make_translator, renderer
 from corpora.toyworld.fit import Stage
 

@@ -31,7 +31,7 @@ from transformers.utils import logging
 
 from configs.files import write_json
 from configs.schema import TOYWORLD_MODELS
-from corpora import cloob
+from corpora.captions import cloob
 from corpora.toyworld import captions, renderer
 from corpora.toyworld.fit import Stage, fit, maker_parser
 

@@ -22,10 +22,11 @@ from PIL import Image
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from configs.captions import Ranker
 from configs.command import DataError
 from configs.references import first_line
 from configs.schema import Eval
-from corpora.dual_encoder import features_of
+from corpora.captions import dual_encoder
 from distill.pipelines import device
 from eval.intervals import bootstrap
 from eval.painting import stock_models
@@ -67,19 +68,14 @@ def mean(values: list[float], seed: int) -> dict[str, Any]:
     return {**bootstrap(np.asarray(values), seed=seed), "total": len(values)}
 
 
-@torch.inference_mode()
 def _clip(reference: str, captions: list[str], paths: list[Path], size: int) -> tuple[torch.Tensor, dict[Path, torch.Tensor]]:
     """Features of the captions, (B, D), and of each picture, (D,)."""
-    from transformers import AutoModel, AutoProcessor
-
-    model, processor = stock_models.load("eval.clip_model", reference, AutoModel, AutoProcessor)
-    if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
-        raise DataError(f"eval.clip_model: {reference} is a {type(model).__name__}, which compares no texts with pictures; give a CLIP or a SigLIP")
-    # SigLIP was trained on texts padded to its full length; to CLIP, which is causal, pads after the text mean nothing
-    full = {"padding": "max_length", "max_length": model.config.text_config.max_position_embeddings, "truncation": True, "return_tensors": "pt"}
-    texts = [processor(text=captions[start : start + size], **full).to(device()) for start in range(0, len(captions), size)]
-    text_BD = torch.cat([features_of(model.get_text_features(**batch)) for batch in texts])
-    return text_BD, _each(paths, size, "CLIP", processor, lambda pixels: features_of(model.get_image_features(**pixels)))
+    try:
+        encoder = dual_encoder.load(Ranker(model=reference))
+    except DataError as error:
+        raise DataError(f"eval.clip_model: {error}") from error
+    text_BD = torch.cat([encoder.text_features(captions[start : start + size]) for start in range(0, len(captions), size)])
+    return text_BD, _each(paths, size, "CLIP", encoder.image_features)
 
 
 @torch.inference_mode()
@@ -89,7 +85,7 @@ def _dino(reference: str, paths: list[Path], size: int) -> dict[Path, torch.Tens
 
     model, processor = stock_models.load("eval.dino_model", reference, AutoModel, AutoImageProcessor)
     try:
-        return _each(paths, size, "DINO", processor, lambda pixels: model(**pixels).last_hidden_state[:, 0].float().cpu())
+        return _each(paths, size, "DINO", lambda images: _cls_states(model, processor(images=images, return_tensors="pt")))
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"eval.dino_model: {reference} is a {type(model).__name__} ({first_line(error)}); give a DINOv2") from error
 
@@ -116,13 +112,16 @@ def _distance(model: Any, a: Path, b: Path) -> float:
     return model(first, second, normalize=True).item()
 
 
-def _each(paths: list[Path], size: int, name: str, processor: Any, features: Callable[[Any], torch.Tensor]) -> dict[Path, torch.Tensor]:
+def _cls_states(model: Any, pixels: Any) -> torch.Tensor:
+    return model(**pixels.to(device())).last_hidden_state[:, 0].float().cpu()
+
+
+def _each(paths: list[Path], size: int, name: str, features: Callable[[list[Image.Image]], torch.Tensor]) -> dict[Path, torch.Tensor]:
     """Each picture's features, read batch by batch: a thousand pictures of SDXL's size are gigabytes."""
     found: dict[Path, torch.Tensor] = {}
     for start in tqdm(range(0, len(paths), size), desc=name, unit="batch"):
         batch = paths[start : start + size]
-        pixels = processor(images=[_open(path) for path in batch], return_tensors="pt").to(device())
-        found |= zip(batch, features(pixels), strict=True)
+        found |= zip(batch, features([_open(path) for path in batch]), strict=True)
     return found
 
 

@@ -17,8 +17,12 @@ All rows are judged against the teacher's English of the same pair:
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tqdm import tqdm
+
+from configs.captions import Translator
 from configs.command import DataError
 from configs.schema import Recipe, RecipeError, resolve_model
 from corpora.pair import Pair
@@ -61,15 +65,22 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
     if others := prompt_variants.paraphrases(made_from, seed):
         teacher[PARAPHRASE] = others
     if recipe.eval.translator is not None:
-        from eval.states.translate import translate
-
-        teacher[TRANSLATED] = translate(recipe.eval.translator, japanese, recipe.eval.batch_size)
+        teacher[TRANSLATED] = _translated(recipe.eval.translator, japanese, recipe.eval.batch_size)
     return [
         Reader(lambda: load_text_encoders(base, recipe.distill.teacher), teacher),
         Reader(lambda: load_text_encoders(recipe.run_dir / "export" / "base"), student),
         Reader(lambda: initial_text_encoders(base, recipe.run_dir / "initial_student", recipe.distill.teacher), {BEFORE: japanese}),
         *(Reader(partial(_repository, recipe, name), {name: japanese}) for name in recipe.eval.repositories),
     ]
+
+
+def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
+    """Greedy, by transformers, so that the same model says the same again. Raises DataError."""
+    from corpora.captions import translator
+
+    translate = translator.load(Translator(model=reference, engine="transformers"), Path())
+    batches = tqdm(range(0, len(texts), batch_size), desc="translate", unit="batch")
+    return [english for start in batches for english in translate(texts[start : start + batch_size])]
 
 
 def check_names(recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from configs.command import DataError
 from configs.schema import TOYWORLD_MODELS
-from corpora import cloob
+from corpora.captions import cloob
 
 WIDTH, LAYERS, HEADS, SIDE, PATCH, COMMON = 12, 2, 3, 16, 4, 7
 TEXTS = ["白い背景に、大きい青い四角の左に小さい赤い丸がある", "丸", "", "赤い丸 " * 60]

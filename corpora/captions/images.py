@@ -1,8 +1,8 @@
-"""Where the pictures of captions come from: the shards img2dataset writes, files in a folder, or nowhere, where a column holds the similarity.
+"""Where the pictures of captions come from: the shards img2dataset writes, or files in a folder.
 
 In:  `00000.tar` of `000000001.jpg`, `.txt` and `.json`, with `00000.parquet` beside it, which lists the rows that could not be fetched too;
-     or a folder and the paths of the captions' table; or a parquet file with a column of numbers.
-Out: `Picture`s, decoded or with the reason why not, each row once; or scores with their rows. Nothing on disk.
+     or a folder, and paths below it.
+Out: `Picture`s, decoded or with the reason why not, each row once. Nothing on disk.
 
 Shards are streams: a tar file is read once, from front to back, a picture in memory at a time.
 """
@@ -16,9 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -26,15 +24,20 @@ from configs.command import DataError
 from configs.references import first_line
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+USUAL_ROWS = 10_000  # of a shard of img2dataset
 MAX_PIXELS = 100_000_000
 MAX_ASPECT = 20  # a ruler of 1 x 5000 pixels would become 224 x 1,120,000 for a model that scales the shorter side
 
 
 class Picture(NamedTuple):
-    """A row of the captions: `key` is its name in the shard, or the id it was asked for by; exactly one of `image` and `reason` is None."""
+    """A row of the captions: `key` is its name in the shard, or the id it was asked for by; exactly one of `image` and `reason` is None.
+
+    `caption` is the text as the shard holds it, empty for files.
+    """
 
     key: str
     url: str
+    caption: str
     image: Image.Image | None
     reason: str | None
 
@@ -45,6 +48,12 @@ def shards(pattern: str) -> list[str]:
     if not found:
         raise DataError(f"{pattern}: matches no file; download the pictures with img2dataset, or correct the glob of the shards")
     return found
+
+
+def rows_of(path: str | Path) -> int:
+    """How many rows a shard has, by the table beside it; without one img2dataset's usual number. Raises DataError for a damaged table."""
+    table = Path(path).with_suffix(".parquet")
+    return sum(batch.num_rows for batch in _batches(table, ["key"])) if table.is_file() else USUAL_ROWS
 
 
 def read_shard(path: str | Path) -> Iterator[Picture]:
@@ -70,25 +79,9 @@ def read_files(folder: str | Path, rows: Iterable[tuple[str, str]]) -> Iterator[
         try:
             data = (Path(folder) / name).read_bytes()
         except (OSError, ValueError):  # ValueError: a path with a zero byte
-            yield Picture(key, name, None, "no_image")
+            yield Picture(key, name, "", None, "no_image")
         else:
-            yield Picture(key, name, *decode(data))
-
-
-def read_similarities(path: str | Path, column: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Scores (N,) float32 of a parquet file's column and their rows (N,) int64, counted from 0; rows without a number are left out.
-
-    Raises DataError for a damaged file and a column that is missing or holds no numbers.
-    """
-    start = 0
-    for batch in _batches(path, [column]):
-        values = batch.column(0)
-        if not (pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
-            raise DataError(f"{path}: column {column!r} holds {values.type}, not numbers; name the column of similarities")
-        scores = pc.fill_null(values.cast(pa.float32()), float("nan")).to_numpy(zero_copy_only=False)
-        given = ~np.isnan(scores)
-        yield scores[given], start + np.flatnonzero(given)
-        start += len(scores)
+            yield Picture(key, name, "", *decode(data))
 
 
 def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
@@ -130,18 +123,19 @@ def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
 def _sample(key: str, parts: dict[str, bytes]) -> Picture:
     said: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
     url = str(said.get("url") or "")
+    caption = str(said.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
     status = said.get("status", "success")
     if status != "success":
-        return Picture(key, url, None, str(status))
+        return Picture(key, url, caption, None, str(status))
     data = next((parts[ending] for ending in PICTURES if ending in parts), None)
-    return Picture(key, url, None, "no_image") if data is None else Picture(key, url, *decode(data))
+    return Picture(key, url, caption, *((None, "no_image") if data is None else decode(data)))
 
 
 def _failures(table: Path) -> Iterator[Picture]:
-    for batch in _batches(table, ["key", "url", "status"]):
-        for key, url, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+    for batch in _batches(table, ["key", "url", "caption", "status"]):
+        for key, url, caption, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             if status != "success":
-                yield Picture(str(key), str(url or ""), None, str(status))
+                yield Picture(str(key), str(url or ""), str(caption or ""), None, str(status))
 
 
 def _batches(path: str | Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.command import DataError
-from corpora import top_k as module
-from corpora.top_k import top_k
+from corpora.captions import top_k as module
+from corpora.captions.top_k import top_k
 
 # few values, so that ties are everywhere; among them both zeros, the ends of the scale and two neighbours
 VALUES = [0.0, -0.0, 0.25, -0.25, 1e-45, -1e-45, float("inf"), float("-inf"), 0.3, float(np.nextafter(np.float32(0.3), np.float32(1)))]

@@ -4,8 +4,8 @@ import pytest
 
 from configs.captions import TranslationGuards
 from corpora import language_id
+from corpora.captions.guards import judged, repeats
 from corpora.toyworld import captions
-from corpora.translation_guards import reasons, repeats
 
 JA = "白い背景に大きい赤い丸がある"
 
@@ -28,14 +28,15 @@ JA = "白い背景に大きい赤い丸がある"
 )
 def test_every_failure_has_its_reason(en: str, reason: str | None) -> None:
     model = language_id.load("toyworld:language_id.ftz")
-    assert reasons([JA], [en], TranslationGuards(), model) == [reason]
+    assert judged([JA], [en], TranslationGuards(), model)[0] == [reason]
 
 
 def test_the_captions_themselves_pass() -> None:
     pairs = list(captions.pairs(500, "train", 3))
     model = language_id.load("toyworld:language_id.ftz")
-    assert set(reasons([one.ja for one in pairs], [one.en for one in pairs], TranslationGuards(), model)) == {None}
-    assert reasons([], [], TranslationGuards(), model) == []
+    reasons, english = judged([one.ja for one in pairs], [one.en for one in pairs], TranslationGuards(), model)
+    assert set(reasons) == {None} and min(english) >= 0.5
+    assert judged([], [], TranslationGuards(), model) == ([], [])
 
 
 def test_repetitions_are_counted_on_end() -> None:

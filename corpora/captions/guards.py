@@ -14,11 +14,19 @@ from corpora.normalise import comparison_key
 LONGEST_RUN = 6  # words of a phrase that a model may say again and again
 
 
-def reasons(ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any) -> list[str | None]:
-    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None for one to keep."""
-    found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
+def judged(ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any) -> tuple[list[str | None], list[float]]:
+    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None for one to keep; and how probably it is English."""
     english = language_id.probabilities(language_model, en, "en")
-    return [one or ("not_english" if probability < guards.min_probability else None) for one, probability in zip(found, english, strict=True)]
+    found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
+    foreign = ["not_english" if probability < guards.min_probability else None for probability in english]
+    return [one or other for one, other in zip(found, foreign, strict=True)], english
+
+
+def chrf(ja: list[str], back: list[str]) -> list[float]:
+    """How much of each caption came back from its translation, 0 to 100: character n-gram F-score (Popovic 2015), which needs no words."""
+    import sacrebleu
+
+    return [sacrebleu.sentence_chrf(again, [text]).score for text, again in zip(ja, back, strict=True)]
 
 
 def _reason(ja: str, en: str, guards: TranslationGuards) -> str | None:

@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from configs.captions import Translator
 from configs.command import DataError
 from configs.schema import TOYWORLD_MODELS, RecipeError
-from corpora import translate
+from corpora.captions import translator
 from corpora.toyworld import caption_reader, captions, make_translator
 
 HELD_OUT = list(captions.pairs(120, "held_out", 7))
@@ -28,7 +28,7 @@ def settings(model: Path | str, **other: object) -> Translator:
 
 
 def test_held_out_captions_become_english_captions_of_their_scenes(tmp_path: Path) -> None:
-    english = translate.load(settings("toyworld:translator"), tmp_path)(TEXTS)
+    english = translator.load(settings("toyworld:translator"), tmp_path)(TEXTS)
     scenes = [caption_reader.read(text) for text in english]
     right = sum(scene is not None and scene.key == one.key for scene, one in zip(scenes, HELD_OUT, strict=True))
     assert right / len(HELD_OUT) > 0.78  # 0.82 of these, 0.88 of the 300 that the script reads
@@ -36,28 +36,28 @@ def test_held_out_captions_become_english_captions_of_their_scenes(tmp_path: Pat
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_both_engines_say_the_same_however_texts_are_cut_into_calls_and_batches(tmp_path: Path, beams: int) -> None:
-    fast = translate.load(settings("toyworld:translator", beams=beams), tmp_path)
-    plain = translate.load(settings("toyworld:translator", beams=beams, engine="transformers", tokens_per_batch=200), tmp_path)
+    fast = translator.load(settings("toyworld:translator", beams=beams), tmp_path)
+    plain = translator.load(settings("toyworld:translator", beams=beams, engine="transformers", tokens_per_batch=200), tmp_path)
     some = [*TEXTS[:40], "", TEXTS[3]]
     english = fast(some)
     assert english == plain(some) and english[3] == english[-1]
     assert [fast([text])[0] for text in some[:10]] == english[:10]
-    assert translate.load(settings("toyworld:translator", beams=beams, tokens_per_batch=100), tmp_path)(some[::-1]) == english[::-1]
+    assert translator.load(settings("toyworld:translator", beams=beams, tokens_per_batch=100), tmp_path)(some[::-1]) == english[::-1]
     assert fast([]) == plain([]) == []
 
 
 def test_ctranslate2s_copy_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = translate.converted(str(TOYWORLD_MODELS / "translator"), tmp_path)
+    made = translator.converted(str(TOYWORLD_MODELS / "translator"), tmp_path)
     assert made == tmp_path / "translator-ct2" and [one.name for one in tmp_path.iterdir()] == ["translator-ct2"]
     written = (made / "model.bin").stat().st_mtime_ns
-    assert translate.converted(str(TOYWORLD_MODELS / "translator"), tmp_path) == made and (made / "model.bin").stat().st_mtime_ns == written
+    assert translator.converted(str(TOYWORLD_MODELS / "translator"), tmp_path) == made and (made / "model.bin").stat().st_mtime_ns == written
     (made / "model.bin").write_bytes(b"damaged")
     with pytest.raises(DataError, match="remove the folder"):
-        translate.load(settings("toyworld:translator"), tmp_path)
+        translator.load(settings("toyworld:translator"), tmp_path)
 
 
 def test_toyworlds_tokenizer_loses_nothing() -> None:
-    tokenizer = translate.Tokenizer(str(TOYWORLD_MODELS / "translator"))
+    tokenizer = translator.Tokenizer(str(TOYWORLD_MODELS / "translator"))
     assert tokenizer.family == "Marian"
     for one in HELD_OUT:
         assert tokenizer.decode(tokenizer.encode([one.en])[0]) == one.en and tokenizer.decode(tokenizer.encode([one.ja])[0]) == one.ja
@@ -131,17 +131,21 @@ def test_every_family_has_its_tags_and_both_engines_agree(tmp_path: Path, make, 
     model = tmp_path / family
     model.mkdir()
     make(model)
-    tokenizer = translate.Tokenizer(str(model))
+    tokenizer = translator.Tokenizer(str(model))
     tokens = tokenizer.stock.convert_ids_to_tokens(tokenizer.encode(["赤い丸"])[0])
     assert tokenizer.family == family and tokenizer.tags.first_token == first and tokens[-1] == "</s>"
     assert tokens[0] == {"NLLB": "jpn_Jpan", "M2M100": "__ja__", "MADLAD": "<2en>"}[family]
-    vocabulary = json.loads(next(translate.converted(str(model), tmp_path).glob("*vocabulary.json")).read_text())
+    back = translator.Tokenizer(str(model), "en", "ja")
+    tokens = back.stock.convert_ids_to_tokens(back.encode(["abc"])[0])
+    assert tokens[0] == {"NLLB": "eng_Latn", "M2M100": "__en__", "MADLAD": "<2ja>"}[family]
+    assert back.tags.first_token == {"NLLB": "jpn_Jpan", "M2M100": "__ja__", "MADLAD": None}[family]
+    vocabulary = json.loads(next(translator.converted(str(model), tmp_path).glob("*vocabulary.json")).read_text())
     ids = tokenizer.stock.get_vocab()
     assert all(vocabulary[i] == word for word, i in ids.items()), "CTranslate2 reads the same ids"
     some = TEXTS[:12]
     for beams in (1, 3):
-        fast = translate.load(settings(model, beams=beams), tmp_path)(some)
-        assert fast == translate.load(settings(model, beams=beams, engine="transformers"), tmp_path)(some)
+        fast = translator.load(settings(model, beams=beams), tmp_path)(some)
+        assert fast == translator.load(settings(model, beams=beams, engine="transformers"), tmp_path)(some)
     assert len(set(fast)) > 2
     assert not any(tag in text for text in fast for tag in ("eng_Latn", "__en__", "<2en>", "</s>"))
 
@@ -152,13 +156,13 @@ def test_every_family_has_its_tags_and_both_engines_agree(tmp_path: Path, make, 
 def test_what_is_no_translator_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for model in ("nothing", "toyworld:base/text_encoder"):
         with pytest.raises(DataError) as caught:
-            translate.load(settings(model if ":" in model else tmp_path / model), tmp_path)
+            translator.load(settings(model if ":" in model else tmp_path / model), tmp_path)
         assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="precision float16 does not go"):
-        translate.load(settings("toyworld:translator", precision="float16"), tmp_path)
+        translator.load(settings("toyworld:translator", precision="float16"), tmp_path)
 
 
 def test_batches_hold_no_more_than_the_budget() -> None:
     lengths = [3, 9, 1, 40, 9, 2]
-    rows = list(translate.batches(lengths, 18))
+    rows = list(translator.batches(lengths, 18))
     assert rows == [[3], [1, 4], [0, 5, 2]]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs.captions import Ranker
 from configs.command import DataError
-from corpora import dual_encoder
+from corpora.captions import dual_encoder
 
 TEXTS = ["a red circle", "", "two blue squares " * 40]
 IMAGES = [Image.new(mode, size, 100) for mode, size in (("RGB", (40, 30)), ("L", (9, 50)), ("RGBA", (32, 32)))]

@@ -19,7 +19,8 @@ from configs.command import DataError
 from configs.files import read_json
 from configs.references import first_line
 from configs.schema import resolve_model
-from corpora import cloob
+from corpora.captions import cloob
+from corpora.captions.devices import device
 
 
 class DualEncoder(Protocol):
@@ -53,10 +54,6 @@ def similarities(encoder: DualEncoder, texts: list[str], images: list[Image.Imag
     return np.concatenate(found)
 
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 class TransformersDualEncoder:
     """A CLIP, a SigLIP or any other model of transformers that gives features of both. Raises DataError as `load` says."""
 
@@ -69,9 +66,9 @@ class TransformersDualEncoder:
             self.model, found = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
             self.processor = AutoProcessor.from_pretrained(reference)
         except Exception as error:  # each library raises its own kinds for the same cause
-            raise DataError(f"{reference}: the ranker cannot be loaded ({first_line(error)}); give a CLOOB, a CLIP or a SigLIP") from error
+            raise DataError(f"{reference} cannot be loaded ({first_line(error)}); give a CLOOB, a CLIP or a SigLIP") from error
         if not (hasattr(self.model, "get_text_features") and hasattr(self.model, "get_image_features")):
-            raise DataError(f"{reference}: a {type(self.model).__name__} compares no texts with pictures; give a CLOOB, a CLIP or a SigLIP")
+            raise DataError(f"{reference} is a {type(self.model).__name__}, which compares no texts with pictures; give a CLOOB, a CLIP or a SigLIP")
         if missing := sorted(found["missing_keys"]):  # transformers fills them with random numbers and goes on
             raise DataError(f"{reference}: {len(missing)} weights are missing, first {missing[0]}; fetch the model again, or give another")
         self.model.eval().to(device())

@@ -5,14 +5,13 @@ import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from configs.command import DataError
-from corpora import images
+from corpora.captions import images
 
 
 def encoded(size: tuple[int, int] = (30, 20), kind: str = "JPEG", mode: str = "RGB") -> bytes:
@@ -55,6 +54,7 @@ def test_every_row_of_a_shard_is_a_picture_or_has_a_reason(tmp_path: Path) -> No
     assert [one.key for one in found] == [f"{number:09d}" for number in range(9)]
     reasons = [None, "damaged_image", "damaged_image", "too_narrow", "no_image", None, "damaged_image", "failed_to_download", "failed_to_resize"]
     assert [one.reason for one in found] == reasons and found[0].url == "http://x/000000000" and found[7].url == "http://x/7"
+    assert [one.caption for one in found] == ["白い猫"] * 7 + ["x"] * 2 and images.rows_of(tmp_path / "00000.tar") == 9
     assert all((one.image is None) != (one.reason is None) for one in found)
     assert found[0].image and found[5].image and found[0].image.size == (30, 20) and found[5].image.mode == "RGB"
 
@@ -84,18 +84,3 @@ def test_files_come_in_the_order_asked_for(tmp_path: Path) -> None:
     found = list(images.read_files(tmp_path, [("3", "b.jpg"), ("1", "a.png"), ("2", "c.jpg"), ("4", "")]))
     assert [(one.key, one.reason) for one in found] == [("3", "damaged_image"), ("1", None), ("2", "no_image"), ("4", "no_image")]
 
-
-def test_similarities_keep_their_rows(tmp_path: Path) -> None:
-    path = tmp_path / "laion.parquet"
-    values = np.arange(200_000, dtype=np.float64) / 1e6
-    column = pa.array(values, mask=np.arange(len(values)) % 7 == 0)
-    pq.write_table(pa.table({"TEXT": ["x"] * len(values), "similarity": column}), path)
-    scores, rows = (np.concatenate(parts) for parts in zip(*images.read_similarities(path, "similarity"), strict=True))
-    assert scores.dtype == np.float32 and np.array_equal(rows, np.flatnonzero(np.arange(len(values)) % 7))
-    assert np.array_equal(scores, values[rows].astype(np.float32))
-    for wanted, line in (("similarities", "no column 'similarities'"), ("TEXT", "holds string, not numbers")):
-        with pytest.raises(DataError, match=line):
-            list(images.read_similarities(path, wanted))
-    path.write_bytes(b"damaged")
-    with pytest.raises(DataError, match="cannot be read as parquet"):
-        list(images.read_similarities(path, "similarity"))

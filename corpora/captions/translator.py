@@ -1,4 +1,4 @@
-"""Japanese captions to English by a translation model: the one door to CTranslate2, and transformers' `generate` as the plain way.
+"""Japanese captions to English, and back, by a translation model: the one door to CTranslate2, and transformers' `generate` as the plain way.
 
 In:  `Translator` settings: a Marian (opus-mt-ja-en), NLLB, M2M100 or MADLAD model in transformers' layout.
 Out: a function from texts to their translations, in order. Searches are greedy or by beam, so equal texts get equal translations. A text is
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import ctranslate2
 import torch
@@ -22,14 +22,17 @@ from configs.command import DataError
 from configs.files import whole_folder
 from configs.references import first_line
 from configs.schema import RecipeError, resolve_model
+from corpora.captions.devices import device
+from corpora.executor import pieces
 
 MAX_SOURCE_TOKENS = 512  # of the families, the shortest that one was trained on; a caption that long is none
 
 Translate = Callable[[list[str]], list[str]]
+Language = Literal["ja", "en"]
 
 
 class Tags(NamedTuple):
-    """How a family of models is told to go from Japanese to English; every one given is in its vocabulary."""
+    """How a family of models is told to go from one language to the other; every one given is in its vocabulary."""
 
     before_text: str = ""
     source_language: str | None = None
@@ -37,20 +40,25 @@ class Tags(NamedTuple):
     first_token: str | None = None  # of the translation
 
 
-FAMILIES = {
-    "NLLB": Tags("", "jpn_Jpan", "jpn_Jpan", "eng_Latn"),
-    "M2M100": Tags("", "ja", "__ja__", "__en__"),
-    "MADLAD": Tags("<2en> "),
-    "Marian": Tags(),  # a model of one direction
-}
+def families(source: Language, target: Language) -> dict[str, Tags]:
+    nllb = {"ja": "jpn_Jpan", "en": "eng_Latn"}
+    return {
+        "NLLB": Tags("", nllb[source], nllb[source], nllb[target]),
+        "M2M100": Tags("", source, f"__{source}__", f"__{target}__"),
+        "MADLAD": Tags(f"<2{target}> "),
+        "Marian": Tags(),  # a model of one direction
+    }
+
+
 KINDS = {"m2m_100": ("NLLB", "M2M100"), "t5": ("MADLAD",), "marian": ("Marian",)}  # by the model type in config.json
 
 
 class Tokenizer:
     """A model's own tokenizer, and the tags of its family."""
 
-    def __init__(self, reference: str) -> None:
+    def __init__(self, reference: str, source: Language = "ja", target: Language = "en") -> None:
         """Raises DataError for a model of no family known here."""
+        tags = families(source, target)
         try:
             with _quiet():
                 kind = AutoConfig.from_pretrained(reference).model_type
@@ -59,11 +67,11 @@ class Tokenizer:
         except Exception as error:  # each library raises its own kinds for the same cause
             raise DataError(f"{reference}: its tokenizer cannot be loaded ({first_line(error)}); give a translation model") from error
         known = stock.get_vocab()
-        fitting = [family for family in KINDS.get(kind, ()) if all(one in known for one in _tokens(FAMILIES[family]))]
+        fitting = [family for family in KINDS.get(kind, ()) if all(one in known for one in _tokens(tags[family]))]
         if not fitting:
-            raise DataError(f"{reference}: a {kind} whose vocabulary is none of {', '.join(FAMILIES)} for Japanese and English; give one of them")
+            raise DataError(f"{reference}: a {kind} whose vocabulary is none of {', '.join(tags)} for Japanese and English; give one of them")
         self.family, self.stock = fitting[0], stock
-        self.tags = FAMILIES[self.family]
+        self.tags = tags[self.family]
         if self.tags.source_language:
             self.stock.src_lang = self.tags.source_language
 
@@ -82,13 +90,13 @@ class Tokenizer:
         return self.stock.decode([one for one in ids if one != self.first_id], skip_special_tokens=True, **own).strip()
 
 
-def load(settings: Translator, folder: Path) -> Translate:
+def load(settings: Translator, folder: Path, source: Language = "ja", target: Language = "en") -> Translate:
     """The translator of the recipe, on the GPU where there is one; `folder` keeps CTranslate2's copy.
 
     Raises DataError for what is missing, damaged or no translator, RecipeError for a precision this machine cannot compute in.
     """
     reference = resolve_model(settings.model)
-    tokenizer = Tokenizer(reference)
+    tokenizer = Tokenizer(reference, source, target)
     if settings.engine == "transformers":
         of_texts = _by_transformers(reference, tokenizer, settings)
     else:
@@ -124,11 +132,12 @@ class _Converter(ctranslate2.converters.TransformersConverter):
 
 
 def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) -> Translate:
-    device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+    gpus = ctranslate2.get_cuda_device_count()
+    where = {"device": "cuda", "device_index": pieces.worker_number % gpus} if gpus else {"device": "cpu", "intra_threads": torch.get_num_threads()}
     try:
-        model = ctranslate2.Translator(str(folder), device=device, compute_type=settings.precision, intra_threads=torch.get_num_threads())
+        model = ctranslate2.Translator(str(folder), compute_type=settings.precision, **where)
     except ValueError as error:
-        raise RecipeError(f"the precision {settings.precision} does not go on this {device} ({first_line(error)}); take another") from None
+        raise RecipeError(f"the precision {settings.precision} does not go on this {where['device']} ({first_line(error)}); take another") from None
     except RuntimeError as error:
         raise DataError(f"{folder}: CTranslate2 cannot load it ({first_line(error)}); remove the folder, it will be made again") from None
     first = tokenizer.tags.first_token
@@ -152,10 +161,9 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
 
 
 def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator) -> Translate:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with _quiet():
-            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32).eval().to(device)
+            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32).eval().to(device())
     except Exception as error:  # each library raises its own kinds for the same cause
         raise DataError(f"{reference}: the translator cannot be loaded ({first_line(error)}); fetch the model again, or give another") from error
     model.generation_config.max_length = None  # the model's own limit, beside ours, would be warned of at every batch
@@ -168,7 +176,7 @@ def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator)
         ids = tokenizer.encode(texts)
         result = [""] * len(texts)
         for rows in batches([len(one) for one in ids], settings.tokens_per_batch):
-            inputs = tokenizer.stock.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device)
+            inputs = tokenizer.stock.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device())
             found = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, **search)
             for row, one in zip(rows, found.tolist(), strict=True):
                 result[row] = tokenizer.decode(one)

@@ -1,0 +1,30 @@
+"""Entry: makes pairs of pictures' Japanese captions: cleaned, ranked by how well they fit, translated.
+
+In:  the recipe's `captions` section: LAION's metadata, pictures where a model is to rank, a translation model.
+Out: `<run>/captions/`: parquet shards and `manifest.json`; name them in `corpora.sources`, and corpora.prepare reads them like any pairs.
+
+    python -m corpora.captions configs/sdxl_jp.yaml captions.keep=1000000
+"""
+
+from configs import command
+from configs.schema import Recipe
+
+
+def stage(recipe: Recipe) -> None:
+    from corpora.captions import pipeline  # datatrove takes more than a second
+    from corpora.prepare import funnel
+
+    manifest, is_new = pipeline.make(recipe)
+    folder = recipe.run_dir / pipeline.FOLDER
+    count = manifest.rows("train")
+    print(f"{folder}: {count} pairs written" if is_new else f"{folder}: already made for these settings ({count} pairs); nothing to do")
+    if is_new:
+        print(funnel(manifest))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command.run("corpora.captions", "Makes Japanese-English pairs of pictures' captions: cleaned, ranked, translated.", stage, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

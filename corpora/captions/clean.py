@@ -1,0 +1,140 @@
+"""From the metadata to clean Japanese captions: the cheap stages, before any picture is opened.
+
+In:  parts of the metadata (corpora/sources/laion.py).
+Out: `cleaned/00000.parquet` of SCHEMA a part, and `00000.json` with the rows each stage dropped, by reason.
+
+A caption's row is its number among the cleaned captions of all parts, in order: what the stages after this one know it by.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.captions import Captions
+from configs.files import whole, write_json
+from configs.schema import Corpora
+from configs.schema import Filters as Limits
+from corpora import deduplicate, filters, language_id
+from corpora.normalise import comparison_key, normalise
+from corpora.sources import laion
+from corpora.sources.part import Part
+
+STAGES = ("read", "unsafe", "filter", "language_id")
+SCHEMA = pa.schema(
+    [
+        *(laion.SCHEMA.field(name) for name in ("id", "ja", "url", "licence", "similarity")),
+        pa.field("ja_language_probability", pa.float32(), nullable=False),
+        pa.field("ja_digest", pa.uint64(), nullable=False),  # equal for captions that say the same
+        pa.field("picture_digest", pa.uint64(), nullable=False),  # of the address and the caption, which a shard of pictures knows too
+    ]
+)
+# those of a pair's filters that judge one text: each is shown the caption as both sides
+FILTERS = (
+    filters.empty,
+    filters.too_long,
+    filters.too_short,
+    filters.damaged,
+    filters.placeholder,
+    filters.no_japanese_script,
+    filters.markup,
+    filters.address,
+    filters.file_name,
+)
+
+
+def drop_reason(ja: str, limits: Limits) -> str | None:
+    """The name of the first filter that drops the caption, or None."""
+    return next((drops.__name__ for drops in FILTERS if drops(ja, ja, limits)), None)
+
+
+def picture_digest(url: str, ja: str) -> int:
+    return deduplicate.digest(url, ja)
+
+
+@dataclass
+class CleanPart:
+    """The task: part number `rank` of the metadata."""
+
+    captions: Captions
+    corpora: Corpora
+    parts: list[Part]
+    folder: Path
+
+    @property
+    def rows(self) -> list[int]:
+        return [part.rows for part in self.parts]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        part = self.parts[rank]
+        counts: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
+        rows_out = 0
+        with whole(self.folder / f"{rank:05d}.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="lz4") as writer:
+            for batch in laion.captions(self.captions.source, part, counts["read"]):
+                table = self._clean(batch, counts)
+                rows_out += table.num_rows
+                writer.write_table(table)
+        assert part.rows == rows_out + sum(count.total() for count in counts.values()), "a row was lost between reading and writing a part"
+        with whole(self.folder / f"{rank:05d}.json") as temporary:
+            write_json(temporary, {"rows_in": part.rows, "dropped": counts, "rows_out": rows_out})
+
+    def _clean(self, batch: pa.RecordBatch, counts: dict[str, Counter[str]]) -> pa.Table:
+        unsafe, kept = set(self.captions.unsafe), []
+        for row in batch.to_pylist():
+            row["ja"] = normalise(row["ja"])
+            if row["nsfw"] in unsafe:
+                counts["unsafe"][str(row["nsfw"])] += 1
+            elif reason := drop_reason(row["ja"], self.corpora.filters):
+                counts["filter"][reason] += 1
+            else:
+                kept.append(row)
+        model = language_id.load(self.corpora.language_id.model)
+        columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+        for row, probability in zip(kept, language_id.probabilities(model, [row["ja"] for row in kept], "ja"), strict=True):
+            if probability < self.corpora.language_id.min_probability:
+                counts["language_id"]["ja_is_not_japanese"] += 1
+                continue
+            row["ja_language_probability"] = probability
+            row["ja_digest"] = deduplicate.digest(comparison_key(row["ja"]))
+            row["picture_digest"] = picture_digest(row["url"], row["ja"])
+            for name, values in columns.items():
+                values.append(row[name])
+        return pa.table(columns, schema=SCHEMA)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What the task left in `folder`, by row."""
+
+    folder: Path
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet"))
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(parts + 1,): the first row of each part, and the number of all rows."""
+        return np.cumsum([0, *(pq.read_metadata(file).num_rows for file in self.files)])
+
+    @property
+    def rows(self) -> int:
+        return int(self.starts[-1])
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of numbers, of all rows; a null is NaN."""
+        found = [pq.read_table(file, columns=[name])[name].to_numpy() for file in self.files]
+        return np.concatenate(found)
+
+    def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """These rows, which must ascend; whole parts are read for them."""
+        found = []
+        for number, file in enumerate(self.files):
+            start, stop = np.searchsorted(rows, self.starts[number : number + 2])
+            if start < stop:
+                found.append(pq.read_table(file, columns=columns).take(rows[start:stop] - self.starts[number]))
+        return pa.concat_tables(found)

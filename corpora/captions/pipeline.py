@@ -1,0 +1,157 @@
+"""From metadata and pictures to a folder of Japanese-English pairs.
+
+In:  the recipe's `captions` section; language identification, lengths, `workers` and `executor` of its `corpora` section.
+Out: `<run>/captions/`: shards of pairs with their similarity and address, and a manifest like that of `<run>/pairs`; `corpora.prepare` reads it as
+     a parquet source. Until the end everything lies in `<run>/captions.unfinished-<digest>/`; the same command goes on from there.
+     The bytes depend on the settings and the inputs alone, not on `workers`, the executor or interruptions.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from configs.captions import Captions, Files, Shards
+from configs.command import DataError
+from configs.files import whole
+from configs.schema import Recipe, RecipeError, resolve_model
+from corpora import executor, language_id
+from corpora.captions import choose, clean, images, score, translate
+from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stage, read_manifest, write_manifest
+from corpora.sources import files, laion
+
+FOLDER = "captions"
+
+
+def make(recipe: Recipe) -> tuple[Manifest, bool]:
+    """The manifest of `<run>/captions`, and whether it was made just now. Raises DataError and RecipeError."""
+    captions, folder = recipe.captions, recipe.run_dir / FOLDER
+    if captions is None:
+        raise RecipeError("the recipe has no section `captions`; write one (configs/sdxl_jp.yaml has an example), or go on with corpora.prepare")
+    settings = {"captions": captions.model_dump(mode="json")}
+    settings |= {name: recipe.corpora.model_dump(mode="json")[name] for name in ("language_id", "filters")}
+    fingerprint = _digest([FORMAT, FOLDER, settings])
+    if folder.exists():
+        return _finished(folder, fingerprint), False
+    language_id.load(recipe.corpora.language_id.model)  # a damaged model is told before the work, not after
+    inputs = _inputs(recipe, captions)
+    work = recipe.run_dir / f"{FOLDER}.unfinished-{_digest([fingerprint, list(map(str, inputs))])[:12]}"
+    work.mkdir(parents=True, exist_ok=True)
+    stages = _clean(recipe, captions, work)
+    stages += _choose(recipe, captions, work)
+    if not stages[-1].rows_out:
+        raise DataError(f"no caption is left to translate; {_losses(stages)}; loosen the filters, or add data")
+    stages += _translate(recipe, captions, work)
+    finished = _folder(work / "finished", empty=True)
+    writer = ShardWriter(finished, "train", captions.shard_rows, translate.SCHEMA)
+    for file in sorted((work / "translated").glob("*.parquet")):
+        writer.write(pq.read_table(file))
+    manifest = Manifest(format=FORMAT, fingerprint=fingerprint, settings=settings, inputs=inputs, stages=stages, splits={"train": writer.close()})
+    write_manifest(finished, manifest)
+    finished.rename(folder)
+    shutil.rmtree(work)
+    return manifest, True
+
+
+def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[Stage]:
+    parts = laion.plan(captions.source)
+    folder = _folder(work / "cleaned")
+    task = clean.CleanPart(captions, recipe.corpora, parts, folder)
+    executor.run(task, work / "datatrove" / "clean", recipe.corpora.workers, "clean", recipe.corpora.executor)
+    counts = [json.loads(file.read_bytes())["dropped"] for file in sorted(folder.glob("*.json"))]
+    stages, rows = [], sum(part.rows for part in parts)
+    for name in clean.STAGES:
+        stages.append(count_stage(name, rows, sum((Counter(count[name]) for count in counts), Counter[str]())))
+        rows = stages[-1].rows_out
+    return stages
+
+
+def _choose(recipe: Recipe, captions: Captions, work: Path) -> list[Stage]:
+    """Leaves the chosen rows in `kept.npz`."""
+    cleaned = clean.Cleaned(work / "cleaned")
+    if captions.ranker is None:
+        values = cleaned.column("similarity").astype(np.float32)
+        missing = Counter({"no_similarity": int(np.isnan(values).sum())})
+    else:
+        scored = _folder(work / "scored")
+        task = _score_task(captions, cleaned, work, scored)
+        executor.run(task, work / "datatrove" / "score", recipe.corpora.workers, "score", recipe.corpora.executor)
+        values, missing = choose.similarities(cleaned, scored)
+    rows, similarity, stages = choose.choose(values, missing, cleaned.column("ja_digest"), captions.keep)
+    with whole(work / "kept.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, rows=rows, similarity=similarity)
+    return stages
+
+
+def _score_task(captions: Captions, cleaned: clean.Cleaned, work: Path, scored: Path) -> executor.Task:
+    assert captions.ranker is not None
+    if isinstance(captions.images, Files):
+        return score.ScoreFiles(captions.ranker, captions.images, cleaned, scored)
+    assert isinstance(captions.images, Shards)
+    shards = images.shards(captions.images.path)
+    score.write_index(cleaned, work)
+    return score.ScoreShard(captions.ranker, shards, work, scored, [images.rows_of(shard) for shard in shards])
+
+
+def _translate(recipe: Recipe, captions: Captions, work: Path) -> list[Stage]:
+    with np.load(work / "kept.npz") as kept:
+        pieces = translate.pieces(len(kept["rows"]))
+    folder = _folder(work / "translated")
+    task = translate.TranslatePiece(
+        captions,
+        recipe.corpora.language_id.model,
+        clean.Cleaned(work / "cleaned"),
+        work / "kept.npz",
+        pieces,
+        folder,
+        recipe.run_dir / "models",
+    )
+    executor.run(task, work / "datatrove" / "translate", recipe.corpora.workers, "translate", recipe.corpora.executor)
+    counts = (Counter(json.loads(file.read_bytes())["dropped"]) for file in sorted(folder.glob("*.json")))
+    return [count_stage("translate", sum(pieces), sum(counts, Counter[str]()))]
+
+
+def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
+    """Every file the captions come from. Of a shard of pictures its table is on record, where it has one: the pictures may be terabytes."""
+    name = captions.source.name
+    listed = [(name, path) for path in files.found(captions.source.path)]
+    if isinstance(captions.images, Shards):
+        for shard in map(Path, images.shards(captions.images.path)):
+            table = shard.with_suffix(".parquet")
+            listed.append(("images", str(table if table.is_file() else shard)))
+    back = captions.back_translation.translator if captions.back_translation else None
+    models = {"ranker": captions.ranker, "translator": captions.translator, "back_translation": back}
+    for what, settings in models.items():
+        folder = Path(resolve_model(settings.model)) if settings else None
+        if folder is not None and folder.is_dir():  # one of the hub's is known by its name
+            listed += [(what, str(file)) for file in sorted(folder.iterdir()) if file.is_file()]
+    result = [Input(source=source, path=path, bytes=files.size(path), sha256=files.digest(path)) for source, path in listed]
+    return [*result, language_id.model_file(recipe.corpora.language_id)]
+
+
+def _finished(folder: Path, fingerprint: str) -> Manifest:
+    """The manifest of captions made earlier, if they are this recipe's. Raises DataError."""
+    manifest = read_manifest(folder)
+    if manifest.fingerprint != fingerprint:
+        raise DataError(f"{folder}: holds captions made by other settings; give this recipe another `run`, or move the folder away")
+    return manifest
+
+
+def _folder(path: Path, empty: bool = False) -> Path:
+    if empty:
+        shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _losses(stages: list[Stage]) -> str:
+    dropped = sum((Counter(stage.dropped) for stage in stages), Counter[str]())
+    return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""How well captions fit their pictures: the stage that opens pictures, a shard or a part of the captions at a time.
+
+In:  cleaned captions, pictures (corpora/captions/images.py), a dual encoder.
+Out: `scored/00000.parquet`: row, similarity or the reason why there is none. A caption without its picture is in no file.
+
+A shard's picture belongs to the rows of its address and its caption, whatever order and number the shards have.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.captions import Files, Ranker
+from configs.files import whole
+from corpora.captions import images
+from corpora.captions.clean import Cleaned, picture_digest
+from corpora.captions.devices import one_thread
+from corpora.normalise import normalise
+
+if TYPE_CHECKING:
+    from corpora.captions.dual_encoder import DualEncoder
+
+SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("similarity", pa.float32()), pa.field("reason", pa.string())])
+
+Candidate = tuple[list[int], str, images.Picture]  # rows of one caption and address, the caption, the picture
+
+
+@dataclass
+class ScoreShard:
+    """The task: shard number `rank`."""
+
+    ranker: Ranker
+    shards: list[str]
+    index: Path
+    folder: Path
+    rows: list[int]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        with one_thread():
+            _write(self.folder / f"{rank:05d}.parquet", score(self._candidates(self.shards[rank]), self.ranker))
+
+    def _candidates(self, shard: str) -> Iterator[Candidate]:
+        digests, order = (np.load(self.index / name, mmap_mode="r") for name in ("digests.npy", "rows.npy"))
+        for picture in images.read_shard(shard):
+            ja = normalise(picture.caption)
+            wanted = np.uint64(picture_digest(picture.url, ja))
+            first, last = np.searchsorted(digests, wanted), np.searchsorted(digests, wanted, side="right")
+            if first < last:
+                yield order[first:last].tolist(), ja, picture
+
+
+@dataclass
+class ScoreFiles:
+    """The task: the captions of cleaned part number `rank`."""
+
+    ranker: Ranker
+    images: Files
+    cleaned: Cleaned
+    folder: Path
+
+    @property
+    def rows(self) -> list[int]:
+        return np.diff(self.cleaned.starts).tolist()
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        with one_thread():
+            _write(self.folder / f"{rank:05d}.parquet", score(self._candidates(rank), self.ranker))
+
+    def _candidates(self, rank: int) -> Iterator[Candidate]:
+        captions = pq.read_table(self.cleaned.files[rank], columns=["ja", "url"])
+        texts, paths = captions["ja"].to_pylist(), captions["url"].to_pylist()
+        found = images.read_files(self.images.path, zip(map(str, range(len(paths))), paths, strict=True))
+        for row, (ja, picture) in enumerate(zip(texts, found, strict=True), int(self.cleaned.starts[rank])):
+            yield [row], ja, picture
+
+
+def write_index(cleaned: Cleaned, folder: Path) -> None:
+    """Which rows an address and a caption belong to, for workers to map into their memory: sorted digests, and their rows."""
+    digests = cleaned.column("picture_digest")
+    order = np.argsort(digests, kind="stable")
+    for name, values in (("digests", digests[order]), ("rows", order)):
+        with whole(folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, values)
+
+
+def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
+    """A table of SCHEMA. Pictures are held a batch at a time."""
+    found: list[tuple[int, float | None, str | None]] = []
+
+    def readable() -> Iterator[Candidate]:
+        for rows, ja, picture in candidates:
+            if picture.image is None:
+                found.extend((row, None, picture.reason) for row in rows)
+            else:
+                yield rows, ja, picture
+
+    waiting = readable()
+    while batch := list(islice(waiting, ranker.batch_size)):
+        for (rows, _, _), similarity in zip(batch, _similarities(ranker, batch), strict=True):
+            judged = (None, "no_similarity") if np.isnan(similarity) else (float(similarity), None)
+            found.extend((row, *judged) for row in rows)
+    return pa.Table.from_pylist([dict(zip(SCHEMA.names, one, strict=True)) for one in found], schema=SCHEMA)
+
+
+def _similarities(ranker: Ranker, batch: list[Candidate]) -> np.ndarray:
+    from corpora.captions import dual_encoder  # brings torch, which the processes that only clean do without
+
+    pictures = [picture.image for _, _, picture in batch if picture.image is not None]
+    return dual_encoder.similarities(_encoder(ranker), [ja for _, ja, _ in batch], pictures, ranker.batch_size)
+
+
+@lru_cache(maxsize=1)
+def _encoder(ranker: Ranker) -> "DualEncoder":
+    """Loaded once a process."""
+    from corpora.captions import dual_encoder
+
+    return dual_encoder.load(ranker)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with whole(path) as temporary:
+        pq.write_table(table, temporary, compression="lz4")

@@ -1,0 +1,102 @@
+"""The chosen captions in English: the stage that translates, some thousand captions at a time.
+
+In:  the chosen rows (`kept.npz`), cleaned captions, a translation model, its guards.
+Out: `translated/00000.parquet` of SCHEMA, in the order of the rows, and `00000.json` with what the guards dropped.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.captions import Captions, Translator
+from configs.files import whole, write_json
+from corpora import language_id, pair
+from corpora.captions import guards
+from corpora.captions.clean import Cleaned
+from corpora.captions.devices import one_thread
+from corpora.normalise import normalise
+
+PIECE_ROWS = 16_384  # some minutes on a core, seconds on a GPU: what is done again after a kill
+SCHEMA = pa.schema(
+    [
+        *pair.SCHEMA,
+        pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("back_translation_chrf", pa.float32()),
+    ]
+)
+
+
+@dataclass
+class TranslatePiece:
+    """The task: piece number `rank` of the chosen captions."""
+
+    captions: Captions
+    language_id_model: str
+    cleaned: Cleaned
+    kept: Path
+    rows: list[int]
+    folder: Path
+    models: Path
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        start = rank * PIECE_ROWS
+        with np.load(self.kept) as kept:
+            rows, similarity = (kept[name][start : start + PIECE_ROWS] for name in ("rows", "similarity"))
+        captions = self.cleaned.take(rows, ["id", "ja", "url", "licence", "ja_language_probability"])
+        ja = captions["ja"].to_pylist()
+        with one_thread():
+            en = [normalise(text) for text in _loaded(self.captions.translator, self.models, "ja", "en")(ja)]
+        reasons, english = guards.judged(ja, en, self.captions.translator.guards, language_id.load(self.language_id_model))
+        chrf = self._come_back(ja, en, reasons)
+        more = {
+            "en": pa.array(en, pa.string()),
+            "source": pa.array([self.captions.source.name] * len(ja), pa.string()),
+            "en_language_probability": pa.array(english, pa.float32()),
+            "similarity": pa.array(similarity, pa.float32()),
+            "back_translation_chrf": pa.array(chrf, pa.float32()),
+        }
+        table = pa.table({**{name: captions[name] for name in captions.column_names}, **more}).select(SCHEMA.names).cast(SCHEMA)
+        table = table.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
+        dropped = Counter(reason for reason in reasons if reason)
+        assert len(ja) == table.num_rows + dropped.total() == self.rows[rank]
+        with whole(self.folder / f"{rank:05d}.parquet") as temporary:
+            pq.write_table(table.combine_chunks(), temporary, compression="lz4")
+        with whole(self.folder / f"{rank:05d}.json") as temporary:
+            write_json(temporary, {"dropped": dropped})
+
+
+    def _come_back(self, ja: list[str], en: list[str], reasons: list[str | None]) -> list[float | None]:
+        """The chrF of those that no guard dropped, if it is asked for; adds to `reasons` where it is too low."""
+        result: list[float | None] = [None] * len(ja)
+        settings = self.captions.back_translation
+        if settings is None:
+            return result
+        rows = [row for row, reason in enumerate(reasons) if reason is None]
+        with one_thread():
+            back = _loaded(settings.translator, self.models, "en", "ja")([en[row] for row in rows])
+        for row, score in zip(rows, guards.chrf([ja[row] for row in rows], back), strict=True):
+            result[row] = score
+            if score < settings.min_chrf:
+                reasons[row] = "back_translation"
+        return result
+
+
+def pieces(rows: int) -> list[int]:
+    """How many rows each piece has."""
+    return [min(PIECE_ROWS, rows - start) for start in range(0, rows, PIECE_ROWS)]
+
+
+@lru_cache(maxsize=2)
+def _loaded(settings: Translator, models: Path, source: Literal["ja", "en"], target: Literal["ja", "en"]) -> Callable[[list[str]], list[str]]:
+    """Once a process."""
+    from corpora.captions import translator  # brings torch, which the processes that only clean do without
+
+    return translator.load(settings, models, source, target)

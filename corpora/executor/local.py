@@ -1,0 +1,97 @@
+"""The pieces of a stage on this machine.
+
+In:  a task, and how many workers.
+Out: its files. A worker that is killed costs nothing but its piece's time: the piece is tried again.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections import Counter, deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor.local import LocalPipelineExecutor
+
+from configs.command import SetupError
+from corpora.executor import pieces
+from corpora.executor.pieces import TRIES, Task, progress
+
+
+class LocalExecutor(LocalPipelineExecutor):
+    """datatrove's local executor on the standard library's process pool.
+
+    Its own `run` keeps a manager process that outlives a run killed by a signal, and waits for ever when a worker is killed.
+    """
+
+    def __init__(self, task: Task, folder: Path, workers: int, name: str) -> None:
+        super().__init__([task], tasks=len(task.rows), workers=workers, logging_dir=str(folder))
+        self.name = name
+
+    def run(self) -> None:
+        """Raises what a piece raised, and SetupError when a piece has been tried TRIES times and its worker was killed each time."""
+        (task,) = self.pipeline
+        waiting = deque(self.get_incomplete_ranks())
+        tries = Counter[int]()
+        workers = self.workers
+        with progress(task.rows, waiting, self.name) as bar:
+            if workers == 1:
+                for rank in waiting:
+                    self._run_for_rank(rank)
+                    bar.update(task.rows[rank])
+                return
+            while (killed := self._run_until_killed(waiting, workers, bar)) is not None:
+                tries.update(killed)
+                if hopeless := [rank for rank in killed if tries[rank] == TRIES]:
+                    raise SetupError(
+                        f"a worker was killed {TRIES} times at piece {' or '.join(map(str, hopeless))} of {self.name}, perhaps for want of memory; "
+                        "lower corpora.workers and run the same command to go on"
+                    )
+                waiting.extendleft(reversed(killed))  # first, so that a piece which kills is told early
+                workers = max(1, workers // 2)  # want of memory is the usual cause
+                bar.write(f"{self.name}: a worker was killed, perhaps for want of memory; going on with {workers}", file=sys.stderr)
+
+    def _run_until_killed(self, waiting: deque[int], workers: int, bar: Any) -> list[int] | None:
+        """Takes pieces off `waiting` until all are done (None), or a worker is killed: then the pieces that were being done."""
+        (task,) = self.pipeline
+        running: dict[Future[object], int] = {}
+        context = multiprocessing.get_context(self.start_method)
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(context.Value("i", 0),))
+        try:
+            while waiting or running:
+                # no more than there are workers, so that all which the pool holds is being done when it breaks
+                while waiting and len(running) < workers:
+                    future = pool.submit(self._run_for_rank, waiting[0])
+                    running[future] = waiting.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    bar.update(task.rows[running.pop(future)])
+        except BrokenProcessPool:
+            killed = self.get_incomplete_ranks(sorted(running.values()))
+            bar.update(sum(task.rows[rank] for rank in running.values() if rank not in killed))
+            return killed
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return None
+
+
+def _begin_worker(workers_so_far: Any) -> None:
+    with workers_so_far.get_lock():
+        pieces.worker_number = workers_so_far.value
+        workers_so_far.value += 1
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the process that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,145 @@
+"""The pieces of a stage as arrays of Slurm jobs.
+
+In:  a task, and the recipe's `corpora.executor`. The folder, and all that the task reads and writes, lies where every node sees it.
+Out: its files. The process that submits only waits: it may be killed, the jobs go on, and the same command waits for them again. It finds
+     them in the queue by a name that is made from the folder, so nothing is submitted while a job of that name is left.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+
+from datatrove.executor.slurm import SlurmPipelineExecutor
+
+from configs.command import EXIT_CODES, SetupError
+from configs.executors import Slurm
+from configs.files import whole
+from corpora.executor.pieces import Task, progress
+
+POLL_SECONDS = 10.0
+SETTLE_SECONDS = 60.0  # a file made on a node may show this much later on a network file system
+USERS_ERRORS: dict[str, type[BaseException]] = {kind.__name__: kind for kind, _ in EXIT_CODES}
+
+
+class SlurmExecutor(SlurmPipelineExecutor):
+    """datatrove's Slurm executor, submitted and waited for. Its pickle is what a node runs, by `run`."""
+
+    def __init__(self, task: Task, folder: Path, workers: int, name: str, where: Slurm) -> None:
+        folder = folder.resolve()
+        super().__init__(
+            [task],
+            tasks=len(task.rows),
+            workers=workers,
+            logging_dir=str(folder),
+            job_name=f"{name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}",
+            partition=where.partition,
+            time=str(where.time),
+            cpus_per_task=where.cpus_per_task,
+            mem_per_cpu_gb=where.mem_per_cpu_gb,
+            tasks_per_job=where.pieces_per_job,
+            max_array_size=where.max_array_size,
+            sbatch_args=dict(where.sbatch_args),
+            env_command=where.env_command,
+            qos="",  # the cluster's own; datatrove's "normal" is not everywhere
+        )
+        self.name = name
+        self.failures = folder / "failures"
+
+    def submit_and_wait(self) -> None:
+        """Raises what a piece raised, and SetupError when Slurm refuses the jobs, or none is left and pieces are not done."""
+        (task,) = self.pipeline
+        missing = self.get_incomplete_ranks()
+        submitted = False
+        with progress(task.rows, missing, self.name) as bar:
+            while missing:
+                states = self._queue()
+                if states is None or states:
+                    said = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) if states else "squeue does not answer"
+                    bar.set_postfix_str(said)
+                    time.sleep(POLL_SECONDS)
+                    missing = self._still_missing(bar, missing)
+                elif not submitted:
+                    self._submit(bar)
+                    submitted = True
+                elif missing := self._settled(bar, missing):
+                    self._fail(missing)
+
+    def _still_missing(self, bar: Any, missing: list[int]) -> list[int]:
+        """Which of the pieces have no marker yet; the others' rows go to the bar."""
+        (task,) = self.pipeline
+        found = self.get_incomplete_ranks(missing)
+        bar.update(sum(task.rows[rank] for rank in missing) - sum(task.rows[rank] for rank in found))
+        return found
+
+    def _settled(self, bar: Any, missing: list[int]) -> list[int]:
+        """`_still_missing`, once all markers had time to be seen, or a piece has said that it failed."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (missing := self._still_missing(bar, missing)) and not self._failed(missing) and time.monotonic() < deadline:
+            time.sleep(min(POLL_SECONDS, SETTLE_SECONDS))
+        return missing
+
+    def _queue(self) -> Counter[str] | None:
+        """How many of our jobs are in which state; None when Slurm does not answer, which a busy controller does at times."""
+        command = ["squeue", "--noheader", "--array", "--format=%T", f"--name={self.job_name}"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise SetupError("squeue: no such command here; work where Slurm's commands are, or set 'corpora.executor={kind: local}'") from None
+        return Counter(answer.stdout.lower().split()) if answer.returncode == 0 else None
+
+    def _submit(self, bar: Any) -> None:
+        shutil.rmtree(self.failures, ignore_errors=True)  # of jobs that ended earlier
+        # when we are a job ourselves: sbatch would hand our own limits on, and srun refuses what does not fit them
+        ours = {key: os.environ.pop(key) for key in list(os.environ) if key.startswith("SLURM_") and key != "SLURM_CONF"}
+        try:
+            self.launch_job()
+        except (FileNotFoundError, subprocess.CalledProcessError):
+            raise SetupError("sbatch did not take the jobs (its own words are above); correct corpora.executor and run the same command") from None
+        finally:
+            os.environ.update(ours)
+        bar.write(f"{self.name}: submitted as {self.job_name}; this command only waits, and may be ended and given again", file=sys.stderr)
+
+    def launch_merge_stats(self) -> None:
+        """Nothing: one more job, for statistics that our tasks do not keep."""
+
+    def get_launch_file_contents(self, sbatch_args: dict[str, object], run_script: str) -> str:
+        """As datatrove's, but by this very Python, whether its environment is activated or not, and for paths with blanks in them."""
+        python = "python" if self.env_command else shlex.quote(sys.executable)
+        pickled = shlex.quote(self.logging_dir.resolve_paths("executor.pik"))
+        line = f"srun --ntasks=1 --cpus-per-task={self.cpus_per_task} {python} -m datatrove.tools.launch_pickled_pipeline {pickled}"
+        return super().get_launch_file_contents({key: shlex.quote(str(value)) if value != "" else "" for key, value in sbatch_args.items()}, line)
+
+    def _run_for_rank(self, rank: int, *arguments: object, **options: object) -> object:
+        """On a node: what a piece raises is left where the waiting process finds it, and its traceback in the job's log."""
+        try:
+            return super()._run_for_rank(rank, *arguments, **options)
+        except Exception as error:
+            self.failures.mkdir(exist_ok=True)
+            with whole(self.failures / f"{rank:05d}.json") as temporary:
+                temporary.write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}), encoding="utf-8")
+            raise
+
+    def _failed(self, ranks: list[int]) -> list[Path]:
+        return [path for rank in ranks if (path := self.failures / f"{rank:05d}.json").exists()]
+
+    def _fail(self, missing: list[int]) -> NoReturn:
+        told = [json.loads(path.read_text(encoding="utf-8")) for path in self._failed(missing)]
+        kind: type[BaseException] = SetupError
+        what = "a job was killed, perhaps for want of memory or time"
+        for one in told:
+            what = f"a job ended with {one['kind']}: {one['message']}"  # a bug, unless another piece met a mistake of the user's
+            if one["kind"] in USERS_ERRORS:
+                kind, what = USERS_ERRORS[one["kind"]], one["message"]
+                break
+        raise kind(
+            f"{what} ({len(missing)} of {self.tasks} pieces are not done and no job is left; their logs: {self.slurm_logs_folder}; "
+            "the same command goes on from the pieces that are done)"
+        )
