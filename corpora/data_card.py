@@ -6,6 +6,7 @@ Out: `<run>/pairs/samples.json`: rows by source, and texts to look at; `<run>/pa
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def gather(
             one[split] = int((fates.places[rows] == place).sum())
         one["kept"] = _kept(part_files, fates, rows[fates.places[rows] == assemble.TRAIN])
         listed.append(one)
-    shown = _merged(records)
+    shown = merged([record.samples for record in records])
     for code, (stage, reason) in assemble.REASONS.items():
         found = _with_others(part_files, fates, assemble.lowest(fates.digests, np.flatnonzero(fates.places == code), dropped.SAMPLES))
         if found:
@@ -50,11 +51,11 @@ def gather(
     write_json(folder / SAMPLES, {"sources": listed, "dropped": shown})
 
 
-def _merged(records: list[PartRecord]) -> dict[str, dict[str, list[list[str]]]]:
-    """The samples of the parts: of each stage and reason, those of the lowest digests."""
+def merged(of_parts: Iterable[dict[str, dict[str, dict[str, list[str]]]]]) -> dict[str, dict[str, list[list[str]]]]:
+    """The samples of all parts, as they were read from disk: of each stage and reason, those of the lowest digests."""
     samples: dropped.Samples = {}
-    for record in records:
-        for stage, by_reason in record.samples.items():
+    for part in of_parts:
+        for stage, by_reason in part.items():
             for reason, some in by_reason.items():
                 for digest, fields in some.items():
                     dropped.keep_sample(samples, stage, reason, int(digest), fields)

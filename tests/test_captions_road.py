@@ -85,6 +85,14 @@ def test_the_captions_kept_fit_their_pictures_and_are_said_in_english(made: Path
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
 
 
+def test_the_card_shows_every_reason_and_nothing_unescaped(made: Path) -> None:
+    page = (made / "captions" / "data_card.html").read_text(encoding="utf-8")
+    for stage in read_manifest(made / "captions").stages:
+        assert all(f"{stage.name}: {reason}" in page for reason, count in stage.dropped.items() if count)
+    assert "&lt;b&gt;" in page and "<b>" not in page  # of the captions with markup
+    assert (made / "captions" / "README.md").read_text(encoding="utf-8").count("| rank | not_among_the_best |") == 1
+
+
 def test_pairs_are_made_of_them(made: Path, recipe: Path, tmp_path: Path) -> None:
     source = {"kind": "parquet", "name": "laion", "path": f"{made}/captions/*.parquet", "licence": "CC BY 4.0"}
     tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
@@ -158,14 +166,15 @@ def test_of_equal_captions_the_best_and_of_equal_scores_the_first() -> None:
     values = rng.integers(0, 20, 500).astype(np.float32)
     values[rng.random(500) < 0.2] = np.nan
     digests = rng.integers(0, 200, 500).astype(np.uint64)
-    kept, similarity, stages = choose.choose(values, Counter({"no_picture": int(np.isnan(values).sum())}), digests, 60)
+    kept, lost = choose.choose(values, {"no_picture": np.flatnonzero(np.isnan(values))}, digests, 60)
     best: dict[int, int] = {}
     for row in np.flatnonzero(~np.isnan(values)):
         if digests[row] not in best or values[row] > values[best[digests[row]]]:
             best[digests[row]] = int(row)
-    wanted = sorted(sorted(best.values(), key=lambda row: (-values[row], row))[:60])
-    assert kept.tolist() == wanted and np.array_equal(similarity, values[wanted])
+    assert kept.tolist() == sorted(sorted(best.values(), key=lambda row: (-values[row], row))[:60])
+    stages = choose.count(500, lost)
     assert stages[0].rows_in == 500 and stages[-1].rows_out == 60
+    assert sorted(np.concatenate([kept, *(rows for reasons in lost.values() for rows in reasons.values())]).tolist()) == list(range(500))
 
 
 def test_help_answers_without_the_heavy_libraries() -> None:

@@ -1,7 +1,7 @@
 """Which captions are worth a translation: of equal ones the one that fits its picture best, of these the best `keep`.
 
 In:  the cleaned captions; what the scoring left, or their own `similarity`.
-Out: rows in ascending order, their similarities, and the counts of the stages that chose them.
+Out: rows in ascending order, and the rows that each stage dropped on the way.
 """
 
 from collections import Counter
@@ -17,8 +17,10 @@ from corpora.pair import Stage, count_stage
 
 NOT_IN_ANY_SHARD = "no_picture"
 
+Rows = dict[str, np.ndarray]  # of each reason to drop, the rows (N,) that go for it
 
-def similarities(cleaned: Cleaned, scored: Path) -> tuple[np.ndarray, Counter[str]]:
+
+def similarities(cleaned: Cleaned, scored: Path) -> tuple[np.ndarray, Rows]:
     """(rows,) float32, NaN where a caption has none, and why. Of several pictures of one caption the first shard's counts."""
     values = np.full(cleaned.rows, np.nan, dtype=np.float32)
     reasons, code = [NOT_IN_ANY_SHARD], np.zeros(cleaned.rows, dtype=np.uint8)
@@ -32,22 +34,33 @@ def similarities(cleaned: Cleaned, scored: Path) -> tuple[np.ndarray, Counter[st
                 reasons.append(reason)
             code[row] = reasons.index(reason)
     missing = np.isnan(values)
-    return values, Counter({reasons[number]: int(count) for number, count in enumerate(np.bincount(code[missing], minlength=1)) if count})
+    found = {reason: np.flatnonzero(missing & (code == number)) for number, reason in enumerate(reasons)}
+    return values, {reason: rows for reason, rows in found.items() if len(rows)}
 
 
-def choose(values: np.ndarray, missing: Counter[str], digests: np.ndarray, keep: int | None) -> tuple[np.ndarray, np.ndarray, list[Stage]]:
-    """Rows (K,) int64, ascending, and their similarities (K,) float32: a function of the rows alone, ties go to the earlier row."""
+def column(cleaned: Cleaned) -> tuple[np.ndarray, Rows]:
+    """The same of the metadata's own similarities."""
+    values = cleaned.column("similarity").astype(np.float32)
+    return values, {"no_similarity": np.flatnonzero(np.isnan(values))}
+
+
+def choose(values: np.ndarray, missing: Rows, digests: np.ndarray, keep: int | None) -> tuple[np.ndarray, dict[str, Rows]]:
+    """Rows (K,) int64, ascending, and of each stage the rows it drops: a function of the rows alone, ties go to the earlier row."""
     rows = np.flatnonzero(~np.isnan(values))
-    first = best_of_equal(digests[rows], values[rows])
-    distinct = rows[first]
-    stages = [
-        count_stage("picture", len(values), missing),
-        count_stage("deduplicate", len(rows), Counter({"equal_caption": len(rows) - len(distinct)})),
-    ]
+    distinct = rows[best_of_equal(digests[rows], values[rows])]
     _, chosen = top_k([(values[distinct], distinct)], len(distinct) if keep is None else keep)
-    stages.append(count_stage("rank", len(distinct), Counter({"not_among_the_best": len(distinct) - len(chosen)})))
     kept = np.sort(chosen.astype(np.int64))
-    return kept, values[kept], stages
+    equal, others = (np.setdiff1d(some, left, assume_unique=True) for some, left in ((rows, distinct), (distinct, kept)))
+    return kept, {"picture": missing, "deduplicate": {"equal_caption": equal}, "rank": {"not_among_the_best": others}}
+
+
+def count(rows: int, lost: dict[str, Rows]) -> list[Stage]:
+    """The stages `choose` went through."""
+    stages: list[Stage] = []
+    for name, reasons in lost.items():
+        stages.append(count_stage(name, rows, Counter({reason: len(found) for reason, found in reasons.items()})))
+        rows = stages[-1].rows_out
+    return stages
 
 
 def best_of_equal(digests: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """From the metadata to clean Japanese captions: the cheap stages, before any picture is opened.
 
 In:  parts of the metadata (corpora/sources/laion.py).
-Out: `cleaned/00000.parquet` of SCHEMA a part, and `00000.json` with the rows each stage dropped, by reason.
+Out: `cleaned/00000.parquet` of SCHEMA a part, and `00000.json`: how many rows each stage dropped, by reason, and a few of them.
 
 A caption's row is its number among the cleaned captions of all parts, in order: what the stages after this one know it by.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from configs.captions import Captions
 from configs.files import whole, write_json
 from configs.schema import Corpora
 from configs.schema import Filters as Limits
-from corpora import deduplicate, filters, language_id
+from corpora import deduplicate, dropped, filters, language_id
 from corpora.normalise import comparison_key, normalise
 from corpora.sources import laion
 from corpora.sources.part import Part
@@ -56,6 +57,25 @@ def picture_digest(url: str, ja: str) -> int:
     return deduplicate.digest(url, ja)
 
 
+class Lost:
+    """Rows a piece of a stage drops: their number, by stage and reason, and a few of their texts."""
+
+    def __init__(self, stages: Iterable[str]) -> None:
+        self.counts: dict[str, Counter[str]] = {stage: Counter() for stage in stages}
+        self.samples: dropped.Samples = {}
+
+    def add(self, stage: str, reason: str, id: str, ja: str, en: str = "") -> None:
+        self.counts[stage][reason] += 1
+        dropped.keep_sample(self.samples, stage, reason, deduplicate.digest(ja, en), [id, ja, en])
+
+    @property
+    def rows(self) -> int:
+        return sum(count.total() for count in self.counts.values())
+
+    def as_json(self) -> dict[str, object]:
+        return {"dropped": self.counts, "samples": self.samples}
+
+
 @dataclass
 class CleanPart:
     """The task: part number `rank` of the metadata."""
@@ -71,32 +91,31 @@ class CleanPart:
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         part = self.parts[rank]
-        counts: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
-        rows_out = 0
+        lost, rows_out = Lost(STAGES), 0
         with whole(self.folder / f"{rank:05d}.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="lz4") as writer:
-            for batch in laion.captions(self.captions.source, part, counts["read"]):
-                table = self._clean(batch, counts)
+            for batch in laion.captions(self.captions.source, part, lost.counts["read"]):
+                table = self._clean(batch, lost)
                 rows_out += table.num_rows
                 writer.write_table(table)
-        assert part.rows == rows_out + sum(count.total() for count in counts.values()), "a row was lost between reading and writing a part"
+        assert part.rows == rows_out + lost.rows, "a row was lost between reading and writing a part"
         with whole(self.folder / f"{rank:05d}.json") as temporary:
-            write_json(temporary, {"rows_in": part.rows, "dropped": counts, "rows_out": rows_out})
+            write_json(temporary, lost.as_json())
 
-    def _clean(self, batch: pa.RecordBatch, counts: dict[str, Counter[str]]) -> pa.Table:
+    def _clean(self, batch: pa.RecordBatch, lost: Lost) -> pa.Table:
         unsafe, kept = set(self.captions.unsafe), []
         for row in batch.to_pylist():
             row["ja"] = normalise(row["ja"])
             if row["nsfw"] in unsafe:
-                counts["unsafe"][str(row["nsfw"])] += 1
+                lost.add("unsafe", row["nsfw"], row["id"], row["ja"])
             elif reason := drop_reason(row["ja"], self.corpora.filters):
-                counts["filter"][reason] += 1
+                lost.add("filter", reason, row["id"], row["ja"])
             else:
                 kept.append(row)
         model = language_id.load(self.corpora.language_id.model)
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         for row, probability in zip(kept, language_id.probabilities(model, [row["ja"] for row in kept], "ja"), strict=True):
             if probability < self.corpora.language_id.min_probability:
-                counts["language_id"]["ja_is_not_japanese"] += 1
+                lost.add("language_id", "ja_is_not_japanese", row["id"], row["ja"])
                 continue
             row["ja_language_probability"] = probability
             row["ja_digest"] = deduplicate.digest(comparison_key(row["ja"]))

@@ -1,8 +1,8 @@
 """From metadata and pictures to a folder of Japanese-English pairs.
 
 In:  the recipe's `captions` section; language identification, lengths, `workers` and `executor` of its `corpora` section.
-Out: `<run>/captions/`: shards of pairs with their similarity and address, and a manifest like that of `<run>/pairs`; `corpora.prepare` reads it as
-     a parquet source. Until the end everything lies in `<run>/captions.unfinished-<digest>/`; the same command goes on from there.
+Out: `<run>/captions/`: shards of pairs with their similarity and address, manifest and data card like those of `<run>/pairs`; `corpora.prepare`
+     reads it as a parquet source. Until the end everything lies in `<run>/captions.unfinished-<digest>/`; the same command goes on from there.
      The bytes depend on the settings and the inputs alone, not on `workers`, the executor or interruptions.
 """
 
@@ -11,20 +11,23 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from configs.captions import Captions, Files, Shards
 from configs.command import DataError
-from configs.files import whole
+from configs.files import read_json, whole
 from configs.schema import Recipe, RecipeError, resolve_model
 from corpora import executor, language_id
-from corpora.captions import choose, clean, images, score, translate
+from corpora.captions import card, choose, clean, images, score, translate
 from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stage, read_manifest, write_manifest
 from corpora.sources import files, laion
 
 FOLDER = "captions"
+
+Record = dict[str, Any]  # what a task left about the rows it dropped: their number by stage and reason, and a few
 
 
 def make(recipe: Recipe) -> tuple[Manifest, bool]:
@@ -41,50 +44,43 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     inputs = _inputs(recipe, captions)
     work = recipe.run_dir / f"{FOLDER}.unfinished-{_digest([fingerprint, list(map(str, inputs))])[:12]}"
     work.mkdir(parents=True, exist_ok=True)
-    stages = _clean(recipe, captions, work)
-    stages += _choose(recipe, captions, work)
-    if not stages[-1].rows_out:
-        raise DataError(f"no caption is left to translate; {_losses(stages)}; loosen the filters, or add data")
-    stages += _translate(recipe, captions, work)
+    records, cleaned = _clean(recipe, captions, work), clean.Cleaned(work / "cleaned")
+    rows, lost = _choose(recipe, captions, cleaned, work)
+    if not rows:
+        raise DataError(f"no caption is left to translate; {_losses(_stages(records, cleaned, lost))}; loosen the filters, or add data")
+    records += _translate(recipe, captions, cleaned, work)
     finished = _folder(work / "finished", empty=True)
     writer = ShardWriter(finished, "train", captions.shard_rows, translate.SCHEMA)
     for file in sorted((work / "translated").glob("*.parquet")):
         writer.write(pq.read_table(file))
+    stages = _stages(records, cleaned, lost)
     manifest = Manifest(format=FORMAT, fingerprint=fingerprint, settings=settings, inputs=inputs, stages=stages, splits={"train": writer.close()})
     write_manifest(finished, manifest)
+    card.write(captions, records, cleaned, lost, manifest, finished)
     finished.rename(folder)
     shutil.rmtree(work)
     return manifest, True
 
 
-def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[Stage]:
-    parts = laion.plan(captions.source)
-    folder = _folder(work / "cleaned")
-    task = clean.CleanPart(captions, recipe.corpora, parts, folder)
-    executor.run(task, work / "datatrove" / "clean", recipe.corpora.workers, "clean", recipe.corpora.executor)
-    counts = [json.loads(file.read_bytes())["dropped"] for file in sorted(folder.glob("*.json"))]
-    stages, rows = [], sum(part.rows for part in parts)
-    for name in clean.STAGES:
-        stages.append(count_stage(name, rows, sum((Counter(count[name]) for count in counts), Counter[str]())))
-        rows = stages[-1].rows_out
-    return stages
+def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[Record]:
+    parts, folder = laion.plan(captions.source), _folder(work / "cleaned")
+    corpora = recipe.corpora
+    executor.run(clean.CleanPart(captions, corpora, parts, folder), work / "datatrove" / "clean", corpora.workers, "clean", corpora.executor)
+    return [read_json(folder / f"{rank:05d}.json") for rank in range(len(parts))]
 
 
-def _choose(recipe: Recipe, captions: Captions, work: Path) -> list[Stage]:
-    """Leaves the chosen rows in `kept.npz`."""
-    cleaned = clean.Cleaned(work / "cleaned")
+def _choose(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> tuple[int, dict[str, choose.Rows]]:
+    """Leaves the chosen rows in `kept.npz`; their number, and the rows that each stage dropped."""
     if captions.ranker is None:
-        values = cleaned.column("similarity").astype(np.float32)
-        missing = Counter({"no_similarity": int(np.isnan(values).sum())})
+        values, missing = choose.column(cleaned)
     else:
-        scored = _folder(work / "scored")
-        task = _score_task(captions, cleaned, work, scored)
-        executor.run(task, work / "datatrove" / "score", recipe.corpora.workers, "score", recipe.corpora.executor)
+        scored, corpora = _folder(work / "scored"), recipe.corpora
+        executor.run(_score_task(captions, cleaned, work, scored), work / "datatrove" / "score", corpora.workers, "score", corpora.executor)
         values, missing = choose.similarities(cleaned, scored)
-    rows, similarity, stages = choose.choose(values, missing, cleaned.column("ja_digest"), captions.keep)
+    rows, lost = choose.choose(values, missing, cleaned.column("ja_digest"), captions.keep)
     with whole(work / "kept.npz") as temporary, open(temporary, "wb") as file:
-        np.savez(file, rows=rows, similarity=similarity)
-    return stages
+        np.savez(file, rows=rows, similarity=values[rows])
+    return len(rows), lost
 
 
 def _score_task(captions: Captions, cleaned: clean.Cleaned, work: Path, scored: Path) -> executor.Task:
@@ -97,22 +93,29 @@ def _score_task(captions: Captions, cleaned: clean.Cleaned, work: Path, scored: 
     return score.ScoreShard(captions.ranker, shards, work, scored, [images.rows_of(shard) for shard in shards])
 
 
-def _translate(recipe: Recipe, captions: Captions, work: Path) -> list[Stage]:
+def _translate(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> list[Record]:
     with np.load(work / "kept.npz") as kept:
         pieces = translate.pieces(len(kept["rows"]))
-    folder = _folder(work / "translated")
-    task = translate.TranslatePiece(
-        captions,
-        recipe.corpora.language_id.model,
-        clean.Cleaned(work / "cleaned"),
-        work / "kept.npz",
-        pieces,
-        folder,
-        recipe.run_dir / "models",
-    )
-    executor.run(task, work / "datatrove" / "translate", recipe.corpora.workers, "translate", recipe.corpora.executor)
-    counts = (Counter(json.loads(file.read_bytes())["dropped"]) for file in sorted(folder.glob("*.json")))
-    return [count_stage("translate", sum(pieces), sum(counts, Counter[str]()))]
+    folder, corpora = _folder(work / "translated"), recipe.corpora
+    model = corpora.language_id.model
+    task = translate.TranslatePiece(captions, model, cleaned, work / "kept.npz", pieces, folder, recipe.run_dir / "models")
+    executor.run(task, work / "datatrove" / "translate", corpora.workers, "translate", corpora.executor)
+    return [read_json(folder / f"{rank:05d}.json") for rank in range(len(pieces))]
+
+
+def _stages(records: list[Record], cleaned: clean.Cleaned, lost: dict[str, choose.Rows]) -> list[Stage]:
+    """Every stage in order, with what it dropped."""
+    counts: dict[str, Counter[str]] = {}
+    for record in records:
+        for stage, reasons in record["dropped"].items():
+            counts.setdefault(stage, Counter()).update(reasons)
+    rows = cleaned.rows + sum(counts[name].total() for name in clean.STAGES)
+    stages = []
+    for name in clean.STAGES:
+        stages.append(count_stage(name, rows, counts.pop(name)))
+        rows = stages[-1].rows_out
+    stages += choose.count(rows, lost)
+    return [*stages, *(count_stage(name, stages[-1].rows_out, dropped) for name, dropped in counts.items())]
 
 
 def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:

@@ -1,10 +1,9 @@
 """The chosen captions in English: the stage that translates, some thousand captions at a time.
 
 In:  the chosen rows (`kept.npz`), cleaned captions, a translation model, its guards.
-Out: `translated/00000.parquet` of SCHEMA, in the order of the rows, and `00000.json` with what the guards dropped.
+Out: `translated/00000.parquet` of SCHEMA, in the order of the rows, and `00000.json`: how many the guards dropped, by reason, and a few of them.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ from configs.captions import Captions, Translator
 from configs.files import whole, write_json
 from corpora import language_id, pair
 from corpora.captions import guards
-from corpora.captions.clean import Cleaned
+from corpora.captions.clean import Cleaned, Lost
 from corpora.captions.devices import one_thread
 from corpora.normalise import normalise
 
@@ -65,12 +64,15 @@ class TranslatePiece:
         }
         table = pa.table({**{name: captions[name] for name in captions.column_names}, **more}).select(SCHEMA.names).cast(SCHEMA)
         table = table.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
-        dropped = Counter(reason for reason in reasons if reason)
-        assert len(ja) == table.num_rows + dropped.total() == self.rows[rank]
+        lost = Lost(["translate"])
+        for id, caption, text, reason in zip(captions["id"].to_pylist(), ja, en, reasons, strict=True):
+            if reason is not None:
+                lost.add("translate", reason, id, caption, text)
+        assert len(ja) == table.num_rows + lost.rows == self.rows[rank]
         with whole(self.folder / f"{rank:05d}.parquet") as temporary:
             pq.write_table(table.combine_chunks(), temporary, compression="lz4")
         with whole(self.folder / f"{rank:05d}.json") as temporary:
-            write_json(temporary, {"dropped": dropped})
+            write_json(temporary, lost.as_json())
 
 
     def _come_back(self, ja: list[str], en: list[str], reasons: list[str | None]) -> list[float | None]:

@@ -1,0 +1,48 @@
+"""The captions' data card: the same page as the pairs', of other stages.
+
+In:  what the tasks left about the rows they dropped, the rows the choice dropped, the finished shards.
+Out: `samples.json`, `data_card.html` and `README.md` beside the shards.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.captions import Captions
+from configs.files import write_json
+from corpora import assemble, data_card, dropped
+from corpora.captions.choose import Rows
+from corpora.captions.clean import Cleaned
+from corpora.pair import Manifest, Pair, read_batches
+
+
+def write(captions: Captions, records: list[dict[str, Any]], cleaned: Cleaned, lost: dict[str, Rows], manifest: Manifest, folder: Path) -> None:
+    shown = data_card.merged(record["samples"] for record in records)
+    digests = cleaned.column("ja_digest")
+    for stage, reasons in lost.items():
+        for reason, rows in reasons.items():
+            chosen = np.sort(assemble.lowest(digests, rows, dropped.SAMPLES))
+            if len(chosen):
+                found = cleaned.take(chosen, ["id", "ja"]).to_pylist()
+                shown.setdefault(stage, {})[reason] = [[row["id"], dropped.shortened(row["ja"]), ""] for row in found]
+    # of rows in other languages, and of those that cannot be read, no text is kept
+    every = {stage.name: {reason: shown.get(stage.name, {}).get(reason, []) for reason in stage.dropped} for stage in manifest.stages}
+    counts = {"rows_in": manifest.stages[0].rows_in, "train": manifest.rows("train"), "held_out": 0}
+    licences, kept = _look(folder)
+    named = ", ".join(f"{licence} ({count:,})" for licence, count in licences.most_common(5))
+    source = {"name": captions.source.name, "kind": "laion", "licence": named, **counts, "kept": kept}
+    write_json(folder / data_card.SAMPLES, {"sources": [source], "dropped": every})
+    data_card.render(folder)
+
+
+def _look(folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
+    """How many rows carry each licence, and the first few pairs whose texts are shown."""
+    licences: Counter[str] = Counter()
+    kept: list[dict[str, Any]] = []
+    for batch in read_batches(folder, "train", list(Pair._fields)):
+        licences.update(batch.column("licence").to_pylist())
+        for row in batch.slice(0, data_card.KEPT_SAMPLES - len(kept)).to_pylist():
+            kept.append({**row, "ja": dropped.shortened(row["ja"]), "en": dropped.shortened(row["en"])})
+    return licences, kept
