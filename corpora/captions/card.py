@@ -5,6 +5,8 @@ Out: `samples.json`, `data_card.html` and `README.md` beside the shards.
 """
 
 from collections import Counter
+from heapq import nsmallest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from configs.files import write_json
 from corpora import assemble, data_card, dropped
 from corpora.captions.choose import Rows
 from corpora.captions.clean import Cleaned
+from corpora.deduplicate import digest
 from corpora.pair import Manifest, Pair, read_batches
 
 
@@ -38,11 +41,11 @@ def write(captions: Captions, records: list[dict[str, Any]], cleaned: Cleaned, l
 
 
 def _look(folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
-    """How many rows carry each licence, and the first few pairs whose texts are shown."""
+    """How many rows carry each licence, and the pairs of the lowest digests, to be shown."""
     licences: Counter[str] = Counter()
-    kept: list[dict[str, Any]] = []
+    kept: list[tuple[int, dict[str, Any]]] = []
     for batch in read_batches(folder, "train", list(Pair._fields)):
         licences.update(batch.column("licence").to_pylist())
-        for row in batch.slice(0, data_card.KEPT_SAMPLES - len(kept)).to_pylist():
-            kept.append({**row, "ja": dropped.shortened(row["ja"]), "en": dropped.shortened(row["en"])})
-    return licences, kept
+        kept += [(digest(row["ja"], row["en"]), row) for row in batch.to_pylist()]
+        kept = nsmallest(data_card.KEPT_SAMPLES, kept, key=itemgetter(0))
+    return licences, [{**row, "ja": dropped.shortened(row["ja"]), "en": dropped.shortened(row["en"])} for _, row in kept]
