@@ -60,6 +60,11 @@ def file_sha256(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
 
 
+def value_sha256(value: object) -> str:
+    """Of a value JSON can hold; the order of its keys means nothing."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object a JSON file holds. Raises DataError."""
     try:

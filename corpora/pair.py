@@ -8,7 +8,7 @@ In/out: `<run>/pairs/`: `train-00000.parquet`..., `held_out-00000.parquet`... an
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -74,6 +74,21 @@ class Stage(_Entry):
 def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> Stage:
     """The stage that dropped these rows of `rows_in`."""
     return Stage(name=name, rows_in=rows_in, dropped=dict(sorted(dropped.items())), rows_out=rows_in - dropped.total())
+
+
+def count_stages(rows: int, dropped: Iterable[tuple[str, Counter[str]]]) -> list[Stage]:
+    """Stages one after another: what each dropped of the rows the one before let through, of `rows` at first."""
+    stages: list[Stage] = []
+    for name, reasons in dropped:
+        stages.append(count_stage(name, rows, reasons))
+        rows = stages[-1].rows_out
+    return stages
+
+
+def losses(stages: list[Stage]) -> str:
+    """How many rows came in and the five costliest reasons, for a message."""
+    dropped = sum((Counter(stage.dropped) for stage in stages), Counter[str]())
+    return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
 
 
 class Shard(_Entry):

@@ -8,24 +8,22 @@ Out: `<run>/pairs/` (see corpora/pair.py), and beside the pairs what was dropped
      interruptions.
 """
 
-import hashlib
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
 from configs.command import DataError
-from configs.files import file_sha256
+from configs.files import file_sha256, value_sha256
 from configs.schema import Corpora, Recipe, resolve_model
 from corpora import assemble, clean, data_card, deduplicate, dropped, executor, language_id, semantic, sources
-from corpora.pair import FORMAT, Manifest, Stage, count_stage, read_manifest, write_manifest
+from corpora.pair import FORMAT, Manifest, Stage, count_stages, losses, read_manifest, write_manifest
 
 
 def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
     """The manifest of `<run>/pairs`, and whether it was made just now. Raises DataError and RecipeError."""
     corpora, folder = recipe.corpora, recipe.run_dir / "pairs"
     settings = recorded_settings(corpora)
-    fingerprint = _digest([FORMAT, settings])
+    fingerprint = value_sha256([FORMAT, settings])
     if folder.exists():
         return _finished(folder, fingerprint, corpora), False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
@@ -35,14 +33,14 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
         semantic.load(corpora.semantic.model)
     near = deduplicate.NearDuplicateIndex(corpora.near_duplicates) if corpora.near_duplicates else None
     parts = sources.plan(corpora)
-    known = _digest([clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))])
+    known = value_sha256([clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))])
     work = recipe.run_dir / f"pairs.unfinished-{known[:12]}"
     records = _clean_all(corpora, parts, work)
     part_files = [clean.kept_file(work, rank) for rank in range(len(parts))]
     stages = _count(corpora, parts, records)
     fates, more_stages = assemble.place(corpora, [part.split for part in parts], part_files, near)
     if not (fates.places == assemble.TRAIN).any():
-        raise DataError(f"no pair is left to train on; {_losses(stages + more_stages)}; loosen the filters, or add data")
+        raise DataError(f"no pair is left to train on; {losses(stages + more_stages)}; loosen the filters, or add data")
     finished = work / "pairs"
     shutil.rmtree(finished, ignore_errors=True)  # shards of an interrupted run, without a manifest
     finished.mkdir()
@@ -80,15 +78,6 @@ def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
     return manifest
 
 
-def _losses(stages: list[Stage]) -> str:
-    dropped = sum((Counter(stage.dropped) for stage in stages), Counter[str]())
-    return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[clean.PartRecord]:
     """Runs the first half over all parts."""
     for name in ("parts", "dropped"):
@@ -99,9 +88,7 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
 
 def _count(corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]) -> list[Stage]:
     """The first half's stages over all parts."""
-    stages, rows = list[Stage](), sum(part.rows for part in parts)
-    for name in clean.stages(corpora):
-        stages.append(count_stage(name, rows, sum((record.dropped[name] for record in records), Counter[str]())))
-        rows = stages[-1].rows_out
-    assert rows == sum(record.rows_out for record in records)
+    dropped = {name: sum((record.dropped[name] for record in records), Counter[str]()) for name in clean.stages(corpora)}
+    stages = count_stages(sum(part.rows for part in parts), dropped.items())
+    assert stages[-1].rows_out == sum(record.rows_out for record in records)
     return stages

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from corpora.captions.clean import Cleaned
 from corpora.captions.top_k import top_k
-from corpora.pair import Stage, count_stage
+from corpora.pair import Stage, count_stages
 
 NOT_IN_ANY_SHARD = "no_picture"
 
@@ -56,11 +56,7 @@ def choose(values: np.ndarray, missing: Rows, digests: np.ndarray, keep: int | N
 
 def count(rows: int, lost: dict[str, Rows]) -> list[Stage]:
     """The stages `choose` went through."""
-    stages: list[Stage] = []
-    for name, reasons in lost.items():
-        stages.append(count_stage(name, rows, Counter({reason: len(found) for reason, found in reasons.items()})))
-        rows = stages[-1].rows_out
-    return stages
+    return count_stages(rows, ((name, Counter({reason: len(found) for reason, found in some.items()})) for name, some in lost.items()))
 
 
 def best_of_equal(digests: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -6,8 +6,6 @@ Out: `<run>/captions/`: shards of pairs with their similarity and address, manif
      The bytes depend on the settings and the inputs alone, not on `workers`, the executor or interruptions.
 """
 
-import hashlib
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -18,11 +16,11 @@ import pyarrow.parquet as pq
 
 from configs.captions import Captions, Files, Shards
 from configs.command import DataError
-from configs.files import read_json, whole
+from configs.files import read_json, value_sha256, whole
 from configs.schema import Recipe, RecipeError, resolve_model
 from corpora import executor, language_id
 from corpora.captions import card, choose, clean, images, score, translate
-from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stage, read_manifest, write_manifest
+from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stages, losses, read_manifest, write_manifest
 from corpora.sources import files, laion
 
 FOLDER = "captions"
@@ -37,17 +35,17 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
         raise RecipeError("the recipe has no section `captions`; write one (configs/sdxl_jp.yaml has an example), or go on with corpora.prepare")
     settings = {"captions": captions.model_dump(mode="json")}
     settings |= {name: recipe.corpora.model_dump(mode="json")[name] for name in ("language_id", "filters")}
-    fingerprint = _digest([FORMAT, FOLDER, settings])
+    fingerprint = value_sha256([FORMAT, FOLDER, settings])
     if folder.exists():
         return _finished(folder, fingerprint), False
     language_id.load(recipe.corpora.language_id.model)  # a damaged model is told before the work, not after
     inputs = _inputs(recipe, captions)
-    work = recipe.run_dir / f"{FOLDER}.unfinished-{_digest([fingerprint, list(map(str, inputs))])[:12]}"
+    work = recipe.run_dir / f"{FOLDER}.unfinished-{value_sha256([fingerprint, list(map(str, inputs))])[:12]}"
     work.mkdir(parents=True, exist_ok=True)
     records, cleaned = _clean(recipe, captions, work), clean.Cleaned(work / "cleaned")
     rows, lost = _choose(recipe, captions, cleaned, work)
     if not rows:
-        raise DataError(f"no caption is left to translate; {_losses(_stages(records, cleaned, lost))}; loosen the filters, or add data")
+        raise DataError(f"no caption is left to translate; {losses(_stages(records, cleaned, lost))}; loosen the filters, or add data")
     records += _translate(recipe, captions, cleaned, work)
     finished = _folder(work / "finished", empty=True)
     writer = ShardWriter(finished, "train", captions.shard_rows, translate.SCHEMA)
@@ -109,13 +107,9 @@ def _stages(records: list[Record], cleaned: clean.Cleaned, lost: dict[str, choos
     for record in records:
         for stage, reasons in record["dropped"].items():
             counts.setdefault(stage, Counter()).update(reasons)
-    rows = cleaned.rows + sum(counts[name].total() for name in clean.STAGES)
-    stages = []
-    for name in clean.STAGES:
-        stages.append(count_stage(name, rows, counts.pop(name)))
-        rows = stages[-1].rows_out
-    stages += choose.count(rows, lost)
-    return [*stages, *(count_stage(name, stages[-1].rows_out, dropped) for name, dropped in counts.items())]
+    stages = count_stages(cleaned.rows + sum(counts[name].total() for name in clean.STAGES), [(name, counts.pop(name)) for name in clean.STAGES])
+    stages += choose.count(stages[-1].rows_out, lost)
+    return stages + count_stages(stages[-1].rows_out, counts.items())
 
 
 def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
@@ -149,12 +143,3 @@ def _folder(path: Path, empty: bool = False) -> Path:
         shutil.rmtree(path, ignore_errors=True)
     path.mkdir(exist_ok=True)
     return path
-
-
-def _losses(stages: list[Stage]) -> str:
-    dropped = sum((Counter(stage.dropped) for stage in stages), Counter[str]())
-    return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
