@@ -45,6 +45,11 @@ class NearDuplicates(Section):
     ngram: Positive = 4
 
 
+class ClipTokens(Section):
+    tokenizer: str = Field(description="of the SDXL that teaches: a folder, toyworld:base/tokenizer, or ORG/SDXL//tokenizer of the hub")
+    most: Positive = Field(77, description="tokens of an English text, both specials among them; SDXL reads 77 and cuts the rest")
+
+
 class Semantic(Section):
     model: str = Field(description="a multilingual sentence-transformers model: a path, a hub name, or toyworld:NAME")
     prompt: str = Field("", description='put before every text; "query: " for the e5 family')
@@ -57,6 +62,7 @@ class Corpora(Section):
     sources: list[Source] = Field(min_length=1)
     language_id: LanguageId
     filters: Filters = Filters()
+    clip_tokens: ClipTokens | None = Field(None, description="drop pairs whose English SDXL would cut; halves the rows a second")
     semantic: Semantic | None = Field(None, description="drop pairs whose sides do not say the same; a GPU's work for large corpora")
     near_duplicates: NearDuplicates | None = NearDuplicates()
     held_out_pairs: int = Field(0, ge=0, description="rows kept apart from file sources, chosen by a hash of the text")

@@ -1,4 +1,4 @@
-"""The half of the pipeline that sees one row at a time: read, normalise, filter, identify the languages.
+"""The half of the pipeline that sees one row at a time: read, normalise, filter, identify the languages, count tokens.
 
 In:  the parts of the sources (corpora/sources) and the recipe's `corpora` section.
 Out: of part 12 `parts/00012.parquet`, the rows that are kept, with what the second half needs; `dropped/00012.parquet`, id and reason of all
@@ -16,18 +16,19 @@ import pyarrow.parquet as pq
 
 from configs.files import whole
 from configs.schema import Corpora
-from corpora import assemble, deduplicate, filters, language_id, semantic, sources
+from corpora import assemble, clip_tokens, deduplicate, filters, language_id, semantic, sources
 from corpora.dropped import Drops
 from corpora.normalise import comparison_key, normalise
 from corpora.pair import SCHEMA
 
 FORMAT = 2  # raised when the files an older version left in an unfinished run must not be taken for this version's
-STAGES = ("read", "filter", "language_id", "semantic")
+STAGES = ("read", "filter", "language_id", "clip_tokens", "semantic")
+OPTIONAL = ("clip_tokens", "semantic")  # sections of the recipe by the same names
 
 
 def stages(corpora: Corpora) -> list[str]:
     """Those of STAGES that the recipe asks for."""
-    return [stage for stage in STAGES if stage != "semantic" or corpora.semantic]
+    return [stage for stage in STAGES if stage not in OPTIONAL or getattr(corpora, stage)]
 
 
 @dataclass
@@ -105,11 +106,16 @@ def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schem
     model = language_id.load(corpora.language_id.model)
     ja_probabilities = language_id.probabilities(model, [ja for _, _, ja, _ in kept], "ja")
     en_probabilities = language_id.probabilities(model, [en for _, _, _, en in kept], "en")
+    limit = corpora.clip_tokens
+    tokens = clip_tokens.counts([en for _, _, _, en in kept], limit) if limit else [0] * len(kept)
     rows, keys = [], []
-    for (id, source, ja, en), ja_probability, en_probability in zip(kept, ja_probabilities, en_probabilities, strict=True):
+    for (id, source, ja, en), ja_probability, en_probability, count in zip(kept, ja_probabilities, en_probabilities, tokens, strict=True):
         wrong = language_id.drop_reason(ja_probability, en_probability, corpora.language_id)
         if wrong is not None:
             drops.add("language_id", wrong, id, ja, en)
+            continue
+        if limit and count > limit.most:
+            drops.add("clip_tokens", clip_tokens.REASON, id, ja, en)
             continue
         ja_key, en_key = comparison_key(ja), comparison_key(en)
         keys.append(f"{ja_key}{deduplicate.SEPARATOR}{en_key}")

@@ -9,8 +9,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from configs.schema import Corpora, Filters, LanguageId, Semantic
-from corpora import filters, language_id
+from configs.schema import ClipTokens, Corpora, Filters, LanguageId, Semantic
+from corpora import clip_tokens, filters, language_id
 from corpora.deduplicate import SEPARATOR, jaccard, shingles
 from corpora.normalise import comparison_key
 
@@ -52,6 +52,13 @@ def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
         keeps = f"corpora.language_id.min_probability={math.floor(1000 * probability) / 1000}"
         result.append(Answer(name, probability < settings.min_probability, found, keeps))
     return result
+
+
+def tokens(en: str, settings: ClipTokens) -> Answer:
+    """Of CLIP's tokenizer. Raises DataError."""
+    (count,) = clip_tokens.counts([en], settings)
+    found = f"{count} tokens of English, both specials among them; at most {settings.most}"
+    return Answer(clip_tokens.REASON, count > settings.most, found, f"corpora.clip_tokens.most={count}")
 
 
 def margin(score: float, settings: Semantic) -> Answer:

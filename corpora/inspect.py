@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # --help answers without what these import
     from corpora.history import Fate, Row
 
 OVERRIDE = re.compile(r"[\w.]+=")
-EARLY = ("filter", "language_id")  # the stages that judge a row by itself
+EARLY = ("filter", "language_id", "clip_tokens")  # the stages that judge a row by itself
 
 
 def inspect(recipe: schema.Recipe, ids: list[str], reason: str | None, limit: int) -> None:
@@ -86,11 +86,12 @@ def told(corpora: schema.Corpora, row: "Row", fate: "Fate | None", other: "Row |
     ja, en = _cleaned(row)
     judged = [("filter", answer) for answer in evidence.answers(ja, en, corpora.filters)]
     judged += [("language_id", answer) for answer in evidence.languages(ja, en, corpora.language_id)]
+    judged += [("clip_tokens", evidence.tokens(en, corpora.clip_tokens))] if corpora.clip_tokens else []
     now = next((f"{stage}: {answer.name}" for stage, answer in judged if answer.drops), None)
     lines = [_headline(row.id, fate, would_be, now), *_texts("as read", row.ja, row.en)]
     if (ja, en) != (row.ja, row.en):
         lines += _texts("cleaned", ja, en)
-    for name in EARLY:
+    for name in dict(judged):
         lines += [f"  {name}", *(line for stage, answer in judged if stage == name for line in _answer(answer))]
     last = fate or would_be
     if last and last.score is not None and corpora.semantic:

@@ -15,7 +15,7 @@ from pathlib import Path
 from configs.command import DataError
 from configs.files import file_sha256, value_sha256
 from configs.schema import Corpora, Recipe, resolve_model
-from corpora import assemble, clean, data_card, deduplicate, dropped, executor, language_id, semantic, sources
+from corpora import assemble, clean, clip_tokens, data_card, deduplicate, dropped, executor, language_id, semantic, sources
 from corpora.pair import FORMAT, Manifest, Stage, count_stages, losses, read_manifest, write_manifest
 
 
@@ -28,6 +28,8 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
         return _finished(folder, fingerprint, corpora), False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
     language_id.load(corpora.language_id.model)  # a damaged model or hopeless settings are told before the work, not after
+    if corpora.clip_tokens:
+        clip_tokens.load(corpora.clip_tokens.tokenizer)
     if corpora.semantic:
         inputs += semantic.model_files(corpora.semantic)
         semantic.load(corpora.semantic.model)
@@ -57,8 +59,8 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
 
 
 def recorded_settings(corpora: Corpora) -> dict[str, object]:
-    """What the manifest says of the section: not who does the work, which changes no byte, nor a stage left out, so that older pairs stay valid."""
-    return corpora.model_dump(mode="json", exclude={"workers", "executor", *([] if corpora.semantic else ["semantic"])})
+    """What the manifest says of the section: not who does the work, which changes no byte, nor stages left out, so that older pairs stay valid."""
+    return corpora.model_dump(mode="json", exclude={"workers", "executor", *(one for one in clean.OPTIONAL if not getattr(corpora, one))})
 
 
 def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
