@@ -29,15 +29,18 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A sibling to write into; it takes its final name only when the block ends without an error. Raises DataError if that name is taken."""
-    if folder.exists():
+def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """A sibling to write into; it takes its final name only when the block ends without an error. Raises DataError if that name is taken, unless
+    what is there is to be replaced."""
+    if folder.exists() and not replace:
         raise DataError(f"{folder}: is there already; move it away, or give another name")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
     partial.mkdir(parents=True)
     try:
         yield partial
+        if replace:
+            shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -114,8 +114,8 @@ class CleanPart:
         model = language_id.load(self.corpora.language_id.model)
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         for row, probability in zip(kept, language_id.probabilities(model, [row["ja"] for row in kept], "ja"), strict=True):
-            if probability < self.corpora.language_id.min_probability:
-                lost.add("language_id", "ja_is_not_japanese", row["id"], row["ja"])
+            if reason := language_id.drop_reason(probability, 1.0, self.corpora.language_id):  # there is no English yet
+                lost.add("language_id", reason, row["id"], row["ja"])
                 continue
             row["ja_language_probability"] = probability
             row["ja_digest"] = deduplicate.digest(comparison_key(row["ja"]))

@@ -14,7 +14,6 @@ Shape letters: B batch, P width of the common space.
 
 import math
 import random
-import shutil
 import tempfile
 import zlib
 from pathlib import Path
@@ -29,7 +28,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from torch import nn
 from transformers.utils import logging
 
-from configs.files import write_json
+from configs.files import whole_folder, write_json
 from configs.schema import TOYWORLD_MODELS
 from corpora.captions import cloob
 from corpora.toyworld import captions, renderer
@@ -57,30 +56,26 @@ def train(folder: Path, work: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     logging.disable_progress_bar()
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_pieces(TOYWORLD_MODELS / "spiece.model", partial / "spiece.model")
-    pieces = cloob.load_pieces(str(partial / "spiece.model"))
-    settings = config(len(pieces))
-    write_json(partial / "config.json", settings)
-    trained = Trained(cloob.Cloob(settings, pieces))
     work.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder, replace=True) as partial:
+        write_pieces(TOYWORLD_MODELS / "spiece.model", partial / "spiece.model")
+        pieces = cloob.load_pieces(str(partial / "spiece.model"))
+        settings = config(len(pieces))
+        write_json(partial / "config.json", settings)
+        trained = Trained(cloob.Cloob(settings, pieces))
 
-    def loss(step: int) -> torch.Tensor:
-        texts, images_BHW3 = batch_of(step)
-        pixels_B3SS = torch.stack([cloob.pixels(Image.fromarray(image), renderer.SIDE) for image in images_BHW3])
-        text_BP = F.normalize(trained.model.project_text(*trained.model.tokenize(texts)), dim=-1)
-        image_BP = F.normalize(trained.model.project_images(pixels_B3SS), dim=-1)
-        logits_BB = trained.log_scale.clamp(max=math.log(100)).exp() * text_BP @ image_BP.T
-        target_B = torch.arange(len(texts))
-        return (F.cross_entropy(logits_BB, target_B) + F.cross_entropy(logits_BB.T, target_B)) / 2
+        def loss(step: int) -> torch.Tensor:
+            texts, images_BHW3 = batch_of(step)
+            pixels_B3SS = torch.stack([cloob.pixels(Image.fromarray(image), renderer.SIDE) for image in images_BHW3])
+            text_BP = F.normalize(trained.model.project_text(*trained.model.tokenize(texts)), dim=-1)
+            image_BP = F.normalize(trained.model.project_images(pixels_B3SS), dim=-1)
+            logits_BB = trained.log_scale.clamp(max=math.log(100)).exp() * text_BP @ image_BP.T
+            target_B = torch.arange(len(texts))
+            return (F.cross_entropy(logits_BB, target_B) + F.cross_entropy(logits_BB.T, target_B)) / 2
 
-    fit(STAGE, trained, loss, work)
-    save_weights(trained.model, partial)
-    print(f"{folder}: of {CANDIDATES} captions the matching one comes first for {accuracy(partial):.3f} of {HELD_OUT} held-out pictures")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+        fit(STAGE, trained, loss, work)
+        save_weights(trained.model, partial)
+        print(f"{folder}: of {CANDIDATES} captions the matching one comes first for {accuracy(partial):.3f} of {HELD_OUT} held-out pictures")
 
 
 def write_pieces(source: Path, target: Path) -> None:

@@ -11,9 +11,7 @@ Shape letters: B batch, V vocabulary, D width, C English candidates, W Japanese 
 
 import argparse
 import json
-import os
 import random
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from tqdm import tqdm
 
+from configs.files import whole_folder
 from configs.schema import TOYWORLD_MODELS
 from corpora.toyworld import captions, lexicon
 from corpora.toyworld.make_tokenizer import ASCII, KANA
@@ -109,15 +108,12 @@ def save(tokenizer: Tokenizer, weights_VD: "torch.Tensor", folder: Path) -> None
 
     weights_VD = weights_VD.clone()
     weights_VD[0] = 0.0  # what is unknown says nothing, instead of something random
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights_VD)], device="cpu")
-    model.save(str(partial), create_model_card=False)
     # Under this name every release from 5.0 on finds the class; the one release 6 writes is unknown to release 5.
     modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.StaticEmbedding"}]
-    (partial / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with whole_folder(folder, replace=True) as partial:
+        model.save(str(partial), create_model_card=False)
+        (partial / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
 
 
 def _english_words(text: str) -> list[str]:

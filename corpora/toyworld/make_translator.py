@@ -11,7 +11,6 @@ Shape letters: B batch, L source positions, T target positions.
 
 import json
 import random
-import shutil
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MarianMTModel
 from transformers.utils import logging
 
-from configs.files import write_json
+from configs.files import whole_folder, write_json
 from configs.schema import TOYWORLD_MODELS
 from corpora.toyworld import caption_reader, captions
 from corpora.toyworld.fit import Stage, fit, maker_parser
@@ -49,25 +48,21 @@ def train(folder: Path, work: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     logging.disable_progress_bar()
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    vocabulary = write_tokenizer(TOYWORLD_MODELS / "spiece.model", partial)
-    tokenizer = load_tokenizer(partial)
-    model = MarianMTModel(config(vocabulary))
-    # Marian starts from a zero embedding, which transformers keeps in the pad's row: tied to the output, the row would learn to be unlikely.
-    model.get_input_embeddings().weight.register_hook(lambda gradient_VD: gradient_VD.index_fill(0, torch.tensor(vocabulary["<pad>"]), 0.0))
-    model.generation_config.bad_words_ids = [[vocabulary["<pad>"]]]
     work.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder, replace=True) as partial:
+        vocabulary = write_tokenizer(TOYWORLD_MODELS / "spiece.model", partial)
+        tokenizer = load_tokenizer(partial)
+        model = MarianMTModel(config(vocabulary))
+        # Marian starts from a zero embedding, which transformers keeps in the pad's row: tied to the output, the row would learn to be unlikely.
+        model.get_input_embeddings().weight.register_hook(lambda gradient_VD: gradient_VD.index_fill(0, torch.tensor(vocabulary["<pad>"]), 0.0))
+        model.generation_config.bad_words_ids = [[vocabulary["<pad>"]]]
 
-    def loss(step: int) -> torch.Tensor:
-        return model(**batch_of(step, tokenizer)).loss
+        def loss(step: int) -> torch.Tensor:
+            return model(**batch_of(step, tokenizer)).loss
 
-    fit(STAGE, model, loss, work)
-    model.half().save_pretrained(partial)
-    print(f"{folder}: {accuracy(partial):.3f} of {HELD_OUT} held-out captions become an English caption of their scene")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+        fit(STAGE, model, loss, work)
+        model.half().save_pretrained(partial)
+        print(f"{folder}: {accuracy(partial):.3f} of {HELD_OUT} held-out captions become an English caption of their scene")
 
 
 def write_tokenizer(pieces: Path, folder: Path) -> dict[str, int]:
