@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.trainer import machine, write
 from configs import command, schema
-from configs.command import DataError
+from configs.errors import DataError
 
 ROWS, ROUNDS = (100_000, 1_000_000), 3
 ONE, TWO, APART = "one worker", "two workers", "two processes at once"

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks import encoders
 from benchmarks.encoders import Size
 from configs import schema
-from configs.command import DataError
 from configs.distill import Distill, Objective
+from configs.errors import DataError
 from distill import tokenizers, tokens
 from distill.batches import Batches, special_ids
 from distill.teacher import TextEncoders

@@ -1,49 +1,121 @@
 """Files and folders that appear whole or not at all, their digests, and JSON.
 
-Out: what the caller writes, under its final name only when it is complete: a kill at any moment leaves the old state.
+A block writes to a temporary name beside the final one. The final name appears only when the block has ended well and all bytes are
+on disk: a kill or a power cut at any moment leaves the old state. What a killed process left behind is removed by `sweep`.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from configs.command import DataError
+from configs.errors import DataError, SetupError
+
+PARTIAL = ".partial"  # the ending of every temporary name
+SPARE = 64 << 20  # bytes that stay free on a disk: for logs and manifests
+
+# Set by the first import, when there is one thread: the umask can only be read by changing it.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Gives a temporary sibling to write to; `path` appears when the block has ended well, with all its bytes on disk, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        _settle(temporary)
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
-    """A sibling to write into; it takes its final name only when the block ends without an error. Raises DataError if that name is taken, unless
-    what is there is to be replaced."""
+    """A sibling to write into; it takes its final name only when the block ends without an error and all bytes are on disk.
+
+    Raises DataError if that name is taken, unless what is there is to be replaced.
+    """
     if folder.exists() and not replace:
         raise DataError(f"{folder}: is there already; move it away, or give another name")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    partial = folder.with_name(f".{folder.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed run
     partial.mkdir(parents=True)
     try:
         yield partial
-        if replace:
-            shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        publish(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Gives a finished folder its final name, with all its bytes on disk; what had that name before goes only after that."""
+    for parent, _, names in os.walk(partial):
+        for name in names:
+            _settle(Path(parent, name))
+        sync_folder(Path(parent))
+    old = folder.with_name(f".{folder.name}.old{PARTIAL}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes left in a folder and, of the folder itself, beside it. Only for who holds its lock."""
+    for path in [*folder.glob(f".*{PARTIAL}"), *folder.parent.glob(f".{folder.name}.*{PARTIAL}"), *folder.parent.glob(f".{folder.name}{PARTIAL}")]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the folder's list of names on disk: without it, a file renamed just before a power cut may be gone after it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems refuse it; there the server keeps the names
+    finally:
+        os.close(descriptor)
+
+
+def _settle(path: Path) -> None:
+    """A file's bytes go to disk, and its mode follows the umask: safetensors and `tempfile` make files that only their owner may read."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        found = os.fstat(file.fileno())
+    # A hard link's mode is the other file's too; that one has been given its mode already.
+    if found.st_nlink == 1 and stat.S_IMODE(found.st_mode) == 0o600:
+        path.chmod(0o666 & ~_UMASK)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name`, which was read from a file, in `folder`. Raises DataError for a name that leads out of it."""
+    parts = PurePosixPath(name)
+    if not name or "\0" in name or "\\" in name or parts.is_absolute() or ".." in parts.parts:
+        raise DataError(f"{folder}: the name {name!r} leads out of the folder; this file was damaged or made to harm, fetch it again")
+    return folder / parts
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises SetupError unless the file system of `folder` has room for `needed` bytes."""
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        gigabytes = f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free"
+        raise SetupError(f"{folder}: the disk is too full, {gigabytes}; free some space and run the same command again")
 
 
 def link(source: Path, target: Path) -> None:
@@ -74,7 +146,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); fetch the folder again") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no valid JSON ({error}); fetch the folder again") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds a {type(value).__name__}, not an object; fetch the folder again")

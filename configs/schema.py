@@ -14,18 +14,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from configs import captions, executors, sources, yaml12
 from configs.captions import Captions
 from configs.distill import Distill
+from configs.errors import RecipeError
 from configs.executors import Executor, Local
 from configs.section import Positive, Section, Share
 from configs.sources import Source
 
 TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
-
-class RecipeError(ValueError):
-    """The recipe or the command line is wrong; the message is one line for the user (exit code 2)."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # keys and values of the user's may hold line breaks
-
 
 class LanguageId(Section):
     model: str = Field(description="a fastText model: a path, or toyworld:NAME")

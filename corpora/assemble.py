@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import Corpora
 from corpora import dropped
 from corpora.deduplicate import SEPARATOR, NearDuplicateIndex, first_of_each

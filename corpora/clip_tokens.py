@@ -8,8 +8,7 @@ Out: numbers of tokens, both specials counted. What is longer is cut in training
 from functools import lru_cache
 from typing import Any
 
-from configs.command import DataError
-from configs.references import first_line
+from configs.errors import DataError, first_line
 from configs.schema import ClipTokens, resolve_model
 
 REASON = "too_many_clip_tokens"

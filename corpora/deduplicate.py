@@ -11,7 +11,8 @@ import hashlib
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 
-from configs.schema import NearDuplicates, RecipeError
+from configs.errors import RecipeError
+from configs.schema import NearDuplicates
 
 # (false positives, false negatives): a false positive only costs one exact comparison, a false negative stays in the data
 WEIGHTS = (0.1, 0.9)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import whole
 from corpora.deduplicate import digest
 from corpora.pair import REMEDY

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from configs.command import DataError
-from configs.schema import Corpora, RecipeError
+from configs.errors import DataError, RecipeError
+from configs.schema import Corpora
 from configs.sources import Source, ToyworldSource
 from corpora import dropped, sources
 from corpora.normalise import comparison_key

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import command, schema
-from configs.schema import RecipeError
+from configs.errors import RecipeError
 
 if TYPE_CHECKING:  # --help answers without what these import
     from corpora.evidence import Answer

@@ -10,7 +10,7 @@ from typing import Any
 
 import fasttext
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import file_sha256
 from configs.schema import LanguageId, resolve_model
 from corpora.pair import Input

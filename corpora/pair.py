@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import file_sha256, whole
 
 FORMAT: Literal[2] = 2  # raised when pairs made by an older version must not be mistaken for this version's

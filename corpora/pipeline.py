@@ -12,7 +12,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import file_sha256, value_sha256
 from configs.schema import Corpora, Recipe, resolve_model
 from corpora import assemble, clean, clip_tokens, data_card, deduplicate, dropped, executor, language_id, semantic, sources

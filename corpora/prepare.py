@@ -35,7 +35,7 @@ def funnel(manifest: Manifest) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("corpora.prepare", "Makes clean Japanese-English pairs out of the recipe's sources.", stage, argv)
+    return command.run("corpora.prepare", "Makes clean Japanese-English pairs out of the recipe's sources.", stage, argv, writes="pairs")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
-from configs.command import DataError
-from configs.references import first_line, looks_like_hub_name
+from configs.errors import DataError, first_line
+from configs.references import looks_like_hub_name
 
 
 def load(reference: str, setting: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from configs.command import DataError, SetupError
+from configs.errors import DataError, SetupError
 from configs.files import file_sha256, whole
 from distill import engine as engines
 from distill.engine import Engine

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from configs.command import SetupError
 from configs.distill import Distill
+from configs.errors import SetupError
 from distill.cost import REDUCE_BUCKET
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}

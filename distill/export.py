@@ -12,7 +12,7 @@ Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/ba
 from pathlib import Path
 
 from configs import command
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import file_sha256, read_json, whole_folder
 from configs.schema import Recipe, load
 
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--public", action="store_true", help="make a new repository public; private otherwise")
         arguments = parser.parse_intermixed_args(argv)
         recipe = load(arguments.recipe, arguments.overrides)
-        with command.recorded(recipe.run_dir, "distill.export"):
+        with command.at_work(recipe.run_dir, "distill.export", writes="export"):
             folders = export(recipe, arguments.assemble)
         for folder in folders if arguments.push else []:
             push(folder, recipe, arguments.push if len(folders) == 1 else f"{arguments.push}-{folder.name}", arguments.public)

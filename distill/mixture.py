@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from configs.schema import RecipeError
+from configs.errors import RecipeError
 from distill.tokens import TokenPairs
 
 PLACES = 1 << 20  # a source of ten pairs among ten million still gets one

@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from configs import command, schema, yaml12
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import read_json, whole
 from configs.references import looks_like_hub_name
 from configs.schema import Recipe
@@ -272,7 +272,7 @@ def _one_line(text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("distill.model_card", DESCRIPTION, write_all, argv)
+    return command.run("distill.model_card", DESCRIPTION, write_all, argv, writes="export")
 
 
 if __name__ == "__main__":

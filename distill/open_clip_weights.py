@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from configs.command import DataError
-from configs.references import first_line
+from configs.errors import DataError, first_line
 
 PREFIX = "open_clip:"
 EXAMPLE = f"{PREFIX}ViT-bigG-14/laion2b_s39b_b160k"

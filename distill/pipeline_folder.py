@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import link, read_json, write_json
 from distill import tokenizers, verification
 from distill.repository import INDEX, SDXL_PIPELINES, TOKEN_EMBEDDING, WEIGHTS, open_folder, read_index, tensor_shapes, weights_file

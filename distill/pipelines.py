@@ -13,8 +13,8 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from configs.command import DataError
-from configs.references import first_line, looks_like_hub_name
+from configs.errors import DataError, first_line
+from configs.references import looks_like_hub_name
 from distill.repository import Encoder, Repository
 
 CLASSES = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from configs import command, schema
-from configs.command import DataError
 from configs.distill import Distill
+from configs.errors import DataError
 from distill import cost
 from distill.batches import POSITIONS, Batches
 from distill.cost import Reading, Tower, flop_per_pair

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import read_json
 
 if TYPE_CHECKING:

@@ -19,10 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from configs.command import DataError
 from configs.distill import QueryBank, unet_shares
+from configs.errors import DataError, first_line
 from configs.files import read_json, whole
-from configs.references import first_line
 from distill.objectives import attention_output
 from distill.pipelines import Pipelines, load_pipelines
 from distill.repository import fetch, weights_file

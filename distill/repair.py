@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import command
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import read_json, whole_folder, write_json
 
 if TYPE_CHECKING:

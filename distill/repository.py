@@ -12,9 +12,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from configs.command import DataError
+from configs.errors import DataError, first_line
 from configs.files import read_json
-from configs.references import first_line, looks_like_hub_name
+from configs.references import looks_like_hub_name
 from configs.schema import resolve_model
 from distill.teacher import SUBFOLDERS
 

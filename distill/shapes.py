@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from configs import schema
-from configs.command import DataError
 from configs.distill import Distill
+from configs.errors import DataError
 from distill import unigram
 
 # The numbers of the hub's config.json files that count here, for recipes planned where the hub cannot be reached.

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from configs.command import DataError
+from configs.errors import DataError
 from distill.clip_text import TextTower, tower_of
 from distill.teacher import ENCODERS, Encoding, TextEncoders, load_text_encoders
 from distill.tokenizers import load as load_tokenizer

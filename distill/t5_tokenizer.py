@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import read_json
 from distill import tokenizers, unigram
 from distill.unigram import SPACE, Row

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from configs.command import DataError
-from configs.references import first_line, looks_like_hub_name
+from configs.errors import DataError, first_line
+from configs.references import looks_like_hub_name
 from distill import open_clip_weights
 
 ENCODERS = ("clip_l", "clip_bigg")

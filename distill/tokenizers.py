@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from configs.command import DataError
+from configs.errors import DataError, first_line
 from configs.files import whole
-from configs.references import first_line
 from distill import unigram
 from distill.unigram import PieceKind, Unigram
 

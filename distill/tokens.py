@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import command, schema
-from configs.command import DataError
+from configs.errors import DataError
 from distill.encode_ids import Encoder
 
 ROWS_AT_ONCE = 4096
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
         english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["ja"])
         print(f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and {japanese:,} Japanese tokens")
 
-    return command.run("distill.tokens", "Tokenises the training pairs once, into memory-mapped files.", stage, argv)
+    return command.run("distill.tokens", "Tokenises the training pairs once, into memory-mapped files.", stage, argv, writes="tokens")
 
 
 if __name__ == "__main__":

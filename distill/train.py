@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any
 
 from configs import command, schema
-from configs.command import DataError, Preempted
 from configs.distill import Distill
+from configs.errors import DataError, Preempted, RecipeError
 from configs.files import whole
 
 SKIPPED_AT_MOST = 10  # steps in a row
@@ -120,7 +120,7 @@ def learning_rate(step: int, settings: Distill) -> float:
 
 def check_batch(settings: Distill, processes: int) -> None:
     if settings.batch_size % processes:
-        raise schema.RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
+        raise RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
 
 
 def claim_run(recipe: schema.Recipe, run: Path) -> None:

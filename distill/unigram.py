@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.command import DataError
+from configs.errors import DataError, first_line
 from configs.files import read_json
-from configs.references import first_line, looks_like_hub_name
+from configs.references import looks_like_hub_name
 
 SPACE = "\u2581"  # what unigram models write for a space
 SPIECE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.model", "spm.model", "sentencepiece.bpe.model")

@@ -18,9 +18,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from configs.command import DataError
+from configs.errors import DataError, first_line
 from configs.files import file_sha256, read_json
-from configs.references import first_line
 from distill.clip_text import TextTower, with_prefix
 from distill.repository import TOKEN_EMBEDDING, WEIGHTS, Encoder, Repository, weights_file
 

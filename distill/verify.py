@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import command
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import file_sha256, read_json, whole, write_json
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ pair of encoders: two pairs of encoders, a batch of states and each pair's mean 
 from typing import TYPE_CHECKING, Any
 
 from configs import command, schema
-from configs.schema import Recipe, RecipeError, resolve_model
+from configs.errors import DataError, RecipeError
+from configs.schema import Recipe, resolve_model
 from eval import held_out, report, results
 from eval.states import bounds, comparison_table
 
@@ -41,9 +42,9 @@ def compare(recipe: Recipe) -> None:
     if recipe.eval.pairs < 2:
         raise RecipeError(f"eval.pairs: {recipe.eval.pairs} cannot be compared; give at least 2")
     if not student.is_dir():
-        raise command.DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
+        raise DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
     if not initial.is_dir():
-        raise command.DataError(f"{initial}: there is no initial student; make it with: python -m vocab_init RECIPE")
+        raise DataError(f"{initial}: there is no initial student; make it with: python -m vocab_init RECIPE")
     sources = recipe.corpora.model_dump(mode="json")["sources"]
     teachers = {"base": recipe.distill.base, "refiner": recipe.distill.refiner, "teacher": recipe.distill.teacher}
     settings = {"eval": recipe.eval.model_dump(mode="json", include=COMPARING), "sources": sources, **teachers}
@@ -155,9 +156,9 @@ def check_comparable(name: str, encoding: "Encoding", teacher: "Encoding") -> No
     for kind, got, want in zip(("clip_l", "clip_bigg", "pooled"), encoding, teacher, strict=True):
         if got.shape != want.shape:
             shapes = f"{tuple(got.shape)}, the teacher's has {tuple(want.shape)}"
-            raise command.DataError(f"{name}: {kind} has the shape {shapes}; was it made from another base?")
+            raise DataError(f"{name}: {kind} has the shape {shapes}; was it made from another base?")
         if not got.isfinite().all():
-            raise command.DataError(f"{name}: {kind} holds NaN or infinity; train and export the student again")
+            raise DataError(f"{name}: {kind} holds NaN or infinity; train and export the student again")
 
 
 def summary(row: "RowNumbers", teacher: "RowNumbers", pairs: "list[Pair]", lengths: list[int], seed: int) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         wanted = bounds.parse(arguments.fail_under)
         recipe = schema.load(arguments.recipe, arguments.overrides)
-        with command.recorded(recipe.run_dir, "eval.compare_hidden_states"):
+        with command.at_work(recipe.run_dir, "eval.compare_hidden_states", writes="eval"):
             compare(recipe)
         bounds.check(results.read(recipe.run_dir / "eval" / "compare_hidden_states.json", COMMAND), wanted)
 

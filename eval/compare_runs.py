@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import command, schema
-from configs.command import DataError
+from configs.errors import DataError
 from eval import results
 from eval.states import bounds
 

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from configs import command
+from configs.errors import DataError
 from configs.schema import Recipe
 from configs.sources import ToyworldSource
 from corpora.toyworld import captions as toyworld_captions
@@ -153,7 +154,7 @@ def scene_accuracy(scenes: list[Scene], sources: list[str], folder: Path) -> tup
     try:
         readings = scene_reader.read(np.stack([np.asarray(_open(folder, i)) for i in range(len(scenes))]))
     except ValueError as error:
-        raise command.DataError(f"{folder}: no scenes can be read from these pictures ({error}); the recipe's base is not toyworld's") from None
+        raise DataError(f"{folder}: no scenes can be read from these pictures ({error}); the recipe's base is not toyworld's") from None
     right = [scene_reader.matches(scene, reading) for scene, reading in zip(scenes, readings, strict=True)]
     attributes = [scene_reader.attribute_matches(scene, reading) for scene, reading in zip(scenes, readings, strict=True)]
     accuracies = {
@@ -234,7 +235,7 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("eval.generate", "Paints held-out captions with the student and the teacher, and compares the pictures.", generate, argv)
+    return command.run("eval.generate", "Paints held-out captions with the student and the teacher, and compares the pictures.", generate, argv, writes="eval")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Out: pairs in memory, no text twice.
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import Recipe
 from corpora.pair import Pair, read_pairs
 

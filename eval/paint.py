@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from configs import command
-from configs.command import DataError
+from configs.errors import DataError
 from eval import results
 from eval.painting import picture_text, request, schedulers
 from eval.painting.request import Request

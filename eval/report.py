@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import Recipe
 from eval import plots, results
 

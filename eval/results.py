@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import whole
 
 

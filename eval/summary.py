@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import command, schema
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import Recipe
 from eval import results
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import command
-from configs.schema import Recipe, RecipeError, resolve_model
+from configs.errors import DataError, RecipeError
+from configs.schema import Recipe, resolve_model
 from eval import held_out, results
 from eval.states.reference_rows import ENGLISH, STUDENT
 
@@ -30,7 +31,7 @@ def transfer(recipe: Recipe) -> None:
         raise RecipeError("eval.unets: names no UNet; give some, for example 'eval.unets={style: runs/other_unets/style}'")
     path, student = recipe.run_dir / "eval" / "transfer.json", recipe.run_dir / "export" / "base"
     if not student.is_dir():
-        raise command.DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
+        raise DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
     folders = {OWN: resolve_model(recipe.distill.base)} | {name: resolve_model(folder) for name, folder in recipe.eval.unets.items()}
     settings = {"eval": recipe.eval.model_dump(mode="json", include=SETTINGS), "folders": folders}
     digest = results.fingerprint(settings, [*folders.values(), student, recipe.run_dir / "pairs"])
@@ -121,7 +122,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("eval.transfer", "Measures the student before UNets it was not trained with.", transfer, argv)
+    return command.run("eval.transfer", "Measures the student before UNets it was not trained with.", transfer, argv, writes="eval")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from torchvision import transforms
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import TOYWORLD_MODELS
 from corpora.captions import cloob
 

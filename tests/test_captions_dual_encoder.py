@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from configs.captions import Ranker
-from configs.command import DataError
+from configs.errors import DataError
 from corpora.captions import dual_encoder
 
 TEXTS = ["a red circle", "", "two blue squares " * 40]

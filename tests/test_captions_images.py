@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from configs.command import DataError
+from configs.errors import DataError
 from corpora.captions import images
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.command import DataError
+from configs.errors import DataError
 from corpora.captions import top_k as module
 from corpora.captions.top_k import top_k
 

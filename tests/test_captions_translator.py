@@ -9,8 +9,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from configs.captions import Translator
-from configs.command import DataError
-from configs.schema import TOYWORLD_MODELS, RecipeError
+from configs.errors import DataError, RecipeError
+from configs.schema import TOYWORLD_MODELS
 from corpora.captions import translator
 from corpora.toyworld import caption_reader, captions, make_translator
 

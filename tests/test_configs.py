@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import command, schema, yaml12
+from configs.errors import DataError, Preempted, RecipeError, SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -79,15 +80,15 @@ BAD_OVERRIDES = [
 
 @pytest.mark.parametrize(("override", "line"), BAD_OVERRIDES, ids=[override for override, _ in BAD_OVERRIDES])
 def test_a_bad_override_says_field_value_and_way_out(override: str, line: str) -> None:
-    with pytest.raises(schema.RecipeError) as error:
+    with pytest.raises(RecipeError) as error:
         schema.load(TOYWORLD, [override])
     assert line in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
 def test_a_bad_file_source_names_the_key_the_user_wrote() -> None:
-    with pytest.raises(schema.RecipeError, match=r"corpora\.sources\.0\.ja: .* not \[1\]"):
+    with pytest.raises(RecipeError, match=r"corpora\.sources\.0\.ja: .* not \[1\]"):
         schema.load(ROOT / "configs" / "sdxl_jp.yaml", ["corpora.sources.0.ja=[1]"])
-    with pytest.raises(schema.RecipeError, match=r"corpora\.sources\.0\.licenc: .*did you mean 'licence'"):
+    with pytest.raises(RecipeError, match=r"corpora\.sources\.0\.licenc: .*did you mean 'licence'"):
         schema.load(ROOT / "configs" / "sdxl_jp.yaml", ["corpora.sources.0.licenc=x"])
 
 
@@ -105,7 +106,7 @@ BAD_FILES = [
 def test_a_bad_file_is_one_line(text: str, line: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(schema.RecipeError) as error:
+    with pytest.raises(RecipeError) as error:
         schema.load(path)
     assert line in str(error.value) and str(path) in str(error.value) and len(str(error.value).splitlines()) == 1
 
@@ -117,7 +118,7 @@ def test_an_unreadable_file_is_one_line(case: str, tmp_path: Path) -> None:
         path.mkdir()
     if case == "not_utf8":
         path.write_bytes(b"name: \xff\n")
-    with pytest.raises(schema.RecipeError, match=r"the recipe cannot be read .* give the path of a YAML file such as configs/toyworld.yaml"):
+    with pytest.raises(RecipeError, match=r"the recipe cannot be read .* give the path of a YAML file such as configs/toyworld.yaml"):
         schema.load(path)
 
 
@@ -138,7 +139,7 @@ OVERRIDES = st.one_of(
 def test_no_override_gives_anything_but_a_recipe_or_one_line(overrides: list[str]) -> None:
     try:
         recipe = schema.load(TOYWORLD, overrides)
-    except schema.RecipeError as error:
+    except RecipeError as error:
         assert len(str(error).splitlines()) == 1 and str(error)
     else:
         assert schema.Recipe.model_validate(yaml12.read(schema.dump(recipe))) == recipe
@@ -176,7 +177,7 @@ def test_an_entry_refuses_a_misspelt_flag() -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(schema.RecipeError, 2), (command.DataError, 3), (command.SetupError, 4), (command.Preempted, 75), (KeyboardInterrupt, 130)],
+    [(RecipeError, 2), (DataError, 3), (SetupError, 4), (Preempted, 75), (KeyboardInterrupt, 130)],
 )
 def test_each_known_error_has_its_exit_code(error: type[BaseException], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     def stage(_: schema.Recipe) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.schema import NearDuplicates, RecipeError
+from configs.errors import RecipeError
+from configs.schema import NearDuplicates
 from corpora import deduplicate
 from corpora.assemble import DROPPED, HELD_OUT, TRAIN, split
 from corpora.deduplicate import NearDuplicateIndex, digest, first_of_each, jaccard, shingles, signatures

@@ -14,7 +14,7 @@ import fake_slurm
 import pytest
 
 from configs import schema
-from configs.command import DataError, SetupError
+from configs.errors import DataError, RecipeError, SetupError
 from configs.executors import Local, Ray, Slurm
 from corpora import executor, prepare
 from corpora.executor import pieces, slurm
@@ -227,7 +227,7 @@ def test_ray_tries_a_killed_piece_again(ray_cluster: Ray, tmp_path: Path, monkey
     ],
 )
 def test_a_wrong_section_is_one_line(settings: str, message: str) -> None:
-    with pytest.raises(schema.RecipeError) as error:
+    with pytest.raises(RecipeError) as error:
         schema.load(ROOT / "configs/toyworld.yaml", [f"corpora.executor={settings}"])
     assert message in str(error.value)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.sources import LaionSource
 from corpora.sources import laion, parquet, part
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import LanguageId
 from corpora import language_id
 from corpora.toyworld import captions

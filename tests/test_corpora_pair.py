@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from configs import files
-from configs.command import DataError
+from configs.errors import DataError
 from corpora import pair
 from corpora.pair import Manifest, Pair, ShardWriter, Stage, read_batches, read_manifest, read_pairs, write_manifest
 

@@ -22,7 +22,7 @@ import pytest
 from test_corpora_source_formats import HOSTILE, PAIRS, ROOT, lines, packed, source, texts, tmx
 from test_corpora_sources import corpora, read_all, tsv, write
 
-from configs.command import DataError, SetupError
+from configs.errors import DataError, SetupError
 from corpora import sources
 from corpora.sources import part
 

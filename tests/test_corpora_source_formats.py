@@ -15,8 +15,7 @@ import pytest
 from test_corpora_sources import corpora, read_all, write
 
 from configs import schema
-from configs.command import DataError
-from configs.schema import RecipeError
+from configs.errors import DataError, RecipeError
 from corpora import sources
 from corpora.sources import part
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from configs.command import DataError
-from configs.schema import Corpora, RecipeError
+from configs.errors import DataError, RecipeError
+from configs.schema import Corpora
 from corpora import sources
 from corpora.sources import part
 

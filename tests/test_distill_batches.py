@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from configs.distill import Distill, Ramp
-from configs.schema import TOYWORLD_MODELS, RecipeError
+from configs.errors import RecipeError
+from configs.schema import TOYWORLD_MODELS
 from corpora.toyworld import captions
 from distill import random_attention, tokenizers
 from distill.batches import EMPTY_PROMPT, POSITIONS, Batches, SpecialIds

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from configs import schema
-from configs.command import DataError
+from configs.errors import DataError, RecipeError
 from configs.files import file_sha256
 from distill import checkpoint, tokens, train
 from distill.log import read as read_metrics
@@ -59,7 +59,7 @@ def test_a_run_belongs_to_one_recipe(tmp_path: Path) -> None:
     train.claim_run(recipe(tmp_path), tmp_path / "run")
     with pytest.raises(DataError, match=r"holds another recipe's run \(distill.seed was 0, is 7\)"):
         train.claim_run(recipe(tmp_path, seed=7), tmp_path / "run")
-    with pytest.raises(schema.RecipeError, match="batch_size: 8 pairs cannot be shared by 3 processes"):
+    with pytest.raises(RecipeError, match="batch_size: 8 pairs cannot be shared by 3 processes"):
         train.check_batch(recipe(tmp_path).distill, 3)
 
 

@@ -11,7 +11,7 @@ from open_clip_models import checkpoint, edit, tiny_model
 from safetensors.torch import load_file, save_file
 
 from configs import schema
-from configs.command import DataError
+from configs.errors import DataError
 from distill.teacher import load_text_encoders
 from vocab_init import transplant
 

@@ -14,8 +14,8 @@ from conftest import write_initial_student, write_pairs
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs import schema
-from configs.command import DataError
 from configs.distill import Distill
+from configs.errors import DataError, RecipeError
 from corpora.toyworld import captions
 from distill import cost, objectives, plan, shapes, tokens
 from distill.batches import POSITIONS, Batches, SpecialIds
@@ -297,7 +297,7 @@ def test_more_gpus_cost_less_time_and_memory_each() -> None:
     one, eight = ("\n".join(plan.report(recipe, gpus, 790.0, 0.5)) for gpus in (1, 8))
     assert "17.9 GB of state" in one and "9.4 GB of state" in eight
     assert "6.5 h, 6.5 GPU-hours at 790" in one and "48.7 min, 6.5 GPU-hours at 790" in eight
-    with pytest.raises(schema.RecipeError, match="batch_size: 2048 pairs cannot be shared by 7 processes"):
+    with pytest.raises(RecipeError, match="batch_size: 2048 pairs cannot be shared by 7 processes"):
         plan.report(recipe, 7, 790.0, 0.5)
 
 

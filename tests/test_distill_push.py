@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hub_server import Commit, File, HubServer
 
-from configs.command import DataError
+from configs.errors import DataError
 from distill.push import push
 
 ROOT = Path(__file__).resolve().parent.parent

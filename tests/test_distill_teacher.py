@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from configs import schema
-from configs.command import DataError
+from configs.errors import DataError
 from corpora.pair import read_pairs
 from distill import setup, statistics, train
 from distill.clip_text import tower_of

@@ -12,7 +12,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import TOYWORLD_MODELS
 from corpora.toyworld import captions
 from distill import tokenizers

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from configs.command import DataError
 from configs.distill import Distill, Objective, QueryBank, Ramp, RandomAttention
+from configs.errors import DataError
 from distill import objectives, query_bank, random_attention, statistics
 from distill.batches import EMPTY_PROMPT, POSITIONS, ROW, Batches, SpecialIds
 from distill.loss import GlobalCounts, Loss, Sides, systematic_sample

@@ -15,7 +15,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from test_distill_tokenizers import MODELS, SHARED, Case, open_case, write_model
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import TOYWORLD_MODELS
 from distill import tokenizers, unigram
 

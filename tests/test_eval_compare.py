@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import schema
-from configs.schema import Recipe, RecipeError
+from configs.errors import RecipeError
+from configs.schema import Recipe
 from corpora.pair import Pair
 from corpora.toyworld import captions
 from distill.pipelines import Pipelines, load_base, load_pipelines

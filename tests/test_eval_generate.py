@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from configs import schema
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import Eval
 from eval import generate
 from eval.painting import agreement, stock_models

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import TOYWORLD_MODELS
 from corpora import sentence_encoder
 from distill import tokenizers

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import command, schema
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import file_sha256
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _show(rows: list["Row"]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("vocab_init", DESCRIPTION, initialise, argv)
+    return command.run("vocab_init", DESCRIPTION, initialise, argv, writes="initial_student")
 
 
 if __name__ == "__main__":

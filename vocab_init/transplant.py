@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from configs.command import DataError
-from configs.references import first_line, looks_like_hub_name
+from configs.errors import DataError, first_line
+from configs.references import looks_like_hub_name
 from distill.teacher import ENCODERS, SUBFOLDERS, load_tokenizer, replacement
 from distill.tokenizers import Kind, Vocabulary
 from vocab_init import piece_text

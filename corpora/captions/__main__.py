@@ -23,7 +23,7 @@ def stage(recipe: Recipe) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("corpora.captions", "Makes Japanese-English pairs of pictures' captions: cleaned, ranked, translated.", stage, argv)
+    return command.run("corpora.captions", "Makes Japanese-English pairs of pictures' captions: cleaned, ranked, translated.", stage, argv, writes="captions")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
-from configs.command import DataError
+from configs.errors import DataError, first_line
 from configs.files import read_json
-from configs.references import first_line, looks_like_hub_name
+from configs.references import looks_like_hub_name
 
 POSITIONS = 77
 CLS, PAD = "[CLS]", "[PAD]"

@@ -15,9 +15,8 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from configs.captions import Ranker
-from configs.command import DataError
+from configs.errors import DataError, first_line
 from configs.files import read_json
-from configs.references import first_line
 from configs.schema import resolve_model
 from corpora.captions import cloob
 from corpora.captions.devices import device

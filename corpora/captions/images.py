@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from configs.command import DataError
-from configs.references import first_line
+from configs.errors import DataError, first_line
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 USUAL_ROWS = 10_000  # of a shard of img2dataset

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from configs.captions import Captions, Files, Shards
-from configs.command import DataError
+from configs.errors import DataError, RecipeError
 from configs.files import read_json, value_sha256, whole
-from configs.schema import Recipe, RecipeError, resolve_model
+from configs.schema import Recipe, resolve_model
 from corpora import executor, language_id
 from corpora.captions import card, choose, clean, images, score, translate
 from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stages, losses, read_manifest, write_manifest

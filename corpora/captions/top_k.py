@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from configs.command import DataError
+from configs.errors import DataError
 
 CHUNK = 1 << 20  # rows looked at in one go, and the least room beside the k
 SIGN = np.uint32(1 << 31)

@@ -18,10 +18,9 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTr
 from transformers.utils import logging
 
 from configs.captions import Translator
-from configs.command import DataError
+from configs.errors import DataError, RecipeError, first_line
 from configs.files import whole_folder
-from configs.references import first_line
-from configs.schema import RecipeError, resolve_model
+from configs.schema import resolve_model
 from corpora.captions.devices import device
 from corpora.executor import pieces
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
 
-from configs.command import SetupError
+from configs.errors import SetupError
 from corpora.executor import pieces
 from corpora.executor.pieces import TRIES, Task, progress
 

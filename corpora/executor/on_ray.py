@@ -12,7 +12,7 @@ from typing import Any
 
 from datatrove.executor.ray import RayPipelineExecutor
 
-from configs.command import EXIT_CODES, SetupError
+from configs.errors import EXIT_CODES, SetupError
 from configs.executors import Ray
 from corpora.executor.pieces import TRIES, Task, progress
 

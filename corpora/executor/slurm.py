@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
 
-from configs.command import EXIT_CODES, SetupError
+from configs.errors import EXIT_CODES, SetupError
 from configs.executors import Slurm
 from configs.files import whole
 from corpora.executor.pieces import Task, progress

@@ -14,8 +14,8 @@ from itertools import islice
 
 from tqdm import tqdm
 
-from configs.command import DataError
-from configs.schema import Corpora, RecipeError
+from configs.errors import DataError, RecipeError
+from configs.schema import Corpora
 from configs.sources import HubSource, MosesSource, ParquetSource, Source, TmxSource, ToyworldSource, TsvSource, WmtTestSource
 from corpora.pair import Input
 from corpora.sources import aligned, files, hub, parquet, part, tmx, toyworld, tsv, wmt_test

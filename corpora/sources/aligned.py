@@ -5,7 +5,7 @@ Two files, or an archive that holds both; out of an archive each side is streame
 
 from collections.abc import Iterator
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.sources import MosesSource, WmtTestSource
 from corpora.sources import files, lines
 from corpora.sources.part import Part, Row

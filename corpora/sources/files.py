@@ -27,7 +27,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.core import url_to_fs
 
-from configs.command import DataError, SetupError
+from configs.errors import DataError, SetupError
 from configs.files import file_sha256
 
 BUFFER_BYTES = 1 << 18

@@ -12,8 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from configs.command import DataError
-from configs.schema import RecipeError
+from configs.errors import DataError, RecipeError
 from configs.sources import HubSource
 from corpora.pair import Input
 from corpora.sources import files, parquet

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.sources import LaionSource
 from corpora.sources import files, parquet
 from corpora.sources.part import Part

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from configs.command import DataError
+from configs.errors import DataError
 from corpora.sources import files, part
 
 CHUNK_BYTES = 1 << 20

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.schema import RecipeError
+from configs.errors import RecipeError
 from configs.sources import ParquetSource
 from corpora.sources import files, part
 from corpora.sources.part import Part, Row

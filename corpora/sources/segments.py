@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 from xml.parsers import expat
 
-from configs.command import DataError
+from configs.errors import DataError
 from corpora.sources import files
 from corpora.sources.part import MAX_TEXT_BYTES, Row
 

@@ -6,7 +6,7 @@ Their bytes are split here, because csv, pandas and `datasets` lose rows (texts 
 from collections import Counter
 from collections.abc import Iterator
 
-from configs.schema import RecipeError
+from configs.errors import RecipeError
 from configs.sources import TsvSource
 from corpora.sources import files, lines
 from corpora.sources.part import MAX_TEXT_BYTES, Part, Row

@@ -23,8 +23,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from configs.captions import Ranker
-from configs.command import DataError
-from configs.references import first_line
+from configs.errors import DataError, first_line
 from configs.schema import Eval
 from corpora.captions import dual_encoder
 from distill.pipelines import device

@@ -17,7 +17,7 @@ import transformers
 from diffusers import StableDiffusionXLImg2ImgPipeline
 from PIL import Image, ImageOps
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.files import file_sha256
 from distill import repository
 from distill.pipelines import load_pipelines, quiet

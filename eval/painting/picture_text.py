@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from configs.command import DataError
+from configs.errors import DataError
 
 PARAMETERS, JSON = "parameters", "json"
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.command import DataError
+from configs.errors import DataError
 from eval.painting import schedulers
 
 DENOISING_END = 0.8  # where SDXL's card hands over to the refiner

@@ -7,7 +7,7 @@ Out: a scheduler for the same UNet.
 from dataclasses import dataclass, field
 from typing import Any
 
-from configs.command import DataError
+from configs.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ Out: model and processor, on the device.
 
 from typing import Any
 
-from configs.command import DataError
-from configs.references import first_line
+from configs.errors import DataError, first_line
 from distill.pipelines import device
 
 

@@ -6,8 +6,7 @@ Out: one DataError line that names each broken bound. No torch is imported here:
 
 from typing import Any
 
-from configs.command import DataError
-from configs.schema import RecipeError
+from configs.errors import DataError, RecipeError
 
 STUDENT = "japanese_student"
 PLACES = {f"{encoder}_{region}": (encoder, region) for encoder in ("clip_l", "clip_bigg") for region in ("bos", "content", "eos", "pads")} | {

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from configs.command import DataError
+from configs.errors import DataError
 from configs.schema import Eval
 from distill.pipelines import Pipelines
 from distill.teacher import Encoding

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from configs.captions import Translator
-from configs.command import DataError
-from configs.schema import Recipe, RecipeError, resolve_model
+from configs.errors import DataError, RecipeError
+from configs.schema import Recipe, resolve_model
 from corpora.pair import Pair
 from eval.states import prompt_variants
 
