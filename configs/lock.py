@@ -4,6 +4,7 @@ In/out: `.FOLDER.lock` beside the folder: who holds it (host, process, job), as 
         owner is gone is taken over, with what the owner left half-written swept away; one whose owner is alive is refused.
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -102,14 +103,21 @@ def _take_over(path: Path, folder: Path) -> None:
         job = f", Slurm job {owner['slurm_job']}" if "slurm_job" in owner else ""
         who = f"process {owner.get('pid')} on {owner.get('host')}{job} ({owner.get('command')}, since {owner.get('since')})"
         raise SetupError(one_line(f"{folder}: {who} is writing it; wait until it has ended, or give run=ANOTHER_FOLDER"))
-    # of several that find it dead, one gets to rename it
-    dead = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
-    with suppress(FileNotFoundError):
-        path.rename(dead)
-        if _read(dead) != owner:  # another took it over just before: give it back
-            with suppress(FileExistsError):
-                os.link(dead, path)
-        dead.unlink(missing_ok=True)
+    with _one_at_a_time(path.parent):
+        if _read(path) == owner:  # else another has taken it over meanwhile
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keeps two processes that find the same owner dead from removing one another's new lock. The system ends it with the process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_alive(path: Path, owner: dict[str, Any]) -> bool:

@@ -235,7 +235,8 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("eval.generate", "Paints held-out captions with the student and the teacher, and compares the pictures.", generate, argv, writes="eval")
+    description = "Paints held-out captions with the student and the teacher, and compares the pictures."
+    return command.run("eval.generate", description, generate, argv, writes="eval")
 
 
 if __name__ == "__main__":

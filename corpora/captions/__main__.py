@@ -23,7 +23,8 @@ def stage(recipe: Recipe) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("corpora.captions", "Makes Japanese-English pairs of pictures' captions: cleaned, ranked, translated.", stage, argv, writes="captions")
+    description = "Makes Japanese-English pairs of pictures' captions: cleaned, ranked, translated."
+    return command.run("corpora.captions", description, stage, argv, writes="captions")
 
 
 if __name__ == "__main__":
