@@ -74,12 +74,15 @@ def _start_time(pid: int) -> str | None:
 
 
 def _create(path: Path, own: dict[str, Any]) -> bool:
+    """Whether the lock is ours now. It appears with its content, and for one process alone."""
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary.write_text(json.dumps(own), encoding="utf-8")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        os.link(temporary, path)
     except FileExistsError:
         return False
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(own, file)
+    finally:
+        temporary.unlink()
     return True
 
 
