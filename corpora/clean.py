@@ -43,6 +43,9 @@ class CleanPart:
     def rows(self) -> list[int]:
         return [part.rows for part in self.parts]
 
+    def files(self, rank: int) -> list[Path]:
+        return [kept_file(self.folder, rank), dropped_file(self.folder, rank), _record(self.folder, rank)]
+
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         assert world_size == len(self.parts)
         part = self.parts[rank]

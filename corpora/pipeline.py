@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from configs.errors import DataError
-from configs.files import file_sha256, value_sha256
+from configs.files import file_sha256, publish, value_sha256
 from configs.schema import Corpora, Recipe, resolve_model
 from corpora import assemble, clean, clip_tokens, data_card, deduplicate, dropped, executor, language_id, semantic, sources
 from corpora.pair import FORMAT, Manifest, Stage, count_stages, losses, read_manifest, write_manifest
@@ -53,7 +53,7 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
     dropped.write(finished / dropped.FILE, assemble.dropped_rows(part_files, dropped_files, fates))
     data_card.gather(corpora, parts, records, part_files, fates, finished)
     data_card.render(finished)
-    finished.rename(folder)
+    publish(finished, folder)
     shutil.rmtree(work)
     return manifest, True
 

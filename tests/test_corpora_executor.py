@@ -46,6 +46,9 @@ class Deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise (DataError if self.ill == "damaged" else KeyError)("bad.tsv: is damaged")
 
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank}.pid"]
+
     def tried(self, rank: int) -> int:
         return len((self.folder / f"{rank}.pid").read_text().split())
 
@@ -55,6 +58,19 @@ def test_a_killed_worker_is_replaced_and_its_piece_done_again(tmp_path: Path, ca
     executor.run(task, tmp_path / "logs", 2, "clean", Local())
     assert task.tried(1) == 2 and {path.name for path in (tmp_path / "logs" / "completions").iterdir()} == {"00000", "00001", "00002"}
     assert "a worker was killed, perhaps for want of memory; going on with 1" in capfd.readouterr().err
+
+
+def test_a_finished_piece_is_trusted_only_while_its_files_are_as_they_were_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = Deadly(tmp_path)
+    executor.run(task, tmp_path / "logs", 1, "clean", Local())
+    executor.run(task, tmp_path / "logs", 1, "clean", Local())
+    assert [task.tried(rank) for rank in range(3)] == [1, 1, 1] and "again" not in capsys.readouterr().err
+    (tmp_path / "0.pid").unlink()
+    (tmp_path / "1.pid").write_text("7\n")  # damaged
+    (tmp_path / "logs" / "seals" / "00002.json").write_text('{"fil')
+    executor.run(task, tmp_path / "logs", 1, "clean", Local())
+    assert [task.tried(rank) for rank in range(3)] == [1, 2, 2]
+    assert capsys.readouterr().err.count("its piece is done again") == 3
 
 
 def test_a_piece_that_always_kills_its_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
@@ -238,6 +254,9 @@ class Numbered:
 
     folder: Path
     rows: tuple[int, ...] = (1, 1, 1)
+
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank}.worker"]
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         (self.folder / f"{rank}.worker").write_text(str(pieces.worker_number))

@@ -89,6 +89,9 @@ class CleanPart:
     def rows(self) -> list[int]:
         return [part.rows for part in self.parts]
 
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank:05d}.parquet", self.folder / f"{rank:05d}.json"]
+
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         part = self.parts[rank]
         lost, rows_out = Lost(STAGES), 0

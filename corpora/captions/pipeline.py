@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from configs.captions import Captions, Files, Shards
 from configs.errors import DataError, RecipeError
-from configs.files import read_json, value_sha256, whole
+from configs.files import publish, read_json, value_sha256, whole
 from configs.schema import Recipe, resolve_model
 from corpora import executor, language_id
 from corpora.captions import card, choose, clean, images, score, translate
@@ -55,7 +55,7 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     manifest = Manifest(format=FORMAT, fingerprint=fingerprint, settings=settings, inputs=inputs, stages=stages, splits={"train": writer.close()})
     write_manifest(finished, manifest)
     card.write(captions, records, cleaned, lost, manifest, finished)
-    finished.rename(folder)
+    publish(finished, folder)
     shutil.rmtree(work)
     return manifest, True
 

@@ -42,6 +42,9 @@ class ScoreShard:
     folder: Path
     rows: list[int]
 
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank:05d}.parquet"]
+
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         with one_thread():
             _write(self.folder / f"{rank:05d}.parquet", score(self._candidates(self.shards[rank]), self.ranker))
@@ -68,6 +71,9 @@ class ScoreFiles:
     @property
     def rows(self) -> list[int]:
         return np.diff(self.cleaned.starts).tolist()
+
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank:05d}.parquet"]
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         with one_thread():

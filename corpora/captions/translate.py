@@ -45,6 +45,9 @@ class TranslatePiece:
     folder: Path
     models: Path
 
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank:05d}.parquet", self.folder / f"{rank:05d}.json"]
+
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         start = rank * PIECE_ROWS
         with np.load(self.kept) as kept:

@@ -2,13 +2,14 @@
 every finished piece.
 
 In:  a `Task`: something to pickle that does piece number `rank` of the work and leaves a whole file behind.
-Out: the files of all pieces; a piece with a marker in `folder` is not done again, whichever executor did it.
+Out: the files of all pieces; a piece with a marker in `folder` is not done again, whichever executor did it, while its files are as they were made.
 """
 
 from pathlib import Path
 
 from configs.executors import Executor, Ray, Slurm
 from corpora.executor.pieces import Task as Task
+from corpora.executor.seal import Sealed
 
 
 def run(task: Task, folder: Path, workers: int, name: str, where: Executor) -> None:
@@ -17,16 +18,18 @@ def run(task: Task, folder: Path, workers: int, name: str, where: Executor) -> N
     workers = min(workers, len(task.rows))
     if not workers:
         return
+    sealed = Sealed(task, folder)
+    sealed.forget_damaged()
     # imported where it is needed: a laptop has no Ray
     if isinstance(where, Slurm):
         from corpora.executor.slurm import SlurmExecutor
 
-        SlurmExecutor(task, folder, workers, name, where).submit_and_wait()
+        SlurmExecutor(sealed, folder, workers, name, where).submit_and_wait()
     elif isinstance(where, Ray):
         from corpora.executor.on_ray import RayExecutor
 
-        RayExecutor(task, folder, workers, name, where).run()
+        RayExecutor(sealed, folder, workers, name, where).run()
     else:
         from corpora.executor.local import LocalExecutor
 
-        LocalExecutor(task, folder, workers, name).run()
+        LocalExecutor(sealed, folder, workers, name).run()

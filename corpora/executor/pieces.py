@@ -5,6 +5,7 @@ Out: a progress bar that counts rows, those of earlier runs included.
 """
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from loguru import logger
@@ -26,6 +27,9 @@ class Task(Protocol):
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         """Does piece number `rank` of `world_size`, one call a process at a time; `data` is datatrove's and None."""
+
+    def files(self, rank: int) -> Sequence[Path]:
+        """What the piece leaves behind."""
 
 
 def progress(rows: Sequence[int], ranks: Collection[int], name: str) -> Any:
