@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from configs import schema
-from configs.errors import EXIT_CODES, cause_of_system, of_system, one_line
+from configs import schema, signals
+from configs.errors import Preempted, outcome
 from configs.lock import locked
 
 
@@ -38,30 +38,30 @@ def run(prog: str, description: str, stage: Callable[[schema.Recipe], None], arg
 
 
 def guard(prog: str, body: Callable[[], None]) -> int:
-    """Runs `body`; a user's error becomes one line on stderr and its exit code, a bug keeps its traceback."""
+    """Runs `body`; a user's error becomes one line on stderr and its exit code, a bug keeps its traceback.
+
+    A signal that asks to stop is such an error too (`configs.signals`).
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a console of code page 932 cannot show every character
     try:
-        body()
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; run the same command to go on", file=sys.stderr)
-        return 130
+        with signals.handled(prog):
+            body()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has ended (`| head`)
         return 130
-    except tuple(kind for kind, _ in EXIT_CODES) as error:
-        print(f"{prog}: {one_line(error)}", file=sys.stderr)
-        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-    except MemoryError as error:
-        print(f"{prog}: not enough memory{f' ({one_line(error)})' if str(error) else ''}; free some, or take a larger machine", file=sys.stderr)
-        return 4
-    except Exception as error:
-        cause = cause_of_system(error)
-        if cause is None:
+    except (Exception, KeyboardInterrupt, Preempted) as error:
+        known = outcome(error)
+        asked = signals.requests
+        if known is None and asked.number:  # a library turned what the signal raised into an error of its own
+            known = outcome(signals.stopped(asked.number, asked.reason))
+        if known is None:
             raise
-        print(f"{prog}: {one_line(of_system(cause))}", file=sys.stderr)
-        return 4
+        code, line = known
+        if code not in (75, 130) or os.environ.get("RANK", "0") == "0":  # all processes stop: one says so
+            print(f"{prog}: {line}", file=sys.stderr)
+        return code
     return 0
 
 

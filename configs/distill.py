@@ -135,6 +135,7 @@ class Distill(Section):
     log_every_steps: Positive = 10
     save_every_steps: Positive = 1000
     keep_checkpoints: Positive = 2
+    hung_after_seconds: float = Field(600.0, ge=5.0, le=1500.0, description="without a finished step, save or loading: the training ends, code 4")
 
     @model_validator(mode="after")
     def _shares_leave_japanese(self) -> "Distill":

@@ -26,8 +26,11 @@ class SetupError(RuntimeError):
     """This machine lacks something the work needs (exit code 4)."""
 
 
-class Preempted(RuntimeError):
-    """Stopped by a signal after saving; the same command continues from there (exit code 75)."""
+class Preempted(BaseException):
+    """Stopped by a signal; the same command continues from what is on disk (exit code 75).
+
+    No Exception, like KeyboardInterrupt: it is raised inside libraries, whose `except Exception` must not take it.
+    """
 
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -36,6 +39,22 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (SetupError, 4),
     (Preempted, 75),
 )
+
+
+
+def outcome(error: BaseException) -> tuple[int, str] | None:
+    """The exit code of a known error and its one line; None for a bug, which keeps its traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130, one_line(error) if str(error) else "interrupted; run the same command to go on"
+    for kind, code in EXIT_CODES:
+        if isinstance(error, kind):
+            return code, one_line(error)
+    if isinstance(error, MemoryError):
+        detail = f" ({one_line(error)})" if str(error) else ""
+        return 4, f"not enough memory{detail}; free some, or take a larger machine"
+    cause = cause_of_system(error) if isinstance(error, Exception) else None
+    return None if cause is None else (4, one_line(of_system(cause)))
+
 
 # What the user can do about an error of the operating system. Others are reported without advice.
 WAYS_OUT = {

@@ -6,6 +6,7 @@ Works under `deepspeed`, `torchrun`, Slurm's `srun` (RANK, LOCAL_RANK, WORLD_SIZ
 import os
 import socket
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from distill.cost import REDUCE_BUCKET
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 AVERAGE = "average"
+COLLECTIVE = timedelta(minutes=30)  # longer than `distill.hung_after_seconds`, whose message names the process that hangs
 
 
 class AveragingAdamW(torch.optim.AdamW):
@@ -126,7 +128,7 @@ def start() -> None:
         warnings.simplefilter("ignore")  # its dependencies' deprecations are not the user's
         import deepspeed
     deepspeed.utils.logging.logger.setLevel("WARNING")
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", timeout=COLLECTIVE, verbose=False)
 
 
 def stop() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from configs import schema
 from configs.distill import Distill
+from configs.lock import locked
 from corpora.pair import read_pairs
 from distill import query_bank, random_attention, statistics, tokens
 from distill.batches import Batches, special_ids
@@ -43,7 +44,8 @@ class Work:
 def prepare(recipe: schema.Recipe) -> None:
     """Tokens, teacher statistics, query bank and random layers, unless they are there. One process does this while the others wait."""
     settings, run = recipe.distill, recipe.run_dir / "distill"
-    tokens.prepare(recipe)
+    with locked(recipe.run_dir / "tokens"):
+        tokens.prepare(recipe)
     if all((run / name).is_file() for name in _measured(settings)):
         return
     teacher = load_text_encoders(schema.resolve_model(settings.base), settings.teacher)

@@ -5,79 +5,122 @@
     deepspeed --num_gpus 8 --module distill.train configs/sdxl_jp.yaml
 
 In:  `<run>/pairs/`, `<run>/initial_student/`, the teacher's folders.
-Out: `<run>/distill/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/step_000500/`, `latest`.
-The same command resumes after a kill; SIGTERM and SIGUSR1 save first and exit with code 75.
+Out: `<run>/distill/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/step_000500/`, `latest`, `status.json`.
+The same command resumes after a kill; SIGTERM, SIGUSR1 and SIGHUP save first and exit with code 75, SIGINT with 130.
 """
 
 import math
 import os
-import signal
+import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from configs import command, schema
+from configs import command, schema, signals
 from configs.distill import Distill
-from configs.errors import DataError, Preempted, RecipeError
+from configs.errors import DataError, RecipeError
 from configs.files import whole
+from configs.lock import locked
+from distill.status import Writer, recorded
 
 SKIPPED_AT_MOST = 10  # steps in a row
 SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
 
 
 def train(recipe: schema.Recipe) -> None:
-    """Runs or resumes the distillation; every process of the launcher calls it. Raises DataError, SetupError, RecipeError, Preempted."""
-    from distill import checkpoint, engine, setup
+    """Runs or resumes the distillation; every process of the launcher calls it.
 
-    settings, run = recipe.distill, recipe.run_dir / "distill"
+    Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in processes whose end rank 0 reports.
+    """
+    from distill import engine, processes, watch
+
+    watch.follow_launcher()
+    run = recipe.run_dir / "distill"
+    writer = Writer(run)
     engine.start()
     try:
-        check_batch(settings, engine.world_size())
-        if engine.rank() == 0:
-            claim_run(recipe, run)
-            setup.prepare(recipe)
-        engine.barrier()
-        newest = checkpoint.latest(run)
-        if newest is not None and newest.name == f"step_{settings.steps:06d}":
-            say(f"{newest}: the distillation is finished")
-            return
-        work = setup.load(recipe)
-        start = checkpoint.resume(work.engine, newest) if newest is not None else 0
-        pairs = len(work.batches.tokens)
-        say(f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, {settings.batch_size} a step, {engine.world_size()} processes")
-        _loop(work, settings, run, start)
-        check_dead_parameters(work)
+        with processes.lost_ones_explained(), ExitStack() as held:
+            watched = watch.Watch(recipe.distill.hung_after_seconds, writer.end)
+            held.callback(watched.stop)
+            processes.first(lambda: _prepare(recipe, run, writer, held))
+            _train(recipe, run, watched, writer)
     finally:
         engine.stop()
 
 
-def _loop(work: Any, settings: Distill, run: Path, start: int) -> None:
-    from distill import checkpoint, engine
+def _prepare(recipe: schema.Recipe, run: Path, writer: Writer, held: ExitStack) -> None:
+    """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all processes load."""
+    from distill import engine, setup
+
+    check_batch(recipe.distill, engine.world_size())
+    held.enter_context(locked(run))
+    claim_run(recipe, run)
+    held.enter_context(recorded(writer))
+    writer.write("preparing", "tokens, statistics and query bank")
+    setup.prepare(recipe)
+
+
+def _train(recipe: schema.Recipe, run: Path, watched: Any, writer: Writer) -> None:
+    from distill import checkpoint, engine, setup
+
+    settings = recipe.distill
+    newest = checkpoint.latest(run)
+    if newest is not None and newest.name == f"step_{settings.steps:06d}":
+        say(f"{newest}: the distillation is finished")
+        return _finish(settings, writer)
+    watched.at(0, "loading for")
+    work = setup.load(recipe)
+    start = checkpoint.resume(work.engine, newest) if newest is not None else 0
+    pairs = len(work.batches.tokens)
+    say(f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, {settings.batch_size} a step, {engine.world_size()} processes")
+    writer.step = start
+    signals.defer()
+    if engine.rank() == 0:
+        writer.write("training", f"step {start} to {settings.steps}")
+    _loop(work, settings, run, start, watched, writer)
+    check_dead_parameters(work)
+    _finish(settings, writer)
+
+
+def _finish(settings: Distill, writer: Writer) -> None:
+    """A signal that came after the last save changes nothing any more: the training is finished."""
+    from distill import engine
+
+    writer.step = settings.steps
+    if engine.rank() == 0:
+        writer.end(0, "the distillation is finished")
+
+
+def _loop(work: Any, settings: Distill, run: Path, start: int, watched: Any, writer: Writer) -> None:
+    from distill import checkpoint, engine, processes
     from distill.log import Log
 
-    stopped, skipped = StopFlag(), 0
+    skipped = 0
     log = Log(run, start, settings) if engine.rank() == 0 else None
     try:
         for step in range(start, settings.steps):
+            watched.at(step + 1, "training")
             values, taken = one_step(work, settings, step)
             skipped = 0 if taken else skipped + 1
             check_skipped(skipped, step + 1)
             last = step + 1 == settings.steps
             if (step + 1) % settings.log_every_steps == 0 or last:
-                names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values(), stopped.as_tensor()]))
+                names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values()]))
                 if taken:
-                    row = dict(zip(names, sums.tolist(), strict=False))
+                    row = dict(zip(names, sums.tolist(), strict=True))
                     check_finite(row, step + 1)
                     if log is not None:
                         log.write(step + 1, row | {"learning_rate": learning_rate(step, settings), "skipped_steps": work.engine.skipped_steps})
-                stopping = sums[-1].item() > 0
-            else:
-                stopping = False
+            stopping = processes.stop_requested(work.engine.device)
             if last or stopping or (step + 1) % settings.save_every_steps == 0:
+                watched.at(step + 1, "saving")
                 checkpoint.save(work.engine, run, step + 1, settings.keep_checkpoints)
+                writer.step = step + 1
+                if engine.rank() == 0 and not (last or stopping):
+                    writer.write("training", f"step {step + 1} of {settings.steps} is saved")
             if stopping and not last:
-                raise Preempted(f"stopped after step {step + 1}, which is saved; run the same command to go on")
+                raise processes.stop(stopping, f" after step {step + 1}, which is saved")
     finally:
         if log is not None:
             log.close()
@@ -170,25 +213,9 @@ def say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-class StopFlag:
-    """Set by SIGTERM or SIGUSR1; summed over processes, so that all stop at the same step (launchers signal them one by one)."""
-
-    def __init__(self) -> None:
-        self.raised = False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._raise)
-
-    def _raise(self, _number: int, _frame: FrameType | None) -> None:
-        self.raised = True
-
-    def as_tensor(self) -> Any:
-        import torch
-
-        return torch.tensor(float(self.raised))
-
-
 def main(argv: list[str] | None = None) -> int:
-    arguments = [argument for argument in (sys.argv[1:] if argv is None else argv) if not argument.startswith("--local_rank")]
+    # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK says it too.
+    arguments = [argument for argument in (sys.argv[1:] if argv is None else argv) if not re.fullmatch(r"--local[-_]rank=\d+", argument)]
     return command.run("distill.train", "Distils the two English text encoders into Japanese ones; the same command resumes.", train, arguments)
 
 

@@ -6,6 +6,7 @@ Out: its files. A worker that is killed costs nothing but its piece's time: the 
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections import Counter, deque
@@ -16,7 +17,7 @@ from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
 
-from configs.errors import SetupError
+from configs.errors import Preempted, SetupError
 from corpora.executor import pieces
 from corpora.executor.pieces import TRIES, Task, progress
 
@@ -69,6 +70,10 @@ class LocalExecutor(LocalPipelineExecutor):
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     future.result()
                     bar.update(task.rows[running.pop(future)])
+        except (Preempted, KeyboardInterrupt):
+            for worker in multiprocessing.active_children():
+                worker.kill()  # its piece is done again; waiting for it could take a minute
+            raise
         except BrokenProcessPool:
             killed = self.get_incomplete_ranks(sorted(running.values()))
             bar.update(sum(task.rows[rank] for rank in running.values() if rank not in killed))
@@ -82,6 +87,7 @@ def _begin_worker(workers_so_far: Any) -> None:
     with workers_so_far.get_lock():
         pieces.worker_number = workers_so_far.value
         workers_so_far.value += 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the one that started us decides
     _end_with_parent()
 
 
