@@ -20,22 +20,20 @@ from typing import Any
 from configs import command, schema
 from configs.distill import Distill
 from configs.errors import DataError, Preempted, RecipeError
-from configs.files import whole
 
 SKIPPED_AT_MOST = 10  # steps in a row
-SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
 
 
 def train(recipe: schema.Recipe) -> None:
     """Runs or resumes the distillation; every process of the launcher calls it. Raises DataError, SetupError, RecipeError, Preempted."""
-    from distill import checkpoint, engine, setup
+    from distill import checkpoint, engine, run_folder, setup
 
     settings, run = recipe.distill, recipe.run_dir / "distill"
     engine.start()
     try:
         check_batch(settings, engine.world_size())
         if engine.rank() == 0:
-            claim_run(recipe, run)
+            run_folder.claim_run(recipe, run)
             setup.prepare(recipe)
         engine.barrier()
         newest = checkpoint.latest(run)
@@ -121,28 +119,6 @@ def learning_rate(step: int, settings: Distill) -> float:
 def check_batch(settings: Distill, processes: int) -> None:
     if settings.batch_size % processes:
         raise RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
-
-
-def claim_run(recipe: schema.Recipe, run: Path) -> None:
-    """Writes `config.yaml`, or refuses a folder that holds another recipe's run."""
-    path = run / "config.yaml"
-    if path.is_file():
-        old, new = (value.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN)) for value in (schema.load(path), recipe))
-        flat_old, flat_new = _flat(old), _flat(new)
-        for key in sorted(flat_old | flat_new):
-            if flat_old.get(key) != flat_new.get(key):
-                change = f"{key} was {flat_old.get(key)!r}, is {flat_new.get(key)!r}"
-                raise DataError(f"{run}: holds another recipe's run ({change}); give run=ANOTHER_FOLDER or the old value")
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
-        temporary.write_text(schema.dump(recipe), encoding="utf-8")
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {key: value for name, child in tree.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
 
 
 def check_skipped(in_a_row: int, step: int) -> None:
