@@ -9,30 +9,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from configs.errors import DataError
 from configs.files import file_sha256, inside
-from configs.records import Record
+from configs.records import SealedRecord
 
 MANIFEST = "manifest.json"
 CODE_VERSION = version("sdxl-mother-tongue")
 
 
-class Manifest(Record):
+class Manifest(SealedRecord):
     """`made_from`: a digest by the name of each input, as a user would call it. `details`: the maker's own, by name."""
 
     code_version: str
     made_from: dict[str, str]
     files: dict[str, str]
-    details: dict[str, Any] = Field(default_factory=dict)
+    details: dict[str, Any]
 
 
 def seal(folder: Path, made_from: Mapping[str, str], details: Mapping[str, Any] | None = None) -> Manifest:
     """Writes the manifest of a finished folder: its last file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
-    manifest = Manifest(code_version=CODE_VERSION, made_from=dict(made_from), files=digests, details=dict(details or {}))
+    manifest = Manifest.seal(
+        code_version=CODE_VERSION,
+        made_from=dict(made_from),
+        files=digests,
+        details=dict(details or {}),
+    )
     manifest.write(folder / MANIFEST)
     return manifest
 
@@ -44,14 +47,16 @@ def read(folder: Path, way_out: str) -> Manifest:
     return manifest
 
 
-def check_files(folder: Path, digests: Mapping[str, str], way_out: str) -> None:
-    """Compares files with their SHA-256. Raises DataError naming the first that is missing or differs."""
+def check_files(
+    folder: Path, digests: Mapping[str, str], way_out: str, listed_in: str = MANIFEST
+) -> None:
+    """Compares files with their SHA-256. Raises DataError naming the first missing or different one."""
     for name, digest in digests.items():
         path = inside(folder, name)
         if not path.is_file():
-            raise DataError(f"{path}: missing, though {MANIFEST} lists it; {way_out}")
+            raise DataError(f"{path}: missing, though {listed_in} lists it; {way_out}")
         if file_sha256(path) != digest:
-            raise DataError(f"{path}: damaged, its SHA-256 is not the one in {MANIFEST}; {way_out}")
+            raise DataError(f"{path}: damaged, its SHA-256 is not the one in {listed_in}; {way_out}")
 
 
 def changed(manifest: Manifest, made_from: Mapping[str, str]) -> str | None:

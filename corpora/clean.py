@@ -5,8 +5,6 @@ Out: of part 12 `parts/00012.parquet`, the rows that are kept, with what the sec
      others; and, last, `parts/00012.json`, their counts and a few of their texts.
 """
 
-import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 from configs.files import whole
 from configs.schema import Corpora
 from corpora import assemble, clip_tokens, deduplicate, filters, language_id, semantic, sources
-from corpora.dropped import Drops
+from corpora.dropped import DroppedRecord, Drops, by_text
 from corpora.normalise import comparison_key, normalise
 from corpora.pair import SCHEMA
 
@@ -59,23 +57,19 @@ class CleanPart:
         assert part.rows == rows_out + len(drops.ids), "a row was lost between reading and writing a part"
         with whole(dropped_file(self.folder, rank)) as temporary:
             pq.write_table(drops.table(), temporary, compression="lz4")
-        dropped = {stage: drops.counts(stage) for stage in STAGES}
-        with whole(_record(self.folder, rank)) as temporary:
-            temporary.write_text(json.dumps({"dropped": dropped, "samples": drops.samples, "rows_out": rows_out}), encoding="utf-8")
+        dropped = {stage: dict(drops.counts(stage)) for stage in STAGES}
+        PartRecord(dropped=dropped, samples=by_text(drops.samples), rows_out=rows_out).write(_record(self.folder, rank))
 
 
-@dataclass
-class PartRecord:
-    """How many rows a part lost, by stage and reason, some of them, and how many went on."""
+class PartRecord(DroppedRecord):
+    """Of one part; and how many rows went on."""
 
-    dropped: dict[str, Counter[str]]
-    samples: dict[str, dict[str, dict[str, list[str]]]]
     rows_out: int
 
 
 def read_record(folder: Path, rank: int) -> PartRecord:
-    record: dict[str, Any] = json.loads(_record(folder, rank).read_text(encoding="utf-8"))
-    return PartRecord({stage: Counter(counts) for stage, counts in record["dropped"].items()}, record["samples"], record["rows_out"])
+    """Raises DataError."""
+    return PartRecord.read(_record(folder, rank), f"delete {folder} and run the same command again")
 
 
 def kept_file(folder: Path, rank: int) -> Path:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import DataError
 from configs.files import whole
+from configs.records import Record
 from corpora.deduplicate import digest
 from corpora.pair import REMEDY
 
@@ -60,6 +61,21 @@ class Drops:
     def table(self) -> pa.Table:
         nothing = [None] * len(self.ids)
         return table(self.ids, self.stages, self.reasons, nothing, self.scores)
+
+
+class DroppedRecord(Record):
+    """What a piece of the work dropped: how many rows, and a few of their texts by digest, each by stage and reason."""
+
+    dropped: dict[str, dict[str, int]]
+    samples: dict[str, dict[str, dict[str, list[str]]]]
+
+
+def by_text(samples: Samples) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """As JSON holds them: its keys are text."""
+    return {
+        stage: {reason: {str(number): fields for number, fields in some.items()} for reason, some in reasons.items()}
+        for stage, reasons in samples.items()
+    }
 
 
 def table(*columns: Any) -> pa.Table:

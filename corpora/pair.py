@@ -15,10 +15,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import model_validator
 
 from configs.errors import DataError
-from configs.files import file_sha256, whole
+from configs.files import file_sha256, inside, whole
+from configs.records import Record
 
 FORMAT: Literal[2] = 2  # raised when pairs made by an older version must not be mistaken for this version's
 MANIFEST = "manifest.json"
@@ -43,11 +44,7 @@ class Pair(NamedTuple):
 SCHEMA = pa.schema([pa.field(name, pa.float32() if kind is float else pa.string(), nullable=False) for name, kind in Pair.__annotations__.items()])
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Input(_Entry):
+class Input(Record):
     """A file the pairs were made from."""
 
     source: str
@@ -56,7 +53,7 @@ class Input(_Entry):
     sha256: str
 
 
-class Stage(_Entry):
+class Stage(Record):
     """Rows that came in, rows dropped by reason, rows that went on: the first is always the sum of the others."""
 
     name: str
@@ -91,14 +88,14 @@ def losses(stages: list[Stage]) -> str:
     return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
 
 
-class Shard(_Entry):
+class Shard(Record):
     file: str
     rows: int
     bytes: int
     sha256: str
 
 
-class Manifest(_Entry):
+class Manifest(Record):
     """`manifest.json`. A manifest whose counts do not add up cannot be made, written or read."""
 
     format: Literal[2]
@@ -127,15 +124,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there are no pairs yet; make them with: python -m corpora.prepare RECIPE")
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except OSError as error:
-        raise DataError(f"{folder / MANIFEST}: cannot be read ({error.strerror}), so this is no finished folder of pairs; {REMEDY}") from None
-    except ValidationError as error:
-        problem = " ".join(str(error.errors()[0]["msg"]).split())
-        raise DataError(f"{folder / MANIFEST}: not a manifest of this version, or damaged ({problem}); {REMEDY}") from None
+    manifest = Manifest.read(folder / MANIFEST, REMEDY)
     for shard in (shard for split in SPLITS for shard in manifest.splits.get(split, [])):
-        path = folder / shard.file
+        path = inside(folder, shard.file)
         found = path.stat().st_size if path.is_file() else None
         if found != shard.bytes:
             state = "missing" if found is None else f"{found} bytes long, not {shard.bytes}"
@@ -160,7 +151,7 @@ def read_pairs(folder: str | Path, split: Split, limit: int | None = None) -> It
 
 def _read_shards(folder: Path, shards: list[Shard], columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
     for shard in shards:
-        path = folder / shard.file
+        path = inside(folder, shard.file)
         if file_sha256(path) != shard.sha256:
             raise DataError(f"{path}: its SHA-256 digest is not the manifest's, so the file is damaged; {REMEDY}")
         with pq.ParquetFile(path) as file:
@@ -196,5 +187,4 @@ class ShardWriter:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    with whole(folder / MANIFEST) as temporary:
-        temporary.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    manifest.write(folder / MANIFEST)

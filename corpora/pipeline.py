@@ -90,7 +90,7 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
 
 def _count(corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]) -> list[Stage]:
     """The first half's stages over all parts."""
-    dropped = {name: sum((record.dropped[name] for record in records), Counter[str]()) for name in clean.stages(corpora)}
+    dropped = {name: sum((Counter(record.dropped.get(name, {})) for record in records), Counter[str]()) for name in clean.stages(corpora)}
     stages = count_stages(sum(part.rows for part in parts), dropped.items())
     assert stages[-1].rows_out == sum(record.rows_out for record in records)
     return stages

@@ -9,12 +9,14 @@ Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/ba
     python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl --push my-organisation/japanese-finetuned
 """
 
+import sys
 from pathlib import Path
 
-from configs import command
-from configs.errors import DataError
-from configs.files import file_sha256, read_json, whole_folder
+from configs import artefact, command
+from configs.errors import DataError, one_line
+from configs.files import file_sha256, whole_folder
 from configs.schema import Recipe, load
+from distill.verification_record import VERIFICATION, Verification
 
 DESCRIPTION = "Writes encoders and pipelines that unmodified diffusers loads, from the newest checkpoint."
 
@@ -22,7 +24,6 @@ DESCRIPTION = "Writes encoders and pipelines that unmodified diffusers loads, fr
 def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     """The finished folders meant for use. Raises DataError when something read is missing, damaged or does not fit, or is in the way."""
     from distill import checkpoint
-    from distill.verify import check_files
 
     folder = recipe.run_dir / "export"
     newest = checkpoint.newest(recipe.run_dir / "distill")
@@ -34,8 +35,6 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     todo = [name for name, provenance in provenances.items() if not is_finished(folder / name, provenance)]
     if todo:
         checkpoint.verify(newest, ["student.safetensors"])
-        if "encoders" not in todo:  # made before: whole since then?
-            check_files(folder / "encoders", read_json(folder / "encoders" / "verification.json")["files"])
     for name in todo:
         _write(folder / name, recipe, newest, sources.get(name), provenances[name])
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")
@@ -48,16 +47,21 @@ def public_name(reference: str) -> str:
 
 
 def is_finished(folder: Path, provenance: dict[str, str]) -> bool:
-    """Whether `folder` holds this very export. Raises DataError if it holds anything else."""
+    """Whether `folder` holds this very export, undamaged. Raises DataError if it holds anything else."""
     if not folder.exists():
         return False
     try:
-        found = read_json(folder / "verification.json")["made_from"]
-    except (DataError, KeyError):
-        raise DataError(f"{folder}: holds something that is no export of this project; move it away") from None
-    if found != provenance:
+        stored = Verification.read(folder / VERIFICATION, "move it away")
+    except DataError as error:
+        raise DataError(f"{folder}: holds something that is no export of this project, or a damaged one ({error})") from None
+    if (found := stored.made_from) != provenance:
         made_from = f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
         raise DataError(f"{folder}: holds another export ({made_from}); move it away, or delete it to export {provenance['checkpoint']}")
+    try:
+        artefact.check_files(folder, stored.files, "it is exported again", VERIFICATION)
+    except DataError as error:
+        print(one_line(error), file=sys.stderr)
+        return False
     print(f"{folder}: already exported from {provenance['checkpoint']}")
     return True
 
@@ -73,15 +77,36 @@ def _write(folder: Path, recipe: Recipe, checkpoint: Path, sdxl: str | None, mad
     from distill import model_card, pipeline_folder
     from distill.repository import fetch
 
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, replace=folder.exists()) as partial:
         if sdxl is None:
+            _check_initial_student(recipe)
             student = pipeline_folder.Student(checkpoint / "student.safetensors", recipe.run_dir / "initial_student" / "tokenizer")
             configs = fetch(recipe.distill.base, ["model_index.json", "text_encoder*/config.json"])
             pipeline_folder.write_encoders(partial, student, configs, tuple(recipe.export.variants))
         else:
             pipeline_folder.assemble(partial, folder.parent / "encoders", fetch(sdxl, *patterns(recipe)))
         pipeline_folder.verify(partial, made_from)
+        if folder.exists():
+            _check_sources(folder, partial)
         model_card.write(partial, recipe, made_from)
+
+
+def _check_initial_student(recipe: Recipe) -> None:
+    """The tokenizer must be the one the run was trained with. Raises DataError."""
+    from distill import inputs, run_folder
+
+    folder = recipe.run_dir / "initial_student"
+    found, trained = inputs.initial_student(folder), run_folder.read_inputs(recipe.run_dir / "distill")
+    if found != trained.get(inputs.INITIAL_STUDENT):
+        raise DataError(f"{folder}: not the one this run was trained with; put that one back, or train again with run=ANOTHER_FOLDER")
+
+
+def _check_sources(damaged: Path, again: Path) -> None:
+    """What replaces a damaged export must have its files: they are hard links, so their source may be damaged too. Raises DataError."""
+    old, new = (Verification.read(folder / VERIFICATION, "export it anew").files for folder in (damaged, again))
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            raise DataError(f"{damaged / name}: damaged, and so is what it was made from; fetch the SDXL folders again, then export again")
 
 
 def patterns(recipe: Recipe) -> tuple[list[str], list[str]]:
@@ -111,8 +136,8 @@ def push(folder: Path, recipe: Recipe, repository: str, public: bool) -> None:
     """Brings the card up to date (the evaluation comes after the export), then uploads. Raises DataError."""
     from distill import model_card
     from distill.push import push as upload
-
-    model_card.write(folder, recipe, read_json(folder / "verification.json")["made_from"], repository)
+    stored = Verification.read(folder / VERIFICATION, "run distill.export again")
+    model_card.write(folder, recipe, stored.made_from, repository)
     print(f"{folder}: uploaded to {upload(folder, repository, public)}")
 
 

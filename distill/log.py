@@ -5,14 +5,13 @@ Out: `<run>/distill/metrics.jsonl`, one row every `log_every_steps`; `<run>/dist
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from configs.distill import Distill
+from distill import metrics_file
 
 
 class Log:
@@ -20,8 +19,7 @@ class Log:
 
     def __init__(self, run: Path, start: int, settings: Distill) -> None:
         path = run / "metrics.jsonl"
-        kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= start]
-        path.write_text("".join(kept), encoding="utf-8")
+        metrics_file.resume(path, start, settings.log_every_steps)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(run / "tensorboard", purge_step=start)
         self._bar = tqdm(total=settings.steps, initial=start, desc="distill", unit="step", dynamic_ncols=True)
@@ -41,13 +39,3 @@ class Log:
         self._bar.close()
         self._file.close()
         self._board.close()
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue

@@ -19,17 +19,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from configs import command, schema, yaml12
+from configs import command, yaml12
 from configs.errors import DataError
-from configs.files import read_json, whole
+from configs.files import file_sha256, read_json, whole
+from configs.records import read_with_sha256
 from configs.references import looks_like_hub_name
 from configs.schema import Recipe
 from configs.sources import ToyworldSource
 from corpora import pair
+from distill import run_folder
+from distill.verification_record import VERIFICATION, Verification
 
 DESCRIPTION = "Writes the model cards of a run's exported folders again, with what has been measured since."
 TEMPLATE = "model_card.md.jinja"
-VERIFICATION = "verification.json"
 COMPARE, GENERATE = "python -m eval.compare_hidden_states RECIPE", "python -m eval.generate RECIPE"
 
 TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
@@ -68,7 +70,8 @@ def write(folder: Path, recipe: Recipe, made_from: dict[str, str], repository: s
     """Writes the card of a verified folder; what says the same already is left alone. Raises DataError for a result that cannot be read."""
     trained = recipe.run_dir / "distill" / "config.yaml"
     if trained.is_file():  # what was trained, whatever overrides this command was given
-        update = {name: getattr(schema.load(trained), name) for name in ("corpora", "vocab_init", "distill")}
+        stored = run_folder.read_config(trained.parent)
+        update = {name: getattr(stored, name) for name in run_folder.SECTIONS_OF_A_RUN}
         recipe = recipe.model_copy(update=update)
     pictures = measured_pictures(recipe, made_from)
     if pictures:
@@ -106,7 +109,7 @@ def render(folder: Path, recipe: Recipe, made_from: dict[str, str], pictures: di
         columns=list(COLUMNS),
         teacher=public(recipe.distill.base),
         vocabulary=vocabulary_size(folder),
-        verification=read_json(folder / VERIFICATION),
+        verification=_verification(folder / VERIFICATION),
         commands={"compare": COMPARE, "generate": GENERATE},
     )
 
@@ -215,7 +218,7 @@ def write_all(recipe: Recipe) -> None:
     if not exported:
         raise DataError(f"{folder}: nothing is exported yet; make it with: python -m distill.export RECIPE")
     for path in exported:
-        made_from = read_json(path).get("made_from", {})
+        made_from = _verification(path).made_from
         if made_from.get("recipe") != recipe.name:
             raise DataError(f"{path}: made from the recipe {made_from.get('recipe')!r}, this one is {recipe.name!r}; give the one it was made from")
         write(path.parent, recipe, made_from)
@@ -223,14 +226,19 @@ def write_all(recipe: Recipe) -> None:
 
 
 def _evaluation(recipe: Recipe, made_from: dict[str, str], name: str) -> dict[str, Any] | None:
-    """A result that measured these very encoders: made after the export it read, which is of the same checkpoint."""
+    """A result that measured these very encoders: it has the digest of the export it read, which is of the same checkpoint."""
     path, read = recipe.run_dir / "eval" / name, recipe.run_dir / "export" / "base" / VERIFICATION
-    if not (path.is_file() and read.is_file()) or path.stat().st_mtime_ns < read.stat().st_mtime_ns:
+    if not (path.is_file() and read.is_file()):
         return None
-    if read_json(read).get("made_from", {}).get("manifest_sha256") != made_from["manifest_sha256"]:
+    if _verification(read).made_from.get("manifest_sha256") != made_from["manifest_sha256"]:
         return None
-    result = read_json(path)
-    return result if result.get("recipe") == recipe.name else None
+    result = read_with_sha256(path, "delete it and run the evaluation again")
+    same = result.get("recipe") == recipe.name and result.get("export_sha256") == file_sha256(read)
+    return result if same else None
+
+
+def _verification(path: Path) -> Verification:
+    return Verification.read(path, "run distill.export again")
 
 
 def _is_recipes_own(recipe: Recipe, made_from: dict[str, str]) -> bool:

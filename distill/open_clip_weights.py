@@ -66,6 +66,11 @@ class Weights:
             "layer_norm_eps": 1e-5,
         }
 
+    @property
+    def path(self) -> Path:
+        """The checkpoint's file, fetched where `source` is a pretrained tag. Raises DataError."""
+        return self.source if isinstance(self.source, Path) else _fetch(self.reference, self.source)
+
     def token_embedding_VD(self) -> torch.Tensor:
         """(V, D) in float32, read alone. Raises DataError."""
         table_VD = self._tensors()[TOKEN_EMBEDDING].to(torch.float32, copy=True)
@@ -84,7 +89,7 @@ class Weights:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """The text tower under open_clip's names: exactly the tensors open_clip would make, mapped from disk. Raises DataError."""
-        path, model = self.source if isinstance(self.source, Path) else _fetch(self.reference, self.source), _model(self.reference)
+        path, model = self.path, _model(self.reference)
         found, expected = _read_text(path), self._without_memory().state_dict()
         if not found:
             raise DataError(f"{path}: holds no text tower of open_clip's ({TOKEN_EMBEDDING} is missing); give a checkpoint of {model}")

@@ -23,6 +23,7 @@ from configs.files import link, read_json, write_json
 from distill import tokenizers, verification
 from distill.repository import INDEX, SDXL_PIPELINES, TOKEN_EMBEDDING, WEIGHTS, open_folder, read_index, tensor_shapes, weights_file
 from distill.teacher import SUBFOLDERS
+from distill.verification_record import VERIFICATION, Verification
 
 CLASSES = {"clip_l": "CLIPTextModel", "clip_bigg": "CLIPTextModelWithProjection"}
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"
@@ -98,16 +99,13 @@ def verify(folder: Path, made_from: dict[str, str]) -> float:
     if worst > verification.TOLERANCE:
         prompt = verification.PROMPTS[difference.index(worst)]
         raise DataError(f"{folder}: the stock pipeline gives other states than the trainer's for {prompt!r} (by {worst:.1e}); please report this")
-    write_json(
-        folder / verification.VERIFICATION,
-        {
-            "made_from": made_from,
-            "made_with": verification.versions(),
-            "largest_relative_difference": worst,
-            "files": verification.digests(folder),
-            "prompts": verification.rows(repository, trained),
-        },
-    )
+    Verification(
+        made_from=made_from,
+        made_with=verification.versions(),
+        largest_relative_difference=worst,
+        files=verification.digests(folder),
+        prompts=verification.rows(repository, trained),
+    ).write(folder / VERIFICATION)
     return worst
 
 

@@ -1,12 +1,14 @@
 """What the frozen UNets' cross-attention layers ask of a prompt: recorded once, so that training needs no UNet and no image.
 
 In:  the base (and refiner) folder and some English prompts; the stock pipelines paint them while hooks listen.
-Out: `<run>/distill/query_bank.safetensors`: per layer real queries (fp16), the variance of the teacher's outputs, and how far the UNet's
-     prediction moves when this layer alone reads another prompt. The `to_k` and `to_v` weights stay where they are, in the UNet's file.
+Out: `<run>/distill/measured/query_bank.safetensors`: per layer real queries (fp16), the variance of the teacher's outputs, and how far the
+     UNet's prediction moves when this layer alone reads another prompt. The `to_k` and `to_v` weights stay where they are, in the UNet's
+     file; the bank holds their digests, so that another UNet is noticed.
 
 Shape letters: B batch, L token position, D width, N queries, H heads, K width of one head, E = H * K.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +23,10 @@ from tqdm import tqdm
 
 from configs.distill import QueryBank, unet_shares
 from configs.errors import DataError, first_line
-from configs.files import read_json, whole
+from configs.files import inside, read_json, value_sha256, whole
 from distill.objectives import attention_output
 from distill.pipelines import Pipelines, load_pipelines
-from distill.repository import fetch, weights_file
+from distill.repository import fetch, tensor_shapes, weights_file
 from distill.teacher import Encoding, TextEncoders
 
 PROMPTS_AT_ONCE = 16
@@ -72,7 +74,8 @@ def record(path: Path, folders: dict[str, str], teacher: TextEncoders, prompts: 
         heads |= found_heads
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"heads": json.dumps(heads)})
+        digests = {unet: Projections(folder).sha256() for unet, folder in folders.items()}
+        save_file(tensors, temporary, metadata={"heads": json.dumps(heads), "projections": json.dumps(digests)})
 
 
 def _of_pipelines(
@@ -101,9 +104,9 @@ def _of_pipelines(
 def load(
     path: Path, folders: dict[str, str], settings: QueryBank, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> list[CrossAttentionLayer]:
-    """The layers with their projections, read from the UNets' own files. Raises DataError where those are missing."""
+    """The layers with their projections, read from the UNets' own files. Raises DataError where those are missing or others."""
     with safe_open(path, "pt", device=str(device)) as file:
-        heads = json.loads(file.metadata()["heads"])
+        heads, digests = (json.loads(file.metadata()[name]) for name in ("heads", "projections"))
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
     shares = layer_shares({name: float(stored[f"{name}.influence"]) for name in heads}, settings.refiner_share)
     weights = {unet: Projections(folder) for unet, folder in folders.items()}
@@ -113,6 +116,9 @@ def load(
         to_k_ED, to_v_ED = (weights[unet].read(f"{layer_name}.{kind}.weight").to(device, dtype) for kind in ("to_k", "to_v"))
         queries_NHK = stored[f"{name}.queries"].to(dtype).unflatten(-1, (count, -1))
         layers.append(CrossAttentionLayer(name, unet != "refiner", queries_NHK, to_k_ED, to_v_ED, stored[f"{name}.variance"], shares[name]))
+    for unet, projections in weights.items():
+        if projections.sha256() != digests[unet]:
+            raise DataError(f"{folders[unet]}: its UNet is not the one the query bank was recorded from; put that one back")
     return layers
 
 
@@ -139,8 +145,9 @@ class Projections:
         plain = sorted(unet.glob("*.safetensors"), key=lambda path: ("fp16" in path.name, path.name))
         if not indices and not plain:
             weights_file(unet, "diffusion_pytorch_model")  # says what lies there instead
-        self.shards = {name: unet / shard for name, shard in read_json(indices[0])["weight_map"].items()} if indices else {}
+        self.shards = _shards(indices[0]) if indices else {}
         self.file = plain[0] if plain else unet
+        self._digests: dict[str, str] = {}  # of the tensors that were read
 
     def read(self, name: str) -> torch.Tensor:
         path = self.shards.get(name, self.file)
@@ -149,7 +156,24 @@ class Projections:
                 tensor: torch.Tensor = file.get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: {name} cannot be read ({first_line(error)}); fetch the folder again") from None
+        self._digests[name] = hashlib.sha256(tensor.flatten().view(torch.uint8).numpy().data).hexdigest()
         return tensor
+
+    def sha256(self) -> str:
+        """Of all projections of cross-attention: what training reads of this UNet. Raises DataError."""
+        names = self.shards or tensor_shapes(self.file)
+        for name in names:
+            if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) and name not in self._digests:
+                self.read(name)
+        return value_sha256(self._digests)
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    """The file of each tensor. Raises DataError."""
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise DataError(f"{index}: has no weight_map of file names; fetch the folder again")
+    return {name: inside(index.parent, shard) for name, shard in shards.items()}
 
 
 @torch.no_grad()

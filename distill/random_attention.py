@@ -1,7 +1,7 @@
 """Attention layers with random projections: what a UNet unknown to training might ask of a prompt. Needs no UNet.
 
 In:  the teacher's statistics and some English prompts.
-Out: `<run>/distill/random_attention.safetensors`: the variance of the teacher's outputs by layer. The layers themselves are drawn anew
+Out: `<run>/distill/measured/random_attention.safetensors`: the variance of the teacher's outputs by layer. The layers themselves are drawn anew
      from the seed whenever they are loaded.
 
 Shape letters: D width, N queries, H heads, K width of one head, E = H * K.

@@ -1,7 +1,8 @@
 """Everything training needs, gathered from disk: what one process prepares for all, and what each process loads.
 
-Out: `<run>/tokens/`, and below `<run>/distill/` `teacher_statistics.safetensors` and, for the objectives that need them,
-     `query_bank.safetensors` and `random_attention.safetensors` (each made once).
+Out: `<run>/tokens/`, and in `<run>/distill/measured/` `teacher_statistics.safetensors` and, for the objectives that need them,
+     `query_bank.safetensors` and `random_attention.safetensors`, with a manifest that says what they were made from. Each is made once;
+     what is damaged, or made from other inputs before the first checkpoint, is made again. `<run>/distill/run.json`, the inputs' digests.
 """
 
 import itertools
@@ -10,19 +11,22 @@ from pathlib import Path
 
 import torch
 
-from configs import schema
+from configs import artefact, schema
 from configs.distill import Distill
+from configs.files import whole_folder
 from configs.lock import locked
 from corpora.pair import read_pairs
-from distill import query_bank, random_attention, statistics, tokens
+from distill import inputs, query_bank, random_attention, run_folder, statistics, tokens
 from distill.batches import Batches, special_ids
 from distill.engine import Engine, weights_dtype
+from distill.inputs import unet_folders
 from distill.loss import Loss
 from distill.student import TowerPair, initial_student, teacher_towers
 from distill.teacher import load_text_encoders
 from distill.tokenizers import load as load_tokenizer
 
 STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
+MEASURED = "measured"
 STATISTICS, QUERY_BANK, RANDOM_LAYERS = "teacher_statistics.safetensors", "query_bank.safetensors", "random_attention.safetensors"
 
 
@@ -42,22 +46,45 @@ class Work:
 
 
 def prepare(recipe: schema.Recipe) -> None:
-    """Tokens, teacher statistics, query bank and random layers, unless they are there. One process does this while the others wait."""
-    settings, run = recipe.distill, recipe.run_dir / "distill"
+    """Tokens, teacher statistics, query bank and random layers, unless they are there, whole and of these inputs.
+
+    One process does this while the others wait. Raises DataError for an input that has changed since the run began.
+    """
+    run = recipe.run_dir / "distill"
+    found = inputs.of_training(recipe)
+    run_folder.check_inputs(run, found)
     with locked(recipe.run_dir / "tokens"):
         tokens.prepare(recipe)
-    if all((run / name).is_file() for name in _measured(settings)):
-        return
+    made_from = inputs.of_measurements(found)
+    if run_folder.must_be_made(run / MEASURED, made_from, run):
+        with whole_folder(run / MEASURED, replace=True) as folder:
+            _measure(recipe, folder)
+            artefact.seal(folder, made_from)
+    run_folder.record_inputs(recipe, run, found)
+
+
+def _measure(recipe: schema.Recipe, folder: Path) -> None:
+    """Statistics, and the random layers and query bank where the objective uses them."""
+    settings = recipe.distill
     teacher = load_text_encoders(schema.resolve_model(settings.base), settings.teacher)
     count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
     prompts = [pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
-    statistics.record(run / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
+    statistics.record(folder / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
     if settings.objective.uses("random_attention"):
-        measured = statistics.load(run / STATISTICS)
-        random_attention.record(run / RANDOM_LAYERS, settings.random_attention, measured, teacher, prompts[:VARIANCE_PROMPTS], settings.seed)
+        measured = statistics.load(folder / STATISTICS)
+        random_attention.record(
+            folder / RANDOM_LAYERS,
+            settings.random_attention,
+            measured,
+            teacher,
+            prompts[:VARIANCE_PROMPTS],
+            settings.seed,
+        )
     if settings.objective.uses("cross_attention"):
         bank = settings.query_bank
-        query_bank.record(run / QUERY_BANK, unet_folders(settings), teacher, prompts[: bank.prompts], bank, settings.seed)
+        query_bank.record(
+            folder / QUERY_BANK, unet_folders(settings), teacher, prompts[: bank.prompts], bank, settings.seed
+        )
 
 
 def load(recipe: schema.Recipe) -> Work:
@@ -80,27 +107,16 @@ def load(recipe: schema.Recipe) -> Work:
         student=student,
         teacher=teacher,
         batches=Batches.of(settings, tokens.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
-        loss=_loss(settings, recipe.run_dir / "distill", engine.device),
+        loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead,
     )
 
 
-def _loss(settings: Distill, run: Path, device: torch.device) -> Loss:
-    measured = statistics.load(run / STATISTICS, device)
+def _loss(settings: Distill, folder: Path, device: torch.device) -> Loss:
+    measured = statistics.load(folder / STATISTICS, device)
     layers, random_layers = [], []
     if settings.objective.uses("cross_attention"):
-        layers = query_bank.load(run / QUERY_BANK, unet_folders(settings), settings.query_bank, device)
+        layers = query_bank.load(folder / QUERY_BANK, unet_folders(settings), settings.query_bank, device)
     if settings.objective.uses("random_attention"):
-        random_layers = random_attention.load(run / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device)
+        random_layers = random_attention.load(folder / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device)
     return Loss(settings, measured, layers, random_layers)
-
-
-def _measured(settings: Distill) -> list[str]:
-    """The files that must lie below `<run>/distill` before training."""
-    used = {RANDOM_LAYERS: "random_attention", QUERY_BANK: "cross_attention"}
-    return [STATISTICS, *(name for name, term in used.items() if settings.objective.uses(term))]
-
-
-def unet_folders(settings: Distill) -> dict[str, str]:
-    """`Distill.unets` as folders (or hub names)."""
-    return {name: schema.resolve_model(folder) for name, folder in settings.unets.items()}

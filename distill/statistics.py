@@ -1,7 +1,7 @@
 """The teacher's means and variances the losses divide by: measured once on training prompts, so that no loss depends on its batch.
 
-Out: `<run>/distill/teacher_statistics.safetensors`: `clip_l.<k>` and `clip_bigg.<k>` (D,), the variance over all positions but BOS (which is
-     constant) of layer k's states, the penultimate ones last; `pooled` (P,) and `pooled_mean` (P,).
+Out: `<run>/distill/measured/teacher_statistics.safetensors`: `clip_l.<k>` and `clip_bigg.<k>` (D,), the variance over all positions but BOS
+     (which is constant) of layer k's states, the penultimate ones last; `pooled` (P,) and `pooled_mean` (P,).
 
 Shape letters: B batch, L token position, D width, P pooled width, R rows.
 """

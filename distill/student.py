@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from configs import artefact
 from configs.errors import DataError
 from distill.clip_text import TextTower, tower_of
 from distill.teacher import ENCODERS, Encoding, TextEncoders, load_text_encoders
@@ -83,6 +84,7 @@ def initial_student(teacher: TextEncoders, folder: Path, every_layer: bool = Fal
 
 def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path, teacher_weights: str | None = None) -> TextEncoders:
     """The student before training, through the stock transformers classes; `teacher_weights` is `distill.teacher`. Raises DataError."""
+    artefact.read(initial_student_folder, "run python -m vocab_init with this recipe")
     teacher = load_text_encoders(base_folder, teacher_weights)
     embeddings = _token_embeddings(initial_student_folder)
     tokenizer = load_tokenizer(initial_student_folder / "tokenizer")

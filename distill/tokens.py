@@ -4,15 +4,12 @@
 
 In:  `<run>/pairs/` (the training split), the teacher's tokenizer, `<run>/initial_student/tokenizer/`.
 Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg`, `ja` and `en` (English by the student's tokenizer) an `_ids.npy` and an
-     `_offsets.npy` (row i is ids[offsets[i]:offsets[i + 1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with a fingerprint of
-     pairs and tokenizers. `sources.npy` says which of the manifest's `sources` each row comes from.
+     `_offsets.npy` (row i is ids[offsets[i]:offsets[i + 1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with digests of these
+     files, the pairs and the tokenizers. `sources.npy` says which of the manifest's `sources` each row comes from.
      English stands twice: SDXL's second tokenizer reads "!" as its pad token, so the two differ in more than their pads.
 """
 
-import hashlib
 import itertools
-import json
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +18,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from configs import command, schema
+from configs import artefact, command, schema
 from configs.errors import DataError
+from configs.files import whole_folder
+from distill import run_folder
 from distill.encode_ids import Encoder
 
 ROWS_AT_ONCE = 4096
@@ -52,35 +51,45 @@ class TokenPairs:
 
 
 def load(folder: Path) -> TokenPairs:
+    """What `prepare` left there, the digests of its files not looked at again. Raises DataError."""
+    names = artefact.Manifest.read(folder / artefact.MANIFEST, "run the same command again, which makes it again").details["sources"]
     # Plain views of the mapped files: numpy's memmap class does Python work at every access.
-    ids, offsets = ({side: np.asarray(np.load(folder / f"{side}_{part}.npy", mmap_mode="r")) for side in SIDES} for part in ("ids", "offsets"))
-    names = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sources"]
-    return TokenPairs(ids, offsets, np.asarray(np.load(folder / "sources.npy", mmap_mode="r")), tuple(names))
+    ids, offsets = (
+        {side: np.asarray(np.load(folder / f"{side}_{part}.npy", mmap_mode="r")) for side in SIDES}
+        for part in ("ids", "offsets")
+    )
+    sources = np.asarray(np.load(folder / "sources.npy", mmap_mode="r"))
+    return TokenPairs(ids, offsets, sources, tuple(names))
 
 
 def stored(recipe: schema.Recipe) -> TokenPairs | None:
-    """What `<run>/tokens/` holds, if it is there and this recipe's. Raises DataError where what it was made from is missing."""
+    """What `<run>/tokens/` holds, if it is there, whole and this recipe's. Raises DataError where what it was made from is missing."""
+    from distill import inputs
+
     target = recipe.run_dir / "tokens"
-    if not (target / "manifest.json").is_file():
+    if not (target / artefact.MANIFEST).is_file():
         return None
-    return load(target) if json.loads((target / "manifest.json").read_text(encoding="utf-8"))["fingerprint"] == _fingerprint(recipe) else None
+    made_from = inputs.of_tokens(recipe)
+    try:
+        manifest = artefact.read(target, "")
+    except DataError:
+        return None
+    return load(target) if artefact.changed(manifest, made_from) is None else None
 
 
 def prepare(recipe: schema.Recipe) -> TokenPairs:
-    """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already. Raises DataError for missing inputs."""
-    from corpora.pair import read_pairs
+    """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already, undamaged.
 
-    found = stored(recipe)
-    if found is not None:
-        return found
-    target, fingerprint = recipe.run_dir / "tokens", _fingerprint(recipe)
-    work = target.with_name("tokens.incomplete")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), load_tokenizers(recipe), work)
-    (work / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, **counts}, indent=2), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)  # made from other pairs or tokenizers: of no use to this recipe any more
-    work.rename(target)
+    Raises DataError for missing inputs, and for those that have changed since the run's training began.
+    """
+    from corpora.pair import read_pairs
+    from distill import inputs
+
+    target, made_from = recipe.run_dir / "tokens", inputs.of_tokens(recipe)
+    if run_folder.must_be_made(target, made_from, recipe.run_dir / "distill"):
+        with whole_folder(target, replace=True) as work:
+            counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), load_tokenizers(recipe), work)
+            artefact.seal(work, made_from, counts)
     return load(target)
 
 
@@ -127,22 +136,6 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
         (folder / f"{side}.raw").unlink()
         counts |= {"rows": len(offsets) - 1, f"{side}_tokens": int(offsets[-1]), f"{side}_cut_at_{cut}": int((np.diff(offsets) == cut).sum())}
     return counts
-
-
-def _fingerprint(recipe: schema.Recipe) -> str:
-    """Digest of the pairs' manifest and of both tokenizers' files."""
-    digest = hashlib.sha256(b"with sources")  # tokens without them, of older versions, are made again
-    student = recipe.run_dir / "initial_student" / "tokenizer" / "tokenizer.json"
-    pairs = recipe.run_dir / "pairs" / "manifest.json"
-    for path, maker in ((pairs, "corpora.prepare"), (student, "vocab_init")):
-        if not path.is_file():
-            raise DataError(f"{path}: missing; run python -m {maker} with this recipe first")
-        digest.update(path.read_bytes())
-    digest.update(recipe.distill.base.encode())
-    teacher = Path(schema.resolve_model(recipe.distill.base))
-    for path in sorted(teacher.glob("tokenizer*/*")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,12 +20,10 @@ from typing import Any
 from configs import command, schema, signals
 from configs.distill import Distill
 from configs.errors import DataError, RecipeError
-from configs.files import whole
 from configs.lock import locked
 from distill.status import Writer, recorded
 
 SKIPPED_AT_MOST = 10  # steps in a row
-SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
 
 
 def train(recipe: schema.Recipe) -> None:
@@ -51,11 +49,11 @@ def train(recipe: schema.Recipe) -> None:
 
 def _prepare(recipe: schema.Recipe, run: Path, writer: Writer, held: ExitStack) -> None:
     """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all processes load."""
-    from distill import engine, setup
+    from distill import engine, run_folder, setup
 
     check_batch(recipe.distill, engine.world_size())
     held.enter_context(locked(run))
-    claim_run(recipe, run)
+    run_folder.claim_run(recipe, run)
     held.enter_context(recorded(writer))
     writer.write("preparing", "tokens, statistics and query bank")
     setup.prepare(recipe)
@@ -164,28 +162,6 @@ def learning_rate(step: int, settings: Distill) -> float:
 def check_batch(settings: Distill, processes: int) -> None:
     if settings.batch_size % processes:
         raise RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
-
-
-def claim_run(recipe: schema.Recipe, run: Path) -> None:
-    """Writes `config.yaml`, or refuses a folder that holds another recipe's run."""
-    path = run / "config.yaml"
-    if path.is_file():
-        old, new = (value.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN)) for value in (schema.load(path), recipe))
-        flat_old, flat_new = _flat(old), _flat(new)
-        for key in sorted(flat_old | flat_new):
-            if flat_old.get(key) != flat_new.get(key):
-                change = f"{key} was {flat_old.get(key)!r}, is {flat_new.get(key)!r}"
-                raise DataError(f"{run}: holds another recipe's run ({change}); give run=ANOTHER_FOLDER or the old value")
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
-        temporary.write_text(schema.dump(recipe), encoding="utf-8")
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {key: value for name, child in tree.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
 
 
 def check_skipped(in_a_row: int, step: int) -> None:

@@ -22,8 +22,8 @@ from configs.errors import DataError, first_line
 from configs.files import file_sha256, read_json
 from distill.clip_text import TextTower, with_prefix
 from distill.repository import TOKEN_EMBEDDING, WEIGHTS, Encoder, Repository, weights_file
+from distill.verification_record import VERIFICATION, Prompt
 
-VERIFICATION = "verification.json"
 PROMPTS = (
     "窓辺で眠る白い猫、水彩画、やわらかい光",
     "青い四角の左に大きな緑の三角があります。",
@@ -201,13 +201,18 @@ def digests(folder: Path) -> dict[str, str]:
     return {name: file_sha256(path) for name, path in files.items() if name not in (VERIFICATION, "README.md") and not name.startswith("images/")}
 
 
-def rows(repository: Repository, reading: Reading) -> list[dict[str, Any]]:
+def rows(repository: Repository, reading: Reading) -> list[Prompt]:
     """What `verification.json` keeps of each prompt: ids up to EOS, the norm of each position's state, the first numbers of pooled."""
     ids = {encoder.tokenizer.name: encode(encoder.tokenizer, list(PROMPTS)).tolist() for encoder in repository.encoders}
     norms = reading.prompt_embeds_BLD.norm(dim=-1).tolist()
     pooled = [None] * len(PROMPTS) if reading.pooled_BP is None else reading.pooled_BP[:, :8].tolist()
     return [
-        {"prompt": prompt, "input_ids": {name: batch[i] for name, batch in ids.items()}, "norm_of_each_position": norms[i], "pooled": pooled[i]}
+        Prompt(
+            prompt=prompt,
+            input_ids={name: batch[i] for name, batch in ids.items()},
+            norm_of_each_position=norms[i],
+            pooled=pooled[i],
+        )
         for i, prompt in enumerate(PROMPTS)
     ]
 

@@ -14,9 +14,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs import command
+from configs import artefact, command
 from configs.errors import DataError
-from configs.files import file_sha256, read_json, whole, write_json
+from configs.files import whole, write_json
+from distill.verification_record import VERIFICATION, Prompt, Verification
 
 if TYPE_CHECKING:
     from distill.repository import Repository
@@ -32,8 +33,10 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
 
     folder = repository.fetch(reference)
     opened = repository.open_folder(folder)
-    stored = read_json(folder / verification.VERIFICATION) if (folder / verification.VERIFICATION).is_file() else None
-    files = check_files(folder, stored["files"]) if stored else 0
+    path, way_out = folder / VERIFICATION, "fetch the repository again"
+    stored = Verification.read(path, way_out) if path.is_file() else None
+    if stored:
+        artefact.check_files(folder, stored.files, way_out, path.name)
     for encoder in opened.encoders:
         verification.check_portable(encoder)
     stock, trained = verification.stock_reading(opened, variant=variant), verification.trainers_reading(opened, variant=variant)
@@ -42,40 +45,39 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
         if not found <= verification.TOLERANCE:
             raise DataError(f"{reference}: the pipeline gives other states than were trained for {prompt!r} (by {found:.1e}); export it anew")
     if stored and variant is None:
-        check_stored(opened, stock, stored["prompts"])
+        check_stored(opened, stock, stored.prompts)
     return {
         "repository": reference,
         "pipeline": opened.pipeline,
         "stack": verification.versions(),
-        "files_with_right_digest": files,
+        "files_with_right_digest": len(stored.files) if stored else 0,
         "tolerance": verification.TOLERANCE,
         "largest_relative_difference": max(difference),
         "prompts": [{"prompt": prompt, "relative_difference": found} for prompt, found in zip(verification.PROMPTS, difference, strict=True)],
-        "made_from": stored["made_from"] if stored else None,
+        "made_from": stored.made_from if stored else None,
     }
 
 
-def check_files(folder: Path, digests: dict[str, str]) -> int:
-    """How many files were compared. Raises DataError naming the first that is missing or differs."""
-    for name, digest in digests.items():
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name}: missing, though verification.json lists it; fetch the repository again")
-        if file_sha256(folder / name) != digest:
-            raise DataError(f"{folder / name}: its SHA-256 is not that of verification.json: damaged or changed; fetch the repository again")
-    return len(digests)
-
-
-def check_stored(repository: "Repository", reading: "Reading", stored: list[dict[str, Any]]) -> None:
+def check_stored(repository: "Repository", reading: "Reading", stored: list[Prompt]) -> None:
     """Compares with what the exporter's machine gave. Raises DataError."""
     from distill import verification
 
-    for found, kept in zip(verification.rows(repository, reading), stored, strict=True):
-        if found["input_ids"] != kept["input_ids"]:
-            raise DataError(f"{repository.folder}: {kept['prompt']!r} gets other token ids here than where it was exported; reinstall tokenizers")
+    found = {row.prompt: row for row in verification.rows(repository, reading)}
+    if not any(kept.prompt in found for kept in stored):
+        raise DataError(f"{repository.folder}: {VERIFICATION} holds none of this version's prompts; export it anew")
+    for kept in stored:
+        if (here := found.get(kept.prompt)) is None:
+            continue
+        if here.input_ids != kept.input_ids:
+            raise DataError(f"{repository.folder}: {kept.prompt!r} gets other token ids here than where it was exported; reinstall tokenizers")
         for name in ("norm_of_each_position", "pooled"):
-            pairs = zip(found[name] or [], kept[name] or [], strict=True)
-            if not all(math.isclose(a, b, rel_tol=STORED_TOLERANCE, abs_tol=STORED_TOLERANCE) for a, b in pairs):
-                raise DataError(f"{repository.folder}: {kept['prompt']!r} gets another {name} here than where it was exported; please report this")
+            mine, theirs = getattr(here, name) or [], getattr(kept, name) or []
+            if len(mine) != len(theirs) or not all(map(_is_close, mine, theirs)):
+                raise DataError(f"{repository.folder}: {kept.prompt!r} gets another {name} here than where it was exported; please report this")
+
+
+def _is_close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=STORED_TOLERANCE, abs_tol=STORED_TOLERANCE)
 
 
 def show(found: dict[str, Any]) -> None:

@@ -50,11 +50,13 @@ def compare(recipe: Recipe) -> None:
     settings = {"eval": recipe.eval.model_dump(mode="json", include=COMPARING), "sources": sources, **teachers}
     folders = [resolve_model(name) for name in (recipe.distill.base, recipe.distill.refiner, recipe.eval.translator) if name is not None]
     folders += [resolve_model(name) for name in recipe.eval.repositories.values()]
-    digest = results.fingerprint(settings, [*folders, student, initial, recipe.run_dir / "pairs"])
+    folders += [recipe.distill.teacher.partition("/")[2]] if recipe.distill.teacher else []  # open_clip:MODEL/PATH
+    digest = results.fingerprint(settings, [*folders, initial, recipe.run_dir / "pairs"], exports=[student])
     if results.finished(path, recipe.name, digest, COMMAND):
         print(f"{path} is already there for these settings")
     else:
-        results.write(path, {"recipe": recipe.name, "fingerprint": digest, **measure(recipe)})
+        read = {"export_sha256": results.export_sha256(student)}
+        results.write(path, {"recipe": recipe.name, "fingerprint": digest, **read, **measure(recipe)})
     print(comparison_table.table(results.read(path, COMMAND)))
     print(f"report: {report.render(recipe)}")
 

@@ -16,8 +16,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs import command, schema
+from configs import command
 from configs.errors import DataError
+from distill import run_folder
 from eval import results
 from eval.states import bounds
 
@@ -42,10 +43,10 @@ COLUMNS = {  # by title: the number, and its decimals
 
 def read(run: Path) -> dict[str, Any]:
     """One run's settings and numbers by name; a number it does not have is left out. Raises DataError for a run that is not finished."""
-    config = run / "distill" / "config.yaml"
+    config = run / "distill" / run_folder.CONFIG
     if not config.is_file():
         raise DataError(f"{config}: not there; {run} is no trained run, give run folders such as runs/toyworld")
-    distill = schema.load(config).distill
+    distill = run_folder.read_config(config.parent).distill
     painted = results.read(run / "summary.json", SUMMARISE)["scene_accuracy"]
     path = run / "eval" / "compare_hidden_states.json"
     try:

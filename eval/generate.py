@@ -53,8 +53,9 @@ def generate(recipe: Recipe) -> None:
 
     folder = recipe.run_dir / "eval"
     judges = recipe.eval.model_dump(mode="json", include=JUDGES)
-    sources = _sources(recipe, ENGLISH) + _sources(recipe, STUDENT) + [model for model in judges.values() if model]
-    digest = results.fingerprint(_settings(recipe) | {"judges": judges}, sources)
+    exports = _folders(recipe, STUDENT)
+    sources = [*_folders(recipe, ENGLISH), *filter(None, judges.values())]
+    digest = results.fingerprint(_settings(recipe) | {"judges": judges}, sources, exports)
     if results.finished(folder / "pictures.json", recipe.name, digest, COMMAND) and (folder / "grid.png").is_file():
         print(f"{folder / 'pictures.json'} is already there for these settings")
     else:
@@ -62,7 +63,8 @@ def generate(recipe: Recipe) -> None:
         captions = held_out_captions(recipe)
         rows = paint_rows(recipe, captions)
         results.write_bytes(folder / "grid.png", _png(grid([(_open(rows[ENGLISH], i), _open(rows[STUDENT], i)) for i in _examples(captions)])))
-        result = {"recipe": recipe.name, "fingerprint": digest, "prompts": len(captions.ja), **measure(recipe, captions, rows)}
+        read = {"export_sha256": results.export_sha256(recipe.run_dir / "export" / "base")}
+        result = {"recipe": recipe.name, "fingerprint": digest, **read, "prompts": len(captions.ja), **measure(recipe, captions, rows)}
         results.write(folder / "pictures.json", result)
     print(table(results.read(folder / "pictures.json", COMMAND)))
     print(f"report: {report.render(recipe)}")
@@ -95,7 +97,9 @@ def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
     for student in (False, True):
         pipelines = None
         for row in (row for row in jobs if (row in OF_THE_STUDENT) == student):
-            inputs = {"recipe": recipe.name, "fingerprint": results.fingerprint(_settings(recipe) | {"prompts": jobs[row]}, _sources(recipe, row))}
+            read = ([], _folders(recipe, row)) if student else (_folders(recipe, row), [])
+            digest = results.fingerprint(_settings(recipe) | {"prompts": jobs[row]}, *read)
+            inputs = {"recipe": recipe.name, "fingerprint": digest}
             if pictures.is_painted(folders[row], len(jobs[row]), inputs):
                 print(f"{folders[row]} is already painted")
                 continue
@@ -211,7 +215,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return {"eval": painting, "source": source.model_dump(mode="json"), "base": recipe.distill.base, "refiner": recipe.distill.refiner}
 
 
-def _sources(recipe: Recipe, row: str) -> list[str | Path]:
+def _folders(recipe: Recipe, row: str) -> list[str]:
     from eval.painting.pictures import sdxl_folders
 
     base, refiner = sdxl_folders(recipe, student=row in OF_THE_STUDENT)

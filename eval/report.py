@@ -7,7 +7,6 @@ Out: `<run>/eval/report.html`. The two evaluations render it; there is no comman
 
 import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from configs.errors import DataError
 from configs.schema import Recipe
+from distill import metrics_file
 from eval import plots, results
 
 THUMBNAIL = 384  # pixels
@@ -54,18 +54,10 @@ def _page(recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str,
 
 
 def training_history(path: Path) -> list[dict[str, Any]]:
-    """The logged steps, in order; of a step logged twice (a run that was resumed) the later row counts. [] without a log.
-
-    A line that is not whole (the run was killed while writing it, or is writing it now) is passed over.
-    """
+    """The logged steps, in order; of a step logged twice (a run that was resumed) the later row counts. [] without a log."""
     rows: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows[row["step"]] = rows.get(row["step"], {}) | row
+    for row in metrics_file.read(path):
+        rows[row["step"]] = rows.get(row["step"], {}) | row
     return [rows[step] for step in sorted(rows)]
 
 

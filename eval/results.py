@@ -1,43 +1,89 @@
 """Result files: written whole, made once for the same inputs, never over another recipe's.
 
-In and out: JSON files below `<run>/eval/`, each with the `recipe` that made it and the `fingerprint` of what it was made from.
+In and out: JSON files below `<run>/eval/`, each with the `recipe` that made it, the `fingerprint` of what it was made from, and its own
+            `sha256`.
 """
 
-import hashlib
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from configs import artefact
 from configs.errors import DataError
-from configs.files import whole
+from configs.files import file_sha256, inside, value_sha256, whole
+from configs.records import read_with_sha256, with_sha256
+from corpora import pair
+from distill.verification_record import VERIFICATION, Verification
+
+EXPORT = "python -m distill.export RECIPE"
 
 
-def fingerprint(settings: dict[str, Any], sources: Iterable[str | Path]) -> str:
-    """Changes with the settings and with any file below the source folders (its name, size or time of change), but for a model card and its
-    pictures: those are written from the results.
+def fingerprint(settings: dict[str, Any], sources: Iterable[str | Path], exports: Iterable[str | Path] = ()) -> str:
+    """Changes with the settings and with any file that is read of the sources.
 
-    Sizes and times, not contents: an encoder of SDXL holds gigabytes. A hub name stands for itself.
+    `exports`: folders of distill.export, whose files must have the digests of `verification.json`. A hub name stands for itself.
+    Every file is read once by a process: at SDXL's size some seconds, before minutes of measuring. Raises DataError.
     """
-    files: list[Any] = []
-    for source in map(Path, sources):
-        found = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
-        loaded = [path for path in found if path.name != "README.md" and path.parent.name != "images"]
-        files += [[str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns] for path in loaded] or [str(source)]
-    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
+    digests = [*map(_digest, sources), *map(export_sha256, map(Path, exports))]
+    return value_sha256([settings, digests])
+
+
+def export_sha256(folder: Path) -> str:
+    """The digest of an export's `verification.json`, after a look at all files that it lists. Raises DataError."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not there; make it with: {EXPORT} export.encoders_only=false")
+    way_out = f"delete the folder and run: {EXPORT}"
+    for name, digest in Verification.read(folder / VERIFICATION, way_out).files.items():
+        path = inside(folder, name)
+        if not path.is_file() or _file_sha256(path) != digest:
+            raise DataError(f"{path}: missing or damaged (not the SHA-256 of {VERIFICATION}); {way_out}")
+    return file_sha256(folder / VERIFICATION)
+
+
+def _digest(source: str | Path) -> object:
+    """Of the files that are read of a folder or file; a name where there is neither. Raises DataError for a damaged artefact of ours."""
+    folder = Path(source)
+    if folder.is_file():
+        return _file_sha256(folder)
+    if not folder.is_dir():
+        return str(source)
+    if (folder / "token_embeddings.safetensors").is_file():
+        return artefact.read(folder, "run python -m vocab_init with this recipe").files
+    if any(folder.glob("held_out-*.parquet")):  # pairs: their digests are checked when they are read
+        pair.read_manifest(folder)
+        return file_sha256(folder / pair.MANIFEST)
+    # A pipeline is read by its parts; a repository may hold gigabytes beside them.
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if (folder / "model_index.json").is_file():
+        files = [path for path in files if path.parent != folder or path.name == "model_index.json"]
+    read = [path for path in files if not _is_unread(path)]
+    return {path.relative_to(folder).as_posix(): _file_sha256(path) for path in read}
+
+
+def _is_unread(path: Path) -> bool:
+    """Model cards with their pictures, and half-precision files beside the ones that are loaded."""
+    plain = path.with_name(path.name.replace(".fp16", "").replace(".bf16", ""))
+    return path.name == "README.md" or path.parent.name == "images" or (plain != path and plain.is_file())
+
+
+def _file_sha256(path: Path) -> str:
+    found = path.stat()
+    return _sha256_of(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _sha256_of(path: Path, _bytes: int, _changed: int) -> str:
+    """A process asks several times: once for each row that it paints."""
+    return file_sha256(path)
 
 
 def read(path: Path, made_by: str) -> dict[str, Any]:
     """A finished result. Raises DataError naming the command that makes it."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: not there yet; make it with: {made_by}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and run: {made_by}") from None
-    if not isinstance(result, dict):
-        raise DataError(f"{path}: holds {type(result).__name__}, not a mapping; delete it and run: {made_by}")
-    return result
+    if not path.exists():
+        raise DataError(f"{path}: not there yet; make it with: {made_by}")
+    return read_with_sha256(path, f"delete it and run: {made_by}")
 
 
 def finished(path: Path, recipe_name: str, digest: str, made_by: str) -> bool:
@@ -52,7 +98,9 @@ def finished(path: Path, recipe_name: str, digest: str, made_by: str) -> bool:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    write_bytes(path, (json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+    """With the result's own SHA-256, which `read` checks."""
+    text = json.dumps(with_sha256(result), ensure_ascii=False, indent=1, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -34,7 +34,7 @@ def transfer(recipe: Recipe) -> None:
         raise DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
     folders = {OWN: resolve_model(recipe.distill.base)} | {name: resolve_model(folder) for name, folder in recipe.eval.unets.items()}
     settings = {"eval": recipe.eval.model_dump(mode="json", include=SETTINGS), "folders": folders}
-    digest = results.fingerprint(settings, [*folders.values(), student, recipe.run_dir / "pairs"])
+    digest = results.fingerprint(settings, [*folders.values(), recipe.run_dir / "pairs"], exports=[student])
     if results.finished(path, recipe.name, digest, COMMAND):
         print(f"{path} is already there for these settings")
     else:
@@ -103,9 +103,9 @@ def paint(recipe: Recipe, name: str, pipelines: "Pipelines", captions: Any, stud
             tokenizers = {"tokenizer": student.tokenizers["clip_l"], "tokenizer_2": student.tokenizers["clip_bigg"]}
             pipelines.base.register_modules(**{part: model.to(device()) for part, model in encoders.items()}, **tokenizers)
         folder = recipe.run_dir / "eval" / "transfer" / name / row
-        sources: list[str | Path] = [resolve_model(recipe.eval.unets.get(name, recipe.distill.base)), recipe.run_dir / "export" / "base"]
+        unet, export = resolve_model(recipe.eval.unets.get(name, recipe.distill.base)), recipe.run_dir / "export" / "base"
         settings = recipe.eval.model_dump(mode="json", include=SETTINGS)
-        inputs = {"recipe": recipe.name, "fingerprint": results.fingerprint({"eval": settings, "prompts": prompts}, sources)}
+        inputs = {"recipe": recipe.name, "fingerprint": results.fingerprint({"eval": settings, "prompts": prompts}, [unet], exports=[export])}
         pictures.paint_all(pipelines, prompts, folder, inputs, recipe.eval)
         accuracies[row] = generate.scene_accuracy(captions.scenes, captions.sources, folder)[0]["scene_accuracy"]
     return accuracies

@@ -20,9 +20,12 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from configs import artefact
 from corpora import pair
 from corpora.toyworld import captions
+from distill import inputs, run_folder, verification
 from distill.teacher import load_text_encoders
+from distill.verification_record import VERIFICATION, Verification
 
 PAIRS = 8  # held-out pairs of `finished_run`
 CLIP_L_WIDTH, CLIP_BIGG_WIDTH, POOLED_WIDTH, TIME_WIDTH = 16, 24, 20, 8
@@ -138,6 +141,8 @@ def finished_run(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., str]:
     shutil.copytree(tiny_sdxl / "refiner", folder / "export" / "refiner")
     for subfolder in ("text_encoder", "text_encoder_2"):
         disturb(folder / "export" / "base", subfolder, 0.05)
+    for export in ("base", "refiner"):
+        write_verification(folder / "export" / export)
     write_initial_student(tiny_sdxl / "base", folder / "initial_student")
     write_pairs(folder / "pairs", [(caption.ja, caption.en) for caption in captions.pairs(PAIRS, "held_out", 0)])
 
@@ -191,6 +196,23 @@ def write_initial_student(base: Path, folder: Path) -> None:
     (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
     embeddings = {name: model.get_input_embeddings().weight.detach().clone() for name, model in encoders.models.items()}
     save_file(embeddings, folder / "token_embeddings.safetensors")
+    artefact.seal(folder, {})
+
+
+def write_run_record(run: Path) -> None:
+    """What a training leaves about the initial student it began with, which is sealed first."""
+    folder = run / "initial_student"
+    artefact.seal(folder, {})
+    found = {inputs.INITIAL_STUDENT: inputs.initial_student(folder)}
+    (run / "distill").mkdir(exist_ok=True)
+    record = run_folder.Run.seal(code_version=artefact.CODE_VERSION, settings_sha256="x", inputs=found)
+    record.write(run / "distill" / run_folder.RECORD)
+
+
+def write_verification(folder: Path) -> None:
+    """The digests of an exported folder's files, as they are now."""
+    stored = {"made_from": {}, "made_with": {}, "largest_relative_difference": 0.0, "prompts": []}
+    Verification(**stored, files=verification.digests(folder)).write(folder / VERIFICATION)
 
 
 def write_checkpoint(run: Path, teacher: Path, vocabulary: int, step: int) -> dict[str, torch.Tensor]:
@@ -211,4 +233,6 @@ def write_checkpoint(run: Path, teacher: Path, vocabulary: int, step: int) -> di
     digest = hashlib.sha256((folder / "student.safetensors").read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps({"student.safetensors": digest}))
     (run / "distill" / "latest").write_text(folder.name + "\n")
+    if (run / "initial_student").is_dir():
+        write_run_record(run)
     return tensors

@@ -85,7 +85,7 @@ def test_one_flipped_bit_is_noticed(tmp_path: Path) -> None:
 def test_what_is_missing_is_told_before_the_first_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no pairs yet.*corpora\.prepare"):
         read_pairs(tmp_path / "nowhere", "train")
-    with pytest.raises(DataError, match=r"manifest.json.*no finished folder"):
+    with pytest.raises(DataError, match=r"manifest.json.*cannot be read"):
         read_pairs(tmp_path, "train")
     folder = write(tmp_path / "pairs")
     (folder / "train-00002.parquet").unlink()
@@ -102,7 +102,7 @@ def test_what_is_missing_is_told_before_the_first_row(tmp_path: Path) -> None:
 def test_a_manifest_that_does_not_add_up_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     path = write(tmp_path / "pairs") / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
-    with pytest.raises(DataError, match="not a manifest of this version, or damaged") as caught:
+    with pytest.raises(DataError, match="damaged, or not of this version") as caught:
         read_manifest(path.parent)
     assert "\n" not in str(caught.value)
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
-from configs import schema
+from configs import artefact, schema
 from configs.errors import DataError, RecipeError
 from configs.files import file_sha256
-from distill import checkpoint, tokens, train
-from distill.log import read as read_metrics
+from distill import checkpoint, metrics_file, run_folder, tokens, train
 from distill.teacher import load_text_encoders
 
 
@@ -55,10 +54,10 @@ def recipe(tmp_path: Path, **distill: object) -> schema.Recipe:
 
 
 def test_a_run_belongs_to_one_recipe(tmp_path: Path) -> None:
-    train.claim_run(recipe(tmp_path), tmp_path / "run")
-    train.claim_run(recipe(tmp_path), tmp_path / "run")
+    run_folder.claim_run(recipe(tmp_path), tmp_path / "run")
+    run_folder.claim_run(recipe(tmp_path), tmp_path / "run")
     with pytest.raises(DataError, match=r"holds another recipe's run \(distill.seed was 0, is 7\)"):
-        train.claim_run(recipe(tmp_path, seed=7), tmp_path / "run")
+        run_folder.claim_run(recipe(tmp_path, seed=7), tmp_path / "run")
     with pytest.raises(RecipeError, match="batch_size: 8 pairs cannot be shared by 3 processes"):
         train.check_batch(recipe(tmp_path).distill, 3)
 
@@ -74,9 +73,22 @@ def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path: Path) -> None:
     assert rates[9] == rates[10] == max(rates) == 1e-3 and rates[0] == 1e-4 and rates[-1] < 1e-6 and sorted(rates[10:], reverse=True) == rates[10:]
 
 
-def test_a_metrics_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+def test_a_metrics_line_cut_off_by_a_kill_is_left_out_and_any_other_damage_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [row["step"] for row in metrics_file.read(path)] == [1, 2] and capsys.readouterr().err == ""
+    path.write_bytes(b'{"step": 1}\n{"st\xffp": 2}\n[3]\n{"step": 4, "loss": "x"}\n{"step": 5}\n{"step": 6}\n')
+    assert [row["step"] for row in metrics_file.read(path)] == [1, 5, 6]
+    assert "line 2 and 2 more damaged, left out" in capsys.readouterr().err
+    metrics_file.resume(path, 5, log_every_steps=1)
+    assert path.read_text() == '{"step": 1}\n{"step": 5}\n'
+    assert (tmp_path / metrics_file.DAMAGED).read_bytes().count(b"\n") == 3
+    capsys.readouterr()
+    path.unlink()
+    metrics_file.resume(path, 5, log_every_steps=1)
+    assert "holds no row of steps 1 to 5, which are done" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["missing", "no_encoder", "corrupt", "truncated"])
@@ -95,13 +107,13 @@ def test_a_teacher_that_cannot_be_loaded(tiny_sdxl: Path, tmp_path: Path, damage
 
 
 def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"pairs/manifest.json: missing; run python -m corpora.prepare"):
+    with pytest.raises(DataError, match=r"initial_student: missing; run python -m vocab_init"):
         tokens.prepare(recipe(tmp_path))
     for side in tokens.SIDES:
         np.save(tmp_path / f"{side}_ids.npy", np.arange(5, dtype=np.uint16))
         np.save(tmp_path / f"{side}_offsets.npy", np.array([0, 2, 5]))
     np.save(tmp_path / "sources.npy", np.array([1, 0], np.uint16))
-    (tmp_path / "manifest.json").write_text(json.dumps({"sources": ["wmt", "laion"]}))
+    artefact.seal(tmp_path, {}, {"sources": ["wmt", "laion"]})
     loaded = tokens.load(tmp_path)
     assert loaded.source_N is not None and [loaded.source_names[index] for index in loaded.source_N] == ["laion", "wmt"]
     assert len(loaded) == 2 and loaded.row("ja", 1).tolist() == [2, 3, 4] and loaded.lengths("ja", np.array([1, 0])).tolist() == [3, 2]

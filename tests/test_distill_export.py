@@ -12,7 +12,7 @@ from conftest import write_checkpoint
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 
-from configs import files
+from configs import artefact, files
 from configs.schema import load
 from distill import export, pipeline_folder, tokenizers, verification, verify
 from distill.repository import Repository, fetch
@@ -195,7 +195,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: rewrite_tensors(run, lambda t: t.pop("clip_l.text_model.encoder.layers.1.mlp.fc1.weight")),
         "does not fit the config.json beside it",
     ),
-    "no tokenizer": (lambda run: shutil.rmtree(run / "initial_student"), "run python -m vocab_init first"),
+    "no tokenizer": (lambda run: shutil.rmtree(run / "initial_student"), "run python -m vocab_init with this recipe first"),
     "other vocabulary": (
         lambda run: rewrite_tensors(run, lambda t: t.update({k: v[:-1].contiguous() for k, v in t.items() if "token_embedding" in k})),
         "BOS, EOS and length are",
@@ -332,14 +332,44 @@ def test_an_export_that_reloads_otherwise_is_refused(
     assert list((run_dir / "export").iterdir()) == []
 
 
-def test_damaged_encoders_are_not_linked_into_a_pipeline(command_line: Callable[..., int], run_dir: Path, capsys) -> None:
-    assert command_line("export.encoders_only=true") == 0
+def flip(path: Path) -> bytes:
+    """Flips a bit in place, as a disk does: hard links see it too. Returns what was there."""
+    found = path.read_bytes()
+    path.write_bytes(found[:-5] + bytes([found[-5] ^ 1]) + found[-4:])
+    return found
+
+
+def test_damaged_exports_are_made_again(command_line: Callable[..., int], run_dir: Path, capsys) -> None:
+    assert command_line("distill.refiner=null") == 0
     path = run_dir / "export" / "encoders" / "text_encoder" / "model.safetensors"
-    damaged = bytearray(path.read_bytes())
-    damaged[-5] ^= 1
-    path.write_bytes(damaged)
+    whole = flip(path)
+    assert command_line("distill.refiner=null") == 0
+    error = capsys.readouterr().err
+    assert all(f"{name}/text_encoder/model.safetensors: damaged" in error for name in ("encoders", "base"))
+    assert path.read_bytes() == whole == (run_dir / "export" / "base" / "text_encoder" / path.name).read_bytes()
+
+
+def test_a_damaged_link_to_a_damaged_source_is_not_verified_anew(
+    command_line: Callable[..., int], run_dir: Path, tiny_sdxl: Path, tmp_path: Path, capsys
+) -> None:
+    own = f"distill.base={shutil.copytree(tiny_sdxl / 'base', tmp_path / 'sdxl' / 'base')}"
+    assert command_line(own, "distill.refiner=null") == 0
+    flip(run_dir / "export" / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert command_line(own, "distill.refiner=null") == 3
+    assert "damaged, and so is what it was made from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tokenizer/tokenizer.json", "token_embeddings.safetensors"])
+def test_the_tokenizer_is_the_one_that_was_trained_with(command_line: Callable[..., int], run_dir: Path, capsys, name: str) -> None:
+    path = run_dir / "initial_student" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"another")
     assert command_line() == 3
-    assert "its SHA-256 is not that of verification.json" in one_line(capsys) and not (run_dir / "export" / "base").exists()
+    assert "run python -m vocab_init" in one_line(capsys) or name.startswith("token_")
+    artefact.seal(run_dir / "initial_student", {})  # whole, but another
+    assert command_line() == 3
+    assert "not the one this run was trained with" in one_line(capsys)
+    assert not list((run_dir / "export").glob("[!.]*"))
 
 
 def test_files_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_checkpoint, write_pairs
+from conftest import write_checkpoint, write_pairs, write_run_record
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import save_file
@@ -46,6 +46,7 @@ class Run:
         tensors = write_checkpoint(self.folder, tiny_sdxl / "base", len(vocabulary), step=500)
         embeddings = {name: tensors[f"{name}.text_model.embeddings.token_embedding.weight"] for name in ("clip_l", "clip_bigg")}
         save_file(embeddings, self.folder / "initial_student" / "token_embeddings.safetensors")
+        write_run_record(self.folder)
         write_pairs(self.folder / "pairs", [(caption.ja, caption.en) for caption in captions.pairs(8, "held_out", 0)])
         manifest = pair.read_manifest(self.folder / "pairs")
         stage = pair.Stage(name="filters", rows_in=8 + sum(DROPPED.values()), dropped=DROPPED, rows_out=8)

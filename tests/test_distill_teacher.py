@@ -17,10 +17,10 @@ from open_clip_models import checkpoint, edit, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from configs import schema
+from configs import artefact, schema
 from configs.errors import DataError
 from corpora.pair import read_pairs
-from distill import setup, statistics, train
+from distill import run_folder, setup, statistics
 from distill.clip_text import tower_of
 from distill.student import teacher_towers
 from distill.teacher import SUBFOLDERS, Encoding, TextEncoders, load_text_encoders
@@ -105,9 +105,9 @@ def test_a_run_of_another_teacher_is_refused(tiny_sdxl: Path, tmp_path: Path, ca
     assert torch.equal(tables["clip_bigg"][-2:], bos_and_eos)
     assert vocab_init.main([*line, f"distill.teacher={second}"]) == 3
     assert f"made with teacher {first!r}, the recipe says {second!r}" in capsys.readouterr().err
-    train.claim_run(schema.load(line[0], [*line[1:], f"distill.teacher={first}"]), tmp_path / "run" / "distill")
+    run_folder.claim_run(schema.load(line[0], [*line[1:], f"distill.teacher={first}"]), tmp_path / "run" / "distill")
     with pytest.raises(DataError, match=r"distill\.teacher was 'open_clip:tiny-bigG/.*, is None"):
-        train.claim_run(schema.load(line[0], line[1:]), tmp_path / "run" / "distill")
+        run_folder.claim_run(schema.load(line[0], line[1:]), tmp_path / "run" / "distill")
 
 
 def test_training_learns_from_that_teacher_and_starts_from_it(
@@ -123,7 +123,7 @@ def test_training_learns_from_that_teacher_and_starts_from_it(
     theirs = tiny_model("tiny-bigG")
     ids_BL = load_text_encoders(recipe.distill.base).tokenize([pair.en for pair in read_pairs(recipe.run_dir / "pairs", "train")]).clip_bigg_BL
     states_BLD, pooled_BP = forward(theirs, ids_BL)
-    variances = statistics.load(recipe.run_dir / "distill" / "teacher_statistics.safetensors")
+    variances = statistics.load(recipe.run_dir / "distill" / setup.MEASURED / setup.STATISTICS)
     torch.testing.assert_close(variances.clip_bigg[-1], states_BLD[:, 1:].flatten(0, 1).var(dim=0, correction=0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(variances.pooled_P, pooled_BP.var(dim=0, correction=0), rtol=1e-4, atol=1e-6)
     for tower in (work.teacher.clip_bigg, work.student.clip_bigg):
@@ -146,6 +146,7 @@ def test_evaluation_compares_with_that_teacher(finished_run: Callable[..., str],
     # With the teacher's embeddings, as vocab_init gives them, the student before training is the teacher itself.
     path = run / "initial_student" / "token_embeddings.safetensors"
     save_file(load_file(path) | {"clip_bigg": tiny_model("tiny-bigG").token_embedding.weight.detach()}, path)
+    artefact.seal(path.parent, {})
     ours = rows(teacher)
     assert ours["japanese_student_before_training"]["states"]["pooled"] == ours["japanese_through_english_encoder"]["states"]["pooled"]
 

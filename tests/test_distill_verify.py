@@ -61,7 +61,7 @@ def without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 WEIGHTS = "text_encoder/model.safetensors"
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing file": (lambda base: (base / "vae" / "config.json").unlink(), "vae/config.json: missing, though verification.json lists it"),
-    "changed file": (lambda base: edit(base / "text_encoder" / "config.json", hidden_act="gelu"), "its SHA-256 is not that of verification.json"),
+    "changed file": (lambda base: edit(base / "text_encoder" / "config.json", hidden_act="gelu"), "damaged, its SHA-256"),
     "truncated": (lambda base: (base / WEIGHTS).write_bytes((base / WEIGHTS).read_bytes()[:-40]), "truncated, or no safetensors file"),
     "pickle": (lambda base: (base / WEIGHTS).rename(base / "text_encoder" / "pytorch_model.bin"), "pickle weights can run code when loaded"),
     "code": (lambda base: (base / "pipeline.py").write_text("raise SystemExit(9)"), "brings code of its own, which this project never runs"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_pairs
+from conftest import write_pairs, write_verification
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -107,6 +107,7 @@ def damage(*parts: str) -> Callable[[Path], None]:
 def poison(folder: Path) -> None:
     path = folder / "export" / "base" / "text_encoder" / "model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
+    write_verification(folder / "export" / "base")
 
 
 @pytest.mark.parametrize(
@@ -116,9 +117,9 @@ def poison(folder: Path) -> None:
         (compare_hidden_states, remove("initial_student"), "python -m vocab_init RECIPE"),
         (compare_hidden_states, remove("pairs"), "python -m corpora.prepare RECIPE"),
         (compare_hidden_states, poison, "japanese_student: clip_l holds NaN or infinity"),
-        (compare_hidden_states, damage("export", "base", "text_encoder", "model.safetensors"), "its text encoders cannot be loaded"),
+        (compare_hidden_states, damage("export", "base", "text_encoder", "model.safetensors"), "model.safetensors: missing or damaged"),
         (generate, remove("export", "refiner"), "export.encoders_only=false"),
-        (generate, damage("export", "base", "unet", "config.json"), "the pipeline cannot be loaded"),
+        (generate, damage("export", "base", "unet", "config.json"), "config.json: missing or damaged"),
         (summary, lambda _: None, "python -m eval.compare_hidden_states RECIPE"),
     ],
 )

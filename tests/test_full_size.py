@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_run_record
 from safetensors.torch import save_file
 
 from configs.schema import TOYWORLD_MODELS
@@ -55,6 +56,7 @@ def full_size_run(tmp_path_factory: pytest.TempPathFactory):
         (folder / "manifest.json").write_text(json.dumps({"student.safetensors": hashlib.file_digest(file, "sha256").hexdigest()}))
     (run / "distill" / "latest").write_text(folder.name)
     assert len(tokenizers.build(TOYWORLD_MODELS / "spiece.model", run / "initial_student" / "tokenizer", VOCABULARY)) == VOCABULARY
+    write_run_record(run)
     yield run
     shutil.rmtree(run)
 

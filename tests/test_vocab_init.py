@@ -176,7 +176,7 @@ def test_the_stage_end_to_end(teacher: Path, tmp_path: Path, capsys: pytest.Capt
         assert torch.equal(tables[name][-2:], source_VD[-2:]) and tables[name].isfinite().all()
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == {*manifest["files"], "manifest.json"} and sum(manifest["rows_by_kind"].values()) == len(rows)
+    assert files == {*manifest["files"], "manifest.json"} and sum(manifest["details"]["rows_by_kind"].values()) == len(rows)
     assert all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest for name, digest in manifest["files"].items())
     assert sorted(path.name for path in run.iterdir()) == ["initial_student", "stages.jsonl"]
 
@@ -199,12 +199,12 @@ def test_a_finished_stage_does_nothing_and_another_recipes_is_refused(
         assert stage(write_teacher(tmp_path / "other", dtype=torch.float16), run) == 3
         assert "made with base" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in files} == files
-        (run / "initial_student" / "neighbors.jsonl").write_text("", encoding="utf-8")
-        assert stage(teacher, run) == 3
-        assert "neighbors.jsonl: damaged" in capsys.readouterr().err
-        (run / "initial_student" / "manifest.json").unlink()
-        assert stage(teacher, run) == 3
-        assert "no whole initial student" in capsys.readouterr().err
+    for name in ("neighbors.jsonl", "tokenizer/tokenizer.json", "manifest.json"):
+        (run / "initial_student" / name).write_text("", encoding="utf-8")
+        assert stage(teacher, run) == 0
+        line = next(line for line in capsys.readouterr().err.splitlines() if f"{name}: damaged" in line)
+        assert line.endswith("it is made again")
+        assert {path: path.read_bytes() for path in files} == files
 
 
 def test_any_form_of_a_tokenizer_is_taken_and_known_by_the_file_read(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,13 +213,19 @@ def test_any_form_of_a_tokenizer_is_taken_and_known_by_the_file_read(teacher: Pa
     settings = []
     for run in ("json", "folder"):
         assert stage(teacher, tmp_path / run, f"vocab_init.tokenizer={folder}") == 0
-        settings.append(json.loads((tmp_path / run / "initial_student" / "manifest.json").read_text(encoding="utf-8"))["settings"])
+        settings.append(json.loads((tmp_path / run / "initial_student" / "manifest.json").read_text(encoding="utf-8"))["made_from"])
         shutil.copy(TOYWORLD_MODELS / "spiece.model", folder)
-        capsys.readouterr()
-        assert stage(teacher, tmp_path / run, f"vocab_init.tokenizer={folder}") == (3 if run == "json" else 0)
-        assert ("made with tokenizer_sha256" in capsys.readouterr().err) is (run == "json")
+        checkpoint = tmp_path / run / "distill" / "checkpoints" / "step_000001"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "manifest.json").touch()
+        for code, line in ((3, "put the old one back"), (0, "it is made again")) if run == "json" else ((0, ""),):
+            capsys.readouterr()
+            assert stage(teacher, tmp_path / run, f"vocab_init.tokenizer={folder}") == code
+            error = capsys.readouterr().err
+            assert line in error and ("vocab_init.tokenizer has changed since it was made" in error) is (run == "json")
+            (checkpoint / "manifest.json").unlink(missing_ok=True)
     files = [folder / "tokenizer.json", folder / "spiece.model"]
-    assert [made["tokenizer_sha256"] for made in settings] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    assert [made["vocab_init.tokenizer"] for made in settings] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
 
 def _corrupt_weights(base: Path) -> None:
@@ -268,7 +274,7 @@ def test_a_damaged_teacher_is_one_line(
     assert stage(teacher, tmp_path / "run") == 3
     error = capsys.readouterr().err
     assert cause in error and error.startswith("vocab_init: ") and error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "initial_student").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,20 @@
 In:  `vocab_init.tokenizer` (a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or hub repository with one of them),
      `vocab_init.sentence_encoder`, and of the teacher (`distill.base`, `distill.teacher`) its tokenizers and token embeddings.
 Out: `<run>/initial_student/`: `tokenizer/`, `token_embeddings.safetensors` (`clip_l`, `clip_bigg`, each (V, D) float32), `neighbors.jsonl`
-     (a row of the vocabulary a line, to read) and `manifest.json` (settings, counts, a SHA-256 of every file). It appears whole or not at all.
+     (a row of the vocabulary a line, to read) and `manifest.json` (settings, counts, a SHA-256 of every file). It appears whole or not at all;
+     a damaged one is made again.
 """
 
 import json
-import os
-import shutil
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs import command, schema
-from configs.errors import DataError
-from configs.files import file_sha256
+from configs import artefact, command, schema
+from configs.errors import DataError, one_line
+from configs.files import file_sha256, whole_folder
 
 if TYPE_CHECKING:
     from distill.tokenizers import Vocabulary
@@ -37,23 +37,22 @@ def initialise(recipe: schema.Recipe) -> None:
     target = recipe.run_dir / "initial_student"
     tokenizer = unigram.find(schema.resolve_model(recipe.vocab_init.tokenizer))
     teacher = transplant.read_teacher(schema.resolve_model(recipe.distill.base), recipe.distill.teacher)
+    made_from = {"the teacher": teacher.sha256(), "vocab_init.tokenizer": file_sha256(tokenizer)}
     settings = {
         "base": recipe.distill.base,
         "teacher": recipe.distill.teacher,
-        "teacher_sha256": teacher.sha256(),
-        "tokenizer_sha256": file_sha256(tokenizer),
         **recipe.vocab_init.model_dump(mode="json", include={"sentence_encoder", "prompt", "pad_vocab_to_multiple_of"}),
     }
-    if _finished(target, settings):
+    if _finished(target, settings, made_from):
         print(f"{target} is already there for these settings")
         return
-    work = target.with_name(".initial_student.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    vocabulary = tokenizers.build(tokenizer, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of)
-    tokenizers.load(work / "tokenizer")
-    rows = transplant.rows(vocabulary, teacher, _find(recipe, vocabulary, teacher))
-    _write(work, rows, transplant.transplant(rows, teacher), settings)
-    os.replace(work, target)
+    with whole_folder(target, replace=True) as work:
+        vocabulary = tokenizers.build(tokenizer, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of)
+        tokenizers.load(work / "tokenizer")
+        rows = transplant.rows(vocabulary, teacher, _find(recipe, vocabulary, teacher))
+        _write(work, rows, transplant.transplant(rows, teacher))
+        counts = {"rows": len(rows), "rows_by_kind": Counter(row.kind for row in rows)}
+        artefact.seal(work, made_from, {"settings": settings, **counts})
     _show(rows)
     print(f"{target}: {len(rows):,} rows; neighbors.jsonl tells where each starts from")
 
@@ -79,39 +78,39 @@ def _find(recipe: schema.Recipe, vocabulary: "Vocabulary", teacher: "Teacher") -
     }
 
 
-def _finished(target: Path, settings: dict[str, Any]) -> bool:
-    """Whether the result is there, whole and of these settings. Raises DataError if it is another's, or damaged."""
+def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str]) -> bool:
+    """Whether the result is there, whole and of these settings and inputs. Prints why it is made again.
+
+    Raises DataError if it is another's, or if an input has changed under a run that has checkpoints.
+    """
+    from distill import run_folder
+
     if not target.exists():
         return False
     try:
-        manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
-        kept, files = manifest["settings"], manifest["files"]
-        damaged = [name for name, digest in files.items() if file_sha256(target / name) != digest]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{target}: no whole initial student ({error}); delete the folder and run this again") from None
-    if damaged:
-        raise DataError(f"{target / damaged[0]}: damaged, its SHA-256 is not the manifest's; delete {target} and run this again")
-    other = [key for key, value in settings.items() if kept.get(key) != value]
-    if other:
-        was, now = kept.get(other[0]), settings[other[0]]
-        raise DataError(f"{target}: made with {other[0]} {was!r}, the recipe says {now!r}; give another run folder (run=...) or delete this one")
-    return True
+        manifest = artefact.read(target, "it is made again")
+    except DataError as error:
+        print(one_line(error), file=sys.stderr)
+        return False
+    kept = manifest.details.get("settings", {})
+    other = next((key for key, value in settings.items() if kept.get(key) != value), None)
+    if other is not None:
+        was, now = kept.get(other), settings[other]
+        raise DataError(f"{target}: made with {other} {was!r}, the recipe says {now!r}; give another run folder (run=...) or delete this one")
+    name = artefact.changed(manifest, made_from)
+    if name is not None and run_folder.has_checkpoints(target.parent / "distill"):
+        raise DataError(f"{target}: {name} has changed since it was made; give another run folder (run=...), or put the old one back")
+    if name is not None:
+        print(f"{target}: {name} has changed since it was made; it is made again", file=sys.stderr)
+    return name is None
 
 
-def _write(work: Path, rows: list["Row"], tables: dict[str, Any], settings: dict[str, Any]) -> None:
+def _write(work: Path, rows: list["Row"], tables: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     save_file(tables, work / "token_embeddings.safetensors")
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
     (work / "neighbors.jsonl").write_text("".join(lines), encoding="utf-8")
-    files = sorted(path for path in work.rglob("*") if path.is_file())
-    manifest = {
-        "settings": settings,
-        "rows": len(rows),
-        "rows_by_kind": Counter(row.kind for row in rows),
-        "files": {path.relative_to(work).as_posix(): file_sha256(path) for path in files},
-    }
-    (work / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _show(rows: list["Row"]) -> None:

@@ -21,8 +21,15 @@ from corpora.deduplicate import digest
 from corpora.pair import Manifest, Pair, read_batches
 
 
-def write(captions: Captions, records: list[dict[str, Any]], cleaned: Cleaned, lost: dict[str, Rows], manifest: Manifest, folder: Path) -> None:
-    shown = data_card.merged(record["samples"] for record in records)
+def write(
+    captions: Captions,
+    records: list[dropped.DroppedRecord],
+    cleaned: Cleaned,
+    lost: dict[str, Rows],
+    manifest: Manifest,
+    folder: Path,
+) -> None:
+    shown = data_card.merged(record.samples for record in records)
     digests = cleaned.column("ja_digest")
     for stage, reasons in lost.items():
         for reason, rows in reasons.items():

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.captions import Captions
-from configs.files import whole, write_json
+from configs.files import whole
 from configs.schema import Corpora
 from configs.schema import Filters as Limits
 from corpora import deduplicate, dropped, filters, language_id
@@ -72,8 +72,9 @@ class Lost:
     def rows(self) -> int:
         return sum(count.total() for count in self.counts.values())
 
-    def as_json(self) -> dict[str, object]:
-        return {"dropped": self.counts, "samples": self.samples}
+    def write(self, path: Path) -> None:
+        counts = {stage: dict(reasons) for stage, reasons in self.counts.items()}
+        dropped.DroppedRecord(dropped=counts, samples=dropped.by_text(self.samples)).write(path)
 
 
 @dataclass
@@ -101,8 +102,7 @@ class CleanPart:
                 rows_out += table.num_rows
                 writer.write_table(table)
         assert part.rows == rows_out + lost.rows, "a row was lost between reading and writing a part"
-        with whole(self.folder / f"{rank:05d}.json") as temporary:
-            write_json(temporary, lost.as_json())
+        lost.write(self.folder / f"{rank:05d}.json")
 
     def _clean(self, batch: pa.RecordBatch, lost: Lost) -> pa.Table:
         unsafe, kept = set(self.captions.unsafe), []

@@ -9,23 +9,21 @@ Out: `<run>/captions/`: shards of pairs with their similarity and address, manif
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from configs.captions import Captions, Files, Shards
 from configs.errors import DataError, RecipeError
-from configs.files import publish, read_json, value_sha256, whole
+from configs.files import publish, value_sha256, whole
 from configs.schema import Recipe, resolve_model
 from corpora import executor, language_id
 from corpora.captions import card, choose, clean, images, score, translate
+from corpora.dropped import DroppedRecord
 from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stages, losses, read_manifest, write_manifest
 from corpora.sources import files, laion
 
 FOLDER = "captions"
-
-Record = dict[str, Any]  # what a task left about the rows it dropped: their number by stage and reason, and a few
 
 
 def make(recipe: Recipe) -> tuple[Manifest, bool]:
@@ -60,11 +58,11 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     return manifest, True
 
 
-def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[Record]:
+def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[DroppedRecord]:
     parts, folder = laion.plan(captions.source), _folder(work / "cleaned")
     corpora = recipe.corpora
     executor.run(clean.CleanPart(captions, corpora, parts, folder), work / "datatrove" / "clean", corpora.workers, "clean", corpora.executor)
-    return [read_json(folder / f"{rank:05d}.json") for rank in range(len(parts))]
+    return _records(folder, len(parts))
 
 
 def _choose(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> tuple[int, dict[str, choose.Rows]]:
@@ -91,21 +89,27 @@ def _score_task(captions: Captions, cleaned: clean.Cleaned, work: Path, scored: 
     return score.ScoreShard(captions.ranker, shards, work, scored, [images.rows_of(shard) for shard in shards])
 
 
-def _translate(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> list[Record]:
+def _translate(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> list[DroppedRecord]:
     with np.load(work / "kept.npz") as kept:
         pieces = translate.pieces(len(kept["rows"]))
     folder, corpora = _folder(work / "translated"), recipe.corpora
     model = corpora.language_id.model
     task = translate.TranslatePiece(captions, model, cleaned, work / "kept.npz", pieces, folder, recipe.run_dir / "models")
     executor.run(task, work / "datatrove" / "translate", corpora.workers, "translate", corpora.executor)
-    return [read_json(folder / f"{rank:05d}.json") for rank in range(len(pieces))]
+    return _records(folder, len(pieces))
 
 
-def _stages(records: list[Record], cleaned: clean.Cleaned, lost: dict[str, choose.Rows]) -> list[Stage]:
+def _records(folder: Path, count: int) -> list[DroppedRecord]:
+    """What each task dropped. Raises DataError."""
+    way_out = f"delete {folder.parent} and run the same command again"
+    return [DroppedRecord.read(folder / f"{rank:05d}.json", way_out) for rank in range(count)]
+
+
+def _stages(records: list[DroppedRecord], cleaned: clean.Cleaned, lost: dict[str, choose.Rows]) -> list[Stage]:
     """Every stage in order, with what it dropped."""
     counts: dict[str, Counter[str]] = {}
     for record in records:
-        for stage, reasons in record["dropped"].items():
+        for stage, reasons in record.dropped.items():
             counts.setdefault(stage, Counter()).update(reasons)
     stages = count_stages(cleaned.rows + sum(counts[name].total() for name in clean.STAGES), [(name, counts.pop(name)) for name in clean.STAGES])
     stages += choose.count(stages[-1].rows_out, lost)

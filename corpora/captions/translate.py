@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.captions import Captions, Translator
-from configs.files import whole, write_json
+from configs.files import whole
 from corpora import language_id, pair
 from corpora.captions import guards
 from corpora.captions.clean import Cleaned, Lost
@@ -74,8 +74,7 @@ class TranslatePiece:
         assert len(ja) == table.num_rows + lost.rows == self.rows[rank]
         with whole(self.folder / f"{rank:05d}.parquet") as temporary:
             pq.write_table(table.combine_chunks(), temporary, compression="lz4")
-        with whole(self.folder / f"{rank:05d}.json") as temporary:
-            write_json(temporary, lost.as_json())
+        lost.write(self.folder / f"{rank:05d}.json")
 
 
     def _come_back(self, ja: list[str], en: list[str], reasons: list[str | None]) -> list[float | None]:
