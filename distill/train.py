@@ -22,13 +22,13 @@ from configs.distill import Distill
 from configs.errors import DataError, Preempted, RecipeError
 from configs.files import whole
 
-SKIPPED_AT_MOST = 10  # steps in a row
 SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
 
 
 def train(recipe: schema.Recipe) -> None:
     """Runs or resumes the distillation; every process of the launcher calls it. Raises DataError, SetupError, RecipeError, Preempted."""
-    from distill import checkpoint, engine, setup
+    from distill import engine, setup
+    from distill.checkpoint import Checkpoints
 
     settings, run = recipe.distill, recipe.run_dir / "distill"
     engine.start()
@@ -38,46 +38,50 @@ def train(recipe: schema.Recipe) -> None:
             claim_run(recipe, run)
             setup.prepare(recipe)
         engine.barrier()
-        newest = checkpoint.latest(run)
+        checkpoints = Checkpoints(run, settings.keep_checkpoints)
+        newest = checkpoints.latest()
         if newest is not None and newest.name == f"step_{settings.steps:06d}":
             say(f"{newest}: the distillation is finished")
             return
         work = setup.load(recipe)
-        start = checkpoint.resume(work.engine, newest) if newest is not None else 0
+        start = checkpoints.resume(work.engine, newest)
         pairs = len(work.batches.tokens)
         say(f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, {settings.batch_size} a step, {engine.world_size()} processes")
-        _loop(work, settings, run, start)
+        _loop(work, settings, run, start, checkpoints)
         check_dead_parameters(work)
     finally:
         engine.stop()
 
 
-def _loop(work: Any, settings: Distill, run: Path, start: int) -> None:
-    from distill import checkpoint, engine
+def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any) -> None:
+    from distill import engine, finite
     from distill.log import Log
 
-    stopped, skipped = StopFlag(), 0
+    stopped, skipped, due = StopFlag(), 0, False
     log = Log(run, start, settings) if engine.rank() == 0 else None
     try:
         for step in range(start, settings.steps):
             values, taken = one_step(work, settings, step)
             skipped = 0 if taken else skipped + 1
-            check_skipped(skipped, step + 1)
+            finite.check_taken(work, settings, skipped, step)
             last = step + 1 == settings.steps
             if (step + 1) % settings.log_every_steps == 0 or last:
                 names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values(), stopped.as_tensor()]))
                 if taken:
                     row = dict(zip(names, sums.tolist(), strict=False))
-                    check_finite(row, step + 1)
+                    finite.check_losses(work, settings, row, step)
                     if log is not None:
                         log.write(step + 1, row | {"learning_rate": learning_rate(step, settings), "skipped_steps": work.engine.skipped_steps})
                 stopping = sums[-1].item() > 0
             else:
                 stopping = False
-            if last or stopping or (step + 1) % settings.save_every_steps == 0:
-                checkpoint.save(work.engine, run, step + 1, settings.keep_checkpoints)
+            due = due or last or stopping or (step + 1) % settings.save_every_steps == 0
+            if due and (taken or last):  # a state whose gradient is not finite may be a broken one: it replaces no good one
+                checkpoints.save(work.engine, step + 1)
+                due = False
             if stopping and not last:
-                raise Preempted(f"stopped after step {step + 1}, which is saved; run the same command to go on")
+                saved = "that step is not" if due else "which is saved"
+                raise Preempted(f"stopped after step {step + 1}, {saved}; run the same command to go on")
     finally:
         if log is not None:
             log.close()
@@ -143,19 +147,6 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {key: value for name, child in tree.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
-
-
-def check_skipped(in_a_row: int, step: int) -> None:
-    """One batch may overflow; a run that only skips does not train."""
-    if in_a_row >= SKIPPED_AT_MOST:
-        remedy = "lower distill.learning_rate (checkpoints made so far are kept)"
-        raise DataError(f"step {step}: the gradient was not finite {in_a_row} steps in a row; {remedy}")
-
-
-def check_finite(row: dict[str, float], step: int) -> None:
-    bad = [name for name, value in row.items() if not math.isfinite(value)]
-    if bad:
-        raise DataError(f"step {step}: {bad[0]} is {row[bad[0]]}; lower distill.learning_rate (checkpoints made so far are kept)")
 
 
 def check_dead_parameters(work: Any) -> None:
