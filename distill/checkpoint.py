@@ -30,7 +30,13 @@ from distill.tensor_file import WORD, TensorFile
 MANIFEST = artefact.MANIFEST
 STUDENT, STATE = "student.safetensors", "state.json"
 NAME, SHARD = re.compile(r"step_[0-9]+"), re.compile(r"state_[0-9]+\.safetensors")
-PASSED_OVER = "this checkpoint is passed over"
+NOT_WHOLE = "so this checkpoint is not whole"
+OLDER = "remove that folder, and an older one is taken"
+INITIAL = "its embeddings are vocab_init's, its layers the teacher's: make or fetch the damaged one again"
+HARDWARE = (
+    "Run the same command again, which goes on from the newest checkpoint; if it happens there too, lower distill.learning_rate in "
+    "another run folder, and if it does not, check this machine's memory"
+)
 
 
 class State(Record):
@@ -83,7 +89,7 @@ class Checkpoints:
             state = engines.in_all(lambda: _load(engine, folder))[0]
             engine.share_weights()
         if bad := engine.not_finite():
-            source, remedy = (folder, "remove that folder, and an older one is taken") if folder else ("the initial student", INITIAL)
+            source, remedy = (folder, OLDER) if folder else ("the initial student", INITIAL)
             raise DataError(f"{source}: {_some(bad)} not finite (NaN or infinity); {remedy}")
         return state.step if state else 0
 
@@ -119,13 +125,6 @@ class Checkpoints:
             old = self._folder / f".{name}.old{PARTIAL}"  # no half of it is ever seen under its name
             (self._folder / name).rename(old)
             shutil.rmtree(old, ignore_errors=True)
-
-
-INITIAL = "its embeddings are vocab_init's, its layers the teacher's: make or fetch the damaged one again"
-HARDWARE = (
-    "Run the same command again, which goes on from the newest checkpoint; if it happens there too, lower distill.learning_rate in "
-    "another run folder, and if it does not, check this machine's memory"
-)
 
 
 def outdated(whole_by_name: dict[str, bool], saved: str, keep: int) -> list[str]:
@@ -172,16 +171,16 @@ def _search(run: Path, names: Collection[str] | None) -> tuple[Path | None, dict
     damaged: dict[str, str] = {}
     for folder in reversed(_numbered(run / "checkpoints")):
         try:
-            verify(folder, names, PASSED_OVER)
+            verify(folder, names, NOT_WHOLE)
         except DataError as error:
             damaged[folder.name] = str(error)
             continue
         if damaged:
-            print(one_line(f"{'. '.join(damaged.values())}. {folder} is taken"), file=sys.stderr)
+            print(one_line(f"{'. '.join(damaged.values())}. Passed over for {folder}"), file=sys.stderr)
         return folder, damaged
     if damaged:
-        remedy = f"Put a whole one back, or move {run / 'checkpoints'} away to start again"
-        raise DataError(f"no checkpoint is whole: {'. '.join(damaged.values())}. {remedy}")
+        remedy = f"No other is whole: put one back, or move {run / 'checkpoints'} away to start again"
+        raise DataError(f"{'. '.join(damaged.values())}. {remedy}")
     return None, damaged
 
 
@@ -228,17 +227,16 @@ def _write(engine: Engine, partial: Path, entries: list[Entry]) -> dict[str, str
 
 def _load(engine: Engine, folder: Path) -> State:
     """Sets this process's share of the state; the other processes need not do the same. Raises DataError."""
-    remedy = "it is another recipe's; give run=ANOTHER_FOLDER"
-    state = State.read(folder / STATE, PASSED_OVER)
+    state = State.read(folder / STATE, OLDER)
     if state.step != _number(folder.name) or state.exported != engine.exported:
-        raise DataError(f"{folder / STATE}: of step {state.step}, its student the {state.exported}; {remedy}")
+        raise DataError(f"{folder / STATE}: of step {state.step}, its student the {state.exported}; {OLDER}")
     with ExitStack() as opened:
         try:
-            listed = artefact.Manifest.read(folder / MANIFEST, PASSED_OVER).files
+            listed = artefact.Manifest.read(folder / MANIFEST, OLDER).files
             paths = [folder / STUDENT, *(folder / name for name in listed if SHARD.fullmatch(name))]
             files = [opened.enter_context(safe_open(path, "pt")) for path in paths]
         except (OSError, SafetensorError) as error:
-            raise DataError(f"{folder}: cannot be read ({first_line(error)}); {remedy}") from None
+            raise DataError(f"{folder}: cannot be read ({first_line(error)}); {OLDER}") from None
         place = {key: file for file in files[1:] for key in file.keys()}  # noqa: SIM118 (no mapping)
         place |= dict.fromkeys(files[0].keys(), files[0])
 
@@ -247,7 +245,7 @@ def _load(engine: Engine, folder: Path) -> State:
             shape = tuple(engine.parameters[name].shape)
             stored = place[key].get_slice(key) if key in place else None
             if stored is None or (stored.get_dtype(), tuple(stored.get_shape())) != ("F32", shape):
-                raise DataError(f"{folder}: holds no {key} of shape {shape} in fp32; {remedy}")
+                raise DataError(f"{folder}: holds no {key} of shape {shape} in fp32; {OLDER}")
             return place[key].get_tensor(key)
 
         engine.set_state(state.step, state.skipped_steps, read)

@@ -82,6 +82,6 @@ def _header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     for name, shape in shapes.items():
         start, end = end, end + WORD * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
     return len(text).to_bytes(8, "little") + text

@@ -3,6 +3,7 @@
 DeepSpeed starts once a process, and importing it takes longer than what most tests do with it.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+IMPORTED_LATE = ["deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer", "torch._dynamo"]  # by what every child does
 
 
 def run_groups(module: str, groups: list[tuple[int, str, dict]]) -> None:
@@ -25,7 +27,9 @@ def run_groups(module: str, groups: list[tuple[int, str, dict]]) -> None:
 
 def main() -> int:
     module = importlib.import_module(sys.argv[1])
-    importlib.import_module("deepspeed")
+    for library in IMPORTED_LATE:
+        importlib.import_module(library)
+    gc.freeze()  # DeepSpeed collects garbage at every start: not among the libraries
     for processes, name, keywords in json.loads(sys.argv[2]):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

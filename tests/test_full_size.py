@@ -1,6 +1,5 @@
 """The real architecture: CLIP-L and bigG students of full size and random weights, exported, loaded by the stock pipeline, verified."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from configs import artefact
 from configs.schema import TOYWORLD_MODELS
 from distill import tokenizers
 from distill.clip_text import TextTower
