@@ -26,10 +26,19 @@ class Manifest(SealedRecord):
     details: dict[str, Any]
 
 
-def seal(folder: Path, made_from: Mapping[str, str], details: Mapping[str, Any] | None = None) -> Manifest:
-    """Writes the manifest of a finished folder: its last file."""
+def seal(
+    folder: Path,
+    made_from: Mapping[str, str],
+    details: Mapping[str, Any] | None = None,
+    known: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Writes the manifest of a finished folder: its last file.
+
+    `known`: SHA-256 by name of files that were digested while they were written, which need not be read again.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    names = [path.relative_to(folder).as_posix() for path in files]
+    digests = {name: (known or {}).get(name) or file_sha256(folder / name) for name in names}
     manifest = Manifest.seal(
         code_version=CODE_VERSION,
         made_from=dict(made_from),

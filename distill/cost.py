@@ -159,8 +159,8 @@ def state_bytes(trained: int, frozen: int, settings: Distill, gpus: int) -> floa
 
 
 def checkpoint_bytes(student: int, trained: int, settings: Distill) -> int:
-    """One checkpoint: `student.safetensors` in fp32; the engine's weights, and of what is trained all that ZeRO shares out."""
-    return student * (4 + word_bytes(settings.precision)) + _shared_bytes(settings) * trained
+    """One checkpoint, fp32: the student, and of what is trained all that ZeRO shares out but the part that is the student."""
+    return 4 * student + (_shared_bytes(settings) - 4) * trained
 
 
 def _shared_bytes(settings: Distill) -> int:

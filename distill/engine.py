@@ -6,20 +6,24 @@ Works under `deepspeed`, `torchrun`, Slurm's `srun` (RANK, LOCAL_RANK, WORLD_SIZ
 import os
 import socket
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeVar
 
 import torch
 from torch import nn
 
 from configs.distill import Distill
-from configs.errors import SetupError
+from configs.errors import DataError, RecipeError, SetupError, cause_of_system, of_system
 from distill.cost import REDUCE_BUCKET
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-AVERAGE = "average"
 COLLECTIVE = timedelta(minutes=30)  # longer than `distill.hung_after_seconds`, whose message names the process that hangs
+# The parts of the training state: what is kept of every trained parameter, each in fp32 and of the parameter's shape.
+WEIGHT: Final = "weight"
+MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+AVERAGE: Final = "average"
+T = TypeVar("T")
 
 
 class AveragingAdamW(torch.optim.AdamW):
@@ -57,6 +61,7 @@ class Engine:
             model=student, optimizer=optimizer, config=_config(settings, world_size()), dist_init_required=False
         )
         self._fp32, self._averaged = settings.precision == "fp32", averaged
+        self.parameters = dict(student.named_parameters())  # frozen ones too
 
     @property
     def device(self) -> torch.device:
@@ -91,24 +96,78 @@ class Engine:
         """How many steps of the whole run were not taken."""
         return int(self._engine.skipped_steps)
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Full fp32 weights on the CPU, their running average where one is kept (gathered from all processes: every rank must call this)."""
-        return {name: self._whole(parameter).detach().float().cpu().contiguous() for name, parameter in self._engine.module.named_parameters()}
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the state that every trained parameter has."""
+        return (WEIGHT, *MOMENTS, AVERAGE) if self._averaged else (WEIGHT, *MOMENTS)
 
-    def _whole(self, parameter: nn.Parameter) -> torch.Tensor:
+    @property
+    def exported(self) -> Literal["weight", "average"]:
+        """The part that is the student for whoever uses it: the running average of the weights where one is kept."""
+        return AVERAGE if self._averaged else WEIGHT
+
+    def whole(self, name: str, part: str) -> torch.Tensor:
+        """One part of one parameter's state, fp32 on the CPU, in the parameter's shape; of a frozen parameter, its weight.
+
+        Gathered from all processes: every rank must ask for the same ones in the same order.
+        """
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        if not parameter.requires_grad or (self._fp32 and not self._averaged):
-            return parameter
-        whole = safe_get_full_optimizer_state(parameter, AVERAGE) if self._averaged else safe_get_full_fp32_param(parameter)
-        return parameter if whole is None else whole
+        parameter = self.parameters[name]
+        if not parameter.requires_grad or (part == WEIGHT and self._fp32):
+            found = parameter
+        elif part == WEIGHT:
+            found = safe_get_full_fp32_param(parameter)
+        else:
+            found = safe_get_full_optimizer_state(parameter, part)
+        return found.detach().float().cpu().contiguous()
 
-    def save(self, folder: Path) -> None:
-        """Weights, optimizer and step of every rank, under `folder/engine`; DeepSpeed's own `latest` is not written."""
-        self._engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
+    def set_state(self, step: int, skipped_steps: int, read: Callable[[str, str], torch.Tensor]) -> None:
+        """Sets the whole state after `step` steps; `read(name, part)` gives a tensor as `whole` does.
 
-    def load(self, folder: Path) -> None:
-        self._engine.load_checkpoint(str(folder), tag="engine")
+        Only what this process holds a piece of is read. No process waits for another here; `share_weights` must follow.
+        """
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        self._make_optimizer_state(step - skipped_steps)
+        for name, parameter in self.parameters.items():
+            if not parameter.requires_grad or parameter._hp_mapping is None:  # type: ignore[attr-defined]
+                continue
+            safe_set_full_fp32_param(parameter, read(name, WEIGHT))
+            for part in self.parts[1:]:
+                safe_set_full_optimizer_state(parameter, read(name, part), part)
+        self._engine.global_steps, self._engine.skipped_steps = step, skipped_steps
+
+    def share_weights(self) -> None:
+        """The student's weights become those that `set_state` has set. Every rank must call this."""
+        self._optimizer.update_lp_params()
+
+    def _make_optimizer_state(self, updates: int) -> None:
+        """What AdamW makes at its first step, by which DeepSpeed then knows each parameter's piece of it."""
+        for group in self._optimizer.param_groups:
+            for flat in group["params"]:
+                state = self._optimizer.state[flat]
+                state["step"] = torch.tensor(float(updates), device=flat.device)
+                for part in self.parts[1:]:
+                    state[part] = torch.zeros_like(flat, requires_grad=False)
+        self._optimizer._hp_optimizer_states_linked = False
+        self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def not_finite(self) -> list[str]:
+        """What holds a NaN or an infinity, as `name` or, of the optimizer's state, `part of name`. Every rank must call this."""
+        pieces: dict[str, torch.Tensor] = {}
+        for name, parameter in self.parameters.items():
+            mapping = getattr(parameter, "_hp_mapping", None)
+            if not parameter.requires_grad:
+                pieces[name] = parameter.detach()
+            elif mapping is not None:
+                pieces[name] = mapping.get_hp_fragment().detach()
+                pieces |= {f"{part} of {name}": mapping.get_hp_fragment(part) for part in mapping.optim_fragment or ()}
+        # the smallest and the largest number tell, without a copy of the tensor; they are NaN where one is
+        ends = [torch.stack(torch.aminmax(piece)).float() for piece in pieces.values()]
+        finite = torch.isfinite(torch.stack(ends)).all(dim=1).tolist() if ends else []
+        bad = [name for name, good in zip(pieces, finite, strict=True) if not good]
+        return sorted({name for found in in_all(lambda: bad) for name in found})
 
 
 def weights_dtype(precision: str) -> torch.dtype:
@@ -128,7 +187,10 @@ def start() -> None:
         warnings.simplefilter("ignore")  # its dependencies' deprecations are not the user's
         import deepspeed
     deepspeed.utils.logging.logger.setLevel("WARNING")
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", timeout=COLLECTIVE, verbose=False)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # `in_all` sends over the current device
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, timeout=COLLECTIVE, verbose=False)
 
 
 def stop() -> None:
@@ -146,6 +208,30 @@ def world_size() -> int:
 
 def barrier() -> None:
     torch.distributed.barrier()
+
+
+def in_all(work: Callable[[], T]) -> list[T]:
+    """Runs `work` in every process; what each got, by rank.
+
+    If it fails in one, that error is raised in all: else the others would wait for it for ever. Every rank must call this.
+    """
+    error: Exception | None = None
+    result: Any = None
+    try:
+        result = work()
+    except (DataError, RecipeError, SetupError) as caught:
+        error = caught
+    except Exception as caught:
+        refused = cause_of_system(caught)
+        if refused is None:
+            raise  # a bug: its traceback is wanted, and the launcher ends the other processes
+        error = SetupError(of_system(refused))
+    found: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(found, (error, result))
+    for failed, _ in found:
+        if failed is not None:
+            raise failed
+    return [one for _, one in found]
 
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:

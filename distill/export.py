@@ -26,15 +26,13 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     from distill import checkpoint
 
     folder = recipe.run_dir / "export"
-    newest = checkpoint.newest(recipe.run_dir / "distill")
+    newest = checkpoint.newest(recipe.run_dir / "distill", ["student.safetensors"])
     if newest is None:
         raise DataError(f"{recipe.run_dir / 'distill'}: there is no finished checkpoint; run distill.train first")
     made_from = {"recipe": recipe.name, "checkpoint": newest.name, "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST)}
     sources = {assemble.rstrip("/").rpartition("/")[2]: assemble} if assemble else _sources(recipe)
     provenances = {name: {**made_from, "teacher": public_name(source)} for name, source in {"encoders": recipe.distill.base, **sources}.items()}
     todo = [name for name, provenance in provenances.items() if not is_finished(folder / name, provenance)]
-    if todo:
-        checkpoint.verify(newest, ["student.safetensors"])
     for name in todo:
         _write(folder / name, recipe, newest, sources.get(name), provenances[name])
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")

@@ -19,11 +19,9 @@ from typing import Any
 
 from configs import command, schema, signals
 from configs.distill import Distill
-from configs.errors import DataError, RecipeError
+from configs.errors import RecipeError
 from configs.lock import locked
 from distill.status import Writer, recorded
-
-SKIPPED_AT_MOST = 10  # steps in a row
 
 
 def train(recipe: schema.Recipe) -> None:
@@ -60,23 +58,25 @@ def _prepare(recipe: schema.Recipe, run: Path, writer: Writer, held: ExitStack) 
 
 
 def _train(recipe: schema.Recipe, run: Path, watched: Any, writer: Writer) -> None:
-    from distill import checkpoint, engine, setup
+    from distill import engine, setup
+    from distill.checkpoint import Checkpoints
 
     settings = recipe.distill
-    newest = checkpoint.latest(run)
+    checkpoints = Checkpoints(run, settings.keep_checkpoints)
+    newest = checkpoints.latest()
     if newest is not None and newest.name == f"step_{settings.steps:06d}":
         say(f"{newest}: the distillation is finished")
         return _finish(settings, writer)
     watched.at(0, "loading for")
     work = setup.load(recipe)
-    start = checkpoint.resume(work.engine, newest) if newest is not None else 0
+    start = checkpoints.resume(work.engine, newest)
     pairs = len(work.batches.tokens)
     say(f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, {settings.batch_size} a step, {engine.world_size()} processes")
     writer.step = start
     signals.defer()
     if engine.rank() == 0:
         writer.write("training", f"step {start} to {settings.steps}")
-    _loop(work, settings, run, start, watched, writer)
+    _loop(work, settings, run, start, checkpoints, watched, writer)
     check_dead_parameters(work)
     _finish(settings, writer)
 
@@ -90,35 +90,37 @@ def _finish(settings: Distill, writer: Writer) -> None:
         writer.end(0, "the distillation is finished")
 
 
-def _loop(work: Any, settings: Distill, run: Path, start: int, watched: Any, writer: Writer) -> None:
-    from distill import checkpoint, engine, processes
+def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any, watched: Any, writer: Writer) -> None:
+    from distill import engine, finite, processes
     from distill.log import Log
 
-    skipped = 0
+    skipped, due = 0, False
     log = Log(run, start, settings) if engine.rank() == 0 else None
     try:
         for step in range(start, settings.steps):
             watched.at(step + 1, "training")
             values, taken = one_step(work, settings, step)
             skipped = 0 if taken else skipped + 1
-            check_skipped(skipped, step + 1)
+            finite.check_taken(work, settings, skipped, step)
             last = step + 1 == settings.steps
             if (step + 1) % settings.log_every_steps == 0 or last:
                 names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values()]))
                 if taken:
                     row = dict(zip(names, sums.tolist(), strict=True))
-                    check_finite(row, step + 1)
+                    finite.check_losses(work, settings, row, step)
                     if log is not None:
                         log.write(step + 1, row | {"learning_rate": learning_rate(step, settings), "skipped_steps": work.engine.skipped_steps})
             stopping = processes.stop_requested(work.engine.device)
-            if last or stopping or (step + 1) % settings.save_every_steps == 0:
+            due = due or last or bool(stopping) or (step + 1) % settings.save_every_steps == 0
+            if due and (taken or last):  # a state whose gradient is not finite may be a broken one: it replaces no good one
                 watched.at(step + 1, "saving")
-                checkpoint.save(work.engine, run, step + 1, settings.keep_checkpoints)
-                writer.step = step + 1
+                checkpoints.save(work.engine, step + 1)
+                due, writer.step = False, step + 1
                 if engine.rank() == 0 and not (last or stopping):
                     writer.write("training", f"step {step + 1} of {settings.steps} is saved")
             if stopping and not last:
-                raise processes.stop(stopping, f" after step {step + 1}, which is saved")
+                saved = "that step is not saved" if due else "which is saved"
+                raise processes.stop(stopping, f" after step {step + 1}, {saved}")
     finally:
         if log is not None:
             log.close()
@@ -164,17 +166,6 @@ def check_batch(settings: Distill, processes: int) -> None:
         raise RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
 
 
-def check_skipped(in_a_row: int, step: int) -> None:
-    """One batch may overflow; a run that only skips does not train."""
-    if in_a_row >= SKIPPED_AT_MOST:
-        remedy = "lower distill.learning_rate (checkpoints made so far are kept)"
-        raise DataError(f"step {step}: the gradient was not finite {in_a_row} steps in a row; {remedy}")
-
-
-def check_finite(row: dict[str, float], step: int) -> None:
-    bad = [name for name, value in row.items() if not math.isfinite(value)]
-    if bad:
-        raise DataError(f"step {step}: {bad[0]} is {row[bad[0]]}; lower distill.learning_rate (checkpoints made so far are kept)")
 
 
 def check_dead_parameters(work: Any) -> None:

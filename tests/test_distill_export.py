@@ -172,7 +172,7 @@ def flip_a_bit(run_dir: Path) -> None:
 def truncate_with_a_manifest_that_agrees(run_dir: Path) -> None:
     path = step_folder(run_dir) / "student.safetensors"
     path.write_bytes(path.read_bytes()[:-40])
-    (path.parent / "manifest.json").write_text(json.dumps({path.name: hashlib.sha256(path.read_bytes()).hexdigest()}))
+    artefact.seal(path.parent, made_from={})
 
 
 def rewrite_tensors(run_dir: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -180,15 +180,14 @@ def rewrite_tensors(run_dir: Path, change: Callable[[dict[str, torch.Tensor]], N
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
-    (path.parent / "manifest.json").write_text(json.dumps({path.name: hashlib.sha256(path.read_bytes()).hexdigest()}))
+    artefact.seal(path.parent, made_from={})
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no training": (lambda run: shutil.rmtree(run / "distill"), "there is no finished checkpoint; run distill.train first"),
-    "no latest": (lambda run: (run / "distill" / "latest").unlink(), "latest: missing though there are checkpoints"),
-    "no manifest": (lambda run: (step_folder(run) / "manifest.json").unlink(), "not a whole checkpoint"),
-    "bit flipped": (flip_a_bit, "missing or damaged (not the manifest's SHA-256)"),
-    "file missing": (lambda run: (step_folder(run) / "student.safetensors").unlink(), "missing or damaged"),
+    "no manifest": (lambda run: (step_folder(run) / "manifest.json").unlink(), "this checkpoint is not whole"),
+    "bit flipped": (flip_a_bit, "student.safetensors: damaged, its SHA-256 is not the one in manifest.json"),
+    "file missing": (lambda run: (step_folder(run) / "student.safetensors").unlink(), "student.safetensors: missing"),
     "truncated": (truncate_with_a_manifest_that_agrees, "student.safetensors: truncated, or no safetensors file"),
     "not a student": (lambda run: rewrite_tensors(run, lambda t: t.clear() or t.update(x=torch.zeros(1))), "it is no student of this project"),
     "a tensor missing": (

@@ -181,7 +181,8 @@ import gc, json, sys
 from pathlib import Path
 import torch
 from configs.distill import Distill
-from distill import checkpoint, engine
+from distill import engine
+from distill.checkpoint import Checkpoints
 
 def held():
     gc.collect()
@@ -202,7 +203,7 @@ for _ in range(2):
         one.backward(one(torch.ones(2, 256, dtype=model[0].weight.dtype)).float().square().mean())
         states.append(held())
     one.step(1e-3)
-checkpoint.save(one, Path(sys.argv[2]), 1, 1)
+Checkpoints(Path(sys.argv[2]), 1).save(one, 2)
 engine.stop()
 print(json.dumps({"numbers": sum(parameter.numel() for parameter in model.parameters()), "states": states}))
 """

@@ -1,6 +1,5 @@
 """The real architecture: CLIP-L and bigG students of full size and random weights, exported, loaded by the stock pipeline, verified."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import torch
 from conftest import write_run_record
 from safetensors.torch import save_file
 
+from configs import artefact
 from configs.schema import TOYWORLD_MODELS
 from distill import tokenizers
 from distill.clip_text import TextTower
@@ -52,8 +52,7 @@ def full_size_run(tmp_path_factory: pytest.TempPathFactory):
     folder = run / "distill" / "checkpoints" / "step_000001"
     folder.mkdir(parents=True)
     save_file(tensors, folder / "student.safetensors")
-    with open(folder / "student.safetensors", "rb") as file:
-        (folder / "manifest.json").write_text(json.dumps({"student.safetensors": hashlib.file_digest(file, "sha256").hexdigest()}))
+    artefact.seal(folder, made_from={})
     (run / "distill" / "latest").write_text(folder.name)
     assert len(tokenizers.build(TOYWORLD_MODELS / "spiece.model", run / "initial_student" / "tokenizer", VOCABULARY)) == VOCABULARY
     write_run_record(run)
