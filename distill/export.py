@@ -33,7 +33,8 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     provenances = {name: {**made_from, "teacher": public_name(source)} for name, source in {"encoders": recipe.distill.base, **sources}.items()}
     todo = [name for name, provenance in provenances.items() if not is_finished(folder / name, provenance)]
     if todo and "encoders" not in todo:  # made before: whole since then?
-        check_files(folder / "encoders", read_json(folder / "encoders" / "verification.json")["files"])
+        made = folder / "encoders"
+        check_files(made, read_json(made / "verification.json")["files"])
     for name in todo:
         _write(folder / name, recipe, newest, sources.get(name), provenances[name])
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")

@@ -76,12 +76,14 @@ def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any)
             else:
                 stopping = False
             due = due or last or stopping or (step + 1) % settings.save_every_steps == 0
-            if due and (taken or last):  # a state whose gradient is not finite may be a broken one: it replaces no good one
+            # A state whose gradient is not finite may be a diverged one: it replaces no good one.
+            if due and (taken or last):
                 checkpoints.save(work.engine, step + 1)
                 due = False
             if stopping and not last:
-                saved = "that step is not" if due else "which is saved"
-                raise Preempted(f"stopped after step {step + 1}, {saved}; run the same command to go on")
+                saved = "which is not saved, as it was skipped" if due else "which is saved"
+                done = f"stopped after step {step + 1}, {saved}"
+                raise Preempted(f"{done}; run the same command to go on")
     finally:
         if log is not None:
             log.close()
