@@ -34,7 +34,8 @@ def seal(
 ) -> Manifest:
     """Writes the manifest of a finished folder: its last file.
 
-    `known`: SHA-256 by name of files that were digested while they were written, which need not be read again.
+    `known`: SHA-256 by name of files that were digested while they were written, which need not be
+    read again.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     names = [path.relative_to(folder).as_posix() for path in files]

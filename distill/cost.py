@@ -159,7 +159,9 @@ def state_bytes(trained: int, frozen: int, settings: Distill, gpus: int) -> floa
 
 
 def checkpoint_bytes(student: int, trained: int, settings: Distill) -> int:
-    """One checkpoint, fp32: the student, and of what is trained all that ZeRO shares out but the part that is the student."""
+    """One checkpoint, fp32: the student, and of what is trained all that ZeRO shares out but the
+    part that is the student.
+    """
     return 4 * student + (_shared_bytes(settings) - 4) * trained
 
 

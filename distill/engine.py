@@ -18,8 +18,10 @@ from configs.errors import DataError, RecipeError, SetupError, cause_of_system, 
 from distill.cost import REDUCE_BUCKET
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-COLLECTIVE = timedelta(minutes=30)  # longer than `distill.hung_after_seconds`, whose message names the process that hangs
-# The parts of the training state: what is kept of every trained parameter, each in fp32 and of the parameter's shape.
+# Longer than `distill.hung_after_seconds`, whose message names the process that hangs.
+COLLECTIVE = timedelta(minutes=30)
+# The parts of the training state: what is kept of every trained parameter, each in fp32 and of
+# the parameter's shape.
 WEIGHT: Final = "weight"
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 AVERAGE: Final = "average"
@@ -103,11 +105,14 @@ class Engine:
 
     @property
     def exported(self) -> Literal["weight", "average"]:
-        """The part that is the student for whoever uses it: the running average of the weights where one is kept."""
+        """The part that is the student for whoever uses it: the running average of the weights
+        where one is kept.
+        """
         return AVERAGE if self._averaged else WEIGHT
 
     def whole(self, name: str, part: str) -> torch.Tensor:
-        """One part of one parameter's state, fp32 on the CPU, in the parameter's shape; of a frozen parameter, its weight.
+        """One part of one parameter's state, fp32 on the CPU, in the parameter's shape; of a frozen
+        parameter, its weight.
 
         Gathered from all processes: every rank must ask for the same ones in the same order.
         """
@@ -122,16 +127,20 @@ class Engine:
             found = safe_get_full_optimizer_state(parameter, part)
         return found.detach().float().cpu().contiguous()
 
-    def set_state(self, step: int, skipped_steps: int, read: Callable[[str, str], torch.Tensor]) -> None:
-        """Sets the whole state after `step` steps; `read(name, part)` gives a tensor as `whole` does.
+    def set_state(
+        self, step: int, skipped_steps: int, read: Callable[[str, str], torch.Tensor]
+    ) -> None:
+        """Sets the whole state after `step` steps; `read(name, part)` gives a tensor as `whole`
+        does.
 
-        Only what this process holds a piece of is read. No process waits for another here; `share_weights` must follow.
+        Only what this process holds a piece of is read. No process waits for another here;
+        `share_weights` must follow.
         """
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         self._make_optimizer_state(step - skipped_steps)
         for name, parameter in self.parameters.items():
-            if not parameter.requires_grad or parameter._hp_mapping is None:  # type: ignore[attr-defined]
+            if not parameter.requires_grad or getattr(parameter, "_hp_mapping", None) is None:
                 continue
             safe_set_full_fp32_param(parameter, read(name, WEIGHT))
             for part in self.parts[1:]:
@@ -139,22 +148,30 @@ class Engine:
         self._engine.global_steps, self._engine.skipped_steps = step, skipped_steps
 
     def share_weights(self) -> None:
-        """The student's weights become those that `set_state` has set. Every rank must call this."""
+        """The student's weights become those that `set_state` has set.
+
+        Every rank must call this.
+        """
         self._optimizer.update_lp_params()
 
     def _make_optimizer_state(self, updates: int) -> None:
-        """What AdamW makes at its first step, by which DeepSpeed then knows each parameter's piece of it."""
+        """What AdamW makes at its first step, by which DeepSpeed then knows each parameter's piece
+        of it.
+        """
         for group in self._optimizer.param_groups:
             for flat in group["params"]:
                 state = self._optimizer.state[flat]
                 state["step"] = torch.tensor(float(updates), device=flat.device)
                 for part in self.parts[1:]:
-                    state[part] = torch.zeros_like(flat, requires_grad=False)
+                    if part not in state:
+                        state[part] = torch.zeros_like(flat, requires_grad=False)
         self._optimizer._hp_optimizer_states_linked = False
         self._optimizer._lazy_init_hp_params_optimizer_state()
 
     def not_finite(self) -> list[str]:
-        """What holds a NaN or an infinity, as `name` or, of the optimizer's state, `part of name`. Every rank must call this."""
+        """What holds a NaN or an infinity, as `name` or, of the optimizer's state, `part of name`.
+        Every rank must call this.
+        """
         pieces: dict[str, torch.Tensor] = {}
         for name, parameter in self.parameters.items():
             mapping = getattr(parameter, "_hp_mapping", None)
@@ -162,8 +179,9 @@ class Engine:
                 pieces[name] = parameter.detach()
             elif mapping is not None:
                 pieces[name] = mapping.get_hp_fragment().detach()
-                pieces |= {f"{part} of {name}": mapping.get_hp_fragment(part) for part in mapping.optim_fragment or ()}
-        # the smallest and the largest number tell, without a copy of the tensor; they are NaN where one is
+                for part in mapping.optim_fragment or ():
+                    pieces[f"{part} of {name}"] = mapping.get_hp_fragment(part)
+        # No copy of the tensor is needed: its minimum and maximum are NaN where one number is.
         ends = [torch.stack(torch.aminmax(piece)).float() for piece in pieces.values()]
         finite = torch.isfinite(torch.stack(ends)).all(dim=1).tolist() if ends else []
         bad = [name for name, good in zip(pieces, finite, strict=True) if not good]
@@ -188,7 +206,8 @@ def start() -> None:
         import deepspeed
     deepspeed.utils.logging.logger.setLevel("WARNING")
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # `in_all` sends over the current device
+        # `in_all` sends over the current device
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, timeout=COLLECTIVE, verbose=False)
 
@@ -213,7 +232,8 @@ def barrier() -> None:
 def in_all(work: Callable[[], T]) -> list[T]:
     """Runs `work` in every process; what each got, by rank.
 
-    If it fails in one, that error is raised in all: else the others would wait for it for ever. Every rank must call this.
+    If it fails in one, that error is raised in all: else the others would wait for it for ever.
+    Every rank must call this.
     """
     error: Exception | None = None
     result: Any = None

@@ -1,6 +1,8 @@
-"""A safetensors file written tensor by tensor: the library's own writer wants all of them in memory at once.
+"""A safetensors file written tensor by tensor: the library's own writer wants all of them in memory
+at once.
 
-The format: 8 bytes with the header's length, the header as JSON (dtype, shape and place of every tensor), then the tensors' bytes.
+The format: 8 bytes with the header's length, the header as JSON (dtype, shape and place of every
+tensor), then the tensors' bytes.
 
 Out: one file of fp32 tensors that safetensors reads, on disk when `close` returns, and its SHA-256.
 """
@@ -13,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,10 +23,12 @@ WORD = 4  # bytes of an fp32 number
 
 
 class TensorFile:
-    """Takes the tensors in the order of `shapes`. One is written and digested while the next is fetched: two are in memory.
+    """Takes the tensors in the order of `shapes`.
 
-    What the operating system refuses is raised by `close` alone: until then the process goes on as the others do, which gather
-    the tensors together with it.
+    One is written and digested while the next is fetched: two are in memory.
+
+    What the operating system refuses is raised by `close` alone: until then the process goes on as
+    the others do, which gather the tensors together with it.
     """
 
     def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -41,7 +46,9 @@ class TensorFile:
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """`tensor`: fp32, on the CPU, contiguous; it must not change until the next call."""
         expected = self._left.pop(0)
-        assert (name, tuple(tensor.shape)) == expected and tensor.dtype == torch.float32, f"{name} instead of {expected}"
+        assert (name, tuple(tensor.shape)) == expected and tensor.dtype == torch.float32, (
+            f"{name} instead of {expected}"
+        )
         self._put(tensor.detach().reshape(-1).view(torch.uint8).numpy())
 
     def close(self) -> str:
@@ -62,7 +69,8 @@ class TensorFile:
     def _put(self, data: object) -> None:
         self._wait()
         if self._error is None:
-            self._pending = [self._threads.submit(task, data) for task in (self._file.write, self._digest.update)]  # type: ignore[arg-type]
+            tasks: list[Callable[[Any], object]] = [self._file.write, self._digest.update]
+            self._pending = [self._threads.submit(task, data) for task in tasks]
 
     def _wait(self) -> None:
         for task in self._pending:
@@ -77,7 +85,9 @@ class TensorFile:
 
 
 def _header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers reads no file without it
+    header: dict[str, object] = {
+        "__metadata__": {"format": "pt"}
+    }  # transformers reads no file without it
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + WORD * math.prod(shape)

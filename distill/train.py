@@ -112,14 +112,15 @@ def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any,
                         log.write(step + 1, row | {"learning_rate": learning_rate(step, settings), "skipped_steps": work.engine.skipped_steps})
             stopping = processes.stop_requested(work.engine.device)
             due = due or last or bool(stopping) or (step + 1) % settings.save_every_steps == 0
-            if due and (taken or last):  # a state whose gradient is not finite may be a broken one: it replaces no good one
+            # A state whose gradient is not finite may be a diverged one: it replaces no good one.
+            if due and (taken or last):
                 watched.at(step + 1, "saving")
                 checkpoints.save(work.engine, step + 1)
                 due, writer.step = False, step + 1
                 if engine.rank() == 0 and not (last or stopping):
                     writer.write("training", f"step {step + 1} of {settings.steps} is saved")
             if stopping and not last:
-                saved = "that step is not saved" if due else "which is saved"
+                saved = "which is not saved, as it was skipped" if due else "which is saved"
                 raise processes.stop(stopping, f" after step {step + 1}, {saved}")
     finally:
         if log is not None:

@@ -1,4 +1,5 @@
-"""Runs functions in groups of processes, one group after the other, forked from one process that has the libraries at hand.
+"""Runs functions in groups of processes, one group after the other, forked from one process that
+has the libraries at hand.
 
 DeepSpeed starts once a process, and importing it takes longer than what most tests do with it.
 """
@@ -14,14 +15,27 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-IMPORTED_LATE = ["deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer", "torch._dynamo"]  # by what every child does
+IMPORTED_LATE = [
+    "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "torch._dynamo",
+]  # by what every child does
 
 
 def run_groups(module: str, groups: list[tuple[int, str, dict]]) -> None:
-    """Of each group the number of processes, and a function of the test module with its keywords; asserts that all end well."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    """Of each group the number of processes, and a function of the test module with its keywords;
+    asserts that all end well.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+        "DS_ACCELERATOR": "cpu",
+    }
     command = [sys.executable, __file__, module, json.dumps(groups)]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-4000:]
 
 
@@ -38,7 +52,13 @@ def main() -> int:
         for rank in range(processes):
             child = os.fork()
             if not child:
-                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+                os.environ.update(
+                    RANK=str(rank),
+                    LOCAL_RANK=str(rank),
+                    WORLD_SIZE=str(processes),
+                    MASTER_ADDR="127.0.0.1",
+                    MASTER_PORT=str(port),
+                )
                 os._exit(_in_child(getattr(module, name), keywords))
             children.append(child)
         ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

@@ -185,9 +185,15 @@ def rewrite_tensors(run_dir: Path, change: Callable[[dict[str, torch.Tensor]], N
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no training": (lambda run: shutil.rmtree(run / "distill"), "there is no finished checkpoint; run distill.train first"),
-    "no manifest": (lambda run: (step_folder(run) / "manifest.json").unlink(), "this checkpoint is not whole"),
-    "bit flipped": (flip_a_bit, "student.safetensors: damaged, its SHA-256 is not the one in manifest.json"),
-    "file missing": (lambda run: (step_folder(run) / "student.safetensors").unlink(), "student.safetensors: missing"),
+    "no manifest": (
+        lambda run: (step_folder(run) / "manifest.json").unlink(),
+        "this checkpoint is not whole",
+    ),
+    "bit flipped": (flip_a_bit, "student.safetensors: damaged, its SHA-256 is not the one in"),
+    "file missing": (
+        lambda run: (step_folder(run) / "student.safetensors").unlink(),
+        "student.safetensors: missing",
+    ),
     "truncated": (truncate_with_a_manifest_that_agrees, "student.safetensors: truncated, or no safetensors file"),
     "not a student": (lambda run: rewrite_tensors(run, lambda t: t.clear() or t.update(x=torch.zeros(1))), "it is no student of this project"),
     "a tensor missing": (
