@@ -136,7 +136,12 @@ class Training:
                 return
             assert self.process.poll() is None, self.process.communicate()[1][-3000:]
             time.sleep(0.05)
+        self.kill()
         raise AssertionError(f"not {state} within {seconds} s")
+
+    def kill(self) -> None:
+        for pid in self.members():
+            os.kill(pid, signal.SIGKILL)
 
     def status(self) -> dict[str, object]:
         path = self.run / "distill" / "status.json"
@@ -150,8 +155,7 @@ class Training:
             self.process.poll()
             time.sleep(0.1)
             left = self.members()
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
+        self.kill()
         complaint = self.process.communicate(timeout=20)[1]
         assert not left, f"still there after {seconds} s: {left}\n{complaint[-3000:]}"
         return self.process.returncode, complaint
@@ -163,8 +167,7 @@ def _command(launcher: str) -> list[str]:
     if launcher == "torchrun":
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "distill.train"]
     if launcher == "deepspeed":
-        runner = str(Path(sys.executable).with_name("deepspeed"))
-        return [runner, "--num_gpus", "2", "--master_port", free_port(), "--module", "distill.train"]
+        return [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port", free_port(), "--module", "distill.train"]
     if launcher == "srun":
         task = 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec python -m distill.train "$@"'
         return ["srun", "bash", "-c", task, "task"]

@@ -3,124 +3,164 @@
 The stand-in signals what Slurm signals, the tasks it started and neither their children nor the batch script (proctrack/cgroup).
 """
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import write_initial_student, write_pairs
+from launchers import ROOT, Training, prepare_run
 
-from corpora.toyworld import captions
+from configs import command
+from distill import train
 
-ROOT = Path(__file__).resolve().parent.parent
-STEPS = 200
-SETTINGS = (
-    f"distill.steps={STEPS}",
-    "distill.warmup_steps=2",
-    "distill.batch_size=4",
-    "distill.objective.cross_attention=0",  # no UNet to listen to first
-    "distill.objective.position=1",
-    "distill.save_every_steps=20",
-    "distill.log_every_steps=5",
-)
-SRUN = """#!/bin/bash
-while [[ $1 == --* ]]; do shift; done
-for ((task = 0; task < SLURM_NTASKS; task++)); do
-    SLURM_PROCID=$task SLURM_LOCALID=$task "$@" &
-    tasks+=($!)
-done
-echo "${tasks[@]}" > "$STATE/tasks.new" && mv "$STATE/tasks.new" "$STATE/tasks"
-highest=0
-for task in "${tasks[@]}"; do wait "$task"; code=$?; ((code > highest)) && highest=$code; done
-exit "$highest"
-"""
-SCONTROL = """#!/bin/bash
-case "$1" in
-    show) echo 127.0.0.1; echo node-2 ;;
-    requeue) echo "$2" >> "$STATE/requeued" ;;
-esac
-"""
+LONG = "distill.steps=4000"  # so that no test waits for a training that has ended
 
 
 @pytest.fixture
-def start(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Runs a script of configs/ on a tiny toyworld recipe, in a run folder of its own, as the environment of a node would."""
-    write_pairs(tmp_path / "run" / "pairs", [(caption.ja, caption.en) for caption in captions.pairs(40, "train", 0)], "train")
-    write_initial_student(tiny_sdxl / "base", tmp_path / "run" / "initial_student")
-    python = f'#!/bin/bash\nexec "{sys.executable}" "$@"\n'
-    torchrun = f'#!/bin/bash\nexec "{sys.executable}" -m torch.distributed.run "$@"\n'
-    (tmp_path / "bin").mkdir()
-    for name, text in {"srun": SRUN, "scontrol": SCONTROL, "python": python, "torchrun": torchrun}.items():
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
+def start(tiny_sdxl: Path, tmp_path: Path) -> Iterator[Callable[..., Training]]:
+    """Starts a training on one run folder, under the launcher that is named; ends what a failed test leaves."""
+    prepare_run(tiny_sdxl, tmp_path)
+    started: list[Training] = []
 
-    def begin(script: str, *first: str, override: str = "distill.seed=0", **variables: str) -> subprocess.Popen[str]:
-        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "STATE": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
-        recipe = ["configs/toyworld.yaml", f"run={tmp_path / 'run'}", f"distill.base={tiny_sdxl}/base", f"distill.refiner={tiny_sdxl}/refiner"]
-        words = ["bash", f"configs/{script}", *first, *recipe, *SETTINGS, override]
-        return subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    def begin(launcher: str, *overrides: str, **variables: str) -> Training:
+        started.append(Training(launcher, tiny_sdxl, tmp_path, *overrides, **variables))
+        return started[-1]
 
-    return begin
+    yield begin
+    for training in started:
+        training.kill()
 
 
-def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(2400):
-        if (run / "distill" / "latest").is_file():
-            return
-        assert process.poll() is None, process.communicate()[1][-3000:]
-        time.sleep(0.05)
-    raise AssertionError("no checkpoint within two minutes")
+def stopped_and_saved(training: Training, code: int) -> str:
+    """Checks how a training ended that was stopped after its first checkpoint; what it said."""
+    found, complaint = training.end(25)
+    status = training.status()
+    assert found == code, complaint[-3000:]
+    assert (status["state"], status["exit_code"]) == ("saved_and_stopped", 130 if code == 130 else 75)
+    latest = (training.run / "distill" / "latest").read_text(encoding="utf-8").strip()
+    assert latest == f"step_{status['step']:06d}" and "which is saved" in str(status["message"])
+    assert sum("run the same command to go on" in line for line in complaint.splitlines() if "distill.train: " in line) == 1
+    return complaint
 
 
-def finished(process: subprocess.Popen[str], run: Path) -> bool:
-    """Whether the training ended as it must: by the steps in order, whatever came between."""
-    _, complaint = process.communicate(timeout=300)
-    rows = [json.loads(line) for line in (run / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["step"] for row in rows] == list(range(5, rows[-1]["step"] + 1, 5)), complaint[-3000:]
-    assert (run / "distill" / "latest").read_text(encoding="utf-8") == f"step_{rows[-1]['step']:06d}", complaint[-3000:]
-    return rows[-1]["step"] == STEPS
-
-
-def test_a_slurm_job_stops_on_the_signal_is_queued_again_and_resumes(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    slurm = {"SLURM_JOB_ID": "4321", "SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_NTASKS": "2", "SLURM_CPUS_PER_TASK": "1"}
-    run = tmp_path / "run"
-    job = start("slurm.sbatch", **slurm)
-    wait_for_checkpoint(run, job)
+def test_a_slurm_job_stops_on_the_signal_is_queued_again_and_resumes(start: Callable[..., Training], tmp_path: Path) -> None:
+    job = start("slurm.sbatch")
+    job.wait_for("saved")
     tasks = [int(task) for task in (tmp_path / "tasks").read_text().split()]
     assert len(tasks) == 2
     for task in tasks:
-        assert Path(f"/proc/{task}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"distill.train"], "a shell would die of the signal"
+        assert Path(f"/proc/{task}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"distill.train"], "a shell would die of it"
         os.kill(task, signal.SIGUSR1)
-    assert not finished(job, run) and job.returncode == 75
+    stopped_and_saved(job, 75)
     assert (tmp_path / "requeued").read_text() == "4321\n"
 
-    again = start("slurm.sbatch", **slurm)
-    assert finished(again, run) and again.returncode == 0
+    again = start("slurm.sbatch")
+    assert again.end(120)[0] == 0
+    assert again.status()["state"] == "finished" and again.status()["exit_code"] == 0
     assert (tmp_path / "requeued").read_text() == "4321\n", "a finished job is not queued again"
 
 
-def test_a_slurm_job_that_fails_is_not_queued_again(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    slurm = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node-1", "SLURM_NTASKS": "2", "SLURM_CPUS_PER_TASK": "1"}
-    job = start("slurm.sbatch", override="distill.step=1", **slurm)
-    _, complaint = job.communicate(timeout=60)
-    assert job.returncode == 2 and "distill.step" in complaint and not (tmp_path / "requeued").exists()
+def test_a_slurm_job_that_fails_is_not_queued_again(start: Callable[..., Training], tmp_path: Path) -> None:
+    code, complaint = start("slurm.sbatch", "distill.step=1").end(60)
+    assert code == 2 and "distill.step" in complaint and not (tmp_path / "requeued").exists()
 
 
-def test_torchrun_hands_the_signal_on_and_waits(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    node = start("torchrun.sh", "1", "127.0.0.1", GPUS="2", PORT=port)
-    wait_for_checkpoint(tmp_path / "run", node)
-    node.send_signal(signal.SIGUSR1)
-    assert not finished(node, tmp_path / "run") and node.returncode == 1
+@pytest.mark.parametrize(
+    ("launcher", "number", "code"),
+    [
+        ("none", signal.SIGINT, 130),
+        ("none", signal.SIGHUP, 75),
+        ("torchrun.sh", signal.SIGUSR1, 75),
+        # these launchers die of the signal themselves; their processes notice it, save and end
+        ("torchrun", signal.SIGUSR1, -signal.SIGUSR1),
+        ("deepspeed", signal.SIGTERM, -signal.SIGTERM),
+    ],
+)
+def test_a_signal_to_what_was_started_saves_and_leaves_no_process(
+    start: Callable[..., Training], launcher: str, number: signal.Signals, code: int
+) -> None:
+    training = start(launcher, LONG)
+    training.wait_for("saved")
+    training.process.send_signal(number)
+    stopped_and_saved(training, code)
+
+
+def test_a_signal_while_rank_0_prepares_ends_all(start: Callable[..., Training]) -> None:
+    query_bank = ("distill.objective.cross_attention=1", "distill.query_bank.prompts=64", "distill.query_bank.inference_steps=500")
+    training = start("srun", *query_bank)
+    training.wait_for("preparing")
+    os.kill(training.workers()[1], signal.SIGTERM)  # the one that waits: it tells rank 0
+    code, complaint = training.end(25)
+    assert code == 75, complaint[-3000:]
+    assert training.status()["state"] == "saved_and_stopped"
+    assert sum("distill.train: stopped by SIGTERM" in line for line in complaint.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stopped_rank", [0, 1])
+def test_a_process_that_hangs_ends_the_training_within_the_bound(start: Callable[..., Training], stopped_rank: int) -> None:
+    training = start("srun", LONG, "distill.hung_after_seconds=6")
+    training.wait_for("saved")
+    tasks = [int(task) for task in (training.run.parent / "tasks").read_text().split()]
+    os.kill(tasks[stopped_rank], signal.SIGSTOP)
+    _, complaint = training.end(6 * 1.1 + 3 + 5)
+    lines = [line for line in complaint.splitlines() if "distill.train: rank" in line]
+    assert len(lines) == 1 and f"rank {1 - stopped_rank} has been" in lines[0] and f"rank {stopped_rank}" in lines[0], complaint[-3000:]
+    assert training.status()["state"] == "failed" and training.status()["exit_code"] == 4
+
+
+def test_a_second_training_on_the_run_is_refused_in_one_line(start: Callable[..., Training]) -> None:
+    training = start("none", LONG)
+    training.wait_for("training")
+    code, complaint = start("srun", LONG).end(60)
+    refusals = [line for line in complaint.splitlines() if "distill.train: " in line]
+    assert code == 4 and len(refusals) == 1 and "is writing it" in refusals[0], complaint[-3000:]
+    training.process.send_signal(signal.SIGTERM)
+    stopped_and_saved(training, 75)
+
+
+def test_a_stage_ends_on_a_signal_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:  # as libraries do
+            raise AssertionError("taken for a failure") from error
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert command.guard("corpora.prepare", body) == 75
+    assert capsys.readouterr().err == "corpora.prepare: stopped by SIGTERM; run the same command to go on\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_deferred_signal_is_noted_a_second_answered_a_third_ends_at_once() -> None:
+    program = """if True:
+        import os, signal, time
+        from configs import command, signals
+        signals.REPEATED_SECONDS = 0.1
+        def body():
+            signals.defer()
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
+                time.sleep(0.3 if number != signal.SIGINT else 30)
+                print(signals.requests.number, flush=True)
+        command.guard("distill.train", body)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75 and done.stdout.startswith("15\n15\n"), done.stderr
+    second, third = done.stderr.splitlines()
+    assert "one more signal ends it at once" in second and "ended at once by a third signal" in third
+
+
+@pytest.mark.parametrize(("flag", "code"), [("--local-rank=0", 2), ("--local_rank=1", 2), ("--local_rankx=1", 2), ("--local_ranks", 2)])
+def test_the_launchers_own_flag_is_taken_and_no_other(flag: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    known = flag in ("--local-rank=0", "--local_rank=1")
+    try:
+        assert train.main([flag, "configs/toyworld.yaml", "distill.nothing=1"]) == code
+    except SystemExit as end:
+        assert end.code == code and not known
+    assert ("distill.nothing" in capsys.readouterr().err) == known
 
 
 @pytest.mark.parametrize("script", ["slurm.sbatch", "torchrun.sh"])
