@@ -232,7 +232,8 @@ def _evaluation(recipe: Recipe, made_from: dict[str, str], name: str) -> dict[st
         return None
     if _verification(read).made_from.get("manifest_sha256") != made_from["manifest_sha256"]:
         return None
-    result = read_with_sha256(path, "delete it and run the evaluation again")
+    made_by = GENERATE if name == "pictures.json" else COMPARE
+    result = read_with_sha256(path, f"delete it and run: {made_by}")
     same = result.get("recipe") == recipe.name and result.get("export_sha256") == file_sha256(read)
     return result if same else None
 

@@ -14,6 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from configs import schema, yaml12
+from configs.files import file_sha256
+from configs.records import with_sha256
 from configs.schema import TOYWORLD_MODELS
 from corpora import pair
 from corpora.toyworld import captions
@@ -164,9 +166,10 @@ def test_before_the_evaluation_the_card_says_how_to_make_it(run: Run) -> None:
 def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
     changed = run.copy(tmp_path)
     comparison, pictures = changed.result("compare_hidden_states.json"), changed.result("pictures.json")
+    del pictures["sha256"]
     for i, numbers in enumerate(pictures["rows"].values()):  # random weights paint no scene right: all rows would show the same
         numbers["scene_accuracy"] |= {"value": 0.5 + i / 7, "low": 0.4 + i / 7, "high": 0.6 + i / 7}
-    (changed.folder / "eval" / "pictures.json").write_text(json.dumps(pictures), encoding="utf-8")
+    (changed.folder / "eval" / "pictures.json").write_text(json.dumps(with_sha256(pictures)), encoding="utf-8")
     assert model_card.main([str(changed.path)]) == 0
     for path in changed.exported("README.md"):
         card = path.read_text(encoding="utf-8")
@@ -192,7 +195,8 @@ def test_results_of_another_export_are_not_this_ones(run: Run, tmp_path: Path) -
     assert "95 %" not in run.card("base", "name=another")
     changed = run.copy(tmp_path)
     assert "95 %" in changed.card("base")
-    (changed.folder / "export" / "base" / "verification.json").touch()  # exported again after the evaluation
+    path = changed.folder / "export" / "base" / "verification.json"
+    path.write_bytes(path.read_bytes() + b"\n")  # exported again after the evaluation, and not alike
     assert "95 %" not in changed.card("base") and model_card.COMPARE in changed.card("base")
 
 
@@ -206,6 +210,7 @@ def test_encoders_put_into_another_sdxl_show_no_pictures_of_their_teachers(run: 
 def test_the_trained_recipe_counts_not_the_commands_overrides(run: Run, tmp_path: Path) -> None:
     changed = run.copy(tmp_path)
     recipe = schema.load(changed.path)
+    (changed.folder / "distill" / "run.json").unlink()
     (changed.folder / "distill" / "config.yaml").write_text(schema.dump(recipe), encoding="utf-8")
     assert model_card.main([str(changed.path), "distill.steps=77777", "corpora.sources.1.name=other"]) == 0
     for path in changed.exported("README.md"):
@@ -268,8 +273,11 @@ def test_what_is_missing_or_damaged_is_one_line(run: Run, tmp_path: Path, capsys
     assert "made from the recipe 'toyworld', this one is 'another'" in refused("name=another")
     for name, made_by in (("pictures.json", model_card.GENERATE), ("compare_hidden_states.json", model_card.COMPARE)):
         path = changed.folder / "eval" / name
-        path.write_text('{"recipe": "toyworld", "rows": {}}', encoding="utf-8")
-        line = refused()
-        assert f"{name}: not as this version writes it" in line and f"delete it and run: {made_by}" in line
+        export = file_sha256(changed.folder / "export" / "base" / "verification.json")
+        result = {"recipe": "toyworld", "rows": {}, "export_sha256": export}
+        for content, what in ((with_sha256(result), "not as this version writes it"), (result, "damaged, or another version's")):
+            path.write_text(json.dumps(content), encoding="utf-8")
+            line = refused()
+            assert f"{name}: {what}" in line and f"delete it and run: {made_by}" in line
         path.unlink()
     assert "nothing is exported yet; make it with: python -m distill.export" in refused(f"run={tmp_path / 'nowhere'}")

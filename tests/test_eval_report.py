@@ -108,7 +108,7 @@ def test_summary(finished_run: Callable[..., str], capsys: pytest.CaptureFixture
     folder = outputs(recipe).parent
     (folder / "stages.jsonl").write_text('{"stage": "corpora.prepare", "seconds": 61}\n{"stage": "distill.train", "seconds": 3600}\n')
     assert summary.main([recipe]) == 0
-    assert json.loads((folder / "summary.json").read_text()) == {
+    assert results.read(folder / "summary.json", "") == {
         "scene_accuracy": {"english_teacher": 0.75, "japanese_student": 0.75, "japanese_through_english_encoder": 0.75},
         "noise_gap": 0.01,
         "seconds": {"corpora.prepare": 61.0, "distill.train": 3600.0, "total": 3661.0},

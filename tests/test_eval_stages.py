@@ -91,7 +91,7 @@ def test_file_sources(finished_run: Callable[..., str], capsys: pytest.CaptureFi
     (folder.parent / "stages.jsonl").write_text('{"stage": "a", "seconds": 1.5}\n{"stage": "b", "seconds": 2}\n{"stage": "a", "seconds": 3}\n')
     assert summary.main([recipe]) == 0
     made = json.loads((folder.parent / "summary.json").read_text())
-    assert list(made) == ["scene_accuracy", "noise_gap", "seconds"]
+    assert list(made) == ["scene_accuracy", "noise_gap", "seconds", "sha256"]
     assert made["scene_accuracy"] is None and made["seconds"] == {"a": 4.5, "b": 2.0, "total": 6.5}
     assert capsys.readouterr().out.rstrip().endswith(f"pictures: {folder / 'grid.png'}")
 
