@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from configs.errors import DataError
-from configs.files import file_sha256, whole
+from configs.files import file_sha256, inside, whole
+from configs.secrets import masked
 
 FORMAT: Literal[2] = 2  # raised when pairs made by an older version must not be mistaken for this version's
 MANIFEST = "manifest.json"
@@ -51,7 +52,7 @@ class Input(_Entry):
     """A file the pairs were made from."""
 
     source: str
-    path: str
+    path: Annotated[str, AfterValidator(masked)]  # a URL may hold a password or a signature
     bytes: int
     sha256: str
 
@@ -135,7 +136,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         problem = " ".join(str(error.errors()[0]["msg"]).split())
         raise DataError(f"{folder / MANIFEST}: not a manifest of this version, or damaged ({problem}); {REMEDY}") from None
     for shard in (shard for split in SPLITS for shard in manifest.splits.get(split, [])):
-        path = folder / shard.file
+        path = inside(folder, shard.file)
         found = path.stat().st_size if path.is_file() else None
         if found != shard.bytes:
             state = "missing" if found is None else f"{found} bytes long, not {shard.bytes}"
@@ -160,7 +161,7 @@ def read_pairs(folder: str | Path, split: Split, limit: int | None = None) -> It
 
 def _read_shards(folder: Path, shards: list[Shard], columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
     for shard in shards:
-        path = folder / shard.file
+        path = inside(folder, shard.file)
         if file_sha256(path) != shard.sha256:
             raise DataError(f"{path}: its SHA-256 digest is not the manifest's, so the file is damaged; {REMEDY}")
         with pq.ParquetFile(path) as file:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from configs.distill import QueryBank, unet_shares
 from configs.errors import DataError, first_line
-from configs.files import read_json, whole
+from configs.files import inside, read_json, whole
 from distill.objectives import attention_output
 from distill.pipelines import Pipelines, load_pipelines
 from distill.repository import fetch, weights_file
@@ -139,7 +139,7 @@ class Projections:
         plain = sorted(unet.glob("*.safetensors"), key=lambda path: ("fp16" in path.name, path.name))
         if not indices and not plain:
             weights_file(unet, "diffusion_pytorch_model")  # says what lies there instead
-        self.shards = {name: unet / shard for name, shard in read_json(indices[0])["weight_map"].items()} if indices else {}
+        self.shards = {name: inside(unet, shard) for name, shard in read_json(indices[0])["weight_map"].items()} if indices else {}
         self.file = plain[0] if plain else unet
 
     def read(self, name: str) -> torch.Tensor:

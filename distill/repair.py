@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from configs import command
 from configs.errors import DataError
-from configs.files import read_json, whole_folder, write_json
+from configs.files import inside, read_json, whole_folder, write_json
 
 if TYPE_CHECKING:
     from distill.repository import Encoder, Repository
@@ -189,7 +189,7 @@ def check_weights(folder: Path) -> None:
 
     for shards in folder.glob("*.safetensors.index.json"):
         for name in set(read_json(shards).get("weight_map", {}).values()):
-            if not (folder / name).is_file():
+            if not inside(folder, str(name)).is_file():
                 raise DataError(f"{folder / name}: missing, though {shards.name} lists it; fetch the folder again")
     files = sorted(folder.glob("*.safetensors"))
     for path in files:

@@ -53,9 +53,15 @@ class TokenPairs:
 
 def load(folder: Path) -> TokenPairs:
     # Plain views of the mapped files: numpy's memmap class does Python work at every access.
-    ids, offsets = ({side: np.asarray(np.load(folder / f"{side}_{part}.npy", mmap_mode="r")) for side in SIDES} for part in ("ids", "offsets"))
+    ids, offsets = (
+        {
+            side: np.asarray(np.load(folder / f"{side}_{part}.npy", mmap_mode="r", allow_pickle=False))
+            for side in SIDES
+        }
+        for part in ("ids", "offsets")
+    )
     names = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sources"]
-    return TokenPairs(ids, offsets, np.asarray(np.load(folder / "sources.npy", mmap_mode="r")), tuple(names))
+    return TokenPairs(ids, offsets, np.asarray(np.load(folder / "sources.npy", mmap_mode="r", allow_pickle=False)), tuple(names))
 
 
 def stored(recipe: schema.Recipe) -> TokenPairs | None:

@@ -21,6 +21,7 @@ from configs import command, schema
 from configs.distill import Distill
 from configs.errors import DataError, Preempted, RecipeError
 from configs.files import whole
+from configs.secrets import masked_tree
 
 SKIPPED_AT_MOST = 10  # steps in a row
 SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
@@ -127,7 +128,7 @@ def claim_run(recipe: schema.Recipe, run: Path) -> None:
     """Writes `config.yaml`, or refuses a folder that holds another recipe's run."""
     path = run / "config.yaml"
     if path.is_file():
-        old, new = (value.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN)) for value in (schema.load(path), recipe))
+        old, new = (masked_tree(value.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN))) for value in (schema.load(path), recipe))
         flat_old, flat_new = _flat(old), _flat(new)
         for key in sorted(flat_old | flat_new):
             if flat_old.get(key) != flat_new.get(key):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs import command
 from configs.errors import DataError
-from configs.files import file_sha256, read_json, whole, write_json
+from configs.files import file_sha256, inside, read_json, whole, write_json
 
 if TYPE_CHECKING:
     from distill.repository import Repository
@@ -58,7 +58,7 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
 def check_files(folder: Path, digests: dict[str, str]) -> int:
     """How many files were compared. Raises DataError naming the first that is missing or differs."""
     for name, digest in digests.items():
-        if not (folder / name).is_file():
+        if not inside(folder, name).is_file():
             raise DataError(f"{folder / name}: missing, though verification.json lists it; fetch the repository again")
         if file_sha256(folder / name) != digest:
             raise DataError(f"{folder / name}: its SHA-256 is not that of verification.json: damaged or changed; fetch the repository again")
