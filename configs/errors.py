@@ -65,7 +65,7 @@ def one_line(text: object, longest: int = LONGEST_MESSAGE) -> str:
     Control characters come from files and prompts; printed raw they could move the cursor or rewrite the terminal.
     """
     line = " ".join(re.split("[\n\r]", str(text)))
-    line = masked(line[: 10 * longest])
+    line = masked(line)
     if len(line) > longest:
         half = (longest - 30) // 2
         line = f"{line[:half]} ... {len(line) - 2 * half:,} characters ... {line[-half:]}"

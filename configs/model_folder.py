@@ -27,6 +27,7 @@ LAYER_ENDINGS = ("layer", "depth", "depths", "blocks")
 # No dimension of a weight is larger than the largest one in the file; these describe inputs.
 INPUT_KEYS = ("sample_size", "image_size", "max_position_embeddings", "n_positions", "max_length")
 LARGEST_INPUT = 1 << 20
+LARGEST_WIDTH = 1 << 16  # configs keep defaults of parts that the model does not have
 MOST_LAYERS = 1000  # where no weights are at hand: of a hub name
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 
@@ -69,7 +70,7 @@ def check_weights(config: dict[str, Any], shapes: dict[str, list[int]], path: Pa
                 f"{path}: its {key} is {value:,}, the weights beside it hold {len(shapes)} tensors;"
                 " damaged or made to harm, fetch it again"
             )
-        limit = max(largest, LARGEST_INPUT) if key in INPUT_KEYS else largest
+        limit = max(largest, LARGEST_INPUT if key in INPUT_KEYS else LARGEST_WIDTH)
         if _is_width(key) and value > limit:
             raise DataError(
                 f"{path}: its {key} is {value:,}, the weights beside it have {limit:,} at most;"
@@ -201,4 +202,6 @@ def _counts_layers(key: str) -> bool:
 def _is_width(key: str) -> bool:
     if key in INPUT_KEYS:
         return True
+    if key == "vocab_size":
+        return False  # the libraries compare it with the table before they make room for it
     return key.endswith(("_size", "_dim", "_channels", "_heads")) or key in ("d_model", "d_ff", "d_kv")

@@ -40,8 +40,16 @@ PUBLISHED = {
         512,
         [[256206, 1024]],
     ),
-    "SigLIP": ({"vision_config": {"image_size": 384, "patch_size": 16, "hidden_size": 768}, "text_config": {"vocab_size": 32000}}, 408, [[32000, 768]]),
-    "DINOv2": ({"hidden_size": 384, "image_size": 518, "num_hidden_layers": 12, "mlp_ratio": 4}, 223, [[1, 1370, 384], [1536, 384]]),
+    "SigLIP": (
+        {"vision_config": {"image_size": 384, "patch_size": 16, "hidden_size": 768}, "text_config": {"vocab_size": 32000}},
+        408,
+        [[32000, 768]],
+    ),
+    "DINOv2": (
+        {"hidden_size": 384, "image_size": 518, "num_hidden_layers": 12, "mlp_ratio": 4},
+        223,
+        [[1, 1370, 384], [1536, 384]],
+    ),
     "ALBERT, whose layers share their weights": (
         {"num_hidden_layers": 12, "hidden_size": 768, "vocab_size": 30000},
         25,
