@@ -8,6 +8,8 @@ import os
 import re
 import unicodedata
 
+from configs.secrets import masked
+
 LONGEST_MESSAGE = 2000  # characters; a file can put megabytes into a library's error message
 
 
@@ -21,9 +23,15 @@ class RecipeError(ValueError):
 class DataError(ValueError):
     """What was read is not what it must be (exit code 3)."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))  # where an executor logs it, no `one_line` comes between
+
 
 class SetupError(RuntimeError):
     """This machine lacks something the work needs (exit code 4)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
 
 
 class Preempted(BaseException):
@@ -70,12 +78,13 @@ WAYS_OUT = {
 
 
 def one_line(text: object, longest: int = LONGEST_MESSAGE) -> str:
-    """`text` as one printable line: line breaks become spaces, control characters are escaped, the middle of a long text is left out.
+    """`text` as one printable line: secrets are masked, line breaks become spaces, control characters are escaped, the middle of a long
+    text is left out.
 
     Control characters come from files and prompts; printed raw they could move the cursor or rewrite the terminal.
     """
-    line = " ".join(str(text).split("\n")) if "\n" in str(text) else str(text)
-    line = " ".join(line.split("\r"))
+    line = " ".join(re.split("[\n\r]", str(text)))
+    line = masked(line)
     if len(line) > longest:
         half = (longest - 30) // 2
         line = f"{line[:half]} ... {len(line) - 2 * half:,} characters ... {line[-half:]}"

@@ -17,6 +17,7 @@ from typing import Any
 from configs.errors import DataError, SetupError
 
 PARTIAL = ".partial"  # the ending of every temporary name
+LARGEST_JSON = 100_000_000  # bytes; values take ten times as many in memory
 SPARE = 64 << 20  # bytes that stay free on a disk: for logs and manifests
 
 # Set by the first import, when there is one thread: the umask can only be read by changing it.
@@ -143,6 +144,8 @@ def value_sha256(value: object) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object a JSON file holds. Raises DataError."""
     try:
+        if (size := path.stat().st_size) > LARGEST_JSON:
+            raise ValueError(f"{size:,} bytes, {LARGEST_JSON:,} at most")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); fetch the folder again") from None

@@ -6,6 +6,7 @@ Out: a frozen `Recipe`. Anything unknown, misspelt, missing or of the wrong type
 """
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,17 @@ from configs.captions import Captions
 from configs.distill import Distill
 from configs.errors import RecipeError
 from configs.executors import Executor, Local
+from configs.secrets import masked_tree
 from configs.section import Positive, Section, Share
 from configs.sources import Source
 
 TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxdict = _SHORT.maxlist = 6
+_SHORT.maxlevel = 3
+
 
 class LanguageId(Section):
     model: str = Field(description="a fastText model: a path, or toyworld:NAME")
@@ -144,8 +152,8 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; `load` of it gives an equal recipe."""
-    return yaml12.write(recipe.model_dump(mode="json"))
+    """The resolved recipe as YAML, for a file: `load` of it gives an equal recipe but for secrets, which are masked."""
+    return yaml12.write(masked_tree(recipe.model_dump(mode="json")))
 
 
 def _parse(text: str, where: str) -> Any:
@@ -193,7 +201,7 @@ def _one_line(error: ValidationError) -> str:
     """The first of pydantic's complaints as `field: what, value; way out`."""
     first = error.errors()[0]
     # a union puts the kind it tried in the path (sources.0.tsv.path, sources.0.tsv.ja.str): the user wrote no such key
-    location = [str(part) for part in first["loc"]]
+    location = [_cut(str(part)) for part in first["loc"]]
     kinds = _kinds(first["loc"])
     if location[:2] == ["corpora", "sources"]:
         location = location[:3] + location[4:5]
@@ -225,7 +233,11 @@ def _kinds(location: tuple[int | str, ...]) -> dict[str, type[Section]]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    """At most 60 characters; of long texts and large values only the beginning is looked at."""
+    return _cut(_SHORT.repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 

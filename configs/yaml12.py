@@ -14,12 +14,44 @@ _FLOAT = re.compile(r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[
 _REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
 
 
+LONGEST = 1_000_000  # characters of a document: the longest recipe here has 10,000
+MOST_NODES = 100_000  # values of a document, an alias counted as all that it repeats
+
+
 class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Counts what the document expands to: aliases of aliases hold gigabytes in a few lines.
+
+        An alias of a node that is not whole yet would be a value that holds itself.
+        """
+        alias = self.peek_event() if self.check_event(yaml.AliasEvent) else None
+        if alias is None:
+            before = self.nodes
+            node = super().compose_node(parent, index)
+            self.nodes += 1
+            self.sizes[id(node)] = self.nodes - before
+        else:
+            node = super().compose_node(parent, index)
+            if id(node) not in self.sizes:
+                problem = f"the alias *{alias.anchor} stands inside of what it repeats"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=alias.start_mark)
+            self.nodes += self.sizes[id(node)]
+        if self.nodes > MOST_NODES:
+            problem = f"more than {MOST_NODES:,} values, aliases counted as what they repeat"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
+        return node
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.nodes = 0
+        self.sizes: dict[int, int] = {}
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        keys: set[str] = set()
+        for key in (key.value for key, _ in node.value if isinstance(key.value, str)):
+            if key in keys:
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=node.start_mark)
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -46,6 +78,8 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 def read(text: str) -> Any:
     """Raises ValueError: the line, if it is known, and the problem."""
+    if len(text) > LONGEST:
+        raise ValueError(f": {len(text):,} characters, {LONGEST:,} at most")
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except Exception as error:  # beside YAMLError, PyYAML lets out what its constructors raise: `2001-99-99`, `!!int ""`, a thousand brackets

@@ -8,6 +8,7 @@ Out: numbers of tokens, both specials counted. What is longer is cut in training
 from functools import lru_cache
 from typing import Any
 
+from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.schema import ClipTokens, resolve_model
 
@@ -22,8 +23,9 @@ def load(reference: str) -> Any:
 
     logging.set_verbosity_error()  # it would warn of every text that is longer than 77
     folder, _, subfolder = resolve_model(reference).partition("//")
+    model_folder.check(folder)
     try:
-        tokenizer = CLIPTokenizerFast.from_pretrained(folder, subfolder=subfolder)
+        tokenizer = CLIPTokenizerFast.from_pretrained(folder, subfolder=subfolder, trust_remote_code=False)
         if len(tokenizer) <= 2:  # of a folder without a vocabulary transformers 5 makes a tokenizer that knows its two specials
             raise ValueError("its vocabulary is empty")
         return tokenizer

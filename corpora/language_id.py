@@ -4,9 +4,10 @@ In:  a supervised fastText model with the labels `__label__ja` and `__label__en`
 Out: the probability of one language for each text.
 """
 
+import struct
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fasttext
 
@@ -16,6 +17,9 @@ from configs.schema import LanguageId, resolve_model
 from corpora.pair import Input
 
 LANGUAGES = ("ja", "en")
+MAGIC = 793712314  # of fastText's model files
+ENTRY_BYTES = 10  # at least, of each word and label
+LONGEST_WORD = 1 << 20
 CANDIDATES = 5  # labels asked for a text; a language that is not among the likeliest five counts as 0
 
 
@@ -35,6 +39,7 @@ def load(model: str) -> Any:
     """The fastText model at `model` (a path or toyworld:NAME), read once a process. Raises DataError."""
     path = resolve_model(model)
     try:
+        _check_sizes(Path(path))
         result = fasttext.load_model(path)
         labels = set(result.get_labels())
     except Exception as error:  # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
@@ -63,6 +68,48 @@ def likeliest(model: Any, text: str) -> list[tuple[str, float]]:
     """The languages fastText finds likeliest for one text, the best first."""
     labels, scores = model.predict([text.replace("\n", " ")], k=CANDIDATES)
     return [(label.removeprefix("__label__"), min(1.0, float(score))) for label, score in zip(labels[0], scores[0], strict=True)]
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises ValueError where a model claims more words or numbers than its file holds: fastText
+    makes room for them before it reads any, which a file of 100 bytes can make a terabyte."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        magic, _, *_ = struct.unpack("<14i", _exactly(file, 56))
+        if magic != MAGIC:
+            raise ValueError("no fastText model")
+        _exactly(file, 8)  # the sampling threshold
+        entries, _, _, _, pruned = struct.unpack("<3i2q", _exactly(file, 28))
+        if not 0 <= entries * ENTRY_BYTES <= size or pruned * 8 > size:
+            raise ValueError(f"{entries:,} words in a file of {size:,} bytes")
+        for _ in range(entries):
+            _skip_word(file)
+        file.seek(max(0, pruned) * 8, 1)
+        if struct.unpack("<?", _exactly(file, 1))[0]:  # quantised
+            _, _, _, needed = struct.unpack("<?2qi", _exactly(file, 21))
+        else:
+            rows, width = struct.unpack("<2q", _exactly(file, 16))
+            needed = rows * width * 4
+        if not 0 <= needed <= size:
+            raise ValueError(f"a matrix of {needed:,} bytes in a file of {size:,}")
+
+
+def _skip_word(file: BinaryIO) -> None:
+    """A word, a zero byte, a count and a kind."""
+    word = b""
+    while b"\0" not in word:
+        block = file.read(64)
+        word += block
+        if not block or len(word) > LONGEST_WORD:
+            raise ValueError("it ends inside of its words")
+    file.seek(word.index(b"\0") + ENTRY_BYTES - len(word), 1)
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    content = file.read(count)
+    if len(content) < count:
+        raise ValueError("the file is cut off")
+    return content
 
 
 def _probability(labels: list[str], scores: Any, wanted: str) -> float:

@@ -11,15 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from configs.errors import DataError
 from configs.files import file_sha256, inside, whole
 from configs.records import Record
+from configs.secrets import masked
 
 FORMAT: Literal[2] = 2  # raised when pairs made by an older version must not be mistaken for this version's
 MANIFEST = "manifest.json"
@@ -48,7 +49,7 @@ class Input(Record):
     """A file the pairs were made from."""
 
     source: str
-    path: str
+    path: Annotated[str, AfterValidator(masked)]  # a URL may hold a password or a signature
     bytes: int
     sha256: str
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from configs.errors import DataError
 from configs.files import file_sha256, publish, value_sha256
 from configs.schema import Corpora, Recipe, resolve_model
+from configs.secrets import masked, masked_tree
 from corpora import assemble, clean, clip_tokens, data_card, deduplicate, dropped, executor, language_id, semantic, sources
 from corpora.pair import FORMAT, Manifest, Stage, count_stages, losses, read_manifest, write_manifest
 
@@ -60,7 +61,8 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
 
 def recorded_settings(corpora: Corpora) -> dict[str, object]:
     """What the manifest says of the section: not who does the work, which changes no byte, nor stages left out, so that older pairs stay valid."""
-    return corpora.model_dump(mode="json", exclude={"workers", "executor", *(one for one in clean.OPTIONAL if not getattr(corpora, one))})
+    left_out = {"workers", "executor", *(one for one in clean.OPTIONAL if not getattr(corpora, one))}
+    return masked_tree(corpora.model_dump(mode="json", exclude=left_out))  # type: ignore[no-any-return]
 
 
 def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
@@ -69,7 +71,7 @@ def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
     if manifest.fingerprint != fingerprint:
         raise DataError(f"{folder}: holds pairs made by other settings of `corpora`; give this recipe another `run`, or move the folder away")
     known = {one.path for one in manifest.inputs}
-    changed = [path for source in corpora.sources for path in sources.local_paths(source) if path not in known]
+    changed = [path for source in corpora.sources for path in sources.local_paths(source) if masked(path) not in known]
     for one in manifest.inputs:
         path = Path(resolve_model(one.path))
         # raw texts may be gone once the pairs are made, or far away; there, they must be the same

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
+from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name
 
@@ -19,7 +20,10 @@ def load(reference: str, setting: str) -> Any:
     if not Path(reference).is_dir() and not looks_like_hub_name(reference):
         raise DataError(f"{reference}: there is no such sentence encoder; give a folder or a hub name as {setting}")
     try:
-        return SentenceTransformer(reference)
+        model_folder.check(reference)
+        return SentenceTransformer(reference, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+    except DataError as error:
+        raise DataError(f"{setting}: {error}") from None
     except Exception as error:  # each library below raises its own kinds for the same cause: a file that is missing or damaged
         raise DataError(f"{reference}: the sentence encoder cannot be loaded ({first_line(error)}); fetch it again") from None
 

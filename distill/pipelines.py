@@ -13,9 +13,10 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name
-from distill.repository import Encoder, Repository
+from distill.repository import Encoder, Repository, read_index
 
 CLASSES = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
 
@@ -51,7 +52,8 @@ def load_text_side(repository: Repository, variant: str | None = None) -> Any:
     quiet()
     unwanted = {part: None for part in ("unet", "vae", "safety_checker", "image_encoder") if part in repository.index}
     try:
-        return kind.from_pretrained(repository.folder, variant=variant, **unwanted).to(torch.float32)
+        pipeline = kind.from_pretrained(repository.folder, variant=variant, trust_remote_code=False, use_safetensors=True, **unwanted)
+        return pipeline.to(torch.float32)
     except Exception as error:  # each library raises its own kinds for the same cause
         raise DataError(f"{repository.folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
 
@@ -60,8 +62,8 @@ def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any
     """Tokenizer and stock text encoder in fp32, as diffusers loads them, of encoders that lie alone. Raises DataError."""
     quiet()
     try:
-        model = CLASSES[encoder.name].from_pretrained(encoder.folder, variant=variant).float().eval()
-        return PreTrainedTokenizerFast.from_pretrained(encoder.tokenizer), model
+        model = CLASSES[encoder.name].from_pretrained(encoder.folder, variant=variant, trust_remote_code=False, use_safetensors=True)
+        return PreTrainedTokenizerFast.from_pretrained(encoder.tokenizer, trust_remote_code=False), model.float().eval()
     except Exception as error:  # as above
         raise DataError(f"{encoder.folder}: the encoder cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
 
@@ -83,10 +85,13 @@ def require(*folders: str | None) -> None:
 
 def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
     require(folder)
+    model_folder.check(folder)
+    if Path(folder).is_dir():
+        read_index(Path(folder))
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        pipeline = kind.from_pretrained(folder)
+        pipeline = kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
     except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
         raise DataError(f"{folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
     pipeline.set_progress_bar_config(disable=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import command
-from configs.errors import DataError
-from configs.files import read_json, whole_folder, write_json
+from configs.errors import DataError, one_line
+from configs.files import inside, read_json, whole_folder, write_json
 
 if TYPE_CHECKING:
     from distill.repository import Encoder, Repository
@@ -45,7 +45,7 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
     found = [finding for encoder in opened.encoders for finding in findings(encoder, tokenizers[encoder.name], pool_at_eos)]
     print(f"{name}: {opened.pipeline}")
     for finding in found:
-        print(f"  {finding}")
+        print(f"  {one_line(finding)}")  # configs of strangers are quoted in it
     with whole_folder(out) as partial:
         write_copy(opened, tokenizers, partial, pool_at_eos)
         left = list(other_ids(opened, tokenizers, partial, pool_at_eos))
@@ -53,7 +53,7 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
         difference = pipeline_folder.verify(partial, made_from)
         write_card(opened.folder, partial, name, [*found, *left], pool_at_eos)
     for finding in left:
-        print(f"  {finding}")
+        print(f"  {one_line(finding)}")  # configs of strangers are quoted in it
     print(f"{out}: written, loaded again and compared (largest relative difference {difference:.1e})")
     return out
 
@@ -189,7 +189,7 @@ def check_weights(folder: Path) -> None:
 
     for shards in folder.glob("*.safetensors.index.json"):
         for name in set(read_json(shards).get("weight_map", {}).values()):
-            if not (folder / name).is_file():
+            if not inside(folder, str(name)).is_file():
                 raise DataError(f"{folder / name}: missing, though {shards.name} lists it; fetch the folder again")
     files = sorted(folder.glob("*.safetensors"))
     for path in files:

@@ -6,12 +6,14 @@ Out: a `Repository`: its index, and of each text encoder the folders, the config
 Refused in one line: missing or truncated files, weights only as pickles (loading one can run anything), code of the repository's own.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.files import read_json
 from configs.references import looks_like_hub_name
@@ -22,9 +24,9 @@ INDEX = "model_index.json"
 WEIGHTS = "model.safetensors"
 TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SDXL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
 PIPELINES = (*SDXL_PIPELINES, "StableDiffusionPipeline")
+PART = re.compile(r"\w+", re.ASCII)  # of a pipeline: the name of its folder
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)  # SD 1.x names its safety checker's home "stable_diffusion"
 
 
@@ -78,6 +80,7 @@ def open_folder(folder: Path) -> Repository:
         raise DataError(f"{folder}: there is no such folder; give a pipeline or encoders in diffusers layout")
     for path in folder.rglob("*.py"):  # diffusers 0.35 and older run a local repository's pipeline.py
         raise DataError(f"{path}: the repository brings code of its own, which this project never runs; use one without, or delete the file")
+    model_folder.check_folder(folder)
     index = read_index(folder)
     names = [name for name, (_, encoder) in SUBFOLDERS.items() if (index.get(encoder, [None])[0] if index else (folder / encoder).is_dir())]
     if not names:
@@ -95,8 +98,10 @@ def read_index(folder: Path) -> dict[str, Any]:
         what = "asks for code of its own" if isinstance(kind, list) else "is not one this project knows"
         raise DataError(f"{folder / INDEX}: its _class_name {kind!r} {what}; give a pipeline of {', '.join(PIPELINES)}")
     for part, entry in index.items():
-        if isinstance(entry, list) and entry and entry[0] not in LIBRARIES:
-            raise DataError(f"{folder / INDEX}: its {part} comes from {entry[0]!r}, code of its own; give a repository of stock classes")
+        if not PART.fullmatch(part):
+            raise DataError(f"{folder / INDEX}: {part!r} is no name of a part; this file was damaged or made to harm, fetch it again")
+        if isinstance(entry, list) and (len(entry) != 2 or entry[0] not in LIBRARIES):
+            raise DataError(f"{folder / INDEX}: its {part} comes from {entry[:1]}, code of its own; give a repository of stock classes")
     return index
 
 
@@ -107,7 +112,7 @@ def weights_file(folder: Path, stem: str = "model") -> Path:
         return path
     if sharded := sorted(folder.glob(f"{stem}*.safetensors.index.json")):
         raise DataError(f"{sharded[0]}: the weights are cut into shards; save them as one {path.name} (max_shard_size='10GB')")
-    if pickles := sorted(found for pattern in PICKLES for found in folder.glob(pattern)):
+    if pickles := sorted(found for pattern in model_folder.PICKLES for found in folder.glob(pattern)):
         raise DataError(f"{pickles[0]}: pickle weights can run code when loaded; convert them to {path.name} where you trust them")
     raise DataError(f"{path}: missing; fetch the folder again")
 

@@ -17,6 +17,7 @@ from configs.artefact import CODE_VERSION
 from configs.errors import DataError, RecipeError, one_line
 from configs.files import value_sha256, whole
 from configs.records import SealedRecord
+from configs.secrets import masked_tree
 
 CONFIG, RECORD = "config.yaml", "run.json"
 SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
@@ -171,7 +172,7 @@ def _counted(recipe: schema.Recipe) -> dict[str, Any]:
     tree = recipe.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN))
     for section, key in (name.split(".") for name in HARMLESS):
         del tree[section][key]
-    return tree
+    return dict(masked_tree(tree))  # `config.yaml` holds no secrets, so they cannot be compared
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,13 +3,14 @@
 In: the `config.json` files of the recipe's SDXL folders (or of the hub's cache), `<run>/initial_student/` or the Japanese tokenizer.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from configs import schema
 from configs.distill import Distill
 from configs.errors import DataError
+from configs.files import read_json
+from configs.model_folder import header
 from distill import unigram
 
 # The numbers of the hub's config.json files that count here, for recipes planned where the hub cannot be reached.
@@ -64,11 +65,7 @@ def read_config(reference: str, subfolder: str) -> dict[str, Any]:
             return PUBLISHED[reference][subfolder]
         if path is None:
             raise DataError(f"{reference}: no {subfolder}/config.json in the hub's cache; fetch it: hf download {reference} --include '*.json'")
-    try:
-        config: dict[str, Any] = json.loads(Path(str(path)).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch the folder again") from None
-    return config
+    return read_json(Path(str(path)))
 
 
 def student_vocabulary(recipe: schema.Recipe) -> tuple[int, str]:
@@ -78,9 +75,7 @@ def student_vocabulary(recipe: schema.Recipe) -> tuple[int, str]:
     """
     embeddings = recipe.run_dir / "initial_student" / "token_embeddings.safetensors"
     if embeddings.is_file():
-        with open(embeddings, "rb") as file:  # safetensors: 8 bytes little-endian length, then a JSON header
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return header["clip_l"]["shape"][0], str(embeddings)
+        return header(embeddings)["clip_l"][0], str(embeddings)
     multiple = recipe.vocab_init.pad_vocab_to_multiple_of
     path = Path(schema.resolve_model(recipe.vocab_init.tokenizer))
     if path.exists():

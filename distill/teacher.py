@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name
 from distill import open_clip_weights
@@ -75,18 +76,14 @@ class TextEncoders:
 
 def load_text_encoders(folder: str | Path, teacher: str | None = None, dtype: torch.dtype = torch.float32) -> TextEncoders:
     """Loads both encoders, frozen and in eval mode; `teacher` is `distill.teacher`. Raises DataError with the folder and the cause."""
-    from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     classes = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
     if not Path(folder).is_dir() and not looks_like_hub_name(folder):
         raise DataError(f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name")
     replaced = replacement(folder, teacher)
-    try:
-        tokenizers = {name: AutoTokenizer.from_pretrained(folder, subfolder=SUBFOLDERS[name][0]) for name in ENCODERS}
-        stock = [name for name in ENCODERS if name not in replaced]
-        models = {name: classes[name].from_pretrained(folder, subfolder=SUBFOLDERS[name][1], dtype=dtype) for name in stock}
-    except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
-        raise DataError(f"{folder}: its text encoders cannot be loaded ({first_line(error)}); fetch the folder again") from error
+    tokenizers = {name: load_tokenizer(folder, name) for name in ENCODERS}
+    models = {name: _stock(classes[name], folder, SUBFOLDERS[name][1], dtype) for name in ENCODERS if name not in replaced}
     for name, weights in replaced.items():
         state = weights.state_dict(dtype, with_projection=name == "clip_bigg")
         models[name] = _with_weights(classes[name], text_configs(folder)[name], state, dtype)
@@ -103,9 +100,22 @@ def text_configs(folder: str | Path) -> dict[str, Any]:
     from transformers import CLIPTextConfig
 
     try:
-        return {name: CLIPTextConfig.from_pretrained(folder, subfolder=SUBFOLDERS[name][1]) for name in ENCODERS}
+        return {name: CLIPTextConfig.from_pretrained(folder, subfolder=SUBFOLDERS[name][1], trust_remote_code=False) for name in ENCODERS}
     except Exception as error:  # as above
         raise DataError(f"{folder}: its encoders' config.json cannot be read ({first_line(error)}); fetch the folder again") from error
+
+
+def _stock(kind: Any, folder: str | Path, subfolder: str, dtype: torch.dtype) -> Any:
+    """A stock model with all its weights: what is missing, transformers fills with random numbers. Raises DataError."""
+    try:
+        model, found = kind.from_pretrained(
+            folder, subfolder=subfolder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
+        raise DataError(f"{folder}: its {subfolder} cannot be loaded ({first_line(error)}); fetch the folder again") from error
+    if missing := sorted(found["missing_keys"]):
+        raise DataError(f"{folder}: {len(missing)} weights of its {subfolder} are missing, first {missing[0]}; fetch the folder again")
+    return model
 
 
 def _with_weights(kind: Any, config: Any, state: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
@@ -119,7 +129,8 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
     """One of the folder's tokenizers (`clip_l` or `clip_bigg`), the very one SDXL ships. Raises DataError."""
     from transformers import AutoTokenizer
 
+    model_folder.check(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, subfolder=SUBFOLDERS[name][0])
+        return AutoTokenizer.from_pretrained(folder, subfolder=SUBFOLDERS[name][0], trust_remote_code=False)
     except Exception as error:  # as above
-        raise DataError(f"{folder}: its tokenizer cannot be loaded ({first_line(error)}); fetch the folder again") from error
+        raise DataError(f"{folder}: its {SUBFOLDERS[name][0]} cannot be loaded ({first_line(error)}); fetch the folder again") from error

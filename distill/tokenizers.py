@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.files import whole
 from distill import unigram
@@ -101,8 +102,9 @@ def load(folder: str | Path) -> "PreTrainedTokenizerFast":
     missing = [name for name in FILES if not (Path(folder) / name).is_file()]
     if missing:
         raise DataError(f"{folder}: no tokenizer there, {missing[0]} is missing; run python -m vocab_init first")
+    model_folder.check_folder(Path(folder))
     try:
-        return AutoTokenizer.from_pretrained(str(folder))
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise DataError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}); delete it and run python -m vocab_init again") from None
 

@@ -55,11 +55,14 @@ def load(folder: Path) -> TokenPairs:
     names = artefact.Manifest.read(folder / artefact.MANIFEST, "run the same command again, which makes it again").details["sources"]
     # Plain views of the mapped files: numpy's memmap class does Python work at every access.
     ids, offsets = (
-        {side: np.asarray(np.load(folder / f"{side}_{part}.npy", mmap_mode="r")) for side in SIDES}
+        {side: _mapped(folder / f"{side}_{part}.npy") for side in SIDES}
         for part in ("ids", "offsets")
     )
-    sources = np.asarray(np.load(folder / "sources.npy", mmap_mode="r"))
-    return TokenPairs(ids, offsets, sources, tuple(names))
+    return TokenPairs(ids, offsets, _mapped(folder / "sources.npy"), tuple(names))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def stored(recipe: schema.Recipe) -> TokenPairs | None:

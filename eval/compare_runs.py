@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import command
-from configs.errors import DataError
+from configs.errors import DataError, one_line
 from distill import run_folder
 from eval import results
 from eval.states import bounds
@@ -118,7 +118,7 @@ def compare(runs: list[Path], out: Path | None) -> None:
     rows = [read(run) for run in runs]
     found = correlations(rows) if len(rows) >= ENOUGH else None
     text = markdown(rows, found)
-    print(text)
+    print("\n".join(one_line(line, 20_000) for line in text.split("\n")))  # names come from the runs
     if out is not None:
         results.write(out.with_suffix(".json"), {"runs": rows, "spearman": found})
         results.write_bytes(out, f"{text}\n".encode())

@@ -17,11 +17,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from configs import command
-from configs.errors import DataError
+from configs.errors import DataError, one_line
 from eval import results
 from eval.painting import picture_text, request, schedulers
 from eval.painting.request import Request
 
+SHOWN, LONGEST_SHOWN = 500, 20_000  # characters of a prompt on its line, and of a line inside a picture
 DESCRIPTION = "Paints prompts with an SDXL repository, or shows the settings inside a picture it painted."
 
 
@@ -39,7 +40,8 @@ def paint(asked: Request, out: Path) -> list[Path]:
             path = next_path(out, "")
             results.write_bytes(path, pictures.png(last.picture, picture_text.texts(last.made_with)))
             made.append(path)
-            tqdm.write(f"{path}  {prompt}{'  (black: flagged by the safety checker)' if last.made_with['flagged_by_safety_checker'] else ''}")
+            black = "  (black: flagged by the safety checker)" if last.made_with["flagged_by_safety_checker"] else ""
+            tqdm.write(f"{path}  {one_line(prompt, SHOWN)}{black}")
         if len(batch) > 1:
             sheet = pictures.sheet([one.picture for one in batch], asked.n_rows or len(batch))
             settings = batch[0].made_with | {"seeds": [one.made_with["seed"] for one in batch]}
@@ -58,7 +60,8 @@ def next_path(folder: Path, prefix: str) -> Path:
 def show(path: Path) -> None:
     """Prints what a picture was made with, in both forms. Raises DataError."""
     parameters, made_with = picture_text.read(path)
-    print(f"{parameters}\n\n{json.dumps(made_with, ensure_ascii=False, indent=1)}")
+    shown = [*parameters.split("\n"), "", *json.dumps(made_with, ensure_ascii=False, indent=1).split("\n")]
+    print("\n".join(one_line(line, LONGEST_SHOWN) for line in shown))  # a stranger's picture may hold anything
 
 
 def parser() -> argparse.ArgumentParser:

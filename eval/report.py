@@ -14,6 +14,7 @@ import jinja2
 from PIL import Image
 
 from configs.errors import DataError
+from configs.files import inside
 from configs.schema import Recipe
 from distill import metrics_file
 from eval import plots, results
@@ -46,7 +47,7 @@ def _page(recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str,
         gaps_plot=_image(plots.noise_gaps(comparison)) if comparison else None,
         timesteps_plot=_image(plots.gaps_by_timestep(comparison)) if comparison else None,
         loss_plot=_image(plots.training_loss(training_history(recipe.run_dir / "distill" / "metrics.jsonl"))),
-        picture_of=lambda path: _image(thumbnail(folder / path)),
+        picture_of=lambda path: _image(thumbnail(inside(folder, path))),
         names=plots.NAMES,
         colours=plots.COLOURS,
         commands={"compare": COMPARE, "generate": GENERATE},

@@ -165,7 +165,9 @@ MEMORY = 10 * 10**9  # bytes
 def test_the_real_architectures_equal_open_clips_own_forward(name: str, encoder: str, tiny_sdxl: Path, tmp_path: Path) -> None:
     """SDXL's text towers at full size with random weights: 123 and 695 million parameters, two prompts; the image tower stays on disk."""
     shutil.copytree(tiny_sdxl / "base", tmp_path / "base")
-    edit(tmp_path / "base" / SUBFOLDERS[encoder][1] / "config.json", **REAL[name], vocab_size=49408, eos_token_id=2)
+    replaced = tmp_path / "base" / SUBFOLDERS[encoder][1]
+    edit(replaced / "config.json", **REAL[name], vocab_size=49408, eos_token_id=2)
+    (replaced / "model.safetensors").unlink()
     ids_BL = torch.randint(0, 49406, (2, 77), generator=torch.Generator().manual_seed(0))
     eos_position_B = torch.tensor([9, 76])
     ids_BL[:, 0], ids_BL[torch.arange(77) >= eos_position_B[:, None]] = 49406, 49407

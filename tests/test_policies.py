@@ -44,6 +44,10 @@ DOORS = {
     "ctranslate2": ["corpora/captions/translator.py"],
     "ray": ["corpora/executor/on_ray.py"],
 }
+# What loads other people's models and data sets, beside `from_pretrained`.
+# `load_dataset_builder` knows no such argument: `datasets` runs no scripts since its version 4.
+LOADERS = ("SentenceTransformer", "load_dataset")
+UNPICKLERS = ["pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pandas"]
 HEAVY = ["torch", "transformers", "diffusers", "sentence_transformers", "deepspeed", "open_clip", "datatrove", "datasets", "matplotlib"]
 
 
@@ -189,6 +193,51 @@ def test_help_answers_at_once(source: str, tmp_path: Path) -> None:
     assert done.stdout.startswith("usage: "), done.stderr
     made_once = source.startswith("corpora/toyworld/")  # the scripts that made the miniature models need not be quick
     assert re.search(r"code: 0 loaded: .*\n$" if made_once else r"code: 0 loaded: \[\]\n$", done.stdout), done.stdout + done.stderr
+
+
+def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
+    """Every call, with the name or the attribute that is called."""
+    for node in ast.walk(tree(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+            yield node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id, node
+
+
+def given(call: ast.Call, name: str) -> str | None:
+    return next((ast.unparse(one.value) for one in call.keywords if one.arg == name), None)
+
+
+def is_loading(call: ast.Call) -> bool:
+    """Not `nn.Embedding.from_pretrained(tensor)`, nor a model of tensors or modules at hand."""
+    at_hand = given(call, "state_dict") or given(call, "modules")
+    return "Embedding" not in ast.unparse(call.func) and at_hand is None
+
+
+def test_no_model_runs_code_and_none_is_unpickled() -> None:
+    """Each call that loads what others made says so itself: a default of today may change."""
+    wrong = []
+    for source in SOURCES:
+        for name, call in calls(source):
+            where, kind = f"{source}:{call.lineno}: {ast.unparse(call)[:80]}", ast.unparse(call.func)
+            loads = (name in LOADERS or name == "from_pretrained") and is_loading(call)
+            if loads and given(call, "trust_remote_code") != "False":
+                wrong.append(f"{where}: trust_remote_code=False is missing")
+            weights = name == "from_pretrained" and loads and not re.search("okenizer|rocessor|onfig", kind)
+            if weights and given(call, "use_safetensors") != "True":
+                wrong.append(f"{where}: use_safetensors=True is missing")
+            if name == "SentenceTransformer" and loads and "use_safetensors" not in (given(call, "model_kwargs") or ""):
+                wrong.append(f"{where}: use_safetensors is missing")
+            if kind == "torch.load" and given(call, "weights_only") != "True":
+                wrong.append(f"{where}: weights_only=True is missing")
+            if kind in ("np.load", "numpy.load") and given(call, "allow_pickle") != "False":
+                wrong.append(f"{where}: allow_pickle=False is missing")
+            if kind in ("eval", "exec", "compile", "__import__", "os.system", "yaml.unsafe_load", "yaml.full_load", "pipeline"):
+                wrong.append(where)
+            if kind == "yaml.load" and ast.unparse(call.args[1]) != "_Loader":  # a SafeLoader
+                wrong.append(where)
+            if given(call, "shell") == "True":
+                wrong.append(where)
+        wrong += [f"{source} imports {name}" for name in imports(source) if below(name, UNPICKLERS)]
+    assert not wrong
 
 
 def tool(*arguments: str) -> None:

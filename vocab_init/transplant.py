@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from configs.errors import DataError, first_line
+from configs.files import inside
 from configs.references import looks_like_hub_name
 from distill.teacher import ENCODERS, SUBFOLDERS, load_tokenizer, replacement
 from distill.tokenizers import Kind, Vocabulary
@@ -151,13 +152,15 @@ def _token_embedding(folder: Path) -> torch.Tensor:
     try:
         if not path.is_file() and (folder / INDEX).is_file():
             shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            path = folder / next(shards[key] for key in EMBEDDING_KEYS if key in shards)
+            path = inside(folder, next(shards[key] for key in EMBEDDING_KEYS if key in shards))
         with safe_open(path, framework="pt") as file:
             stored = set(file.keys())
             table_VD: torch.Tensor = file.get_tensor(next(key for key in EMBEDDING_KEYS if key in stored)).float()
     except StopIteration:
         raise DataError(f"{path}: it holds no {EMBEDDING_KEYS[0]}; give the folder of a CLIP text encoder") from None
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except DataError:
+        raise
+    except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: the token embeddings cannot be read ({first_line(error)}); fetch the folder again") from None
     if not table_VD.isfinite().all():
         raise DataError(f"{path}: its token embeddings hold NaN or infinity; fetch the folder again")

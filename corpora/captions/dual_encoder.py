@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from configs import model_folder
 from configs.captions import Ranker
 from configs.errors import DataError, first_line
 from configs.files import read_json
@@ -61,9 +62,12 @@ class TransformersDualEncoder:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        model_folder.check(reference)
         try:
-            self.model, found = AutoModel.from_pretrained(reference, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
-            self.processor = AutoProcessor.from_pretrained(reference)
+            self.model, found = AutoModel.from_pretrained(
+                reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+            self.processor = AutoProcessor.from_pretrained(reference, trust_remote_code=False)
         except Exception as error:  # each library raises its own kinds for the same cause
             raise DataError(f"{reference} cannot be loaded ({first_line(error)}); give a CLOOB, a CLIP or a SigLIP") from error
         if not (hasattr(self.model, "get_text_features") and hasattr(self.model, "get_image_features")):

@@ -21,10 +21,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from configs.errors import DataError, first_line
+from configs.files import inside
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 USUAL_ROWS = 10_000  # of a shard of img2dataset
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 500_000_000  # of one file: no picture of MAX_PIXELS is larger, and it is read whole
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # Pillow's other readers hold more code than use
 MAX_ASPECT = 20  # a ruler of 1 x 5000 pixels would become 224 x 1,120,000 for a model that scales the shorter side
 
 
@@ -58,14 +61,15 @@ def rows_of(path: str | Path) -> int:
 def read_shard(path: str | Path) -> Iterator[Picture]:
     """Every row of one shard: those in the tar file, then those the table beside it says could not be fetched, by its own status.
 
-    Reasons: `damaged_image`, `too_many_pixels`, `too_narrow`, `no_image`, or img2dataset's status (`failed_to_download`, `failed_to_resize`).
+    Reasons: `damaged_image` (a file of more than `MAX_BYTES` is one), `too_many_pixels`, `too_narrow`, `no_image`,
+    or img2dataset's status (`failed_to_download`, `failed_to_resize`).
     Raises DataError for a damaged tar file or table: what is behind the damage would be lost without a word.
     """
     path = Path(path)
     try:
         with tarfile.open(path, "r|") as file:
             yield from _samples(file)
-    except (OSError, tarfile.TarError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
+    except (OSError, tarfile.TarError, ValueError, RecursionError) as error:  # no JSON, no UTF-8
         raise DataError(f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the shard again") from None
     table = path.with_suffix(".parquet")
     if table.is_file():
@@ -73,11 +77,22 @@ def read_shard(path: str | Path) -> Iterator[Picture]:
 
 
 def read_files(folder: str | Path, rows: Iterable[tuple[str, str]]) -> Iterator[Picture]:
-    """The pictures of (id, path below the folder), in order; a file that is not there has the reason `no_image`."""
+    """The pictures of (id, path below the folder), in order.
+
+    A file that is not there has the reason `no_image`, as has a path that leads out of the folder
+    (by itself or through a link); one of more than `MAX_BYTES` is `too_many_bytes`.
+    """
+    root = Path(folder).resolve()
     for key, name in rows:
         try:
-            data = (Path(folder) / name).read_bytes()
-        except (OSError, ValueError):  # ValueError: a path with a zero byte
+            path = inside(root, name).resolve(strict=True)
+            if not path.is_relative_to(root) or not path.is_file():
+                raise FileNotFoundError(name)
+            if path.stat().st_size > MAX_BYTES:
+                yield Picture(key, name, "", None, "too_many_bytes")
+                continue
+            data = path.read_bytes()
+        except (OSError, DataError, RuntimeError):  # RuntimeError: a circle of links
             yield Picture(key, name, "", None, "no_image")
         else:
             yield Picture(key, name, "", *decode(data))
@@ -88,7 +103,7 @@ def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are looked at here
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 short, long = sorted(image.size)
                 if short * long > MAX_PIXELS:
                     return None, "too_many_pixels"
@@ -114,13 +129,16 @@ def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
         key = name
         content = file.extractfile(member)
         assert content is not None
-        parts[ending.lower()] = content.read()
+        # never cut: a longer file is no picture, nor is its beginning
+        parts[ending.lower()] = content.read() if member.size <= MAX_BYTES else b""
     if parts:
         yield _sample(key, parts)
 
 
 def _sample(key: str, parts: dict[str, bytes]) -> Picture:
     said: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
+    if not isinstance(said, dict):
+        raise ValueError(f"{key}.json holds no object")
     url = str(said.get("url") or "")
     caption = str(said.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
     status = said.get("status", "success")

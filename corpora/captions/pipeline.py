@@ -17,6 +17,7 @@ from configs.captions import Captions, Files, Shards
 from configs.errors import DataError, RecipeError
 from configs.files import publish, value_sha256, whole
 from configs.schema import Recipe, resolve_model
+from configs.secrets import masked_tree
 from corpora import executor, language_id
 from corpora.captions import card, choose, clean, images, score, translate
 from corpora.dropped import DroppedRecord
@@ -31,7 +32,7 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     captions, folder = recipe.captions, recipe.run_dir / FOLDER
     if captions is None:
         raise RecipeError("the recipe has no section `captions`; write one (configs/sdxl_jp.yaml has an example), or go on with corpora.prepare")
-    settings = {"captions": captions.model_dump(mode="json")}
+    settings = {"captions": masked_tree(captions.model_dump(mode="json"))}
     settings |= {name: recipe.corpora.model_dump(mode="json")[name] for name in ("language_id", "filters")}
     fingerprint = value_sha256([FORMAT, FOLDER, settings])
     if folder.exists():
@@ -90,7 +91,7 @@ def _score_task(captions: Captions, cleaned: clean.Cleaned, work: Path, scored: 
 
 
 def _translate(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> list[DroppedRecord]:
-    with np.load(work / "kept.npz") as kept:
+    with np.load(work / "kept.npz", allow_pickle=False) as kept:
         pieces = translate.pieces(len(kept["rows"]))
     folder, corpora = _folder(work / "translated"), recipe.corpora
     model = corpora.language_id.model

@@ -50,7 +50,7 @@ class ScoreShard:
             _write(self.folder / f"{rank:05d}.parquet", score(self._candidates(self.shards[rank]), self.ranker))
 
     def _candidates(self, shard: str) -> Iterator[Candidate]:
-        digests, order = (np.load(self.index / name, mmap_mode="r") for name in ("digests.npy", "rows.npy"))
+        digests, order = (np.load(self.index / name, mmap_mode="r", allow_pickle=False) for name in ("digests.npy", "rows.npy"))
         for picture in images.read_shard(shard):
             ja = normalise(picture.caption)
             wanted = np.uint64(picture_digest(picture.url, ja))

@@ -50,7 +50,7 @@ class TranslatePiece:
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         start = rank * PIECE_ROWS
-        with np.load(self.kept) as kept:
+        with np.load(self.kept, allow_pickle=False) as kept:
             rows, similarity = (kept[name][start : start + PIECE_ROWS] for name in ("rows", "similarity"))
         captions = self.cleaned.take(rows, ["id", "ja", "url", "licence", "ja_language_probability"])
         ja = captions["ja"].to_pylist()

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from configs import model_folder
 from configs.captions import Translator
 from configs.errors import DataError, RecipeError, first_line
 from configs.files import whole_folder
@@ -58,11 +59,13 @@ class Tokenizer:
     def __init__(self, reference: str, source: Language = "ja", target: Language = "en") -> None:
         """Raises DataError for a model of no family known here."""
         tags = families(source, target)
+        model_folder.check(reference)
         try:
             with _quiet():
-                kind = AutoConfig.from_pretrained(reference).model_type
+                kind = AutoConfig.from_pretrained(reference, trust_remote_code=False).model_type
                 # transformers 5 makes T5's tokenizer anew, with T5's ids for what is unknown: MADLAD's is another, and lies ready
-                stock = (PreTrainedTokenizerFast if kind == "t5" else AutoTokenizer).from_pretrained(reference)
+                tokenizer = PreTrainedTokenizerFast if kind == "t5" else AutoTokenizer
+                stock = tokenizer.from_pretrained(reference, trust_remote_code=False)
         except Exception as error:  # each library raises its own kinds for the same cause
             raise DataError(f"{reference}: its tokenizer cannot be loaded ({first_line(error)}); give a translation model") from error
         known = stock.get_vocab()
@@ -123,7 +126,7 @@ def converted(reference: str, folder: Path) -> Path:
 
 class _Converter(ctranslate2.converters.TransformersConverter):
     def load_model(self, *arguments: Any, **others: Any) -> Any:
-        model = super().load_model(*arguments, **others)
+        model = super().load_model(*arguments, **others, use_safetensors=True)
         # Transformers 5 calls every T5 tied and keeps in another place whether its logits are scaled down, which CTranslate2 does not know:
         # MADLAD's would be, and its beams would go astray.
         model.config.tie_word_embeddings = getattr(model.config, "scale_decoder_outputs", model.config.tie_word_embeddings)
@@ -162,9 +165,10 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
 def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator) -> Translate:
     try:
         with _quiet():
-            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32).eval().to(device())
+            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
     except Exception as error:  # each library raises its own kinds for the same cause
         raise DataError(f"{reference}: the translator cannot be loaded ({first_line(error)}); fetch the model again, or give another") from error
+    model.eval().to(device())
     model.generation_config.max_length = None  # the model's own limit, beside ours, would be warned of at every batch
     search: dict[str, Any] = {"num_beams": settings.beams, "do_sample": False, "length_penalty": 1.0, "early_stopping": False}
     search |= {"max_new_tokens": settings.max_new_tokens, "forced_bos_token_id": tokenizer.first_id}

@@ -29,6 +29,7 @@ from fsspec.core import url_to_fs
 
 from configs.errors import DataError, SetupError
 from configs.files import file_sha256
+from configs.secrets import masked
 
 BUFFER_BYTES = 1 << 18
 # EOFError: a gzip, bz2 or xz file that ends too soon. RuntimeError: a zip that wants a password.
@@ -123,7 +124,7 @@ def reported(path: str, form: str = "") -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return masked(" ".join(str(error)[:2000].split()))[:200] or type(error).__name__
 
 
 def _damaged(path: str, form: str, error: Exception) -> DataError:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +27,9 @@ def identity(source: HubSource) -> Input:
 
     with _reported(source):
         builder = datasets.load_dataset_builder(source.dataset, source.config, revision=source.revision)
-        data_files = (builder.config.data_files or {}).get(source.split, [])
+        listed = builder.config.data_files or {}
+    _check_places(source, [name for names in listed.values() for name in names])
+    data_files = listed.get(source.split, [])
     known = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
     return Input(source=source.name, path=_where(source), bytes=0, sha256=hashlib.sha256(known.encode()).hexdigest())
 
@@ -57,11 +60,22 @@ def read(source: HubSource, part: Part) -> Iterator[Row]:
             return
 
 
+def _check_places(source: HubSource, data_files: list[str]) -> None:
+    """Raises DataError where the data set's README.md names files of this machine outside of it."""
+    folder = Path(source.dataset).resolve()
+    for name in data_files:
+        place = name.rpartition("::")[2]
+        if "://" not in place and not Path(place).resolve().is_relative_to(folder):
+            raise DataError(f"{_where(source)}: names {name!r}, a file outside of it; take the data set elsewhere")
+
+
 def _stream(source: HubSource) -> Any:
     import datasets
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors reach the user as exceptions
-    return datasets.load_dataset(source.dataset, source.config, split=source.split, revision=source.revision, streaming=True)
+    return datasets.load_dataset(
+        source.dataset, source.config, split=source.split, revision=source.revision, streaming=True, trust_remote_code=False
+    )
 
 
 def _tables(source: HubSource, shard: int) -> Iterator[pa.Table]:

@@ -83,7 +83,7 @@ def write_tokenizer(pieces: Path, folder: Path) -> dict[str, int]:
 def load_tokenizer(folder: Path) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")  # Marian's wish for a normaliser of punctuation
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def config(vocabulary: dict[str, int]) -> MarianConfig:
@@ -107,7 +107,9 @@ def batch_of(step: int, tokenizer: Any) -> dict[str, torch.Tensor]:
 def accuracy(folder: Path) -> float:
     """The share of held-out captions whose translation says their scene."""
     tokenizer = load_tokenizer(folder)
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    ).eval()
     pairs = list(captions.pairs(HELD_OUT, "held_out", SEED))
     inputs = tokenizer([one.ja for one in pairs], padding=True, return_tensors="pt")
     ids = model.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=64)

@@ -50,7 +50,11 @@ def _clip_alphabet() -> Iterable[str]:
 
 
 def load_tokenizers(folder: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
-    return CLIPTokenizer.from_pretrained(folder / "tokenizer"), CLIPTokenizer.from_pretrained(folder / "tokenizer_2")
+    first, second = (
+        CLIPTokenizer.from_pretrained(folder / name, trust_remote_code=False)
+        for name in ("tokenizer", "tokenizer_2")
+    )
+    return first, second
 
 
 def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:

@@ -17,8 +17,8 @@ STEPS, GUIDANCE = 20, 2.0
 @torch.inference_mode()
 def measure(count: int = 256, batch: int = 32) -> dict[str, float]:
     """Share of held-out English captions painted with every attribute right: base alone, and base then refiner."""
-    base = StableDiffusionXLPipeline.from_pretrained(TOYWORLD_MODELS / "base")
-    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(TOYWORLD_MODELS / "refiner")
+    base = StableDiffusionXLPipeline.from_pretrained(TOYWORLD_MODELS / "base", trust_remote_code=False, use_safetensors=True)
+    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(TOYWORLD_MODELS / "refiner", trust_remote_code=False, use_safetensors=True)
     for pipeline in (base, refiner):
         pipeline.set_progress_bar_config(disable=True)
     held_out = list(captions.pairs(count, "held_out", 11))

@@ -29,9 +29,13 @@ def train(name: str, out: Path) -> None:
     makers: dict[str, Callable[..., UNet2DConditionModel]] = {"style": fine_tuned, "lora": with_lora, "seed": from_another_seed}
     base, work = TOYWORLD_MODELS / "base", out / "work"
     work.mkdir(parents=True, exist_ok=True)
-    vae = AutoencoderKL.from_pretrained(base / "vae").eval().requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(base / "vae", trust_remote_code=False, use_safetensors=True)
+    vae.eval().requires_grad_(False)
     torch.manual_seed(0)
-    unet = makers[name](UNet2DConditionModel.from_pretrained(base / "unet"), vae, load_reader(base), work)
+    start = UNet2DConditionModel.from_pretrained(
+        base / "unet", trust_remote_code=False, use_safetensors=True
+    )
+    unet = makers[name](start, vae, load_reader(base), work)
     write_folder(out / name, unet)
 
 

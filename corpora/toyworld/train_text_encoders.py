@@ -45,8 +45,12 @@ class CaptionReader(nn.Module):
 
 def load_reader(folder: Path) -> CaptionReader:
     """The finished encoders of `models/base`, frozen."""
-    clip_l = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    clip_bigg = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
+    clip_l = CLIPTextModel.from_pretrained(
+        folder / "text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    clip_bigg = CLIPTextModelWithProjection.from_pretrained(
+        folder / "text_encoder_2", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
     return CaptionReader(clip_l, clip_bigg, miniature.load_tokenizers(folder)).eval().requires_grad_(False)
 
 

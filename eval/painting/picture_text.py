@@ -5,6 +5,7 @@ Out: two iTXt chunks: `parameters`, the text that AUTOMATIC1111's web UI and wha
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from configs.errors import DataError
 
+# What starts a part of the format: other programs look for these at the beginning of any line.
+FORGING = re.compile(r"^(\s*(?:negative prompt|steps))\s*:", re.I)
 PARAMETERS, JSON = "parameters", "json"
 
 
@@ -24,6 +27,9 @@ def parameters(made_with: dict[str, Any]) -> str:
     """The prompt; then, where there is one, the negative prompt; then one line of `Name: value` pairs.
 
     No `Version`: by it the web UI would take the picture for one of its own releases' and reinterpret the prompt.
+
+    A line of a prompt that a reader would take for the negative prompt's or for the settings gets a
+    space before its colon, which CLIP reads alike; `json` keeps the prompt as it was given.
     """
     fields = {
         "Steps": made_with["steps"],
@@ -36,10 +42,10 @@ def parameters(made_with: dict[str, Any]) -> str:
         "Refiner": Path(made_with["refiner"]).name if made_with["refiner"] else None,
         "Refiner switch at": made_with["denoising_end"],
     }
-    lines = [made_with["prompt"]]
+    lines = [_prompt(made_with["prompt"])]
     if made_with["negative_prompt"]:
-        lines.append(f"Negative prompt: {made_with['negative_prompt']}")
-    lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items() if value is not None))
+        lines.append(f"Negative prompt: {_prompt(made_with['negative_prompt'])}")
+    lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items() if value not in (None, "")))
     return "\n".join(lines)
 
 
@@ -49,14 +55,24 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         with Image.open(path) as picture:
             picture.load()  # chunks may stand behind the pixels
             found = dict(picture.info)
-        return str(found[PARAMETERS]), json.loads(found[JSON])
+        made_with = json.loads(found[JSON])
+        if not isinstance(made_with, dict):
+            raise ValueError(f"{JSON} holds no object")
+        return str(found[PARAMETERS]), made_with
     except KeyError:
         raise DataError(f"{path}: holds no settings; only pictures of eval.paint do, and only while no program has saved them anew") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a damaged PNG
+    except (OSError, SyntaxError, ValueError, RecursionError, Image.DecompressionBombError) as error:  # SyntaxError: a damaged PNG
         raise DataError(f"{path}: cannot be read as a picture with settings ({error}); give a PNG that eval.paint made") from None
+
+
+def _prompt(text: str) -> str:
+    """Line breaks as line feeds, no other control character, no line that starts as the format's."""
+    lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
+    plain = (re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", line) for line in lines)
+    return "\n".join(FORGING.sub(r"\1 :", line) for line in plain)
 
 
 def _quoted(value: Any) -> str:
     """A value that holds a comma, a colon or a line break would read as several."""
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if set(text) & set(',:\n"') else text
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(',:"\\') or not text.isprintable() else text

@@ -6,6 +6,7 @@ Out: model and processor, on the device.
 
 from typing import Any
 
+from configs import model_folder
 from configs.errors import DataError, first_line
 from distill.pipelines import device
 
@@ -16,8 +17,12 @@ def load(setting: str, reference: str, model_kind: Any, processor_kind: Any) -> 
     Weights that a file lacks transformers fills with random numbers and goes on; a pooling layer alone may be lacking, as none is read here.
     """
     try:
-        model, found = model_kind.from_pretrained(reference, use_safetensors=True, output_loading_info=True)
-        processor = processor_kind.from_pretrained(reference)
+        model_folder.check(reference)
+    except DataError as error:
+        raise DataError(f"{setting}: {error}") from None
+    try:
+        model, found = model_kind.from_pretrained(reference, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
+        processor = processor_kind.from_pretrained(reference, trust_remote_code=False)
     except Exception as error:  # each library raises its own kinds for the same cause
         raise DataError(
             f"{setting}: {reference} cannot be loaded ({first_line(error)}); give a folder or hub name in transformers' layout"
