@@ -43,10 +43,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--jobs", type=int, default=2, help="cases at once (2)")
     result.add_argument(
-        "--only",
-        metavar="CASE",
-        help="one case, or all whose name starts so; their folders are kept",
-    )
+        "--only", action="append", default=[], metavar="CASE",
+        help="one case, or all whose name starts so; may be repeated; their folders are kept",
+    )  # fmt: skip
     result.add_argument(
         "--out", type=Path, metavar="DIR", help="where the report and the failed cases' folders go"
     )
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if unknown := set(arguments.parts) - set(PARTS):
         parser().error(f"there is no part {sorted(unknown)[0]!r}; the parts are {', '.join(PARTS)}")
-    keep = arguments.out is not None or arguments.only is not None
+    keep = arguments.out is not None or bool(arguments.only)
     out = (arguments.out or Path(tempfile.mkdtemp(prefix="faults_"))).resolve()
     try:
         return _run(arguments, out)
@@ -81,14 +80,13 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
     canary = f"{os.getpid()}-{time.time_ns()}"
     slots = [Slot(canary) for _ in range(arguments.jobs)]
     try:
-        parts = (
-            [arguments.only.partition("/")[0]] if arguments.only else arguments.parts or list(PARTS)
-        )
+        named = list(dict.fromkeys(one.partition("/")[0] for one in arguments.only))
+        parts = named or arguments.parts or list(PARTS)
         print("making the tiny run that is attacked ...", file=sys.stderr)
         cases = plan.chosen(World(out / "world"), slots[0], parts, arguments)
         if not cases:
-            parser().error(f"there is no case {arguments.only!r}")
-        done = run_all(cases, slots, out / "cases", arguments.seed, keep=arguments.only is not None)
+            parser().error(f"there is no case {' or '.join(arguments.only)}")
+        done = run_all(cases, slots, out / "cases", arguments.seed, keep=bool(arguments.only))
     finally:
         for slot in slots:
             slot.close()

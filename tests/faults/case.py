@@ -48,3 +48,8 @@ def evenly(cases: Sequence[Any], count: int) -> list[Any]:
     if count <= 1:
         return list(cases[len(cases) // 2 :][:count])
     return [cases[round(i * (len(cases) - 1) / (count - 1))] for i in range(count)]
+
+
+def wanted(only: Sequence[str], group: str) -> bool:
+    """Whether `--only` asks for any case whose name starts with `group`; without `--only` all are wanted."""
+    return not only or any(one.startswith(group) or f"{group}/".startswith(f"{one}/") for one in only)

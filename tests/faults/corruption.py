@@ -4,6 +4,7 @@ Allowed: refused in one line (exit 2, 3 or 4); made again, which a line says, wi
 and listed as advisory. Forbidden: a traceback, other results, or a damaged file that is read without a word.
 """
 
+import argparse
 import os
 import random
 import re
@@ -31,8 +32,8 @@ ADVISORY = re.compile(
 IGNORED = re.compile(r"recipe\.yaml$|^log_|/\.[^/]*\.lock$")
 
 
-def cases(made: World, slot: Slot, corruptions: int) -> list[Case]:
-    """`corruptions` of all combinations of file and damage, evenly over the files."""
+def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
+    """`asked.corruptions` of all combinations of file and damage, evenly over the files."""
     every = []
     for state in CHAINS:
         folder = made.state(state, slot)
@@ -43,7 +44,7 @@ def cases(made: World, slot: Slot, corruptions: int) -> list[Case]:
     rng = random.Random(0)
     combinations = [(state, name, damage) for state, name in every for damage in DAMAGES]
     rng.shuffle(combinations)
-    chosen = sorted(evenly(combinations, corruptions))
+    chosen = sorted(evenly(combinations, asked.corruptions))
     return [
         Case(
             f"corruption/{_kind(name)}-{damage}/{state}.{_flat(name)}",

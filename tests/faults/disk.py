@@ -4,6 +4,7 @@ An audit hook lets every file operation from the n-th on fail (any user may do t
 in memory, which only root may mount, and by a limit on the size of a file.
 """
 
+import argparse
 import errno
 import os
 import random
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import compare, kills, verdict, world
-from tests.faults.case import Case, Outcome, evenly, failed, passed, skipped
+from tests.faults.case import Case, Outcome, evenly, failed, passed, skipped, wanted
 from tests.faults.client import Slot
 from tests.faults.world import World
 
@@ -26,32 +27,22 @@ ROAD = (*world.MAKE, world.TRAIN, world.EXPORT, "eval.generate")
 ENOUGH = "512m"
 
 
-def cases(made: World, slot: Slot) -> list[Case]:
+def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
     result = []
     for entry in ROAD:
-        numbers = evenly(range(1, len(kills.operations(made, slot, entry)) + 1), POINTS)
-        result += [
-            Case(f"disk/full/{entry}-{n:04d}", partial(fails_at, made, entry, errno.ENOSPC, n))
-            for n in numbers
+        runs = [
+            *((f"file-size-{entry}/{size}", partial(file_size, made, entry, size)) for size in FILE_BYTES),
+            (f"read-only-{entry}/hook", partial(fails_at, made, entry, errno.EROFS, 1)),
+            (f"read-only-{entry}/mounted", partial(read_only, made, entry)),
         ]
-        result += [
-            Case(f"disk/quota/{entry}-{n:04d}", partial(fails_at, made, entry, errno.EDQUOT, n))
-            for n in numbers[2:5:2]
-        ]
-        result += [
-            Case(f"disk/file-size/{entry}-{n}", partial(file_size, made, entry, n))
-            for n in FILE_BYTES
-        ]
-        result.append(
-            Case(f"disk/read-only/{entry}-hook", partial(fails_at, made, entry, errno.EROFS, 1))
-        )
-        result.append(Case(f"disk/read-only/{entry}-mounted", partial(read_only, made, entry)))
-    for share in SHARES:
-        result += [
-            Case(f"disk/small-file-system/{share}-{how}", partial(small, made, share, how))
-            for how in ("checked", "unchecked")
-        ]
-    return result
+        if wanted(asked.only, f"disk/full-{entry}") or wanted(asked.only, f"disk/quota-{entry}"):
+            points = evenly(range(1, len(kills.operations(made, slot, entry)) + 1), POINTS)
+            full = [(f"full-{entry}/{n:04d}", partial(fails_at, made, entry, errno.ENOSPC, n)) for n in points]
+            quota = [(f"quota-{entry}/{n:04d}", partial(fails_at, made, entry, errno.EDQUOT, n)) for n in points[2:5:2]]
+            runs += [*full, *quota]
+        result += [Case(f"disk/{name}", run) for name, run in runs]
+    small_ones = [(share, how) for share in SHARES for how in ("checked", "unchecked")]
+    return result + [Case(f"disk/small-file-system/{share}-{how}", partial(small, made, share, how)) for share, how in small_ones]
 
 
 def fails_at(

@@ -3,6 +3,7 @@
 Demanded of every input: it is accepted, or refused with one of our errors in one printable line, within LIMIT_SECONDS.
 """
 
+import argparse
 import json
 import random
 from functools import partial
@@ -19,11 +20,11 @@ MEMORY_BYTES = 10 << 30  # of address space: an input must not take the machine'
 SHARES = {"recipe": 0.35, "override": 0.2, "corpus": 0.25, "json": 0.1, "prompt": 0.1}
 
 
-def cases(made: World, slot: Slot, inputs: int) -> list[Case]:
+def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
     assert set(SHARES) == set(KINDS)
     result = []
     for kind, share in SHARES.items():
-        wanted = max(1, round(inputs * share))
+        wanted = max(1, round(asked.inputs * share))
         for number, first in enumerate(range(0, wanted, CHUNK)):
             count = min(CHUNK, wanted - first)
             result.append(Case(f"fuzz/{kind}/{number:03d}", partial(chunk, made, kind, count)))

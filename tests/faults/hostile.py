@@ -4,6 +4,7 @@ That module offers `CASES`: by name, a function that writes the artefact into a 
 the one who opens it, and `harm(folder)`: what it managed to do there, empty where nothing.
 """
 
+import argparse
 import importlib
 import random
 import subprocess
@@ -20,7 +21,7 @@ from tests.faults.world import World
 LIMIT_SECONDS = 120
 
 
-def cases(made: World, slot: Slot) -> list[Case]:
+def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
     try:
         sys.path.insert(0, str(ROOT / "tests"))
         makers = importlib.import_module("hostile_files")

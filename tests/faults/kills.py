@@ -4,12 +4,13 @@ What is on disk then must be what an undisturbed run leaves. After every kill th
 or newer whole ones in their place.
 """
 
+import argparse
 import random
 from functools import partial
 from pathlib import Path
 
 from tests.faults import compare, world
-from tests.faults.case import Case, Outcome, evenly, failed, passed
+from tests.faults.case import Case, Outcome, evenly, failed, passed, wanted
 from tests.faults.client import Ended, Slot
 from tests.faults.world import World
 
@@ -27,32 +28,22 @@ MADE = {"corpora.prepare": ["pairs"], "vocab_init": ["initial_student"], "eval.g
 PAIR_SHARE = 0.2  # of the random kills of training: two processes, killed together or one alone
 
 
-def cases(made: World, slot: Slot, kills: int, points: int | None) -> list[Case]:
-    """`kills` random kills; every kill point of every stage, or `points` of each."""
+def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
+    """`asked.kills` random kills; every kill point of every stage, or `asked.points` of each."""
     result = []
     for entry, (_, tenths, _) in STAGES.items():
-        wanted = kills * tenths / 10 / KILLS_A_CASE
-        pairs = round(wanted * PAIR_SHARE) if entry == world.TRAIN else 0
-        alone = max(1, -(-round(wanted * 100) // 100)) - pairs
-        result += [
-            Case(f"kills/random-{entry}/{n:03d}", partial(random_kills, made, entry, 1))
-            for n in range(alone)
-        ]
-        result += [
-            Case(f"kills/random-two-processes/{n:03d}", partial(random_kills, made, entry, 2))
-            for n in range(pairs)
-        ]
+        some = max(1, round(asked.kills * tenths / 10 / KILLS_A_CASE + 0.01))
+        pairs = round(some * PAIR_SHARE) if entry == world.TRAIN else 0
+        for kind, processes, count in ((entry, 1, some - pairs), ("two-processes", 2, pairs)):
+            run = partial(random_kills, made, entry, processes)
+            result += [Case(f"kills/random-{kind}/{n:03d}", run) for n in range(count)]
     for entry in STAGES:
-        result += point_cases(made, slot, entry, points)
+        if wanted(asked.only, group := f"kills/point-{entry}"):
+            numbers: list[int] = list(range(1, len(operations(made, slot, entry)) + 1))
+            named = [number for number in numbers if f"{group}/{number:04d}" in asked.only]
+            chosen = named or (numbers if asked.points is None else evenly(numbers, asked.points))
+            result += [Case(f"{group}/{n:04d}", partial(kill_point, made, entry, n)) for n in chosen]
     return result
-
-
-def point_cases(made: World, slot: Slot, entry: str, points: int | None) -> list[Case]:
-    numbers: list[int] = list(range(1, len(operations(made, slot, entry)) + 1))
-    chosen = numbers if points is None else evenly(numbers, points)
-    return [
-        Case(f"kills/point-{entry}/{n:04d}", partial(kill_point, made, entry, n)) for n in chosen
-    ]
 
 
 def operations(made: World, slot: Slot, entry: str) -> list[str]:
@@ -121,10 +112,8 @@ def finish(
     made: World, entry: str, processes: int, folder: Path, slot: Slot, keep: str, killed: int
 ) -> Outcome:
     """Gives the command again, undisturbed, and compares what is there with an undisturbed run's."""
-    if entry == world.TRAIN:
-        ended = slot.run(entry, folder, keep, processes=processes)
-    else:
-        ended = slot.run(entry, folder)
+    settings = [keep] if entry == world.TRAIN else []
+    ended = slot.run(entry, folder, *settings, processes=processes)
     if ended.code:
         return failed(_kind(ended), _last(ended), killed)
     reference = made.state("pair" if processes > 1 else "finished", slot)

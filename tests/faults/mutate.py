@@ -5,8 +5,10 @@ import random
 from typing import Any
 
 NASTY_TEXTS = (
-    "\x00", "\x1b[2J", "\u202e", "\u2028", "\ud800", "﻿", "\r", "\t", "../../etc/passwd", "/dev/zero", "{{7*7}}", "%s%n", "é" * 300, "赤" * 5000,
-    "-1", "1e309", "nan", ".inf", "0x7fffffffffffffff", "null", "~", "[[[[", "{{{{", "&a *a", "<<: *a", "? - :", "!!binary x", "---\n...", "# ", "'", '"',
+    "\x00", "\x1b[2J", "\u202e", "\u2028", "\ud800", "﻿", "\r", "\t", "../../etc/passwd", "/dev/zero", "{{7*7}}", "%s%n", "é" * 300,
+    "赤" * 5000,
+    "-1", "1e309", "nan", ".inf", "0x7fffffffffffffff",
+    "null", "~", "[[[[", "{{{{", "&a *a", "<<: *a", "? - :", "!!binary x", "---\n...", "# ", "'", '"',
 )  # fmt: skip
 NASTY_VALUES: tuple[Any, ...] = (
     None,

@@ -12,19 +12,10 @@ from tests.faults.world import World
 def chosen(made: World, slot: Slot, parts: list[str], arguments: argparse.Namespace) -> list[Case]:
     cases: list[Case] = []
     for part in parts:
-        module = importlib.import_module(f"tests.faults.{part}")
-        limits = {
-            "kills": ("kills", "points"),
-            "corruption": ("corruptions",),
-            "fuzz": ("inputs",),
-        }.get(part, ())
-        cases += module.cases(made, slot, *(getattr(arguments, name) for name in limits))
+        cases += importlib.import_module(f"tests.faults.{part}").cases(made, slot, arguments)
     if arguments.only:
-        return [
-            case
-            for case in cases
-            if case.name == arguments.only or case.name.startswith(f"{arguments.only}/")
-        ]
+        asked = tuple(f"{one}/" for one in arguments.only)
+        cases = [case for case in cases if f"{case.name}/".startswith(asked)]
     return share_of(cases, arguments.share)
 
 

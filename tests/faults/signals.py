@@ -5,6 +5,7 @@ with the bytes of an undisturbed run. Ctrl-C and a hang-up reach the terminal's 
 started, the others reach the launcher alone: as a user, a scheduler and a terminal would send them.
 """
 
+import argparse
 import json
 import os
 import random
@@ -47,7 +48,7 @@ SCONTROL = (
 )
 
 
-def cases(made: World, slot: Slot) -> list[Case]:
+def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
     result = [
         Case(f"signals/{launcher}-{name}/{moment}", partial(stop, made, launcher, name, moment))
         for launcher in LAUNCHERS
