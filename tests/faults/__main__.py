@@ -1,10 +1,11 @@
 """Injects faults into a tiny real run and says what came of it.
 
-    python -m tests.faults                                   # everything: about two hours on two cores
-    python -m tests.faults kills corruption --share 0.1      # a tenth of two parts
-    python -m tests.faults --only kills/point-distill.train/0042 --seed 0   # one case again; its folder is kept
+    python -m tests.faults                               # everything: hours on two cores
+    python -m tests.faults kills corruption --share 0.1  # a tenth of two parts
+    python -m tests.faults --only kills/point-distill.train/0042 --seed 0  # one case; its folder stays
 
-Out: a table; with `--out DIR` also `report.json`, `report.md`, and the folders of the cases that failed (`DIR/cases`).
+Out: a table; with `--out DIR` also `report.json`, `report.md`, and the folders of the cases that
+     failed (`DIR/cases`).
 Exit codes: 0 all passed, 3 some failed, 2 usage.
 """
 

@@ -9,7 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """`passed` is None for a case that could not run here. `counted`: how many kills, damages or inputs the case stands for."""
+    """`passed` is None for a case that could not run here. `counted`: how many kills, damages or
+    inputs the case stands for.
+    """
 
     passed: bool | None
     verdict: str
@@ -19,7 +21,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """`name` is part/kind/number. `run` gets the case's own empty folder, its generator and the slot it runs in."""
+    """`name` is part/kind/number. `run` gets the case's own empty folder, its generator and the
+    slot it runs in.
+    """
 
     name: str
     run: Callable[[Path, random.Random, Any], Outcome] = field(repr=False)
@@ -51,5 +55,9 @@ def evenly(cases: Sequence[Any], count: int) -> list[Any]:
 
 
 def wanted(only: Sequence[str], group: str) -> bool:
-    """Whether `--only` asks for any case whose name starts with `group`; without `--only` all are wanted."""
-    return not only or any(one.startswith(group) or f"{group}/".startswith(f"{one}/") for one in only)
+    """Whether `--only` asks for any case whose name starts with `group`; without `--only` all are
+    wanted.
+    """
+    return not only or any(
+        one.startswith(group) or f"{group}/".startswith(f"{one}/") for one in only
+    )

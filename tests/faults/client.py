@@ -1,4 +1,6 @@
-"""The harness's side of the fork server: a command in, its exit code and output out, always within its time limit."""
+"""The harness's side of the fork server: a command in, its exit code and output out, always within
+its time limit.
+"""
 
 import contextlib
 import hashlib
@@ -21,8 +23,8 @@ START_SECONDS = 180.0
 class Command:
     """One run of an entry in a case's folder.
 
-    `victims` (ranks) are killed `kill_after` seconds after the start, or when the pattern `kill_when` matches. `hook`: arguments of
-    `hook.Hook`. `patches`: values by "module:NAME".
+    `victims` (ranks) are killed `kill_after` seconds after the start, or when the pattern
+    `kill_when` matches. `hook`: arguments of `hook.Hook`. `patches`: values by "module:NAME".
     """
 
     entry: str
@@ -42,7 +44,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Ended:
-    """`code`: the highest exit code of the run's processes, or the signal that ended one, negative. `text`: what it printed."""
+    """`code`: the highest exit code of the run's processes, or the signal that ended one, negative.
+    `text`: what it printed.
+    """
 
     code: int
     killed: bool
@@ -52,7 +56,9 @@ class Ended:
 
 
 class Slot:
-    """One of the places cases run in, with a fork server of its own that is started when it is first needed."""
+    """One of the places cases run in, with a fork server of its own that is started when it is
+    first needed.
+    """
 
     def __init__(self, canary: str) -> None:
         self.canary = canary
@@ -130,7 +136,8 @@ def environment(canary: str) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
     }
     launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    # DeepSpeed compiles an operator once an environment; other checkouts on this machine would make each other compile it anew.
+    # DeepSpeed compiles an operator once an environment; other checkouts on this machine would make
+    # each other compile it anew.
     names["TORCH_EXTENSIONS_DIR"] = os.environ.get(
         "TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache" / "torch_extensions_faults" / place())
     )

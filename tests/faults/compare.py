@@ -1,7 +1,8 @@
 """Are the results of two run folders the same, and which checkpoints of a run are whole?
 
-Compared are bytes; of JSON files the values, but for those that say when, where or how fast. Not compared are records of what happened
-(locks, `stages.jsonl`, TensorBoard's files, `status.json`) and pages that are drawn from results that are compared.
+Compared are bytes; of JSON files the values, but for those that say when, where or how fast. Not
+compared are records of what happened (locks, `stages.jsonl`, TensorBoard's files, `status.json`)
+and pages that are drawn from results that are compared.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-# Values of our JSON files that depend on the clock, the machine or on how often a run was interrupted.
+# Values of our JSON files that depend on the clock, the machine or on how often a run was
+# interrupted.
 VOLATILE = {
     "pairs_per_second",
     "seconds",
@@ -25,7 +27,8 @@ VOLATILE = {
     "processes",
     "fingerprint",
 }
-# Below the run's folder. Training's results are the last checkpoint's weights and the metrics; others are stepping stones.
+# Below the run's folder. Training's results are the last checkpoint's weights and the metrics;
+# others are stepping stones.
 RESULTS = (
     "pairs/*",
     "initial_student/**/*",
@@ -92,7 +95,9 @@ def _steady(value: Any) -> Any:
 
 
 def difference(found: dict[str, str], expected: dict[str, str], but_for: Iterable[str] = ()) -> str:
-    """The first file that is not as in the reference; empty where all are. Files the run has not made yet count as different."""
+    """The first file that is not as in the reference; empty where all are. Files the run has not
+    made yet count as different.
+    """
     for name, digest in expected.items():
         if name not in but_for and found.get(name) != digest:
             return f"{name} {'differs' if name in found else 'is missing'}"

@@ -1,7 +1,9 @@
-"""Every file of a run and of its teacher, damaged in five ways; then the stages that may read it run again.
+"""Every file of a run and of its teacher, damaged in five ways; then the stages that may read it
+run again.
 
-Allowed: refused in one line (exit 2, 3 or 4); made again, which a line says, with bit-equal results; not read; or read, of no influence,
-and listed as advisory. Forbidden: a traceback, other results, or a damaged file that is read without a word.
+Allowed is a refusal in one line (exit 2, 3 or 4); a file made again, which a line says, with
+bit-equal results; one that is not read; and one that is read, of no influence, and listed as
+advisory. Forbidden are a traceback, other results, and a damaged file that is read without a word.
 """
 
 import argparse
@@ -55,7 +57,9 @@ def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
 
 
 def _belongs(state: str, name: str) -> bool:
-    """Exports and evaluations are damaged in a finished run, what training reads halfway, its own files also when it has ended."""
+    """Exports and evaluations are damaged in a finished run, what training reads halfway, its own
+    files also when it has ended.
+    """
     if IGNORED.search(name):
         return False
     after = name.startswith(("run/export", "run/eval", "run/summary"))
@@ -169,7 +173,9 @@ def _damage(
 def _another(
     path: Path, name: str, original: bytes, made: World, rng: random.Random, slot: Slot
 ) -> bytes:
-    """The same file of another seed's run; where there is none or it is equal, another file of the same ending."""
+    """The same file of another seed's run; where there is none or it is equal, another file of the
+    same ending.
+    """
     other = made.state("other", slot) / name
     if other.is_file() and other.read_bytes() != original:
         return other.read_bytes()

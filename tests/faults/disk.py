@@ -1,7 +1,9 @@
-"""Full disks, quotas, read-only folders and limits on a file's size: one line and exit code 4; once there is room, the same command finishes.
+"""Full disks, quotas, read-only folders and limits on a file's size: one line and exit code 4; once
+there is room, the same command finishes.
 
-An audit hook lets every file operation from the n-th on fail (any user may do that); what C++ and Rust write is met by a small file system
-in memory, which only root may mount, and by a limit on the size of a file.
+An audit hook lets every file operation from the n-th on fail (any user may do that); what C++ and
+Rust write is met by a small file system in memory, which only root may mount, and by a limit on the
+size of a file.
 """
 
 import argparse
@@ -31,18 +33,30 @@ def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
     result = []
     for entry in ROAD:
         runs = [
-            *((f"file-size-{entry}/{size}", partial(file_size, made, entry, size)) for size in FILE_BYTES),
+            *(
+                (f"file-size-{entry}/{size}", partial(file_size, made, entry, size))
+                for size in FILE_BYTES
+            ),
             (f"read-only-{entry}/hook", partial(fails_at, made, entry, errno.EROFS, 1)),
             (f"read-only-{entry}/mounted", partial(read_only, made, entry)),
         ]
         if wanted(asked.only, f"disk/full-{entry}") or wanted(asked.only, f"disk/quota-{entry}"):
             points = evenly(range(1, len(kills.operations(made, slot, entry)) + 1), POINTS)
-            full = [(f"full-{entry}/{n:04d}", partial(fails_at, made, entry, errno.ENOSPC, n)) for n in points]
-            quota = [(f"quota-{entry}/{n:04d}", partial(fails_at, made, entry, errno.EDQUOT, n)) for n in points[2:5:2]]
+            full = [
+                (f"full-{entry}/{n:04d}", partial(fails_at, made, entry, errno.ENOSPC, n))
+                for n in points
+            ]
+            quota = [
+                (f"quota-{entry}/{n:04d}", partial(fails_at, made, entry, errno.EDQUOT, n))
+                for n in points[2:5:2]
+            ]
             runs += [*full, *quota]
         result += [Case(f"disk/{name}", run) for name, run in runs]
     small_ones = [(share, how) for share in SHARES for how in ("checked", "unchecked")]
-    return result + [Case(f"disk/small-file-system/{share}-{how}", partial(small, made, share, how)) for share, how in small_ones]
+    return result + [
+        Case(f"disk/small-file-system/{share}-{how}", partial(small, made, share, how))
+        for share, how in small_ones
+    ]
 
 
 def fails_at(
@@ -114,7 +128,9 @@ def read_only(made: World, entry: str, folder: Path, rng: random.Random, slot: S
 def small(
     made: World, share: float, how: str, folder: Path, rng: random.Random, slot: Slot
 ) -> Outcome:
-    """The whole road on a file system that holds `share` of what it needs; then the file system grows."""
+    """The whole road on a file system that holds `share` of what it needs; then the file system
+    grows.
+    """
     finished = made.state("finished", slot)
     needed = sum(
         path.stat().st_blocks * 512 for path in (finished / "run").rglob("*") if path.is_file()

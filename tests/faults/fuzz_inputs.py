@@ -1,6 +1,8 @@
-"""Makes fuzzed inputs and feeds them to the project's own functions, in a process of the fork server.
+"""Makes fuzzed inputs and feeds them to the project's own functions, in a process of the fork
+server.
 
-Out, in the working folder: `problems.jsonl`, a line for every input that was not treated well; `at`, the number of the input being read.
+Out, in the working folder: `problems.jsonl`, a line for every input that was not treated well;
+`at`, the number of the input being read.
 """
 
 import contextlib
@@ -47,7 +49,9 @@ def _too_long(_number: int, _frame: FrameType | None) -> None:
 
 
 def _feed(feed: Feed, rng: random.Random, limit: float) -> tuple[str, str]:
-    """What is wrong with the treatment of one input, and the details; two empty texts where nothing is."""
+    """What is wrong with the treatment of one input, and the details; two empty texts where nothing
+    is.
+    """
     signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         return feed(rng), ""
@@ -142,7 +146,8 @@ def corpus(rng: random.Random) -> str:
     return ""
 
 
-# Which light commands read a JSON file of a finished run; the first pattern that is in its name decides.
+# Which light commands read a JSON file of a finished run; the first pattern that is in its name
+# decides.
 READERS = {
     "pairs/": ("corpora.prepare", "distill.tokens"),
     "tokens/": ("distill.tokens",),

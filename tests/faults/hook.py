@@ -1,7 +1,9 @@
-"""Counts the file operations of this process below a folder, and at one of them kills the process or fails as a full disk does.
+"""Counts the file operations of this process below a folder, and at one of them kills the process
+or fails as a full disk does.
 
-Python's audit events are raised before each operation. fsync raises none, nor does what C++ or Rust writes (safetensors, parquet);
-but every file that the project makes gets its name by a rename, which does.
+Python's audit events are raised before each operation. fsync raises none, nor does what C++ or Rust
+writes (safetensors, parquet); but every file that the project makes gets its name by a rename,
+which does.
 """
 
 import json
@@ -18,7 +20,8 @@ NEED_ROOM = {
     "os.link",
     "os.symlink",
 }  # what a full disk refuses; it still lets files go
-# Which arguments of the event are paths, and where the descriptor of the folder is that a relative path starts from.
+# Which arguments of the event are paths, and where the descriptor of the folder is that a relative
+# path starts from.
 PATHS = {
     "os.rename": ((0, 2), (1, 3)),
     "os.remove": ((0,), (1,)),
@@ -31,7 +34,9 @@ PATHS = {
 
 
 class Hook:
-    """`kill_at`: SIGKILL before operation n (from 1). `fail_at`: from operation n on, all that need room raise `number`."""
+    """`kill_at`: SIGKILL before operation n (from 1). `fail_at`: from operation n on, all that need
+    room raise `number`.
+    """
 
     def __init__(
         self, below: Path, kill_at: int | None = None, fail_at: int | None = None, number: int = 0

@@ -1,7 +1,9 @@
-"""Artefacts made to harm (tests/hostile_files.py makes them): no code of theirs runs, nothing outside is read, the refusal is one line.
+"""Artefacts made to harm (tests/hostile_files.py makes them): no code of theirs runs, nothing
+outside is read, the refusal is one line.
 
-That module offers `CASES`: by name, a function that writes the artefact into a folder and returns the command line (after `python`) of
-the one who opens it, and `harm(folder)`: what it managed to do there, empty where nothing.
+That module offers `CASES`: by name, a function that writes the artefact into a folder and returns
+the command line (after `python`) of the one who opens it, and `harm(folder)`: what it managed to do
+there, empty where nothing.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""SIGKILL at random moments and before every file operation; the same command is then given again until it ends.
+"""SIGKILL at random moments and before every file operation; the same command is then given again
+until it ends.
 
-What is on disk then must be what an undisturbed run leaves. After every kill the checkpoints that were whole before must still be there,
-or newer whole ones in their place.
+What is on disk then must be what an undisturbed run leaves. After every kill the checkpoints that
+were whole before must still be there, or newer whole ones in their place.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from tests.faults.world import World
 
 KILLS_A_CASE = 4
 TRIES = 3  # of the last, undisturbed command: a Slurm job would be queued again as often
-# From which state a stage starts, how often of ten random kills it is the one, and what of the results is its own.
+# From which state a stage starts, how often of ten random kills it is the one, and what of the
+# results is its own.
 STAGES = {
     "corpora.prepare": ("prepared", 1, ("pairs/",)),
     "vocab_init": ("prepared", 1, ("initial_student/",)),
@@ -42,7 +44,9 @@ def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
             numbers: list[int] = list(range(1, len(operations(made, slot, entry)) + 1))
             named = [number for number in numbers if f"{group}/{number:04d}" in asked.only]
             chosen = named or (numbers if asked.points is None else evenly(numbers, asked.points))
-            result += [Case(f"{group}/{n:04d}", partial(kill_point, made, entry, n)) for n in chosen]
+            result += [
+                Case(f"{group}/{n:04d}", partial(kill_point, made, entry, n)) for n in chosen
+            ]
     return result
 
 
@@ -62,7 +66,9 @@ def begin(made: World, entry: str, folder: Path, slot: Slot) -> None:
 def random_kills(
     made: World, entry: str, processes: int, folder: Path, rng: random.Random, slot: Slot
 ) -> Outcome:
-    """KILLS_A_CASE kills of one stage; a stage that ends before the last of them begins again in an empty folder."""
+    """KILLS_A_CASE kills of one stage; a stage that ends before the last of them begins again in an
+    empty folder.
+    """
     keep = f"distill.keep_checkpoints={rng.choice([1, 2])}"
     longest = made.seconds(start_state(entry), entry, slot, MADE.get(entry, [])) * (
         1.3 if processes > 1 else 0.9
@@ -134,7 +140,9 @@ def finish(
 
 
 def _lost(before: list[int], after: list[int]) -> str:
-    """Which whole checkpoint should still be there. The newest one may only give way to a newer one, and their number may not fall."""
+    """Which whole checkpoint should still be there. The newest one may only give way to a newer
+    one, and their number may not fall.
+    """
     if before and (not after or after[-1] < before[-1]):
         return f"whole before: {before}, after: {after}"
     return ""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def alive(canary: str) -> dict[int, str]:
-    """The command lines, by number, of the running processes whose environment holds `canary` (NAME=VALUE)."""
+    """The command lines, by number, of the running processes whose environment holds `canary`
+    (NAME=VALUE).
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

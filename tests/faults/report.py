@@ -1,4 +1,6 @@
-"""What came of all cases: a table for the terminal, the same in Markdown, and JSON with every failure and how to run it again."""
+"""What came of all cases: a table for the terminal, the same in Markdown, and JSON with every
+failure and how to run it again.
+"""
 
 import json
 import time

@@ -1,4 +1,6 @@
-"""Runs cases in several slots at once, each in an empty folder that is kept only where the case failed, with a bar over all."""
+"""Runs cases in several slots at once, each in an empty folder that is kept only where the case
+failed, with a bar over all.
+"""
 
 import random
 import shutil

@@ -1,8 +1,11 @@
-"""SIGTERM, SIGUSR1, SIGHUP and SIGINT at five moments of a training under four launchers, and a worker that hangs.
+"""SIGTERM, SIGUSR1, SIGHUP and SIGINT at five moments of a training under four launchers, and a
+worker that hangs.
 
-Demanded: all processes have ended EXIT_SECONDS after the signal, with the right exit code and `status.json`; the same command then finishes
-with the bytes of an undisturbed run. Ctrl-C and a hang-up reach the terminal's whole process group, Slurm signals the tasks it
-started, the others reach the launcher alone: as a user, a scheduler and a terminal would send them.
+Demanded: all processes have ended EXIT_SECONDS after the signal, with the right exit code and
+          `status.json`; the same command then finishes
+with the bytes of an undisturbed run. Ctrl-C and a hang-up reach the terminal's whole process group,
+Slurm signals the tasks it started, the others reach the launcher alone: as a user, a scheduler and
+a terminal would send them.
 """
 
 import argparse
@@ -34,14 +37,12 @@ SIGNALS = {
     "INT": signal.SIGINT,
 }
 LAUNCHERS = ("none", "torchrun", "deepspeed", "srun")
-# Stand-ins for Slurm's commands: srun starts two tasks on this machine and writes down their numbers.
-SRUN = """#!/bin/bash
-while [[ $1 == --* ]]; do shift; done
-for ((task = 0; task < SLURM_NTASKS; task++)); do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & tasks+=($!); done
-echo "${tasks[@]}" > tasks.new && mv tasks.new tasks
-highest=0
-for task in "${tasks[@]}"; do wait "$task"; code=$?; ((code > highest)) && highest=$code; done
-exit "$highest"
+# Stand-ins for Slurm's commands: srun starts two tasks on this machine and writes down their
+# numbers.
+SRUN = """#!/bin/bash while [[ $1 == --* ]]; do shift; done for ((task = 0; task < SLURM_NTASKS;
+task++)); do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & tasks+=($!); done echo "${tasks[@]}" >
+tasks.new && mv tasks.new tasks highest=0 for task in "${tasks[@]}"; do wait "$task"; code=$?;
+((code > highest)) && highest=$code; done exit "$highest"
 """
 SCONTROL = (
     '#!/bin/bash\ncase "$1" in show) echo 127.0.0.1 ;; requeue) echo "$2" >> requeued ;; esac\n'
@@ -220,7 +221,9 @@ def send(launcher: str, name: str, process: "subprocess.Popen[bytes]", folder: P
 
 
 def _code(launcher: str, name: str, code: int) -> str:
-    """What is wrong with the exit code; launchers return 1, or die of the signal, whatever their workers return."""
+    """What is wrong with the exit code; launchers return 1, or die of the signal, whatever their
+    workers return.
+    """
     if launcher in ("torchrun", "deepspeed"):
         return ""
     expected = (130, 0) if name == "INT" else (75, 0)

@@ -37,7 +37,9 @@ def last_line(text: str) -> str:
 
 
 def said(text: str) -> set[str]:
-    """The lines of an output without bars, numbers as #: to tell a new message from what is always said."""
+    """The lines of an output without bars, numbers as #: to tell a new message from what is always
+    said.
+    """
     lines = {line.strip() for line in text.replace("\r", "\n").split("\n")}
     return {
         re.sub(r"[0-9a-f]{8,}|\d+(\.\d+)?(e-?\d+)?", "#", line)

@@ -1,7 +1,8 @@
-"""The tiny world that is attacked: a miniature SDXL of random weights, 400 pairs, 16 steps; and a run of it in several states.
+"""The tiny world that is attacked: a miniature SDXL of random weights, 400 pairs, 16 steps; and a
+run of it in several states.
 
-Every path in its recipe is relative to the case's folder, so a state is copied to a case and goes on there. A state is made when it is
-first asked for:
+Every path in its recipe is relative to the case's folder, so a state is copied to a case and goes
+on there. A state is made when it is first asked for:
   prepared  pairs and initial student
   half      training killed after the checkpoint of step 8
   trained   training finished, nothing exported
@@ -96,7 +97,9 @@ class World:
             return target
 
     def copy(self, name: str, target: Path, slot: Slot) -> None:
-        """A state in a case's folder, times of change included: fingerprints of evaluation hold them."""
+        """A state in a case's folder, times of change included: fingerprints of evaluation hold
+        them.
+        """
         shutil.copytree(
             self.state(name, slot),
             target,

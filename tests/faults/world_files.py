@@ -1,4 +1,6 @@
-"""What a run of the tiny world starts from: the teacher's folders and a file of texts. Run by the fork server, which has the libraries."""
+"""What a run of the tiny world starts from: the teacher's folders and a file of texts. Run by the
+fork server, which has the libraries.
+"""
 
 from pathlib import Path
 
@@ -7,7 +9,9 @@ from tests.conftest import write_tiny_sdxl
 
 
 def main(argv: list[str]) -> int:
-    """Writes `teacher/` and `texts.tsv` into the working folder; other seeds give other content of the same shape."""
+    """Writes `teacher/` and `texts.tsv` into the working folder; other seeds give other content of
+    the same shape.
+    """
     seed, pairs = map(int, argv)
     write_tiny_sdxl(Path("teacher"), seed)
     rows = [f"{one.ja}\t{one.en}\n" for one in captions.pairs(pairs, "train", seed)]
