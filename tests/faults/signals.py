@@ -1,11 +1,10 @@
 """SIGTERM, SIGUSR1, SIGHUP and SIGINT at five moments of a training under four launchers, and a
 worker that hangs.
 
-Demanded: all processes have ended EXIT_SECONDS after the signal, with the right exit code and
-          `status.json`; the same command then finishes
-with the bytes of an undisturbed run. Ctrl-C and a hang-up reach the terminal's whole process group,
-Slurm signals the tasks it started, the others reach the launcher alone: as a user, a scheduler and
-a terminal would send them.
+All processes must have ended EXIT_SECONDS after the signal, with the right exit code and
+`status.json`; the same command then finishes with the bytes of an undisturbed run. Ctrl-C and a
+hang-up reach the terminal's whole process group, Slurm signals the tasks it started, the others
+reach the launcher alone: as a user, a scheduler and a terminal would send them.
 """
 
 import argparse
