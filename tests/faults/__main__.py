@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, out: Path) -> int:
-    from tests.faults import plan, processes, report
+    from tests.faults import disk, plan, processes, report
     from tests.faults.client import Slot
     from tests.faults.runner import run_all
     from tests.faults.world import World
@@ -92,6 +92,7 @@ def _run(arguments: argparse.Namespace, out: Path) -> int:
         for slot in slots:
             slot.close()
         left = processes.end(f"FAULTS_RUN={canary}")
+        disk.unmount_below(out)
     print(report.text(done))
     print(report.failures(done, arguments.seed))
     if left:

@@ -180,3 +180,11 @@ def _mount(arguments: list[str]) -> str:
 
 def _unmount(folder: Path) -> None:
     subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
+
+
+def unmount_below(folder: Path) -> None:
+    """Takes away what an interrupted case has left mounted."""
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        place = line.split(" ")[1].encode().decode("unicode_escape")
+        if place.startswith(f"{folder}{os.sep}"):
+            _unmount(Path(place))

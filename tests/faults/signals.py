@@ -26,7 +26,7 @@ from tests.faults.client import ROOT, Slot, environment
 from tests.faults.world import World
 
 EXIT_SECONDS = 25.0
-WAIT_SECONDS = 120.0  # for the moment to come
+WAIT_SECONDS = 300.0  # for the moment to come
 HUNG_SETTING, HUNG_SECONDS, HUNG_SPARE = "hung_after_seconds", 10.0, 30.0
 MOMENTS = ("preparing", "first-step", "middle", "saving", "end")
 SIGNALS = {
