@@ -12,6 +12,7 @@ Exit codes: 0 all passed, 3 some failed, 2 usage.
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what it started, as Ctrl-C does
     if unknown := set(arguments.parts) - set(PARTS):
         parser().error(f"there is no part {sorted(unknown)[0]!r}; the parts are {', '.join(PARTS)}")
     keep = arguments.out is not None or bool(arguments.only)

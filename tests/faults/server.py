@@ -31,6 +31,7 @@ PRELOADED = (
 NAMED_MAIN = ("vocab_init", "corpora.captions")  # packages whose entry is __main__
 GRACE_SECONDS = 25.0  # that a launcher gives the other processes when one has died
 PR_SET_PDEATHSIG = 1
+PARENT = os.getppid()
 
 
 def main() -> int:
@@ -78,7 +79,7 @@ def supervise(request: dict[str, Any]) -> dict[str, Any]:
         if (
             seconds > request["limit"]
             or (dead_since is not None and seconds > dead_since + GRACE_SECONDS)
-            or os.getppid() == 1
+            or os.getppid() != PARENT
         ):
             timed_out = timed_out or seconds > request["limit"]
             _signal([child for child in children if child not in codes], signal.SIGKILL)
