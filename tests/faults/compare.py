@@ -1,0 +1,134 @@
+"""Are the results of two run folders the same, and which checkpoints of a run are whole?
+
+Compared are bytes; of JSON files the values, but for those that say when, where or how fast. Not
+compared are records of what happened (locks, `stages.jsonl`, TensorBoard's files, `status.json`)
+and pages that are drawn from results that are compared.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# Values of our JSON files that depend on the clock, the machine or on how often a run was
+# interrupted.
+VOLATILE = {
+    "pairs_per_second",
+    "seconds",
+    "since",
+    "time",
+    "date",
+    "host",
+    "pid",
+    "machine",
+    "started",
+    "processes",
+    "fingerprint",
+}
+# Below the run's folder. Training's results are the last checkpoint's weights and the metrics;
+# others are stepping stones.
+RESULTS = (
+    "pairs/*",
+    "initial_student/**/*",
+    "distill/metrics.jsonl",
+    "distill/checkpoints/*/*",
+    "export/**/*",
+    "eval/pictures/**/*",
+    "eval/*.json",
+)
+PAGES = re.compile(r"(\.html|README\.md|\.lock|/images/[^/]+)$")
+WEIGHTS = "student.safetensors"
+
+
+def results(run: Path, parts: Iterable[str] = RESULTS) -> dict[str, str]:
+    """A digest of every result file, by its name below the run's folder."""
+    found = {
+        path
+        for pattern in parts
+        for path in run.glob(pattern)
+        if path.is_file() and not PAGES.search(str(path))
+    }
+    names = {path.relative_to(run).as_posix(): path for path in found}
+    last = max(
+        (name.split("/")[2] for name in names if name.startswith("distill/checkpoints/step_")),
+        key=_number,
+        default="",
+    )
+    kept = {
+        name: path
+        for name, path in names.items()
+        if "/checkpoints/" not in name or name == f"distill/checkpoints/{last}/{WEIGHTS}"
+    }
+    hidden = {name for name in kept if any(part.startswith(".") for part in Path(name).parts)}
+    return {name: _digest(path) for name, path in sorted(kept.items()) if name not in hidden}
+
+
+def _number(name: str) -> int:
+    digits = re.findall(r"\d+", name)
+    return int(digits[-1]) if digits else 0
+
+
+def _digest(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        if path.suffix == ".json":
+            content = json.dumps(_steady(json.loads(content)), sort_keys=True).encode()
+        elif path.name == "metrics.jsonl":
+            content = json.dumps(
+                [_steady(json.loads(line)) for line in content.splitlines()], sort_keys=True
+            ).encode()
+    except ValueError:
+        pass  # damaged: then its bytes
+    return hashlib.sha256(content).hexdigest()
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _steady(one)
+            for name, one in value.items()
+            if name not in VOLATILE and not name.endswith("manifest_sha256")
+        }
+    return [_steady(one) for one in value] if isinstance(value, list) else value
+
+
+def difference(found: dict[str, str], expected: dict[str, str], but_for: Iterable[str] = ()) -> str:
+    """The first file that is not as in the reference; empty where all are. Files the run has not
+    made yet count as different.
+    """
+    for name, digest in expected.items():
+        if name not in but_for and found.get(name) != digest:
+            return f"{name} {'differs' if name in found else 'is missing'}"
+    return next(
+        (f"{name} is new" for name in found if name not in expected and name not in but_for), ""
+    )
+
+
+def made_by(expected: dict[str, str], *parts: str) -> dict[str, str]:
+    """Those of the reference's results that the named stages make."""
+    return {name: digest for name, digest in expected.items() if name.startswith(parts)}
+
+
+def whole_checkpoints(run: Path) -> list[int]:
+    """The steps of the checkpoints whose files all have the digest in their manifest, ascending."""
+    return sorted(
+        _number(folder.name)
+        for folder in (run / "distill" / "checkpoints").glob("step_*")
+        if _is_whole(folder)
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    if not re.fullmatch(r"step_\d+", folder.name):
+        return False
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        files = manifest.get("files", manifest)
+        return bool(files) and all(
+            hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+            for name, digest in files.items()
+        )
+    except (OSError, ValueError, AttributeError):
+        return False
