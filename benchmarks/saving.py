@@ -58,8 +58,9 @@ def measure(recipe: schema.Recipe, scale: float, rounds: int, folder: Path) -> d
     from tqdm import tqdm
 
     from distill import engine
-    from distill.checkpoint import Checkpoints, layout
+    from distill.checkpoint import Checkpoints
     from distill.engine import Engine, weights_dtype
+    from distill.saved_state import layout
 
     engine.start()
     student = towers(scale).to(weights_dtype(recipe.distill.precision))

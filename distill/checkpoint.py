@@ -14,27 +14,18 @@ import re
 import shutil
 import sys
 from collections.abc import Collection
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import torch
-from pydantic import Field
-from safetensors import SafetensorError, safe_open
 
 from configs import artefact
-from configs.errors import DataError, first_line, one_line
-from configs.files import PARTIAL, check_room, publish, sweep, whole
-from configs.records import Record
+from configs.errors import DataError, one_line
+from configs.files import PARTIAL, publish, sweep, whole
 from distill import engine as engines
+from distill import saved_state
 from distill.engine import Engine
-from distill.tensor_file import WORD, TensorFile
 
 MANIFEST = artefact.MANIFEST
-STUDENT, STATE = "student.safetensors", "state.json"
-NAME, SHARD = re.compile(r"step_[0-9]+"), re.compile(r"state_[0-9]+\.safetensors")
+NAME = re.compile(r"step_[0-9]+")
 NOT_WHOLE = "so this checkpoint is not whole"
-OLDER = "remove that folder, and an older one is taken"
 INITIAL = (
     "its embeddings are vocab_init's, its layers the teacher's: make or fetch the damaged one again"
 )
@@ -42,31 +33,6 @@ HARDWARE = (
     "Run the same command again, which goes on from the newest checkpoint; if it happens there "
     "too, lower distill.learning_rate in another run folder; if not, check this machine's memory"
 )
-
-
-class State(Record):
-    """`state.json`: what of the state is no tensor.
-
-    `exported`: the part that the student's file holds.
-    """
-
-    step: int = Field(ge=1)
-    skipped_steps: int = Field(ge=0)
-    processes: int = Field(ge=1)
-    exported: Literal["weight", "average"]
-
-
-class Entry(NamedTuple):
-    """One tensor of a checkpoint: one part of one parameter's state, in a file that process `rank`
-    writes.
-    """
-
-    rank: int
-    file: str
-    key: str
-    name: str
-    part: str
-    shape: tuple[int, ...]
 
 
 class Checkpoints:
@@ -103,10 +69,12 @@ class Checkpoints:
         """
         state = None
         if folder is not None:
-            state = engines.in_all(lambda: _load(engine, folder))[0]
+            state = engines.in_all(lambda: saved_state.load(engine, folder))[0]
             engine.share_weights()
         if bad := engine.not_finite():
-            source, remedy = (folder, OLDER) if folder else ("the initial student", INITIAL)
+            source, remedy = (
+                (folder, saved_state.OLDER) if folder else ("the initial student", INITIAL)
+            )
             raise DataError(f"{source}: {_some(bad)} not finite (NaN or infinity); {remedy}")
         return state.step if state else 0
 
@@ -122,11 +90,13 @@ class Checkpoints:
             )
         folder = self._folder / f"step_{step:06d}"
         partial = folder.with_name(f".{folder.name}{PARTIAL}")
-        entries = layout(engine, engines.world_size())
+        entries = saved_state.layout(engine, engines.world_size())
         try:
-            engines.in_all(lambda: _begin(partial, entries) if engines.rank() == 0 else None)
-            digests = engines.in_all(lambda: _write(engine, partial, entries))
-            state = State(
+            engines.in_all(
+                lambda: saved_state.begin(partial, entries) if engines.rank() == 0 else None
+            )
+            digests = engines.in_all(lambda: saved_state.write(engine, partial, entries))
+            state = saved_state.State(
                 step=step,
                 skipped_steps=engine.skipped_steps,
                 processes=engines.world_size(),
@@ -140,8 +110,10 @@ class Checkpoints:
             if engines.rank() == 0:
                 shutil.rmtree(partial, ignore_errors=True)
 
-    def _finish(self, partial: Path, folder: Path, state: State, digests: dict[str, str]) -> None:
-        state.write(partial / STATE)
+    def _finish(
+        self, partial: Path, folder: Path, state: saved_state.State, digests: dict[str, str]
+    ) -> None:
+        state.write(partial / saved_state.STATE)
         artefact.seal(partial, made_from={}, known=digests)
         publish(partial, folder)
         self._damaged.discard(folder.name)
@@ -231,89 +203,6 @@ def _search(run: Path, names: Collection[str] | None) -> tuple[Path | None, dict
         )
         raise DataError(f"{'. '.join(damaged.values())}. {remedy}")
     return None, damaged
-
-
-def layout(engine: Engine, processes: int) -> list[Entry]:
-    """All tensors of a checkpoint in the order they are gathered in, shared out by bytes; rank 0
-    writes the student.
-    """
-    entries, written = [], [0] * processes
-    for name, parameter in engine.parameters.items():
-        shape = tuple(parameter.shape)
-        written[0] += parameter.numel()
-        entries.append(Entry(0, STUDENT, name, name, engine.exported, shape))
-        for part in engine.parts if parameter.requires_grad else ():
-            if part != engine.exported:
-                rank = written.index(min(written))
-                written[rank] += parameter.numel()
-                entries.append(
-                    Entry(
-                        rank, f"state_{rank:05d}.safetensors", f"{part}.{name}", name, part, shape
-                    )
-                )
-    return entries
-
-
-def _begin(partial: Path, entries: list[Entry]) -> None:
-    check_room(partial, WORD * sum(torch.Size(entry.shape).numel() for entry in entries))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-
-
-def _write(engine: Engine, partial: Path, entries: list[Entry]) -> dict[str, str]:
-    """Gathers tensor after tensor and writes this process's share of them; the SHA-256 of the files
-    it made. Raises OSError.
-    """
-    files: dict[str, TensorFile] = {}
-    for name in {entry.file for entry in entries if entry.rank == engines.rank()}:
-        files[name] = TensorFile(
-            partial / name, {entry.key: entry.shape for entry in entries if entry.file == name}
-        )
-    for entry in entries:
-        tensor = engine.whole(entry.name, entry.part)
-        if entry.file in files:
-            files[entry.file].write(entry.key, tensor)
-    digests, errors = {}, []
-    for name, file in files.items():
-        try:
-            digests[name] = file.close()
-        except OSError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    return digests
-
-
-def _load(engine: Engine, folder: Path) -> State:
-    """Sets this process's share of the state; the other processes need not do the same.
-
-    Raises DataError.
-    """
-    state = State.read(folder / STATE, OLDER)
-    if state.step != _number(folder.name) or state.exported != engine.exported:
-        raise DataError(
-            f"{folder / STATE}: of step {state.step}, its student the {state.exported}; {OLDER}"
-        )
-    with ExitStack() as opened:
-        try:
-            listed = artefact.Manifest.read(folder / MANIFEST, OLDER).files
-            paths = [folder / STUDENT, *(folder / name for name in listed if SHARD.fullmatch(name))]
-            files = [opened.enter_context(safe_open(path, "pt")) for path in paths]
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{folder}: cannot be read ({first_line(error)}); {OLDER}") from None
-        place = {key: file for file in files[1:] for key in list(file.keys())}
-        place |= dict.fromkeys(files[0].keys(), files[0])
-
-        def read(name: str, part: str) -> torch.Tensor:
-            key = name if part == engine.exported else f"{part}.{name}"
-            shape = tuple(engine.parameters[name].shape)
-            stored = place[key].get_slice(key) if key in place else None
-            if stored is None or (stored.get_dtype(), tuple(stored.get_shape())) != ("F32", shape):
-                raise DataError(f"{folder}: holds no {key} of shape {shape} in fp32; {OLDER}")
-            return place[key].get_tensor(key)
-
-        engine.set_state(state.step, state.skipped_steps, read)
-    return state
 
 
 def _some(names: list[str]) -> str:

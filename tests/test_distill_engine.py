@@ -13,7 +13,7 @@ from torch import nn
 from configs import files
 from configs.distill import Distill, Objective
 from configs.errors import DataError, SetupError
-from distill import checkpoint, engine
+from distill import engine, saved_state
 from distill.checkpoint import Checkpoints
 
 DECAY, STEPS, MORE = 0.8, 6, 3
@@ -154,12 +154,12 @@ def fail_alone(folder: str) -> None:
     made, checkpoints = made_engine("fp32", DECAY), Checkpoints(Path(folder), 1)
     assert checkpoints.resume(made, checkpoints.latest()) == 0 and one_step(made, 0)
     checkpoints.save(made, 1)
-    opened = checkpoint.TensorFile
+    opened = saved_state.TensorFile
     if engine.rank() == 1:  # its disk is full
-        checkpoint.TensorFile = lambda path, shapes: opened(Path("/dev/full"), shapes)
+        saved_state.TensorFile = lambda path, shapes: opened(Path("/dev/full"), shapes)
     with pytest.raises(SetupError, match="no space left on device; free some space"):
         checkpoints.save(made, 2)
-    checkpoint.TensorFile = opened
+    saved_state.TensorFile = opened
     with (
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(SetupError, match=r"the disk is too full, 0.00 GB are needed"),
@@ -171,7 +171,7 @@ def fail_alone(folder: str) -> None:
     if bias is not None:
         bias.get_hp_fragment("exp_avg_sq")[-1] = float("inf")
     assert made.not_finite() == ["exp_avg_sq of 2.bias"]
-    with pytest.raises(DataError, match=r"step 2: exp_avg_sq of 2\.bias is not finite"):
+    with pytest.raises(DataError, match=r"step 2: not saved, for exp_avg_sq of 2\.bias is not finite"):
         checkpoints.save(made, 2)
     assert checkpoints.latest().name == "step_000001"
 
