@@ -56,6 +56,7 @@ class SealedRecord(Record):
 def with_sha256(value: dict[str, Any]) -> dict[str, Any]:
     """A JSON object of free form with its own SHA-256, as `read_with_sha256` wants it."""
     value = json.loads(json.dumps(value, allow_nan=False))  # as it will be read
+    value.pop("sha256", None)  # of what was read and then changed
     return {**value, "sha256": value_sha256(value)}
 
 

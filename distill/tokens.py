@@ -67,11 +67,11 @@ def _mapped(path: Path) -> np.ndarray:
 
 def stored(recipe: schema.Recipe) -> TokenPairs | None:
     """What `<run>/tokens/` holds, if it is there, whole and this recipe's. Raises DataError where what it was made from is missing."""
-    from distill import inputs
-
     target = recipe.run_dir / "tokens"
     if not (target / artefact.MANIFEST).is_file():
         return None
+    from distill import inputs  # loads torch, which planning otherwise need not
+
     made_from = inputs.of_tokens(recipe)
     try:
         manifest = artefact.read(target, "")

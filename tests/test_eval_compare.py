@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, disturb, write_pairs
+from conftest import PAIRS, disturb, write_pairs, write_verification
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,7 +96,11 @@ def test_compare_is_made_once_for_the_same_inputs(
     assert compare_hidden_states.main([recipe]) == 0
     assert compare_hidden_states.main([recipe]) == 0
     assert len(made) == 1 and "already there" in capsys.readouterr().out
-    disturb(Path(schema.load(recipe).run_dir / "export" / "base"), "text_encoder", 0.01)  # a new export is another input
+    export = schema.load(recipe).run_dir / "export" / "base"
+    disturb(export, "text_encoder", 0.01)
+    assert compare_hidden_states.main([recipe]) == 3
+    assert "text_encoder/model.safetensors: missing or damaged" in capsys.readouterr().err
+    write_verification(export)  # a new export is another input
     assert compare_hidden_states.main([recipe, "eval.batch_size=1"]) == 0
     assert len(made) == 2
     assert compare_hidden_states.main([recipe, "eval.batch_size=2"]) == 0  # how it was batched changes no number
