@@ -127,6 +127,8 @@ def start() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies' deprecations are not the user's
         import deepspeed
+    # An operator of inference that DeepSpeed would compile at the first start on CPUs: a minute, and a C++ compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logging.logger.setLevel("WARNING")
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", timeout=COLLECTIVE, verbose=False)
 
