@@ -204,6 +204,8 @@ def start() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies' deprecations are not the user's
         import deepspeed
+    # An operator of inference that DeepSpeed would compile at the first start on CPUs: a minute, and a C++ compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logging.logger.setLevel("WARNING")
     if torch.cuda.is_available():
         # `in_all` sends over the current device
