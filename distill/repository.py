@@ -101,7 +101,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         if not PART.fullmatch(part):
             raise DataError(f"{folder / INDEX}: {part!r} is no name of a part; this file was damaged or made to harm, fetch it again")
         if isinstance(entry, list) and (len(entry) != 2 or entry[0] not in LIBRARIES):
-            raise DataError(f"{folder / INDEX}: its {part} comes from {entry[:1]}, code of its own; give a repository of stock classes")
+            library = entry[0] if entry else "nowhere"
+            raise DataError(f"{folder / INDEX}: its {part} comes from {library!r}, code of its own; give a repository of stock classes")
     return index
 
 
