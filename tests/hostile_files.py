@@ -244,10 +244,10 @@ def pairs(trap: Trap) -> object:
 
 
 def verified(trap: Trap) -> object:
+    from configs.artefact import check_files
     from configs.files import read_json
-    from distill.verify import check_files
 
-    return check_files(trap.folder, read_json(trap.folder / "verification.json")["files"])
+    return check_files(trap.folder, read_json(trap.folder / "verification.json")["files"], "fetch it again")
 
 
 def recipe(trap: Trap) -> object:
