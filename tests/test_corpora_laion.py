@@ -152,7 +152,7 @@ def test_other_columns_of_other_types(tmp_path: Path) -> None:
         ("UNLIKELY", None, None),
         ("UNLIKELY", 0.99, "unsafe_probability"),
         (None, 0.05, None),
-        (None, None, "unknown_rating"),
+        (None, None, None),
         ("LIKELY", 0.05, "unknown_rating"),
     ],
 )

@@ -14,11 +14,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_corpora_source_formats import packed, source, texts
+from test_corpora_source_formats import ROOT, packed, source, texts
 from test_corpora_sources import corpora, read_all, tsv, write
 
 from configs.errors import DataError, RecipeError
-from corpora import sources
+from corpora import pipeline, prepare, sources
 from corpora.sources import part
 
 ROWS = [
@@ -237,7 +237,7 @@ def test_files_of_two_globs_are_paired_by_name(tmp_path: Path) -> None:
         write(tmp_path / name, f"{side}\n".encode())
     assert texts(corpora(two_globs(tmp_path))) == [("二", "two"), ("一", "one")]
     # sorted by name, Japanese and English come in different orders
-    for name, side in (("en_2.txt", "two"), ("1_eng.txt", "one"), ("jpn_2.txt", "二"), ("1_jpn.txt", "一")):
+    for name, side in (("en_2.txt", "two"), ("f_eng.txt", "one"), ("jpn_2.txt", "二"), ("f_jpn.txt", "一")):
         write(tmp_path / name, f"{side}\n".encode())
     named = two_globs(tmp_path, "*jpn*.txt", "*en*.txt")
     assert texts(corpora(named)) == [("一", "one"), ("二", "two")]
@@ -371,3 +371,17 @@ def test_rows_are_counted_in_every_case(tmp_path: Path) -> None:
     (only,) = sources.plan(chosen)
     (batch,) = sources.read(chosen.sources[0], only)
     assert batch.dropped == [("t:000000000", "header_line")] and batch.ids == [f"t:{n:09d}" for n in range(1, 5)]
+
+
+def test_own_pairs_without_held_out_ones_are_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(recipe: object) -> None:
+        raise DataError("stopped")
+
+    monkeypatch.setattr(pipeline, "prepare", stopped)
+    own = f"corpora.sources=[{{kind: tsv, name: t, licence: CC0, path: {tmp_path}/a.tsv}}]"
+    for overrides, warned in (([own], True), ([own, "corpora.held_out_pairs=9"], False), ([], False)):
+        assert prepare.main([str(ROOT / "configs" / "toyworld.yaml"), f"run={tmp_path}", "corpora.held_out_pairs=0", *overrides]) == 3
+        said = capsys.readouterr().err.splitlines()
+        assert [line.startswith("corpora.prepare: warning: corpora.held_out_pairs is 0") for line in said] == [True, False][not warned :]

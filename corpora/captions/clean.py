@@ -57,7 +57,8 @@ def drop_reason(ja: str, limits: Limits) -> str | None:
 def unsafe_reason(label: str | None, probability: float | None, captions: Captions) -> str | None:
     """Why a picture's caption is dropped by its rating, or None: its label, `unsafe_probability`, or `unknown_rating`.
 
-    A picture without a rating, or with a label that is none of LAION's, is dropped where UNSURE ones are. With `captions.unsafe` empty nothing is.
+    A picture without a rating is kept: LAION's own NSFW column is often null. A label that is none of LAION's is dropped where UNSURE ones are.
+    With `captions.unsafe` empty nothing is dropped.
     """
     unsafe = {one.upper() for one in captions.unsafe}
     if not unsafe:
@@ -66,8 +67,7 @@ def unsafe_reason(label: str | None, probability: float | None, captions: Captio
         return label
     if probability is not None and probability > captions.max_unsafe_probability:
         return "unsafe_probability"
-    known = probability is not None if label is None else label in LABELS
-    return None if known or "UNSURE" not in unsafe else "unknown_rating"
+    return "unknown_rating" if label not in (None, *LABELS) and "UNSURE" in unsafe else None
 
 
 def picture_digest(url: str, ja: str) -> int:

@@ -71,7 +71,7 @@ def plan(corpora: Corpora) -> list[Part]:
             if len(parts) == before:
                 raise DataError(f"{' '.join(_given(source)) or name(source)}: it holds no rows; take it out of the recipe, or fetch it again")
             if not isinstance(source, ToyworldSource):
-                _refuse_exchanged(source, next(read(source, parts[before])))
+                _refuse_exchanged(source, next(batches(source.name, parts[before].first_row, _rows(source, parts[before]))))
     return sorted(parts, key=lambda part: part.split != "held_out")
 
 
@@ -107,8 +107,8 @@ def _file_sets(source: Source) -> list[tuple[str, ...]]:
     for given, there in zip(_given(source), found, strict=True):
         if not there:
             raise DataError(f"{given}: there is no such file (source {name(source)!r}); fetch it, or correct the path in the recipe")
-    if len(found) == 1:
-        return [(path,) for path in found[0]]
+    if len(found) < 2:
+        return [(path,) for there in found for path in there]
     ja_glob, en_glob = _given(source)
     return pairing.couples((ja_glob, en_glob), (found[0], found[1]), name(source))
 
