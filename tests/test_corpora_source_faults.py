@@ -177,6 +177,9 @@ def test_some_broken_rows_are_counted_not_refused(tmp_path: Path) -> None:
     rows = TSV + "".join(f"{ja}\t{en}\n" for ja, en in ROWS).encode("cp932") + b"caf\xe9\tcaf\xe9\n"
     found, dropped = read_all(corpora(tsv(write(tmp_path / "a.tsv", rows), **PLAIN)))
     assert len(found) == 4 and dropped == {"invalid_utf8": 5}
+    stray = TSV + f"<html>{JA[:5]}\tone\n".encode() + "日本\tJIS\n".encode("iso2022_jp")
+    assert len(texts(corpora(tsv(write(tmp_path / "a.tsv", stray), **PLAIN)))) == 6
+    assert texts(corpora(moses(tmp_path, "<html>一\n二\n", "<html>one\ntwo\n"))) == [("<html>一", "<html>one"), ("二", "two")]
     latin = "".join(f"{en}\tcafé, naïve {n}\n" for n, (_, en) in enumerate(ROWS)).encode("latin-1")
     assert read_all(corpora(tsv(write(tmp_path / "a.tsv", latin), **PLAIN)))[1] == {"invalid_utf8": 4}
 

@@ -53,6 +53,8 @@ def refuse_other_files(head: bytes, path: str) -> None:
 def refuse_markup(head: bytes, path: str, source: str) -> None:
     """Raises DataError for XML and kin given as lines of text."""
     name = root(head)
+    if name == "html":
+        return  # a page is refused elsewhere; localised programs have texts that begin so
     kinds = {"tmx": "kind tmx reads it", "dataset": "kind wmt_test reads it, given as `path`"}
     kinds |= dict.fromkeys(SGML, "kind wmt_test reads it, given as `ja_path` and `en_path`")
     if name:
@@ -70,9 +72,10 @@ def refuse_encoding(head: bytes, path: str) -> None:
 def _encoding(head: bytes) -> str | None:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16"
-    if b"\x1b$B" in head or b"\x1b$@" in head:
-        return "ISO-2022-JP"
     lines = head.split(b"\n")
+    escaped = sum(b"\x1b$B" in line or b"\x1b$@" in line for line in lines)
+    if escaped > len(lines) // 2:
+        return "ISO-2022-JP"
     # the last one is cut off, unless the file ends there; UTF-16 has its line feeds elsewhere
     marked = [line for line in lines[:-1] or lines if not line.isascii()]
     wide = head.count(b"\0") > len(head) // 50
