@@ -60,8 +60,10 @@ def read(source: MosesSource | WmtTestSource, piece: Part) -> Iterator[Row]:
     for ja, en in lines.read(places, piece):
         if ja is None or en is None:
             yield "too_long"
+        elif (lines.TAG in ja or lines.TAG in en) and (lines.is_header(ja) or lines.is_header(en)):
+            yield lines.HEADER
         else:
-            yield lines.HEADER if lines.is_header(ja) or lines.is_header(en) else (ja, en)
+            yield ja, en
 
 
 def _places(source: MosesSource | WmtTestSource, paths: tuple[str, ...]) -> list[tuple[str, str | None]]:

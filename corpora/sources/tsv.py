@@ -12,7 +12,9 @@ from configs.sources import TsvSource
 from corpora.sources import content, files, lines
 from corpora.sources.part import MAX_TEXT_BYTES, Part, Row
 
+# The Tanaka corpus writes `A: …` and `…#ID=1_2`; no other text ends with the latter.
 TANAKA = re.compile(rb"\s*#ID=\d+(?:_\d+)?\s*$")
+MARK = ord("#")
 INDEX = "index_line"  # Tanaka's `B: ` lines: the words of the sentence above, with their readings
 
 def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[Part]:
@@ -47,16 +49,12 @@ def read(source: TsvSource, part: Part) -> Iterator[Row]:
         fields = line.split(b"\t")
         if len(fields) != part.fields:
             yield INDEX if line.startswith(b"B: ") else "ragged"
-        elif lines.is_header(fields[ja]) or lines.is_header(fields[en]):
+        elif lines.TAG in line and (lines.is_header(fields[ja]) or lines.is_header(fields[en])):
             yield lines.HEADER
+        elif MARK in line and (marked := TANAKA.search(fields[en])):
+            yield fields[ja].removeprefix(b"A: "), fields[en][: marked.start()]
         else:
-            yield _unmarked(fields[ja], fields[en])
-
-
-def _unmarked(ja: bytes, en: bytes) -> tuple[bytes, bytes]:
-    """The texts without the marks of the Tanaka corpus, which no other text ends with: `A: …` and `…#ID=1_2`."""
-    marked = TANAKA.search(en) if b"#ID=" in en[-40:] else None
-    return (ja.removeprefix(b"A: "), en[: marked.start()]) if marked else (ja, en)
+            yield fields[ja], fields[en]
 
 
 def _fields(line: bytes) -> list[bytes]:
