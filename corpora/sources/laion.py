@@ -55,7 +55,7 @@ def check_ratings(source: LaionSource) -> None:
         with parquet.opened(path) as file:
             rated = [name for low, name in _columns(file, path).items() if low in RATINGS]
             if file.metadata.num_rows and all(_is_empty(file, name) for name in rated):
-                state = f"only nulls in {', '.join(rated)}" if rated else f"no column {', '.join(RATINGS)}".upper().replace("NO COLUMN", "no column")
+                state = f"only nulls in {', '.join(rated)}" if rated else f"no column {', '.join(RATINGS).upper()}"
                 raise DataError(f"{path}: {state}, so unsafe pictures cannot be told; add ratings, or keep all with captions.unsafe=[]")
 
 
