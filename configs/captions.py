@@ -70,7 +70,10 @@ class Captions(Section):
     images: Images
     ranker: Ranker | None = Field(None, description="none where a column ranks")
     keep: Positive | None = Field(None, description="how many captions, those that fit their pictures best; null: all that have one")
-    unsafe: list[str] = Field(["NSFW", "UNSURE"], description="rows with one of these in the metadata's NSFW column are dropped")
+    unsafe: list[str] = Field(
+        ["NSFW", "UNSURE"], description="rows the metadata labels so (NSFW, UNSAFE columns) are dropped; none: all are kept"
+    )
+    max_unsafe_probability: Share = Field(0.1, description="rows with more than this in a PUNSAFE column are dropped")
     translator: Translator
     back_translation: BackTranslation | None = None
     shard_rows: Positive = 100_000

@@ -6,6 +6,7 @@ Out: a frozen `Recipe`. Anything unknown, misspelt, missing or of the wrong type
 """
 
 import difflib
+import os
 import reprlib
 from pathlib import Path
 from typing import Any, Literal
@@ -135,7 +136,7 @@ def resolve_model(reference: str) -> str:
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Reads a recipe and applies `section.key=value` overrides. Raises RecipeError."""
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

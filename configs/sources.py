@@ -1,6 +1,7 @@
 """Where a recipe's texts come from: one section a kind of source.
 
-A path is a local file, a glob, or any URL fsspec opens (s3://, hf://, https://...); compression (gzip, zstd, xz, bz2) is told by content.
+A path is a local file, a glob, or any URL fsspec opens (s3://, hf://, https://...); compression (gzip, zstd, xz, bz2) is told by content, inside
+archives too. A file, folder or member of exactly that name wins over the name as a pattern. Of two globs, files are paired by their names.
 Every source but toyworld has a name, which its rows' ids begin with, and the licence its rows carry on.
 """
 
@@ -71,7 +72,7 @@ class MosesSource(_Aligned):
 
 
 class WmtTestSource(_Aligned):
-    """A test set of WMT: `path` is its XML (dataset, doc, src, ref, seg), or two text files, line by line."""
+    """A test set of WMT: `path` is its XML (dataset, doc, src, ref, seg), or two files: SGML (srcset, refset), or text line by line."""
 
     kind: Literal["wmt_test"]
 

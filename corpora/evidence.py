@@ -20,6 +20,8 @@ UNREADABLE = {
     "null": "one of the two texts is null; correct the file",
     "invalid_utf8": "one of the two texts is no UTF-8; convert the file to UTF-8, or fetch it again",
     "too_long": "a text is longer than a megabyte; cut it into sentences",
+    "header_line": "the line is a header of the corpus (<title>, <url>...), not a text; nothing is lost",
+    "index_line": "the line lists the words of the sentence above it (Tanaka corpus), it is no pair; nothing is lost",
     "missing_side": "the unit has no text in one of the two languages; correct the file",
 }
 NO_SETTING = ""

@@ -6,14 +6,23 @@ Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table 
     python -m corpora.prepare configs/toyworld.yaml corpora.shard_rows=500
 """
 
+import sys
+
 from configs import command
 from configs.schema import Recipe
 from corpora.pair import SPLITS, Manifest
+
+NO_HELD_OUT = (
+    "corpora.held_out_pairs is 0, so no pair is held out and eval will have nothing to compare after the training; "
+    "stop and set it, to 1000 for example"
+)
 
 
 def stage(recipe: Recipe) -> None:
     from corpora import pipeline  # datatrove and datasketch take more than a second
 
+    if not recipe.corpora.held_out_pairs and all(source.kind != "toyworld" for source in recipe.corpora.sources):
+        print(f"corpora.prepare: warning: {NO_HELD_OUT}", file=sys.stderr)
     manifest, is_new = pipeline.prepare(recipe)
     folder = recipe.run_dir / "pairs"
     counts = ", ".join(f"{manifest.rows(split)} {split}" for split in SPLITS)

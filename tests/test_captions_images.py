@@ -2,9 +2,12 @@
 
 import io
 import json
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -84,3 +87,75 @@ def test_files_come_in_the_order_asked_for(tmp_path: Path) -> None:
     found = list(images.read_files(tmp_path, [("3", "b.jpg"), ("1", "a.png"), ("2", "c.jpg"), ("4", "")]))
     assert [(one.key, one.reason) for one in found] == [("3", "damaged_image"), ("1", None), ("2", "no_image"), ("4", "no_image")]
 
+
+
+def repacked(path: Path, names: list[str]) -> None:
+    """The shard's members in the order of `names`; a name that is not there is made, with a Mac's attributes in it."""
+    with tarfile.open(path) as file:
+        held = {member.name: file.extractfile(member).read() for member in file}  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as file:
+        for name in names:
+            data = held.get(name, b"\0\5\x16\7")
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("order", ["by_ending", "backwards", "mac", "twice"])
+def test_a_shard_packed_again_in_another_order_loses_nothing(tmp_path: Path, order: str) -> None:
+    keys = [f"{number:09d}" for number in range(5)]
+    write_shard(tmp_path / "0.tar", {key: sample(key, encoded((20 + int(key), 20))) for key in keys}, [])
+    names = [f"{key}.{ending}" for key in keys for ending in ("jpg", "txt", "json")]
+    orders = {
+        "by_ending": sorted(names, key=lambda name: name.partition(".")[2]),
+        "backwards": names[::-1],
+        "mac": [one for name in names for one in (f"._{name}", f"__MACOSX/._{name}", name)] + [".DS_Store"],
+        "twice": names + sorted(names, key=lambda name: name.partition(".")[2]),
+    }
+    repacked(tmp_path / "0.tar", orders[order])
+    found = sorted((one.key, one.image.size[0] if one.image else 0, one.caption) for one in images.read_shard(tmp_path / "0.tar"))
+    assert found == sorted([(key, 20 + int(key), "白い猫") for key in keys] * (2 if order == "twice" else 1))
+
+
+def test_samples_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    write_shard(tmp_path / "0.tar", {f"{folder}/000": sample("000", encoded((size, 20))) for folder, size in (("a", 21), ("b", 22))}, [])
+    assert [one.image.size[0] for one in images.read_shard(tmp_path / "0.tar") if one.image] == [21, 22]
+
+
+def test_shards_in_a_folder_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "[v1] shards").mkdir()
+    (tmp_path / "v shards").mkdir()
+    for folder in ("[v1] shards", "v shards"):
+        write_shard(tmp_path / folder / "0.tar", {"0": sample("0", encoded())}, [])
+    (tmp_path / "[v1] shards" / "._0.tar").write_bytes(b"x")
+    assert images.shards(f"{tmp_path}/[v1] shards/*.tar") == [f"{tmp_path}/[v1] shards/0.tar"]
+    assert images.shards(f"{tmp_path}/[uv] shards/*.tar") == [f"{tmp_path}/v shards/0.tar"]
+
+
+def png_of_16_bits(rgb: np.ndarray) -> bytes:
+    """(height, width, 3) uint16 as a PNG: Pillow writes none."""
+    height, width, _ = rgb.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["I;16", "I;16B", "I", "I of 8 bits", "F", "F to 255", "RGB of 16 bits"])
+def test_pictures_of_more_than_8_bits_keep_their_greys(kind: str) -> None:
+    grey = np.linspace(0, 1, 64)[None].repeat(8, 0)
+    file = io.BytesIO()
+    if kind == "RGB of 16 bits":
+        file.write(png_of_16_bits((grey[..., None].repeat(3, 2) * 65535).astype(np.uint16)))
+    elif kind.startswith("F"):
+        Image.fromarray((grey * (255 if kind.endswith("255") else 1)).astype(np.float32)).save(file, "TIFF")
+    elif kind.startswith("I;16"):
+        Image.fromarray((grey * 65535).astype(np.uint16)).save(file, "PNG" if kind == "I;16" else "TIFF")
+    else:
+        Image.fromarray((grey * (65535 if kind == "I" else 255)).astype(np.int32)).save(file, "TIFF")
+    picture, reason = images.decode(file.getvalue())
+    assert picture is not None and reason is None and picture.mode == "RGB"
+    assert np.abs(np.asarray(picture)[..., 1] - grey * 255).max() <= 1.5

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from configs import command, schema, yaml12
 from configs.errors import DataError, Preempted, RecipeError, SetupError
+from configs.sources import TsvSource
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -201,3 +202,25 @@ def test_a_stage_leaves_its_seconds_in_the_run_folder(tmp_path: Path, monkeypatc
     monkeypatch.setenv("RANK", "1")  # another rank of the same launch stays silent
     assert command.run("corpora.prepare", "", lambda recipe: None, arguments) == 0
     assert re.fullmatch(r'\{"stage": "corpora.prepare", "seconds": [0-9.]+\}\n', (tmp_path / "stages.jsonl").read_text())
+
+
+def test_a_home_folder_is_written_out_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(TOYWORLD.read_text(encoding="utf-8"), encoding="utf-8")
+    overrides = [
+        "run=~/runs/x",
+        "corpora.sources=[{kind: tsv, name: t, licence: CC0, path: ~/a b/*.tsv, member: '~'}]",
+        "corpora.language_id.model=~/lid.ftz",
+        "distill.base=~/sdxl",
+        "eval.repositories={ours: ~/ours, theirs: org/name}",
+        "vocab_init.prompt='query: ~/'",
+    ]
+    recipe = schema.load("~/recipe.yaml", overrides)
+    assert recipe.run_dir == tmp_path / "runs" / "x"
+    source = recipe.corpora.sources[0]
+    assert isinstance(source, TsvSource) and source.path == f"{tmp_path}/a b/*.tsv" and source.member == "~"
+    assert recipe.corpora.language_id.model == f"{tmp_path}/lid.ftz" and recipe.distill.base == f"{tmp_path}/sdxl"
+    assert recipe.eval.repositories == {"ours": f"{tmp_path}/ours", "theirs": "org/name"} and recipe.vocab_init.prompt == "query: ~/"
+    with pytest.raises(RecipeError, match="'~nobody-of-that-name/x': the home folder is not known"):
+        schema.load(path, ["run=~nobody-of-that-name/x"])

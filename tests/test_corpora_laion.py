@@ -2,15 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from configs import schema
 from configs.errors import DataError
 from configs.sources import LaionSource
+from corpora.captions.clean import unsafe_reason
 from corpora.sources import laion, parquet, part
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def source(path: Path | str, **more: str) -> LaionSource:
@@ -46,9 +51,10 @@ TABLE = {
     "NSFW": pa.array(["UNLIKELY", None, None, "NSFW", "UNSURE", "UNLIKELY", None]),
     "similarity": pa.array([0.25, None, None, 0.1, 0.2, 0.3, 0.4], pa.float64()),
 }
+NOT_RATED = {"nsfw": None, "unsafe_probability": None}
 EXPECTED = [
-    {"id": "l:0000000000", "ja": "NA", "url": "http://a/1", "licence": "CC BY 4.0", "similarity": 0.25, "nsfw": "UNLIKELY"},
-    {"id": "l:0000000002", "ja": "改行\nと&amp;、\u2028", "url": "u3", "licence": "CC0", "similarity": None, "nsfw": None},
+    {"id": "l:0000000000", "ja": "NA", "url": "http://a/1", "licence": "CC BY 4.0", "similarity": 0.25} | NOT_RATED | {"nsfw": "UNLIKELY"},
+    {"id": "l:0000000002", "ja": "改行\nと&amp;、\u2028", "url": "u3", "licence": "CC0", "similarity": None} | NOT_RATED,
 ]
 
 
@@ -71,6 +77,92 @@ def test_what_is_not_there_is_null_and_the_licence_the_sources(tmp_path: Path) -
     rows, _ = read_all(source(tmp_path / "a.parquet"))
     assert rows == [{**one, "licence": "CC BY 4.0", "similarity": None, "nsfw": None} for one in EXPECTED]
     assert [one["ja"] for one in read_all(source(tmp_path / "a.parquet", language="en"))[0]] == ["english"]
+
+
+def derived(path: Path, **columns: pa.Array) -> LaionSource:
+    """A set made from LAION's: three rows, and columns in whatever type its maker gave them."""
+    usual = {"url": ["a", "b", "c"], "TEXT": ["一", "二", "三"], "Language": ["ja"] * 3}
+    pq.write_table(pa.table(usual | columns), path)
+    return source(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "probabilities"),
+    [
+        ({"punsafe": pa.array([0.99, None, 0.01])}, [None] * 3, [0.99, None, 0.01]),
+        ({"PUNSAFE": pa.array(["0.99", "None", "0.01"])}, [None] * 3, [0.99, None, 0.01]),
+        ({"punsafe": pa.array([Decimal("0.99"), None, Decimal("0.01")])}, [None] * 3, [0.99, None, 0.01]),
+        ({"NSFW": pa.array([True, None, False])}, ["NSFW", None, "UNLIKELY"], [None] * 3),
+        ({"unsafe": pa.array([1, None, 0])}, [None] * 3, [1.0, None, 0.0]),
+        ({"Nsfw": pa.array(["nsfw", " ", "unlikely"]).dictionary_encode()}, ["NSFW", None, "UNLIKELY"], [None] * 3),
+        ({"unsafe": pa.array(["unsafe", "?", "safe"])}, ["NSFW", None, "UNLIKELY"], [None] * 3),
+        ({"NSFW": pa.array(["Likely", "n/a", "false"])}, ["LIKELY", None, "UNLIKELY"], [None] * 3),
+        ({"NSFW": ["UNLIKELY"] * 3, "unsafe": [True, False, False]}, ["NSFW", "UNLIKELY", "UNLIKELY"], [None] * 3),
+    ],
+)
+def test_ratings_of_any_type_and_spelling(
+    tmp_path: Path, columns: dict[str, pa.Array], labels: list[str | None], probabilities: list[float | None]
+) -> None:
+    chosen = derived(tmp_path / "a.parquet", **columns)
+    laion.check_ratings(chosen)
+    rows, dropped = read_all(chosen)
+    assert [row["nsfw"] for row in rows] == labels and not dropped.total()
+    assert [row["unsafe_probability"] for row in rows] == [None if one is None else pytest.approx(one) for one in probabilities]
+
+
+def test_a_file_that_cannot_tell_unsafe_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no column NSFW, UNSAFE, PUNSAFE, so unsafe .* keep all with captions\.unsafe=\[\]"):
+        laion.check_ratings(derived(tmp_path / "a.parquet"))
+    for nothing in (pa.nulls(3), pa.array([None] * 3, pa.string()), pa.array([None] * 3, pa.float32())):
+        with pytest.raises(DataError, match="only nulls in"):
+            laion.check_ratings(derived(tmp_path / "a.parquet", punsafe=nothing))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["0.5", "None", "nan"]),
+        pa.array([Decimal("0.5"), None, None], pa.decimal128(6, 4)),
+        pa.array([0.5, None, float("inf")], pa.float64()),
+        pa.array([0.5, None, None], pa.float16()),
+        pa.array(["0.5", "", "?"]).dictionary_encode(),
+    ],
+)
+def test_similarities_of_any_type(tmp_path: Path, column: pa.Array) -> None:
+    rows, _ = read_all(derived(tmp_path / "a.parquet", similarity=column))
+    assert [row["similarity"] for row in rows] == [0.5, None, None]
+
+
+def test_other_columns_of_other_types(tmp_path: Path) -> None:
+    rows, _ = read_all(derived(tmp_path / "a.parquet", LICENSE=pa.nulls(3), HEIGHT=[1.5] * 3, similarity=[1, 0, 1]))
+    assert [(row["licence"], row["similarity"]) for row in rows] == [("CC BY 4.0", one) for one in (1.0, 0.0, 1.0)]
+    rows, _ = read_all(derived(tmp_path / "a.parquet", LICENSE=[1, 2, 3]))
+    assert [row["licence"] for row in rows] == ["1", "2", "3"]
+    pq.write_table(pa.table({"url": ["u"], "caption": ["猫"], "language": ["ja"]}), tmp_path / "a.parquet")
+    assert read_all(source(tmp_path / "a.parquet"))[0][0]["ja"] == "猫"
+    with pytest.raises(DataError, match="column TEXT holds int64, not text"):
+        laion.plan(derived(tmp_path / "a.parquet", TEXT=pa.array([1, 2, 3])))
+
+
+@pytest.mark.parametrize(
+    ("label", "probability", "reason"),
+    [
+        ("NSFW", None, "NSFW"),
+        ("UNSURE", None, "UNSURE"),
+        ("UNLIKELY", None, None),
+        ("UNLIKELY", 0.99, "unsafe_probability"),
+        (None, 0.05, None),
+        (None, None, None),
+        ("LIKELY", 0.05, "unknown_rating"),
+    ],
+)
+def test_unsafe_rows_are_dropped_by_their_rating(label: str | None, probability: float | None, reason: str | None) -> None:
+    captions = schema.load(ROOT / "configs" / "toyworld.yaml").captions
+    assert captions is not None
+    assert unsafe_reason(label, probability, captions) == reason
+    assert unsafe_reason(label, probability, captions.model_copy(update={"unsafe": []})) is None
+    only = captions.model_copy(update={"unsafe": ["nsfw"]})
+    assert unsafe_reason(label, None, only) == ("NSFW" if label == "NSFW" else None)
 
 
 @pytest.mark.parametrize("statistics", [True, False])

@@ -91,6 +91,14 @@ def test_every_setting_reaches_the_picture_and_is_inside_it(tiny_sdxl: Path, tmp
     assert abs(found["near_picture"] - red).mean() < abs(found["from_picture"] - red).mean()
 
 
+def test_a_picture_of_16_bits_is_not_white(tiny_sdxl: Path, tmp_path: Path) -> None:
+    grey = np.linspace(0, 65535, 32, dtype=np.uint16)[None].repeat(32, 0)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    start = painter.load(Request(str(tiny_sdxl / "base"), (PROMPT,), init_image=tmp_path / "grey.png")).start
+    assert start is not None and start.mode == "RGB"
+    assert np.abs(np.asarray(start)[..., 0] - grey / 257).max() <= 1
+
+
 @pytest.fixture(scope="module")
 def painters(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[painter.Painter]:
     """From noise; and from a picture into the refiner."""

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         pa.field("picture_digest", pa.uint64(), nullable=False),  # of the address and the caption, which a shard of pictures knows too
     ]
 )
+LABELS = ("NSFW", "UNSURE", "UNLIKELY")  # LAION's
 # those of a pair's filters that judge one text: each is shown the caption as both sides
 FILTERS = (
     filters.empty,
@@ -51,6 +52,22 @@ FILTERS = (
 def drop_reason(ja: str, limits: Limits) -> str | None:
     """The name of the first filter that drops the caption, or None."""
     return next((drops.__name__ for drops in FILTERS if drops(ja, ja, limits)), None)
+
+
+def unsafe_reason(label: str | None, probability: float | None, captions: Captions) -> str | None:
+    """Why a picture's caption is dropped by its rating, or None: its label, `unsafe_probability`, or `unknown_rating`.
+
+    A picture without a rating is kept: LAION's own NSFW column is often null. A label that is none of LAION's is dropped where UNSURE ones are.
+    With `captions.unsafe` empty nothing is dropped.
+    """
+    unsafe = {one.upper() for one in captions.unsafe}
+    if not unsafe:
+        return None
+    if label in unsafe:
+        return label
+    if probability is not None and probability > captions.max_unsafe_probability:
+        return "unsafe_probability"
+    return "unknown_rating" if label not in (None, *LABELS) and "UNSURE" in unsafe else None
 
 
 def picture_digest(url: str, ja: str) -> int:
@@ -105,11 +122,11 @@ class CleanPart:
         lost.write(self.folder / f"{rank:05d}.json")
 
     def _clean(self, batch: pa.RecordBatch, lost: Lost) -> pa.Table:
-        unsafe, kept = set(self.captions.unsafe), []
+        kept = []
         for row in batch.to_pylist():
             row["ja"] = normalise(row["ja"])
-            if row["nsfw"] in unsafe:
-                lost.add("unsafe", row["nsfw"], row["id"], row["ja"])
+            if rating := unsafe_reason(row["nsfw"], row["unsafe_probability"], self.captions):
+                lost.add("unsafe", rating, row["id"], row["ja"])
             elif reason := drop_reason(row["ja"], self.corpora.filters):
                 lost.add("filter", reason, row["id"], row["ja"])
             else:

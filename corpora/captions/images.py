@@ -4,10 +4,9 @@ In:  `00000.tar` of `000000001.jpg`, `.txt` and `.json`, with `00000.parquet` be
      or a folder, and paths below it.
 Out: `Picture`s, decoded or with the reason why not, each row once. Nothing on disk.
 
-Shards are streams: a tar file is read once, from front to back, a picture in memory at a time.
+Of a shard the headers are read first, then its samples one after another: a picture in memory at a time, whatever their order.
 """
 
-import glob
 import io
 import json
 import tarfile
@@ -16,12 +15,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from configs.errors import DataError, first_line
 from configs.files import inside
+from corpora.sources import archives, files
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 USUAL_ROWS = 10_000  # of a shard of img2dataset
@@ -46,7 +47,7 @@ class Picture(NamedTuple):
 
 def shards(pattern: str) -> list[str]:
     """The tar files a glob matches, in alphabetical order. Raises DataError for none."""
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    found = files.local_files(pattern)
     if not found:
         raise DataError(f"{pattern}: matches no file; download the pictures with img2dataset, or correct the glob of the shards")
     return found
@@ -67,7 +68,7 @@ def read_shard(path: str | Path) -> Iterator[Picture]:
     """
     path = Path(path)
     try:
-        with tarfile.open(path, "r|") as file:
+        with tarfile.open(path, "r:") as file:
             yield from _samples(file)
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:  # no JSON, no UTF-8
         raise DataError(f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the shard again") from None
@@ -109,30 +110,55 @@ def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
                     return None, "too_many_pixels"
                 if long > MAX_ASPECT * short:
                     return None, "too_narrow"
-                return image.convert("RGB"), None
+                return as_rgb(image), None
     except Image.DecompressionBombError:
         return None, "too_many_pixels"
     except Exception:  # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError, struct.error...
         return None, "damaged_image"
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """As 8-bit RGB. Pillow's own conversion clips grey of 16 or 32 bits: all but the darkest 256th would become white."""
+    if image.mode.startswith("I"):  # I;16, I;16B: 16-bit; I: 16-bit PNGs of older Pillows, and 32-bit TIFFs
+        grey = np.asarray(image).astype(np.int64)
+        brightest = grey.max(initial=0)
+        most = 0xFFFF if brightest <= 0xFFFF else 0xFFFFFFFF
+        if image.mode == "I" and brightest <= 0xFF:
+            most = 0xFF
+        image = Image.fromarray((grey.clip(0) * 255 // most).clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":  # TIFF, from 0 to 1 or to whatever the brightest is
+        light = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
+        most = light.max(initial=0)
+        image = Image.fromarray((light * (255 / (1 if most <= 1 else max(most, 255)))).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
-    """The files of one sample stand on end and share a name up to the first dot."""
-    key, parts = "", dict[str, bytes]()
+    """Files of one folder and name, up to the first dot, are a sample, wherever they stand: a shard packed again may be in any order.
+
+    Where an ending comes twice, so does the sample: two shards were joined. Only headers are held; the pictures are read one at a time.
+    """
+    samples: dict[str, list[dict[str, tarfile.TarInfo]]] = {}
     for member in file:
-        if not member.isfile():
+        folder, _, name = member.name.rpartition("/")
+        if not member.isfile() or archives.added_by_macos(member.name):
             continue
-        name, _, ending = Path(member.name).name.partition(".")
-        if name != key and parts:
-            yield _sample(key, parts)
-            parts = {}
-        key = name
-        content = file.extractfile(member)
-        assert content is not None
-        # never cut: a longer file is no picture, nor is its beginning
-        parts[ending.lower()] = content.read() if member.size <= MAX_BYTES else b""
-    if parts:
-        yield _sample(key, parts)
+        key, _, ending = name.partition(".")
+        of_name = samples.setdefault(f"{folder}/{key}", [])
+        free = next((parts for parts in of_name if ending.lower() not in parts), None)
+        if free is None:
+            of_name.append(free := {})
+        free[ending.lower()] = member
+    for name, of_name in samples.items():
+        for parts in of_name:
+            yield _sample(name.rpartition("/")[2], {ending: _content(file, member) for ending, member in parts.items()})
+
+
+def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    content = file.extractfile(member)
+    assert content is not None
+    # Never cut: a longer file is no picture, nor is its beginning.
+    return content.read() if member.size <= MAX_BYTES else b""
 
 
 def _sample(key: str, parts: dict[str, bytes]) -> Picture:

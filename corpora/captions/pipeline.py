@@ -38,6 +38,8 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     if folder.exists():
         return _finished(folder, fingerprint), False
     language_id.load(recipe.corpora.language_id.model)  # a damaged model is told before the work, not after
+    if captions.unsafe:
+        laion.check_ratings(captions.source)
     inputs = _inputs(recipe, captions)
     work = recipe.run_dir / f"{FOLDER}.unfinished-{value_sha256([fingerprint, list(map(str, inputs))])[:12]}"
     work.mkdir(parents=True, exist_ok=True)

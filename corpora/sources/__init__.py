@@ -8,6 +8,7 @@ compressed or XML file or a data set of the hub (1.7 million rows of gzip a seco
 So ids are numbers that no worker or interruption changes, the progress bar knows its end, and a file that changes meanwhile is noticed.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -18,10 +19,12 @@ from configs.errors import DataError, RecipeError
 from configs.schema import Corpora
 from configs.sources import HubSource, MosesSource, ParquetSource, Source, TmxSource, ToyworldSource, TsvSource, WmtTestSource
 from corpora.pair import Input
-from corpora.sources import aligned, files, hub, parquet, part, tmx, toyworld, tsv, wmt_test
+from corpora.sources import aligned, files, hub, pairing, parquet, part, tmx, toyworld, tsv, wmt_test
 from corpora.sources.part import Batch, Part, Row, batches, cut
 
 TOYWORLD_LICENCE = "Apache-2.0"
+JAPANESE = re.compile("[\u3041-\u30ff\u4e00-\u9fff]")
+FEWEST_SWAPPED = 3  # rows, before a source is taken to have its columns exchanged
 
 
 def name(source: Source) -> str:
@@ -56,16 +59,19 @@ def plan(corpora: Corpora) -> list[Part]:
     parts: list[Part] = []
     with tqdm(desc="count", unit="rows", unit_scale=True, leave=False) as bar:
         for number, source in enumerate(corpora.sources):
-            first_row = 0
+            first_row, before = 0, len(parts)
             for together in [()] if isinstance(source, ToyworldSource | HubSource) else _file_sets(source):
                 found = []
                 for one in _plan(source, number, together, first_row):
                     found.append(one)
                     bar.update(one.rows)
-                if not found:
-                    raise DataError(f"{' '.join(together) or name(source)}: it holds no rows; take it out of the recipe, or fetch it again")
                 first_row += sum(one.rows for one in found)
                 parts += found
+            # an empty file beside others is usual: Spark writes a part a task
+            if len(parts) == before:
+                raise DataError(f"{' '.join(_given(source)) or name(source)}: it holds no rows; take it out of the recipe, or fetch it again")
+            if not isinstance(source, ToyworldSource):
+                _refuse_exchanged(source, next(batches(source.name, parts[before].first_row, _rows(source, parts[before]))))
     return sorted(parts, key=lambda part: part.split != "held_out")
 
 
@@ -101,9 +107,18 @@ def _file_sets(source: Source) -> list[tuple[str, ...]]:
     for given, there in zip(_given(source), found, strict=True):
         if not there:
             raise DataError(f"{given}: there is no such file (source {name(source)!r}); fetch it, or correct the path in the recipe")
-    if len(set(map(len, found))) > 1:
-        raise DataError(f"source {name(source)!r}: {len(found[0])} Japanese files, but {len(found[1])} English ones; correct the globs")
-    return list(zip(*found, strict=True))
+    if len(found) < 2:
+        return [(path,) for there in found for path in there]
+    ja_glob, en_glob = _given(source)
+    return pairing.couples((ja_glob, en_glob), (found[0], found[1]), name(source))
+
+
+def _refuse_exchanged(source: Source, batch: Batch) -> None:
+    """Raises RecipeError where a batch's Japanese stands in the English column and the English in the Japanese one."""
+    swapped = sum(JAPANESE.search(en) is not None and JAPANESE.search(ja) is None for ja, en in zip(batch.ja, batch.en, strict=True))
+    if swapped >= FEWEST_SWAPPED and swapped >= 0.8 * len(batch.ja):
+        shown = f"{batch.ja[0][:20]!r} is read as Japanese and {batch.en[0][:20]!r} as English"
+        raise RecipeError(f"source {name(source)!r}: Japanese and English are exchanged: {shown}; exchange the two in the recipe")
 
 
 def _plan(source: Source, number: int, paths: tuple[str, ...], first_row: int) -> Iterator[Part]:

@@ -1,23 +1,42 @@
 """Two text files whose lines say the same, one in each language: OPUS's Moses format and WMT's plain test sets.
 
-Two files, or an archive that holds both; out of an archive each side is streamed by itself.
+Two files, or an archive that holds both; out of an archive each side is streamed by itself. Two files in SGML, as WMT's older test sets, go by
+their segments instead (corpora/sources/sgml.py).
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from configs.errors import DataError
 from configs.sources import MosesSource, WmtTestSource
-from corpora.sources import files, lines
-from corpora.sources.part import Part, Row
+from corpora.sources import content, files, lines, pairing, part, sgml
+from corpora.sources.part import Part, Row, cut
 
 
 def plan(source: MosesSource | WmtTestSource, number: int, paths: tuple[str, ...], first_row: int) -> Iterator[Part]:
-    """Cuts one couple of files where both have as many lines behind them. Raises DataError when one has more lines than the other."""
-    starts, found = [], []
-    for path, member in _places(source, paths):
+    """Cuts one couple of files where both have as many lines behind them, or by rows where both are SGML.
+
+    Raises DataError when one has more lines than the other, or is no UTF-8 text, or where an archive's two members are of different corpora.
+    """
+    places = _places(source, paths)
+    starts, heads, found = [], [], []
+    names: list[str] = []
+    for path, member in places:
         with files.opened(path, member) as stream:
+            heads.append(files.head_of(stream))
+            content.refuse_encoding(heads[-1], path)
+            names += filter(None, [files.member_name(stream)])
             starts.append(lines.start_of_text(stream))
             found.append(lines.cuts(stream, starts[-1]))
+    if names:
+        assert isinstance(source, MosesSource)
+        pairing.check_members(paths[0], (source.ja_member, source.en_member), names)
+    if sgml.both(places, heads):
+        for first, last in cut(sum(1 for _ in sgml.rows(places)), part.STREAM_PART_ROWS):
+            yield Part(number, paths, (first,), (last,), first_row + first, last - first)
+        return
+    for (path, _), head in zip(places, heads, strict=True):
+        content.refuse_markup(head, path, source.name)
     ja, en = found
     if ja.rows != en.rows:
         raise DataError(
@@ -33,9 +52,18 @@ def plan(source: MosesSource | WmtTestSource, number: int, paths: tuple[str, ...
         start = stop
 
 
-def read(source: MosesSource | WmtTestSource, part: Part) -> Iterator[Row]:
-    for ja, en in lines.read(_places(source, part.paths), part):
-        yield "too_long" if ja is None or en is None else (ja, en)
+def read(source: MosesSource | WmtTestSource, piece: Part) -> Iterator[Row]:
+    places = _places(source, piece.paths)
+    if len(piece.start) == 1:  # cut by rows
+        yield from islice(sgml.rows(places), piece.start[0], piece.stop[0])
+        return
+    for ja, en in lines.read(places, piece):
+        if ja is None or en is None:
+            yield "too_long"
+        elif (lines.TAG in ja or lines.TAG in en) and (lines.is_header(ja) or lines.is_header(en)):
+            yield lines.HEADER
+        else:
+            yield ja, en
 
 
 def _places(source: MosesSource | WmtTestSource, paths: tuple[str, ...]) -> list[tuple[str, str | None]]:

@@ -14,12 +14,13 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from fsspec.core import url_to_fs
 from configs.errors import DataError, SetupError
 from configs.files import file_sha256
 from configs.secrets import masked
+from corpora.sources import archives, content
 
 BUFFER_BYTES = 1 << 18
 # EOFError: a gzip, bz2 or xz file that ends too soon. RuntimeError: a zip that wants a password.
@@ -43,14 +45,29 @@ def is_url(path: str) -> bool:
 def found(path: str) -> list[str]:
     """The files there are now: the path itself, or what it matches as a glob, in alphabetical order. Raises DataError and SetupError."""
     if not is_url(path):
-        matched = [path] if Path(path).is_file() else sorted(glob.glob(path, recursive=True))
-        return [one for one in matched if Path(one).is_file()]
+        return local_files(path)
     with reported(path):
         system, inside = url_to_fs(path)
         # a web address may hold a question mark, and a chain of file systems leads to one file
         if "::" in path or path.startswith("http") or not any(sign in inside for sign in "*?["):
             return [path] if system.exists(inside) else []
-        return [str(system.unstrip_protocol(one)) for one in sorted(system.glob(inside)) if system.isfile(one)]
+        listed = [one for one in sorted(system.glob(inside)) if not archives.added_by_macos(one)]
+        return [str(system.unstrip_protocol(one)) for one in listed if system.isfile(one)]
+
+
+def local_files(path: str) -> list[str]:
+    """The file of that name, or those it matches as a glob, in alphabetical order, without what macOS adds.
+
+    A folder or file that is there by the very name wins over the name read as a pattern: `[v1] shards/*.tar`.
+    """
+    if Path(path).is_file():
+        return [path]
+    pattern, literal = "", ""
+    for piece in re.split("(/)", path):
+        literal += piece
+        pattern += glob.escape(piece) if os.path.lexists(literal) else piece
+    matched = sorted(glob.glob(pattern, recursive=True))
+    return [one for one in matched if Path(one).is_file() and not archives.added_by_macos(one)]
 
 
 def size(path: str) -> int:
@@ -85,23 +102,38 @@ def opened_raw(path: str) -> Iterator[io.BufferedReader]:
 def opened(path: str, member: str | None = None) -> Iterator[io.BufferedReader]:
     """What the file holds, decompressed; of a zip or tar archive what its file called `member` (or matching it) holds.
 
-    Raises DataError and SetupError, while reading too.
+    Raises DataError and SetupError, while reading too; DataError for a file that certainly holds no corpus.
     """
     with ExitStack() as stack:
         file = stack.enter_context(opened_raw(path))
-        magic = file.peek(10)[:10]
         with reported(path):
-            if magic.startswith(b"PK\x03\x04"):
-                stream = _zip_member(stack.enter_context(zipfile.ZipFile(file)), path, member or "*")
-            else:
-                stream = _decompressed(file, magic)
-                if member is not None:
-                    # "|": from front to back, nothing is sought
-                    tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER_BYTES))
-                    stream = _tar_member(tar, path, member)
-                elif path.endswith((".tgz", ".tar")) or ".tar." in path:
-                    raise DataError(f"{path}: is an archive; say with `member` which of its files to read")
-        yield file if stream is file else stack.enter_context(_buffered(stream, path, seekable=False))
+            stream, name = _plain(stack, file, path), None
+            if archives.is_zip(stream.peek(4)):
+                archive = stack.enter_context(zipfile.ZipFile(file))
+                name, inner = archives.zip_member(archive, path, member or "*")
+            elif member is not None:
+                name, inner = archives.tar_member(lambda: _tar(stack, path), path, member)
+            elif archives.is_tar(stream.peek(archives.TAR_BLOCK)):
+                raise DataError(f"{path}: is an archive; say with `member` which of its files to read")
+            if name is not None:
+                within = stack.enter_context(_buffered(inner, path, seekable=False, name=name))
+                stream = _plain(stack, within, path, name)
+                head = stream.peek(archives.TAR_BLOCK)
+                if archives.is_zip(head) or archives.is_tar(head):
+                    raise DataError(f"{path}: {name} is an archive inside the archive; unpack the outer one")
+            content.refuse_other_files(head_of(stream), f"{path}: {name}" if name else path)
+        yield stream
+
+
+def head_of(stream: io.BufferedReader) -> bytes:
+    """Its first bytes, which are read again."""
+    return stream.peek(content.HEAD_BYTES)[: content.HEAD_BYTES]
+
+
+def member_name(stream: io.BufferedReader) -> str | None:
+    """The name inside the archive of what `opened` gave, or None where it is no archive."""
+    assert isinstance(stream.raw, _Reported)
+    return stream.raw.name
 
 
 @contextmanager
@@ -131,6 +163,18 @@ def _damaged(path: str, form: str, error: Exception) -> DataError:
     return DataError(f"{path}: cannot be read{form} ({one_line(error)}); check the file, or fetch it again")
 
 
+def _plain(stack: ExitStack, stream: io.BufferedReader, path: str, name: str | None = None) -> io.BufferedReader:
+    """The stream itself, or where it is compressed, what it holds."""
+    inner = _decompressed(stream, stream.peek(10)[:10])
+    return stream if inner is stream else stack.enter_context(_buffered(inner, path, seekable=False, name=name))
+
+
+def _tar(stack: ExitStack, path: str) -> tarfile.TarFile:
+    """From front to back ("|"): nothing is sought."""
+    stream = _plain(stack, stack.enter_context(opened_raw(path)), path)
+    return stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER_BYTES))
+
+
 def _decompressed(file: io.BufferedReader, magic: bytes) -> Any:
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)
@@ -143,33 +187,11 @@ def _decompressed(file: io.BufferedReader, magic: bytes) -> Any:
     return file
 
 
-def _zip_member(archive: zipfile.ZipFile, path: str, member: str) -> Any:
-    names = [one.filename for one in archive.infolist() if not one.is_dir()]
-    matching = [name for name in names if fnmatchcase(name, member)]
-    if len(matching) != 1:
-        raise DataError(f"{path}: {len(matching)} of its files match {member!r}, not one; it holds {_shown(names)}; say which with `member`")
-    return archive.open(matching[0])
-
-
-def _tar_member(tar: tarfile.TarFile, path: str, member: str) -> Any:
-    """The first that matches: to know that it is the only one, the whole archive would have to be read."""
-    names = []
-    for one in tar:
-        if one.isfile() and fnmatchcase(one.name, member):
-            return tar.extractfile(one)
-        names.append(one.name)
-    raise DataError(f"{path}: none of its files matches {member!r}; it holds {_shown(names)}; correct the member in the recipe")
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(names)[:200] or "nothing"
-
-
 class _Reported(io.RawIOBase):
     """A stream whose failures are told in one line."""
 
-    def __init__(self, stream: Any, path: str, seekable: bool) -> None:
-        self.stream, self.path, self.can_seek = stream, path, seekable
+    def __init__(self, stream: Any, path: str, seekable: bool, name: str | None) -> None:
+        self.stream, self.path, self.can_seek, self.name = stream, path, seekable, name
 
     def readable(self) -> bool:
         return True
@@ -192,5 +214,5 @@ class _Reported(io.RawIOBase):
         return len(content)
 
 
-def _buffered(stream: Any, path: str, seekable: bool) -> io.BufferedReader:
-    return io.BufferedReader(_Reported(stream, path, seekable), BUFFER_BYTES)
+def _buffered(stream: Any, path: str, seekable: bool, name: str | None = None) -> io.BufferedReader:
+    return io.BufferedReader(_Reported(stream, path, seekable, name), BUFFER_BYTES)

@@ -1,6 +1,7 @@
 """Captions of laion2B-multi or Re-LAION: Japanese texts and the addresses of their pictures, no English. No pairs yet.
 
-In:  metadata parquet files: URL, TEXT, LANGUAGE; SAMPLE_ID, LICENSE, NSFW and similarity where there are such columns, in any case of letters.
+In:  metadata parquet files: URL, TEXT (or CAPTION), LANGUAGE; LICENSE, similarity and ratings where there are such columns, in any case of letters.
+     Ratings are NSFW, UNSAFE (labels, booleans or probabilities) and PUNSAFE (a probability); sets made from LAION's have them in many types.
 Out: Arrow batches of SCHEMA. Rows of other languages are dropped first (`language_column`): whole row groups by their statistics or their language
      column alone, the rest by a mask, before any text is looked at. Texts are as they were: with newlines, entities and file names in them.
 """
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import DataError
 from configs.sources import LaionSource
-from corpora.sources import files, parquet
+from corpora.sources import files, laion_columns, parquet
 from corpora.sources.part import Part
 
 SCHEMA = pa.schema(
@@ -24,11 +25,13 @@ SCHEMA = pa.schema(
         pa.field("url", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("similarity", pa.float32()),
-        pa.field("nsfw", pa.string()),
+        pa.field("nsfw", pa.string()),  # the label, in capitals
+        pa.field("unsafe_probability", pa.float32()),
     ]
 )
 NEEDED = ("url", "text", "language")
-OPTIONAL = ("license", "similarity", "nsfw")
+RATINGS = ("nsfw", "unsafe", "punsafe")
+OPTIONAL = ("license", "similarity", *RATINGS)
 
 
 def plan(source: LaionSource) -> list[Part]:
@@ -44,6 +47,16 @@ def plan(source: LaionSource) -> list[Part]:
     if not parts:
         raise DataError(f"{source.path}: there is no such file, or it holds no rows (source {source.name!r}); fetch it, or correct the path")
     return parts
+
+
+def check_ratings(source: LaionSource) -> None:
+    """Raises DataError for a file whose columns cannot tell an unsafe picture from another: none of RATINGS, or nothing but nulls in them."""
+    for path in files.found(source.path):
+        with parquet.opened(path) as file:
+            rated = [name for low, name in _columns(file, path).items() if low in RATINGS]
+            if file.metadata.num_rows and all(_is_empty(file, name) for name in rated):
+                state = f"only nulls in {', '.join(rated)}" if rated else f"no column {', '.join(RATINGS).upper()}"
+                raise DataError(f"{path}: {state}, so unsafe pictures cannot be told; add ratings, or keep all with captions.unsafe=[]")
 
 
 def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
@@ -70,11 +83,28 @@ def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator
 def _columns(file: pq.ParquetFile, path: str) -> dict[str, str]:
     """Our names of the columns to the file's. Raises DataError."""
     names = {name.lower(): name for name in file.schema_arrow.names}
+    if "text" not in names and "caption" in names:
+        names = {"text" if low == "caption" else low: name for low, name in names.items()}
     missing = [name.upper() for name in NEEDED if name not in names]
     if missing:
         raise DataError(f"{path}: has no column {missing[0]} among {', '.join(names.values())[:200]}; is it LAION's metadata?")
+    for low in NEEDED:
+        kind = file.schema_arrow.field(names[low]).type
+        if not laion_columns.is_text(kind):
+            raise DataError(f"{path}: column {names[low]} holds {kind}, not text; is it LAION's metadata?")
     # in the file's order, in which Arrow gives them
     return {low: name for low, name in names.items() if low in NEEDED + OPTIONAL}
+
+
+def _is_empty(file: pq.ParquetFile, name: str) -> bool:
+    """Whether the column holds nulls alone, as far as the footer tells."""
+    if pa.types.is_null(file.schema_arrow.field(name).type):
+        return True
+    footer = file.metadata
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    found = [chunk.statistics for chunk in chunks if chunk.path_in_schema == name]
+    return all(one is not None and one.has_null_count and one.null_count > 0 and one.num_values == 0 for one in found)
 
 
 def _may_hold(file: pq.ParquetFile, path: str, group: int, column: str, language: str) -> bool:
@@ -93,13 +123,7 @@ def _text(value: str | bytes) -> str:
 
 def _is(column: pa.Array, language: str) -> pa.Array:
     """Where the column holds the language; compared as bytes, for a text may be no UTF-8."""
-    return pc.fill_null(pc.equal(_bytes(column), pa.scalar(language.encode(), pa.large_binary())), False)
-
-
-def _bytes(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(pa.large_binary())
+    return pc.fill_null(pc.equal(laion_columns.as_bytes(column), pa.scalar(language.encode(), pa.large_binary())), False)
 
 
 def _clean(batch: pa.RecordBatch, source: LaionSource, first_row: int, dropped: Counter[str]) -> pa.RecordBatch:
@@ -110,7 +134,9 @@ def _clean(batch: pa.RecordBatch, source: LaionSource, first_row: int, dropped: 
     present = pc.and_(rows.column("text").is_valid(), rows.column("url").is_valid())
     dropped["null"] += pc.sum(pc.invert(present)).as_py() or 0
     rows = rows.filter(present)
-    texts = {name: _decoded(rows.column(name)) for name in ("text", "url", "license", "nsfw") if name in rows.schema.names}
+    decoded = laion_columns.as_text
+    texts = {name: decoded(rows.column(name)) for name in ("text", "url", "license") if name in rows.schema.names}
+    labels, probabilities = laion_columns.ratings(rows.select([name for name in RATINGS if name in rows.schema.names]))
     readable = pc.and_(texts["text"].is_valid(), texts["url"].is_valid())
     dropped["invalid_utf8"] += pc.sum(pc.invert(readable)).as_py() or 0
     nothing = pa.nulls(rows.num_rows, pa.string())
@@ -121,23 +147,8 @@ def _clean(batch: pa.RecordBatch, source: LaionSource, first_row: int, dropped: 
         texts["text"],
         texts["url"],
         pc.if_else(named, licences, source.licence),
-        rows.column("similarity").cast(pa.float32()) if "similarity" in rows.schema.names else pa.nulls(rows.num_rows, pa.float32()),
-        texts.get("nsfw", nothing),
+        laion_columns.as_numbers(rows.column("similarity")) if "similarity" in rows.schema.names else pa.nulls(rows.num_rows, pa.float32()),
+        labels,
+        probabilities,
     ]
     return pa.RecordBatch.from_arrays(columns, names=SCHEMA.names).filter(readable).cast(SCHEMA)
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    """As text, null where the bytes are no UTF-8, which parquet does not forbid."""
-    found = _bytes(column)
-    try:
-        return found.cast(pa.string())
-    except pa.ArrowInvalid:
-        return pa.array([_valid(one) for one in found.to_pylist()], pa.string())
-
-
-def _valid(text: bytes | None) -> str | None:
-    try:
-        return None if text is None else text.decode("utf-8")
-    except UnicodeDecodeError:
-        return None

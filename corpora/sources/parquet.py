@@ -8,13 +8,15 @@ import pyarrow.parquet as pq
 
 from configs.errors import RecipeError
 from configs.sources import ParquetSource
-from corpora.sources import files, part
+from corpora.sources import content, files, part
 from corpora.sources.part import Part, Row
 
 
 def plan(source: ParquetSource, number: int, path: str, first_row: int) -> Iterator[Part]:
     """Cuts one file between row groups. Raises DataError for a damaged footer and RecipeError for a column that is not there."""
     with opened(path) as file:
+        if not file.metadata.num_rows:
+            return  # Spark writes such parts, sometimes without columns
         schema = file.schema_arrow
         ja, en = (text_column(schema, wanted, path, source.name) for wanted in (source.ja, source.en))
         for start, stop, rows in row_groups(file.metadata):
@@ -37,6 +39,9 @@ def opened(path: str) -> Iterator[pq.ParquetFile]:
     """
     remote = files.is_url(path)
     with files.opened_raw(path) as raw:
+        if not remote:  # elsewhere the beginning would be one more request
+            content.refuse_other_files(b"" if (head := files.head_of(raw)).startswith(b"PAR1") else head, path)
+            raw.seek(0)
         with files.reported(path, " as parquet"):
             file = pq.ParquetFile(raw, pre_buffer=remote, buffer_size=0 if remote else files.BUFFER_BYTES)
         yield file

@@ -5,6 +5,8 @@ rows: a byte that is no UTF-8 or no end tag ends the file, told in one line with
 """
 
 import html
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 from xml.parsers import expat
@@ -14,12 +16,15 @@ from corpora.sources import files
 from corpora.sources.part import MAX_TEXT_BYTES, Row
 
 CHUNK_BYTES = 1 << 16
+# ISO 639-2, the country's code, and the language's name: tools write them all
+CODES = {"jpn": "ja", "jp": "ja", "japanese": "ja", "日本語": "ja", "eng": "en", "english": "en", "英語": "en"}
 
 
 class Reader(Protocol):
-    """Rows as they become complete."""
+    """Rows as they become complete, and how many texts there were of each language."""
 
     rows: list[Row]
+    languages: Counter[str]
 
     def start(self, tag: str, attributes: dict[str, str]) -> None: ...
 
@@ -47,9 +52,10 @@ class Text:
 
 
 def language(attributes: dict[str, str]) -> str:
-    """`ja` of `ja-JP`, `JA_jp` or `ja`."""
+    """`ja` of `ja-JP`, `JA_jp`, `jpn`, `Japanese` or `ja`; another language's code in lower case, "" where there is none."""
     code = attributes.get("xml:lang") or attributes.get("lang") or ""
-    return code.replace("_", "-").partition("-")[0].lower()
+    primary = re.split(r"[-_ (.]", code.strip(), maxsplit=1)[0].lower()
+    return CODES.get(primary, primary)
 
 
 def row(ja: Text | None, en: Text | None) -> Row:
@@ -60,7 +66,11 @@ def row(ja: Text | None, en: Text | None) -> Row:
 
 
 def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
-    """The reader's rows, in the order of the file. Raises DataError where the file is no well-formed XML."""
+    """The reader's rows, in the order of the file.
+
+    Raises DataError where the file is no well-formed XML, and at its end where not one row had both sides.
+    """
+    rows = complete = 0
 
     def refuse(name: str, *_: object) -> None:
         raise DataError(f"{path}: line {parser.CurrentLineNumber} declares the entity {name!r}; XML from strangers may not, take that line out")
@@ -82,7 +92,12 @@ def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
                 raise
             except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: an encoding expat cannot read
                 raise DataError(f"{path}: no well-formed XML ({files.one_line(error)}); fetch the file again, or convert it to UTF-8") from None
+            rows += len(reader.rows)
+            complete += sum(one != "missing_side" for one in reader.rows)
             yield from reader.rows
             reader.rows.clear()
             if not chunk:
-                return
+                break
+    if rows and not complete:
+        there = ", ".join(f"{code or 'none'} ({count:,})" for code, count in reader.languages.most_common(8))
+        raise DataError(f"{path}: none of its {rows:,} units has both ja and en; its languages are {there}")

@@ -1,5 +1,6 @@
 """TMX, Translation Memory eXchange: every `tu` is a row, whatever languages its `tuv`s are in."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from configs.sources import TmxSource
@@ -18,6 +19,7 @@ def read(source: TmxSource, path: str) -> Iterator[Row]:
 class _Units:
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.languages = Counter[str]()
         self.texts: dict[str, segments.Text] = {}
         self.language = ""
         self.segment: segments.Text | None = None
@@ -30,6 +32,7 @@ class _Units:
             self.language = segments.language(attributes)
         elif tag == "seg":
             self.segment = segments.Text()
+            self.languages[self.language] += 1
         elif tag in CODE:
             self.code_depth += 1
 

@@ -3,18 +3,26 @@
 Their bytes are split here, because csv, pandas and `datasets` lose rows (texts "NA" and "null", a bare carriage return, one leading quotation mark).
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
 from configs.errors import RecipeError
 from configs.sources import TsvSource
-from corpora.sources import files, lines
+from corpora.sources import content, files, lines
 from corpora.sources.part import MAX_TEXT_BYTES, Part, Row
 
+# The Tanaka corpus writes `A: …` and `…#ID=1_2`; no other text ends with the latter.
+TANAKA = re.compile(rb"\s*#ID=\d+(?:_\d+)?\s*$")
+MARK = ord("#")
+INDEX = "index_line"  # Tanaka's `B: ` lines: the words of the sentence above, with their readings
 
 def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[Part]:
-    """Cuts one file into parts in one pass over its bytes. Raises RecipeError for a column that is not there."""
+    """Cuts one file into parts in one pass over its bytes. Raises RecipeError for a column that is not there, DataError for another format."""
     with files.opened(path, source.member) as stream:
+        beginning = files.head_of(stream)
+        content.refuse_encoding(beginning, path)
+        content.refuse_markup(beginning, path, source.name)
         start = lines.start_of_text(stream)
         first = stream.readline(MAX_TEXT_BYTES) if source.header else b""
         head = stream.peek(1)
@@ -39,7 +47,14 @@ def read(source: TsvSource, part: Part) -> Iterator[Row]:
             yield "too_long"
             continue
         fields = line.split(b"\t")
-        yield (fields[ja], fields[en]) if len(fields) == part.fields else "ragged"
+        if len(fields) != part.fields:
+            yield INDEX if line.startswith(b"B: ") else "ragged"
+        elif lines.TAG in line and (lines.is_header(fields[ja]) or lines.is_header(fields[en])):
+            yield lines.HEADER
+        elif MARK in line and (marked := TANAKA.search(fields[en])):
+            yield fields[ja].removeprefix(b"A: "), fields[en][: marked.start()]
+        else:
+            yield fields[ja], fields[en]
 
 
 def _fields(line: bytes) -> list[bytes]:

@@ -18,6 +18,7 @@ def read(source: WmtTestSource, path: str) -> Iterator[Row]:
 class _Documents:
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.languages = Counter[str]()
         self.sides: dict[str, dict[Key, segments.Text]] = {}
         self.side: dict[Key, segments.Text] | None = None
         self.times = Counter[str]()
@@ -28,6 +29,7 @@ class _Documents:
             self.sides = {}
         elif tag in ("src", "ref"):
             language = segments.language(attributes)
+            self.languages[language] += 1
             if language in ("ja", "en") and language not in self.sides:
                 self.side, self.times = self.sides.setdefault(language, {}), Counter()
         elif tag == "seg" and self.side is not None:

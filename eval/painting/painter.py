@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from configs.errors import DataError
 from configs.files import file_sha256
+from corpora.captions.images import as_rgb
 from distill import repository
 from distill.pipelines import load_pipelines, quiet
 from distill.repository import INDEX, SDXL_PIPELINES
@@ -162,7 +163,7 @@ def _opened(request: Request) -> Image.Image:
     assert request.init_image is not None
     try:
         with Image.open(request.init_image) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+            picture = as_rgb(ImageOps.exif_transpose(file))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"--init-image {request.init_image}: no picture can be read ({error}); give a PNG or JPEG") from None
     width, height = (asked or side // MULTIPLE * MULTIPLE for asked, side in ((request.width, picture.width), (request.height, picture.height)))
