@@ -29,6 +29,7 @@ def train(recipe: schema.Recipe) -> None:
 
     Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in processes whose end rank 0 reports.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection is reported in one line, not with torch's stack
     from distill import engine, processes, watch
 
     watch.follow_launcher()

@@ -20,6 +20,7 @@ from configs import signals
 from distill import engine, processes
 
 LAUNCHERS = (b"torch", b"deepspeed")  # part of their command lines
+LOOK_SECONDS = 1.0  # how often a process looks for a request to stop that another was sent
 UNBOUNDED = "preparing"  # may take hours: only the process that prepares must be alive
 
 
@@ -89,7 +90,13 @@ class Watch:
         self.doing, self.step, self.since = doing, step, time.monotonic()
 
     def stop(self) -> None:
+        """Ends the watch. A process that stops alone, before all are in step, first asks the others to stop too."""
         self.ended.set()
+        if self.size > 1 and signals.requests.number and not signals.requests.deferred:
+            with suppress(RuntimeError):
+                processes.store().set(processes.STOP, str(signals.requests.number))
+            if self.rank == 0:
+                time.sleep(2 * LOOK_SECONDS)  # it may hold the store
 
     def _report(self) -> None:
         if self.size == 1:
@@ -102,24 +109,21 @@ class Watch:
         store.set(_key(self.rank), "0 0")
         # Asked now: when it is needed, the store may be in the process that hangs.
         self.peers = store.multi_get([f"distill/peer/{rank}" for rank in range(self.size)])
-        beats, last_0, posted = 0, b"", False
-        while not self.ended.wait(min(self.beat, 1.0) if self.doing == UNBOUNDED else self.beat):
+        beats, last_0 = 0, b""
+        while not self.ended.wait(self.beat if signals.requests.deferred else min(self.beat, LOOK_SECONDS)):
             beats += 1
             store.set(_key(self.rank), f"{beats} {self.step}")
             now_0 = store.get(_key(0))
             self.answered = time.monotonic()
             if now_0 != last_0:
                 last_0, self.alive_0 = now_0, self.answered
-            if signals.requests.number and not posted:
-                store.set(processes.STOP, str(signals.requests.number))
-                posted = True
             if not signals.requests.deferred and not signals.requests.number and store.check([processes.STOP]):
                 number = int(store.get(processes.STOP))
                 signals.requests.reason = f"{signal.Signals(number).name} to another process"
                 os.kill(os.getpid(), number)
 
     def _check(self) -> None:
-        while not self.ended.wait(min(self.beat, 1.0)):
+        while not self.ended.wait(min(self.beat, LOOK_SECONDS)):
             now = time.monotonic()
             if self.doing == UNBOUNDED:
                 if self.size > 1 and self.rank > 0 and now - self.alive_0 > self.limit:
@@ -163,6 +167,8 @@ class Watch:
             line += " (distill.hung_after_seconds is the limit)"
             print(f"distill.train: {line}", file=sys.stderr, flush=True)
             self.report(4, line)
+        # The others are about to find the same; the first to end costs them their connection, which would be another line.
+        time.sleep(2 * min(self.beat, LOOK_SECONDS))
         for rank in silent:
             host, pid = self.peers[rank].decode().split()
             if host == socket.gethostname() and b"distill.train" in _command(int(pid)):

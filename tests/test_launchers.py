@@ -101,11 +101,11 @@ def test_a_signal_while_rank_0_prepares_ends_all(start: Callable[..., Training])
 
 @pytest.mark.parametrize("stopped_rank", [0, 1])
 def test_a_process_that_hangs_ends_the_training_within_the_bound(start: Callable[..., Training], stopped_rank: int) -> None:
-    training = start("srun", LONG, "distill.hung_after_seconds=6")
+    training = start("srun", LONG, "distill.hung_after_seconds=12")
     training.wait_for("saved")
     tasks = [int(task) for task in (training.run.parent / "tasks").read_text().split()]
     os.kill(tasks[stopped_rank], signal.SIGSTOP)
-    _, complaint = training.end(6 * 1.1 + 3 + 5)
+    _, complaint = training.end(12 * 1.1 + 3 + 5)
     lines = [line for line in complaint.splitlines() if "distill.train: rank" in line]
     assert len(lines) == 1 and f"rank {1 - stopped_rank} has been" in lines[0] and f"rank {stopped_rank}" in lines[0], complaint[-3000:]
     assert training.status()["state"] == "failed" and training.status()["exit_code"] == 4
