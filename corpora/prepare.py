@@ -6,13 +6,15 @@ Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table 
     python -m corpora.prepare configs/toyworld.yaml corpora.shard_rows=500
 """
 
+import sys
+
 from configs import command
 from configs.schema import Recipe
 from corpora.pair import SPLITS, Manifest
 
 
 def stage(recipe: Recipe) -> None:
-    from corpora import pipeline  # datatrove and datasketch take more than a second
+    from corpora import pipeline, yields  # datatrove takes more than a second
 
     manifest, is_new = pipeline.prepare(recipe)
     folder = recipe.run_dir / "pairs"
@@ -20,6 +22,8 @@ def stage(recipe: Recipe) -> None:
     print(f"{folder}: {counts} pairs written" if is_new else f"{folder}: already prepared for these settings ({counts} pairs); nothing to do")
     if is_new:
         print(funnel(manifest))
+        for warning in yields.warnings(folder):
+            print(warning, file=sys.stderr)
 
 
 def funnel(manifest: Manifest) -> str:
