@@ -26,7 +26,7 @@ class LanguageId(Section):
     model: str = Field(description="a fastText model: a path, or toyworld:NAME")
     sha256: str | None = Field(None, description="refuse the model file unless its digest is this one")
     min_probability: Share = Field(
-        0.25,
+        0.15,
         description="keep a text whose language is the likeliest or at least this probable; 0: all",
     )
 

@@ -93,7 +93,7 @@ def test_every_row_is_told_as_it_was_done(prepared: list[str], capsys: pytest.Ca
     manifest = read_manifest(folder)
     assert len(kept.keys() | {row["id"] for row in lost}) == len(kept) + len(lost) == manifest.stages[0].rows_in
     reasons = {row["reason"] for row in lost}
-    expected = {one.__name__ for one in filters.FILTERS} | {"ragged", "invalid_utf8", "ja_is_not_japanese", "en_is_not_english"}
+    expected = {one.__name__ for one in filters.FILTERS} | {"ragged", "invalid_utf8", "ja_script_is_not_japanese", "en_is_not_english"}
     assert reasons == expected | {"exact_duplicate", "near_duplicate", "text_is_held_out"}
     assert inspect.main([*prepared, *(row["id"] for row in lost), *kept]) == 0
     told = blocks(capsys.readouterr().out)
@@ -106,7 +106,7 @@ def test_every_row_is_told_as_it_was_done(prepared: list[str], capsys: pytest.Ca
         assert stage == "read" or re.search(rf"^    DROPS +{reason} ", told[id], re.M)
         assert score is None and (other is not None) == (stage in ("deduplicate", "split"))
         assert other is None or f"    the other row is {other}" in lines
-    for reason in ("too_long", "too_short", "length_ratio", "ja_is_not_japanese", "en_is_not_english"):
+    for reason in ("too_long", "too_short", "length_ratio", "ja_script_is_not_japanese", "en_is_not_english"):
         id = next(row["id"] for row in lost if row["reason"] == reason)
         drops = rf"DROPS +{reason} .*\n +to keep it: (\S+)"
         override = re.search(drops, told[id])

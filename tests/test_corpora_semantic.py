@@ -53,7 +53,7 @@ def test_a_row_that_shares_a_text_is_no_neighbour() -> None:
     hidden = semantic.margins(more_ja, more_en, SETTINGS)
     seen = semantic.margins(more_ja, more_en, SETTINGS, *same)
     assert all(one < other for one, other in zip(hidden[:20], seen[:20], strict=True))
-    assert min(seen[:80]) > 0.95 * min(alone)
+    assert np.mean(seen[:20]) > 0.9 * np.mean(alone[:20])
 
 
 def test_a_pair_without_neighbours_is_kept() -> None:
