@@ -11,8 +11,9 @@ import re
 
 from corpora.normalise import JAPANESE, normalise
 
-# nothing below is in a text without one of these
-_SIGNS = re.compile(r"[<{\\\[\u2669-\u266c\u27a1(（>＞≫・•\U0001f3b5\U0001f3b6]|^[-–—－―] ")
+# Nothing below is in a text without one of these. A set of characters alone: the search is fast.
+_SIGNS = re.compile("[<{\\\\\\[\u2669-\u266c\u27a1(（>＞≫・•\U0001f3b5\U0001f3b6]")
+_DASHES = ("- ", "– ", "— ", "－ ", "― ")
 
 _BREAK = re.compile(r"\\[Nnh](?![\[A-Za-z])|\\N(?!\[)|<br\s*/?>|</?p>", re.IGNORECASE)
 _FURIGANA = re.compile(r"<r(?P<tag>[tp])>[^<]*</r(?P=tag)>", re.IGNORECASE)
@@ -56,16 +57,20 @@ _LONGEST_WORD = 4.0  # letters a word of an analyser has at most, on average
 def pair(ja: str, en: str) -> tuple[str, str]:
     """Both sides as they are stored."""
     ja, en = normalise(ja), normalise(en)
-    if _SIGNS.search(ja) or _SIGNS.search(en):
+    if _has_signs(ja) or _has_signs(en):
         ja = _without_codes(ja)
         return _japanese(ja), _english(_without_codes(en), ja)
     return joined(ja), en
 
 
+def _has_signs(text: str) -> bool:
+    return _SIGNS.search(text) is not None or text.startswith(_DASHES)
+
+
 def japanese(text: str) -> str:
     """A Japanese text alone, as it is stored."""
     text = normalise(text)
-    return _japanese(_without_codes(text)) if _SIGNS.search(text) else joined(text)
+    return _japanese(_without_codes(text)) if _has_signs(text) else joined(text)
 
 
 def _japanese(text: str) -> str:
