@@ -36,7 +36,9 @@ def audit(recipe: schema.Recipe, rows: int, seed: int) -> None:
     sheet = audit_sheet.draw(recipe.corpora, pairs, rows, seed)
     folder.mkdir(parents=True, exist_ok=True)
     audit_sheet.write(folder, sheet)
-    print(f"{folder / audit_sheet.TSV}: {len(sheet)} rows; write good or bad into its first column, then give it back with --judged")
+    print(
+        f"{folder / audit_sheet.TSV}: {len(sheet)} rows; write good or bad into its first column, then give it back with --judged"
+    )
 
 
 def judge(recipe: schema.Recipe, path: Path) -> None:
@@ -55,9 +57,13 @@ def _pairs(recipe: schema.Recipe) -> Path:
     folder = recipe.run_dir / "pairs"
     manifest = read_manifest(folder)
     if not (folder / dropped.FILE).is_file():
-        raise RecipeError(f"{folder}: does not say what was dropped; move it away and run: python -m corpora.prepare RECIPE")
+        raise RecipeError(
+            f"{folder}: does not say what was dropped; move it away and run: python -m corpora.prepare RECIPE"
+        )
     if manifest.settings != pipeline.recorded_settings(recipe.corpora):
-        raise RecipeError(f"{folder}: made by other settings of `corpora`; give the recipe that made it")
+        raise RecipeError(
+            f"{folder}: made by other settings of `corpora`; give the recipe that made it"
+        )
     return folder
 
 
@@ -67,17 +73,40 @@ def table(found: "list[Yield]") -> str:
     for one in found:
         share = max(1, one.rows_in)
         rows = [("rows in", one.rows_in), ("kept", one.kept)]
-        rows += [(f"{stage}: {reason}", -count) for (stage, reason), count in one.dropped.most_common()]
-        lines += [one.source, *(f"  {name:<44} {count:>13,} {abs(count) / share:>8.2%}" for name, count in rows)]
+        rows += [
+            (f"{stage}: {reason}", -count) for (stage, reason), count in one.dropped.most_common()
+        ]
+        lines += [
+            one.source,
+            *(f"  {name:<44} {count:>13,} {abs(count) / share:>8.2%}" for name, count in rows),
+        ]
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        parser = command.parser("corpora.audit", "Shows what each reason took of each source, with rows to judge by eye.")
-        parser.add_argument("--rows", type=int, default=ROWS, help="of each reason, and of the kept ones (default %(default)s)")
-        parser.add_argument("--seed", type=int, default=0, help="another seed draws other rows (default %(default)s)")
-        parser.add_argument("--judged", type=Path, metavar="FILE", help="a filled sheet.tsv: print its rates, draw nothing")
+        parser = command.parser(
+            "corpora.audit",
+            "Shows what each reason took of each source, with rows to judge by eye.",
+        )
+        parser.add_argument(
+            "--rows",
+            type=int,
+            default=ROWS,
+            help="of each reason, and of the kept ones (default %(default)s)",
+        )
+        parser.add_argument(
+            "--seed",
+            type=int,
+            default=0,
+            help="another seed draws other rows (default %(default)s)",
+        )
+        parser.add_argument(
+            "--judged",
+            type=Path,
+            metavar="FILE",
+            help="a filled sheet.tsv: print its rates, draw nothing",
+        )
         arguments = parser.parse_args(argv)
         if arguments.rows < 1 or arguments.seed < 0:
             parser.error("--rows is at least 1, --seed at least 0")

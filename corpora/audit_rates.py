@@ -51,7 +51,12 @@ def rates(lines: list[Line], yields: list[Yield]) -> list[Rate]:
     )
     ordered = sorted(rows, key=lambda group: (group == (KEPT, KEPT), -rows[group]))
     return [
-        Rate(KEPT if group == (KEPT, KEPT) else f"{group[0]}: {group[1]}", rows[group], judged[group], found[group])
+        Rate(
+            KEPT if group == (KEPT, KEPT) else f"{group[0]}: {group[1]}",
+            rows[group],
+            judged[group],
+            found[group],
+        )
         for group in ordered
         if rows[group]
     ]
@@ -59,18 +64,30 @@ def rates(lines: list[Line], yields: list[Yield]) -> list[Rate]:
 
 def table(found: list[Rate]) -> str:
     """As text, with the good pairs lost in all."""
-    lines = [f"{'dropped rows that are good pairs':<44} {'rows':>12} {'judged':>7} {'good':>6} {'rate':>8}  95 % interval"]
+    lines = [
+        f"{'dropped rows that are good pairs':<44} {'rows':>12} {'judged':>7} {'good':>6} {'rate':>8}  95 % interval"
+    ]
     *dropped, kept = found
     lines += [_line(one) for one in dropped]
-    lines += ["", f"{'kept rows that are bad pairs':<44} {'rows':>12} {'judged':>7} {'bad':>6} {'rate':>8}  95 % interval", _line(kept)]
+    lines += [
+        "",
+        f"{'kept rows that are bad pairs':<44} {'rows':>12} {'judged':>7} {'bad':>6} {'rate':>8}  95 % interval",
+        _line(kept),
+    ]
     of = [one for one in dropped if one.judged]
-    low, middle, high = (sum(one.rows * share(one) for one in of) for share in (lambda x: x.interval[0], lambda x: x.share, lambda x: x.interval[1]))
+    low, middle, high = (
+        sum(one.rows * share(one) for one in of)
+        for share in (lambda x: x.interval[0], lambda x: x.share, lambda x: x.interval[1])
+    )
     good = kept.rows * (1 - kept.share if kept.judged else 1)
     total = good + middle
     if of and total:
         unjudged = sum(one.rows for one in dropped if not one.judged)
-        lines += ["", f"good pairs lost: {middle:,.0f} ({low:,.0f} to {high:,.0f}), {middle / total:.2%} of all good ones"
-                  f" ({low / (good + low):.2%} to {high / (good + high):.2%}); {unjudged:,} dropped rows are of reasons not judged"]
+        lines += [
+            "",
+            f"good pairs lost: {middle:,.0f} ({low:,.0f} to {high:,.0f}), {middle / total:.2%} of all good ones"
+            f" ({low / (good + low):.2%} to {high / (good + high):.2%}); {unjudged:,} dropped rows are of reasons not judged",
+        ]
     return "\n".join(lines)
 
 

@@ -48,12 +48,16 @@ def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
     for split in SPLITS:
         for batch in read_batches(pairs, split, columns=["id"]):
             ids = batch.column("id").to_pylist()
-            drawn.add([{"stage": KEPT, "reason": KEPT, "id": id} for id in ids], rng.random(len(ids)))
+            drawn.add(
+                [{"stage": KEPT, "reason": KEPT, "id": id} for id in ids], rng.random(len(ids))
+            )
     lines = [
         Line("", row["stage"], row["reason"], row["id"], other_id=row.get("other_id") or "")
         for row in drawn.rows()
     ]
-    texts = history.read_rows(corpora, dict.fromkeys(id for line in lines for id in (line.id, line.other_id) if id))
+    texts = history.read_rows(
+        corpora, dict.fromkeys(id for line in lines for id in (line.id, line.other_id) if id)
+    )
     result = []
     for line in lines:
         own, other = texts[line.id], texts.get(line.other_id, history.Row(""))
@@ -111,19 +115,31 @@ def read(path: Path, pairs: Path) -> list[Line]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); give the sheet.tsv that corpora.audit wrote, as UTF-8") from None
-    header, *rows = [line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip()] or [[]]
+        raise DataError(
+            f"{path}: cannot be read ({error}); give the sheet.tsv that corpora.audit wrote, as UTF-8"
+        ) from None
+    header, *rows = [
+        line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip()
+    ] or [[]]
     if header[:4] != COLUMNS[:4]:
-        raise DataError(f"{path}: its first line is not {' '.join(COLUMNS[:4])} …; give the sheet.tsv that corpora.audit wrote")
+        raise DataError(
+            f"{path}: its first line is not {' '.join(COLUMNS[:4])} …; give the sheet.tsv that corpora.audit wrote"
+        )
     lines = []
     for number, row in enumerate(rows, 2):
         line = Line(row[0].strip().lower(), *row[1 : len(COLUMNS)]) if len(row) >= 4 else None
         if line is None or line.judgement not in JUDGEMENTS:
-            raise DataError(f"{path}: line {number}: the judgement is {row[0]!r}; write good, bad or nothing")
+            raise DataError(
+                f"{path}: line {number}: the judgement is {row[0]!r}; write good, bad or nothing"
+            )
         lines.append(line)
     lost = dropped.find(pairs / dropped.FILE, [line.id for line in lines if line.stage != KEPT])
     for line in lines:
         found = lost.get(line.id)
-        if line.stage != KEPT and (found is None or (found["stage"], found["reason"]) != (line.stage, line.reason)):
-            raise DataError(f"{path}: {line.id} was not dropped by {line.stage}: {line.reason} in {pairs}; judge a sheet of these pairs")
+        if line.stage != KEPT and (
+            found is None or (found["stage"], found["reason"]) != (line.stage, line.reason)
+        ):
+            raise DataError(
+                f"{path}: {line.id} was not dropped by {line.stage}: {line.reason} in {pairs}; judge a sheet of these pairs"
+            )
     return lines

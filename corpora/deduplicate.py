@@ -4,7 +4,7 @@ In:  the texts of both sides.
 Out: 64-bit digests, and which rows share one with an earlier row. Exact: equal comparison keys. Near: equal words, which are compared as
      what they are: punctuation, spaces, case, width and articles are no difference; another word, number or ending of an English word is. "A man
      on a bench" and "a woman on a bench" are what a text encoder must tell apart, however alike their characters.
-Memory: about 70 bytes a row for the exact ones, as much again for the near ones.
+Memory: about 80 bytes a row, for the exact ones and then for the near ones (41 million rows: 3.4 GB, 20 seconds).
 """
 
 import hashlib

@@ -25,7 +25,9 @@ from corpora.pair import Input
 
 Language = Literal["ja", "en"]
 LANGUAGES: tuple[Language, Language] = ("ja", "en")
-CANDIDATES = 5  # labels asked for a text; a language that is not among the likeliest five counts as 0
+CANDIDATES = (
+    5  # labels asked for a text; a language that is not among the likeliest five counts as 0
+)
 
 # The reasons, by language: other letters; another language; none that is likely.
 SCRIPT = {"ja": "ja_script_is_not_japanese", "en": "en_script_is_not_latin"}
@@ -35,7 +37,9 @@ REASONS = {one: (SCRIPT[one], OTHER_LANGUAGE[one], UNCERTAIN[one]) for one in LA
 CERTAIN = 0.5  # from here on another language is named as the reason
 
 _OTHER_LETTER = re.compile(rf"[^\W\d_{JAPANESE_LETTERS}]")
-_LATIN_LETTER = re.compile("[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a]")
+_LATIN_LETTER = re.compile(
+    "[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a]"
+)
 # words of English that the other languages in Latin script hardly have
 _ENGLISH_WORD = re.compile(
     r"\b(?:the|of|with|and|from|this|that|these|those|were|was|his|her|their|its|into|it|he|she|they"
@@ -64,10 +68,14 @@ def model_file(settings: LanguageId) -> Input:
     """The model as an input on record. Raises DataError when it is missing or is not the file the recipe's `sha256` names."""
     path = Path(resolve_model(settings.model))
     if not path.is_file():
-        raise DataError(f"{path}: there is no language-id model; download it, or correct corpora.language_id.model")
+        raise DataError(
+            f"{path}: there is no language-id model; download it, or correct corpora.language_id.model"
+        )
     found = file_sha256(path)
     if settings.sha256 is not None and found != settings.sha256.lower():
-        raise DataError(f"{path}: its SHA-256 is {found}, the recipe asks for {settings.sha256}; download the model again, or correct the recipe")
+        raise DataError(
+            f"{path}: its SHA-256 is {found}, the recipe asks for {settings.sha256}; download the model again, or correct the recipe"
+        )
     return Input(source="language_id", path=settings.model, bytes=path.stat().st_size, sha256=found)
 
 
@@ -79,10 +87,14 @@ def load(model: str) -> Any:
         result = fasttext.load_model(path)
         labels = set(result.get_labels())
     except Exception as error:  # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
-        raise DataError(f"{path}: fastText cannot load it ({' '.join(str(error).split())}); download the language-id model again") from None
+        raise DataError(
+            f"{path}: fastText cannot load it ({' '.join(str(error).split())}); download the language-id model again"
+        ) from None
     missing = [language for language in LANGUAGES if f"__label__{language}" not in labels]
     if missing:
-        raise DataError(f"{path}: the model knows no label {', '.join(missing)}; take a language-id model such as lid.176.bin")
+        raise DataError(
+            f"{path}: the model knows no label {', '.join(missing)}; take a language-id model such as lid.176.bin"
+        )
     return result
 
 
@@ -101,7 +113,9 @@ def judged(
         for text, label, score in zip(texts, firsts, scores, strict=True)
     ]
     rest = [row for row, verdict in enumerate(found) if verdict is None]
-    for row, verdict in zip(rest, _judged([texts[row] for row in rest], model, language, min_probability), strict=True):
+    for row, verdict in zip(
+        rest, _judged([texts[row] for row in rest], model, language, min_probability), strict=True
+    ):
         found[row] = verdict
     return [verdict for verdict in found if verdict is not None]
 
@@ -116,7 +130,11 @@ def _judged(texts: list[str], model: Any, language: Language, least: float) -> l
 
 def _is_plain(text: str, language: Language) -> bool:
     """Whether no rule of script can drop the text."""
-    return text.isascii() if language == "en" else KANA.search(text) is not None and not _OTHER_LETTER.search(text)
+    return (
+        text.isascii()
+        if language == "en"
+        else KANA.search(text) is not None and not _OTHER_LETTER.search(text)
+    )
 
 
 def probabilities(model: Any, texts: list[str], language: str) -> list[float]:

@@ -40,7 +40,9 @@ _SOUND_EN = re.compile(
 )
 # （シロエ）: up to twelve letters, no number, before the text
 _SPEAKER_JA = re.compile(r"^[（(](?=[^\d０-９()（）]*[）)])[^\s。、！？()（）]{2,12}[）)]\s*(?=\S)")
-_SPEAKER_EN = re.compile(r"^[(\[](?:[A-Z][\w.'-]*|of|the|\d)(?: (?:[A-Z][\w.'-]*|of|the|\d+))*[)\]]:?\s*(?=\S)")
+_SPEAKER_EN = re.compile(
+    r"^[(\[](?:[A-Z][\w.'-]*|of|the|\d)(?: (?:[A-Z][\w.'-]*|of|the|\d+))*[)\]]:?\s*(?=\S)"
+)
 _SPEAKER_CAPITALS = re.compile(r"^[(\[][A-Z][A-Z .'-]+\d*[)\]]:?\s*(?=\S)")
 
 _OPENING = re.compile(r"[(\[（［【「『《〈]")

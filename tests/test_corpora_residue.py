@@ -21,7 +21,10 @@ PAIRS = [(one.ja, one.en) for one in captions.pairs(100, "train", seed=9)]
         (("<i>赤い</i>丸", "a <b>red</b> circle"), ("赤い丸", "a red circle")),
         (("赤い<br>丸", "a red<br/>circle"), ("赤い 丸", "a red circle")),
         (("&lt;i&gt;赤い丸&lt;/i&gt;", "a red circle"), ("赤い丸", "a red circle")),
-        (("<color=#f00>赤い</color>丸", "a <font color='red'>red</font> circle"), ("赤い丸", "a red circle")),
+        (
+            ("<color=#f00>赤い</color>丸", "a <font color='red'>red</font> circle"),
+            ("赤い丸", "a red circle"),
+        ),
         (("<ruby>丸<rt>まる</rt></ruby>", "a circle"), ("丸", "a circle")),
         ((r"赤い\N丸", r"a red\Ncircle"), ("赤い 丸", "a red circle")),
         ((r"{\an8}{\pos(1,2)}赤い丸", r"{\i1}a red circle{\i0}"), ("赤い丸", "a red circle")),
@@ -36,7 +39,10 @@ PAIRS = [(one.ja, one.en) for one in captions.pairs(100, "train", seed=9)]
         ((r"\C[2]赤い\C[0]丸", r"a \C[2]red\C[0] circle"), ("赤い丸", "a red circle")),
         # whole as they are
         (("愛 <3", "[i changed the <name>"), ("愛 <3", "[i changed the <name>")),
-        (("〈とらや〉の飴（白）", "(white) sweets of <Toraya>"), ("〈とらや〉の飴（白）", "(white) sweets of <Toraya>")),
+        (
+            ("〈とらや〉の飴（白）", "(white) sweets of <Toraya>"),
+            ("〈とらや〉の飴（白）", "(white) sweets of <Toraya>"),
+        ),
         (("（１）丸", "(1) a circle"), ("（１）丸", "(1) a circle")),
         (("【NFL】丸", "[NFL] a circle"), ("【NFL】丸", "[NFL] a circle")),
         (("-5度 ➡ 3度", "-5 degrees ➡ 3"), ("-5度 ➡ 3度", "-5 degrees ➡ 3")),
@@ -62,7 +68,10 @@ def test_what_is_taken_out(raw: tuple[str, str], clean: tuple[str, str]) -> None
         ("監督 山田 太郎", "監督 山田 太郎"),
         ("赤い丸　青い四角　緑の三角", "赤い丸 青い四角 緑の三角"),
         ("駅前のパン屋 は", "駅前のパン屋 は"),
-        ("駅前のパン屋さんで買った で 売られている食パンと牛乳", "駅前のパン屋さんで買った で 売られている食パンと牛乳"),
+        (
+            "駅前のパン屋さんで買った で 売られている食パンと牛乳",
+            "駅前のパン屋さんで買った で 売られている食パンと牛乳",
+        ),
     ],
 )
 def test_an_analysers_spaces_are_joined_and_others_stay(raw: str, clean: str) -> None:
@@ -101,7 +110,9 @@ RESIDUE = re.compile(r"\\[A-Za-z]|[{}<>♪➡%\[\]]|（シロエ）|（ため息
 
 
 @pytest.mark.parametrize("kinds", [SUBTITLES, GAME])
-def test_hardly_any_residue_is_kept_of_a_hundred_rows(kinds: dict[str, tuple[str, str, bool]]) -> None:
+def test_hardly_any_residue_is_kept_of_a_hundred_rows(
+    kinds: dict[str, tuple[str, str, bool]],
+) -> None:
     kept, wrong = [], []
     for number, texts in enumerate(PAIRS):
         *patterns, is_mended = list(kinds.values())[number % len(kinds)]
