@@ -33,7 +33,10 @@ _SHORT.maxlevel = 3
 class LanguageId(Section):
     model: str = Field(description="a fastText model: a path, or toyworld:NAME")
     sha256: str | None = Field(None, description="refuse the model file unless its digest is this one")
-    min_probability: Share = 0.5
+    min_probability: Share = Field(
+        0.15,
+        description="keep a text whose language is the likeliest or at least this probable; 0: all",
+    )
 
 
 class Filters(Section):
@@ -43,9 +46,9 @@ class Filters(Section):
 
 
 class NearDuplicates(Section):
-    threshold: float = Field(0.9, gt=0.0, le=1.0, description="Jaccard similarity of character n-grams of both sides")
-    permutations: Positive = 64
-    ngram: Positive = 4
+    ignored_words: list[str] = Field(
+        ["a", "an", "the"], description="English words that make no difference between two pairs"
+    )
 
 
 class ClipTokens(Section):
@@ -56,7 +59,11 @@ class ClipTokens(Section):
 class Semantic(Section):
     model: str = Field(description="a multilingual sentence-transformers model: a path, a hub name, or toyworld:NAME")
     prompt: str = Field("", description='put before every text; "query: " for the e5 family')
-    min_margin: float = Field(1.0, gt=0.0, description="cosine of the two sides over the mean cosine of their nearest neighbours")
+    min_margin: float = Field(
+        0.97,
+        gt=0.0,
+        description="cosine of the two sides over the mean cosine of their nearest neighbours",
+    )
     neighbors: Positive = 4
     batch_size: Positive = 256
 

@@ -18,19 +18,19 @@ from tqdm import tqdm
 from configs.errors import DataError
 from configs.schema import Corpora
 from corpora import dropped
-from corpora.deduplicate import SEPARATOR, NearDuplicateIndex, first_of_each
-from corpora.normalise import comparison_key
+from corpora.deduplicate import first_of_each
 from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, Stage, count_stage
 
 DIGESTS = ("pair_digest", "ja_digest", "en_digest")
-SIGNATURE = "signature"
+NEAR_DIGEST = "near_digest"
 BATCH_ROWS = 2048
-TRAIN, HELD_OUT, DROPPED, EXACT_DUPLICATE, NEAR_DUPLICATE = range(5)
+TRAIN, HELD_OUT, DROPPED, EXACT_DUPLICATE, NEAR_DUPLICATE, LOW_MARGIN = range(6)
 PLACES: dict[Split, int] = {"train": TRAIN, "held_out": HELD_OUT}
 # why a row is in no split: stage and reason
 REASONS = {
     EXACT_DUPLICATE: ("deduplicate", "exact_duplicate"),
     NEAR_DUPLICATE: ("deduplicate", "near_duplicate"),
+    LOW_MARGIN: ("semantic", "low_margin"),
     DROPPED: ("split", "text_is_held_out"),
 }
 
@@ -41,38 +41,65 @@ class Fates:
 
     places: np.ndarray
     others: np.ndarray  # -1: none
+    scores: np.ndarray  # margins of corpora/semantic.py; NaN: not measured
     digests: np.ndarray  # of both texts
     starts: np.ndarray  # the number of each part's first row, and at last how many rows there are
 
+    @property
+    def is_left(self) -> np.ndarray:
+        """(rows,) of bool: those that no stage has dropped so far."""
+        result: np.ndarray = self.places == DROPPED
+        return result
 
-def place(corpora: Corpora, part_splits: list[str], parts: list[Path], near: NearDuplicateIndex | None) -> tuple[Fates, list[Stage]]:
-    """The fates, and the counts of the two stages that decided them. Raises DataError.
+
+def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, Stage]:
+    """Marks the rows that say again what an earlier one says, and counts them. All others are left as DROPPED, until `place_rest`."""
+    pair_digests = _digests(parts, "pair_digest")
+    rows = np.arange(len(pair_digests))
+    places, others = np.full(len(rows), DROPPED, dtype=np.uint8), first_of_each(pair_digests)
+    places[others != rows] = EXACT_DUPLICATE
+    if corpora.near_duplicates:
+        # the first of equal words is itself no exact duplicate, for those come later
+        first = first_of_each(_digests(parts, NEAR_DIGEST))
+        is_near = (first != rows) & (places != EXACT_DUPLICATE)
+        places[is_near], others[is_near] = NEAR_DUPLICATE, first[is_near]
+    others[others == rows] = -1
+    starts = np.cumsum([0, *(pq.read_metadata(part).num_rows for part in parts)])
+    codes = (EXACT_DUPLICATE, *([NEAR_DUPLICATE] if corpora.near_duplicates else []))
+    counts = Counter({REASONS[code][1]: int((places == code).sum()) for code in codes})
+    scores = np.full(len(rows), np.nan, dtype=np.float32)
+    return Fates(places, others, scores, pair_digests, starts), count_stage("deduplicate", len(rows), counts)
+
+
+def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> Stage:
+    """Marks the rows whose score is too low (NaN: not measured), and counts them."""
+    rows_in, is_low = int(fates.is_left.sum()), scores < min_margin
+    assert not (is_low & ~fates.is_left).any()
+    fates.places[is_low], fates.scores[:] = LOW_MARGIN, scores
+    return count_stage("semantic", rows_in, Counter(low_margin=int(is_low.sum())))
+
+
+def place_rest(corpora: Corpora, part_splits: list[str], parts: list[Path], fates: Fates) -> Stage:
+    """Places all rows that are left, and counts those that are in no split. Raises DataError.
 
     `part_splits` says of each part whether its rows are all "train", all "held_out", or to be split "by_text".
     """
-    tables = [pq.read_table(part, columns=list(DIGESTS)) for part in parts]
-    pair_digests, ja_digests, en_digests = (np.concatenate([table[name].to_numpy() for table in tables]) for name in DIGESTS)
-    lengths = [table.num_rows for table in tables]
-    places, others = np.full(len(pair_digests), DROPPED, dtype=np.uint8), first_of_each(pair_digests)
-    places[others != np.arange(len(others))] = EXACT_DUPLICATE
-    others[others == np.arange(len(others))] = -1
-    if near:
-        _find_near(parts, near, places, others)
-    keep = places == DROPPED  # so far
+    ja_digests, en_digests = _digests(parts, "ja_digest"), _digests(parts, "en_digest")
+    places, keep = fates.places, fates.is_left
+    lengths = np.diff(fates.starts)
     held_out, by_text = (np.repeat([one == kind for one in part_splits], lengths) for kind in ("held_out", "by_text"))
     available = int((by_text & keep).sum())
     if available < corpora.held_out_pairs:
         raise DataError(f"corpora.held_out_pairs asks for {corpora.held_out_pairs} rows of file sources, {available} are left; lower it, or add data")
-    places[keep] = split(pair_digests[keep], ja_digests[keep], en_digests[keep], held_out[keep], by_text[keep], corpora.held_out_pairs)
+    places[keep] = split(fates.digests[keep], ja_digests[keep], en_digests[keep], held_out[keep], by_text[keep], corpora.held_out_pairs)
     for digests in (en_digests, ja_digests):
-        _find_equal(digests, np.flatnonzero(places == DROPPED), np.flatnonzero(places == HELD_OUT), others)
-    count = {code: int((places == code).sum()) for code in REASONS}
-    duplicates = Counter({REASONS[code][1]: count[code] for code in (EXACT_DUPLICATE, *([NEAR_DUPLICATE] if near else []))})
-    stages = [
-        count_stage("deduplicate", len(keep), duplicates),
-        count_stage("split", int(keep.sum()), Counter(text_is_held_out=count[DROPPED])),
-    ]
-    return Fates(places, others, pair_digests, np.cumsum([0, *lengths])), stages
+        _find_equal(digests, np.flatnonzero(places == DROPPED), np.flatnonzero(places == HELD_OUT), fates.others)
+    return count_stage("split", int(keep.sum()), Counter(text_is_held_out=int((places == DROPPED).sum())))
+
+
+def _digests(parts: list[Path], name: str) -> np.ndarray:
+    """(rows,) of uint64: one column of all parts."""
+    return np.concatenate([pq.read_table(part, columns=[name]).column(name).to_numpy() for part in parts])
 
 
 def split(
@@ -119,8 +146,12 @@ def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterat
         if len(rows):
             ids = pq.read_table(part, columns=["id"]).column("id").combine_chunks().take(pa.array(rows - start))
             stages, reasons = zip(*(REASONS[code] for code in fates.places[rows].tolist()), strict=True)
-            kept = other_ids.take(pa.array(np.searchsorted(others, fates.others[rows])))
-            yield dropped.table(ids, stages, reasons, kept, pa.nulls(len(ids), pa.float32()))
+            # a row of a low margin has a score, the others the row kept instead
+            has_other = fates.others[rows] >= 0
+            at = np.searchsorted(others, fates.others[rows])
+            kept = other_ids.take(pa.array(at, pa.int64(), mask=~has_other))
+            scores = pa.array(fates.scores[rows], pa.float32(), mask=fates.places[rows] != LOW_MARGIN)
+            yield dropped.table(ids, stages, reasons, kept, scores)
 
 
 def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
@@ -143,23 +174,6 @@ def _rows(parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[st
         here = numbers[(numbers >= start) & (numbers < stop)] - start
         if len(here):
             yield pq.read_table(part, columns=columns).take(pa.array(here))
-
-
-def _find_near(parts: list[Path], near: NearDuplicateIndex, places: np.ndarray, others: np.ndarray) -> None:
-    """Marks the rows that are nearly an earlier row which is no duplicate itself."""
-    row, remembered = 0, list[int]()
-    with tqdm(total=len(places), desc="near duplicates", unit="rows", unit_scale=True) as bar:
-        for part in parts:
-            for batch in _batches(part, ["ja", "en", SIGNATURE]):
-                for ja, en, signature in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    if places[row] != EXACT_DUPLICATE:
-                        earlier = near.earlier(f"{comparison_key(ja)}{SEPARATOR}{comparison_key(en)}", signature)
-                        if earlier is None:
-                            remembered.append(row)
-                        else:
-                            places[row], others[row] = NEAR_DUPLICATE, remembered[earlier]
-                    row += 1
-                bar.update(batch.num_rows)
 
 
 def _find_equal(digests: np.ndarray, rows: np.ndarray, among: np.ndarray, others: np.ndarray) -> None:

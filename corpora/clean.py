@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 
 from configs.files import whole
 from configs.schema import Corpora
-from corpora import assemble, clip_tokens, deduplicate, filters, language_id, semantic, sources
+from corpora import assemble, clip_tokens, deduplicate, filters, language_id, residue, sources
 from corpora.dropped import DroppedRecord, Drops, by_text
-from corpora.normalise import comparison_key, normalise
+from corpora.normalise import comparison_key
 from corpora.pair import SCHEMA
 
-FORMAT = 2  # raised when the files an older version left in an unfinished run must not be taken for this version's
-STAGES = ("read", "filter", "language_id", "clip_tokens", "semantic")
+FORMAT = 3  # raised when the files an older version left in an unfinished run must not be taken for this version's
+STAGES = ("read", "filter", "language_id", "clip_tokens")
 OPTIONAL = ("clip_tokens", "semantic")  # sections of the recipe by the same names
 
 
@@ -51,7 +51,7 @@ class CleanPart:
         drops, schema, rows_out = Drops(), part_schema(self.corpora), 0
         with whole(kept_file(self.folder, rank)) as temporary, pq.ParquetWriter(temporary, schema, compression="lz4") as writer:
             tables = (clean(batch, self.corpora, sources.licence(source), schema, drops) for batch in sources.read(source, part))
-            for table in semantic.kept(tables, self.corpora.semantic, drops) if self.corpora.semantic else tables:
+            for table in tables:
                 rows_out += table.num_rows
                 writer.write_table(table)
         assert part.rows == rows_out + len(drops.ids), "a row was lost between reading and writing a part"
@@ -85,7 +85,7 @@ def _record(folder: Path, rank: int) -> Path:
 
 
 def part_schema(corpora: Corpora) -> pa.Schema:
-    extra = [(name, pa.uint64()) for name in assemble.DIGESTS] + ([(assemble.SIGNATURE, pa.binary())] if corpora.near_duplicates else [])
+    extra = [(name, pa.uint64()) for name in assemble.DIGESTS] + ([(assemble.NEAR_DIGEST, pa.uint64())] if corpora.near_duplicates else [])
     return pa.schema([*SCHEMA, *(pa.field(*one, nullable=False) for one in extra)])
 
 
@@ -94,31 +94,41 @@ def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schem
     for id, reason in batch.dropped:
         drops.add("read", reason, id)
     kept: list[tuple[str, str, str, str]] = []
-    for id, source, ja, en in zip(batch.ids, batch.sources, map(normalise, batch.ja), map(normalise, batch.en), strict=True):
+    for id, source, *texts in zip(batch.ids, batch.sources, batch.ja, batch.en, strict=True):
+        ja, en = residue.pair(*texts)
         dropping = filters.drop_reason(ja, en, corpora.filters)
         if dropping is None:
             kept.append((id, source, ja, en))
         else:
             drops.add("filter", dropping, id, ja, en)
-    model = language_id.load(corpora.language_id.model)
-    ja_probabilities = language_id.probabilities(model, [ja for _, _, ja, _ in kept], "ja")
-    en_probabilities = language_id.probabilities(model, [en for _, _, _, en in kept], "en")
+    ja_verdicts, en_verdicts = _languages(kept, corpora)
     limit = corpora.clip_tokens
     tokens = clip_tokens.counts([en for _, _, _, en in kept], limit) if limit else [0] * len(kept)
-    rows, keys = [], []
-    for (id, source, ja, en), ja_probability, en_probability, count in zip(kept, ja_probabilities, en_probabilities, tokens, strict=True):
-        wrong = language_id.drop_reason(ja_probability, en_probability, corpora.language_id)
-        if wrong is not None:
+    rows = []
+    for (id, source, ja, en), ja_verdict, en_verdict, count in zip(kept, ja_verdicts, en_verdicts, tokens, strict=True):
+        if wrong := ja_verdict.reason or en_verdict.reason:
             drops.add("language_id", wrong, id, ja, en)
             continue
         if limit and count > limit.most:
             drops.add("clip_tokens", clip_tokens.REASON, id, ja, en)
             continue
-        ja_key, en_key = comparison_key(ja), comparison_key(en)
-        keys.append(f"{ja_key}{deduplicate.SEPARATOR}{en_key}")
-        digests = deduplicate.digest(ja_key, en_key), deduplicate.digest(ja_key), deduplicate.digest(en_key)
-        rows.append((id, ja, en, source, licence, ja_probability, en_probability, *digests))
-    columns: list[Any] = list(zip(*rows, strict=True)) or [()] * (len(SCHEMA) + len(assemble.DIGESTS))
-    if corpora.near_duplicates:
-        columns.append(deduplicate.signatures(keys, corpora.near_duplicates))
+        probabilities = ja_verdict.probability, en_verdict.probability
+        rows.append((id, ja, en, source, licence, *probabilities, *_digests(ja, en, corpora)))
+    columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema)
+
+
+def _languages(
+    kept: list[tuple[str, str, str, str]], corpora: Corpora
+) -> tuple[list[language_id.Verdict], list[language_id.Verdict]]:
+    model, least = language_id.load(corpora.language_id.model), corpora.language_id.min_probability
+    ja = language_id.judged(model, [ja for _, _, ja, _ in kept], "ja", least)
+    return ja, language_id.judged(model, [en for _, _, _, en in kept], "en", least)
+
+
+def _digests(ja: str, en: str, corpora: Corpora) -> list[int]:
+    """Those of assemble.DIGESTS, and what near duplicates share."""
+    keys = comparison_key(ja), comparison_key(en)
+    found = [deduplicate.digest(*keys), deduplicate.digest(keys[0]), deduplicate.digest(keys[1])]
+    near = corpora.near_duplicates
+    return [*found, deduplicate.near_digest(*keys, near)] if near else found

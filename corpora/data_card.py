@@ -36,7 +36,7 @@ def gather(
     listed = []
     for number, source in enumerate(corpora.sources):
         own = [rank for rank, part in enumerate(parts) if part.source == number]
-        rows = np.concatenate([np.arange(*fates.starts[rank : rank + 2]) for rank in own])
+        rows = np.concatenate([np.arange(0), *(np.arange(*fates.starts[rank : rank + 2]) for rank in own)])
         one: dict[str, Any] = {"name": sources.name(source), "kind": source.kind, "licence": sources.licence(source)}
         one["rows_in"] = sum(parts[rank].rows for rank in own)
         for split, place in assemble.PLACES.items():
@@ -69,11 +69,12 @@ def _kept(part_files: list[Path], fates: assemble.Fates, rows: np.ndarray) -> li
 
 
 def _with_others(part_files: list[Path], fates: assemble.Fates, rows: np.ndarray) -> list[list[str]]:
-    """Id, Japanese and English of each row, and the same of the row kept instead."""
-    numbers = np.unique(np.concatenate([rows, fates.others[rows]]))
+    """Id, Japanese and English of each row, and the same of the row kept instead, where there is one."""
+    others = fates.others[rows]
+    numbers = np.unique(np.concatenate([rows, others[others >= 0]]))
     found = assemble.rows_in_full(part_files, fates, numbers, ["id", "ja", "en"])
     texts = {number: [dropped.shortened(one) for one in row] for number, row in zip(numbers.tolist(), found, strict=True)}
-    return [texts[row] + texts[other] for row, other in zip(rows.tolist(), fates.others[rows].tolist(), strict=True)]
+    return [texts[row] + texts.get(other, []) for row, other in zip(rows.tolist(), others.tolist(), strict=True)]
 
 
 def render(folder: Path) -> None:

@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
 SAMPLES = 5  # a reason
 SAMPLE_CHARACTERS = 160
 BATCH_ROWS = 1 << 16
+# what follows the source's name in an id: news:000000012, toyworld:train:000012
+SPLIT_AND_NUMBER = r"(:train|:held_out)?:[0-9]+$"
 
 # Of a stage, of a reason: by digest, the fields of a sample. Which ones these are depends on the texts alone.
 Samples = dict[str, dict[str, dict[int, list[str]]]]
@@ -111,17 +113,29 @@ def write(path: Path, tables: Iterable[pa.Table]) -> None:
 def find(path: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The rows of those of the ids that were dropped. Raises DataError for a damaged file."""
     wanted = pa.array(list(ids), pa.string())
-    found = [batch.filter(pc.is_in(batch.column("id"), wanted)) for batch in _batches(path)]
+    found = [batch.filter(pc.is_in(batch.column("id"), wanted)) for batch in batches(path)]
     return {row["id"]: row for batch in found for row in batch.to_pylist()}
 
 
 def of_reason(path: Path, reason: str) -> Iterator[str]:
     """The ids of the rows that were dropped for one reason, in order. Raises DataError for a damaged file."""
-    for batch in _batches(path):
+    for batch in batches(path):
         yield from batch.filter(pc.equal(batch.column("reason"), reason)).column("id").to_pylist()
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def by_source(path: Path) -> dict[str, Counter[tuple[str, str]]]:
+    """Of each source that lost rows: how many, by stage and reason. Raises DataError for a damaged file."""
+    result: dict[str, Counter[tuple[str, str]]] = {}
+    for batch in batches(path):
+        names = pc.replace_substring_regex(batch.column("id"), SPLIT_AND_NUMBER, "")
+        table = pa.table({"source": names, "stage": batch.column("stage"), "reason": batch.column("reason")})
+        for row in table.group_by(table.column_names).aggregate([([], "count_all")]).to_pylist():
+            result.setdefault(row["source"], Counter())[row["stage"], row["reason"]] += row["count_all"]
+    return result
+
+
+def batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows, in order. Raises DataError for a damaged file."""
     try:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=BATCH_ROWS)

@@ -10,9 +10,9 @@ import unicodedata
 from dataclasses import dataclass
 
 from configs.schema import ClipTokens, Corpora, Filters, LanguageId, Semantic
-from corpora import clip_tokens, filters, language_id
-from corpora.deduplicate import SEPARATOR, jaccard, shingles
-from corpora.normalise import comparison_key
+from corpora import clip_tokens, filters, language_id, numbers
+from corpora.deduplicate import near_digest
+from corpora.normalise import JAPANESE, comparison_key
 
 # what a reason of `read` says, and the way out
 UNREADABLE = {
@@ -43,16 +43,20 @@ def answers(ja: str, en: str, limits: Filters) -> list[Answer]:
 
 
 def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
-    """Of the language identifier, side by side; the Japanese one is asked first. Raises DataError without a model."""
+    """Of the language identifier's rules, side by side; the Japanese ones are asked first. Raises DataError without a model."""
     language_id.model_file(settings)
     model = language_id.load(settings.model)
     result = []
-    for name, text, language in (("ja_is_not_japanese", ja, "ja"), ("en_is_not_english", en, "en")):
-        (probability,) = language_id.probabilities(model, [text], language)
-        likeliest = ", ".join(f"{one} {share:.3f}" for one, share in language_id.likeliest(model, text))
-        found = f"{language} {probability:.3f}; at least {settings.min_probability} (the likeliest: {likeliest or 'none'})"
-        keeps = f"corpora.language_id.min_probability={math.floor(1000 * probability) / 1000}"
-        result.append(Answer(name, probability < settings.min_probability, found, keeps))
+    for text, language in zip((ja, en), language_id.LANGUAGES, strict=True):
+        (verdict,) = language_id.judged(model, [text], language, settings.min_probability)
+        (guess,) = language_id.likeliest(model, [text])
+        likeliest = ", ".join(f"{one} {share:.3f}" for one, share in guess) or "none"
+        wanted = f"the likeliest, at least {settings.min_probability}, or told by script or words"
+        seen = f"{language} {verdict.probability:.3f}; {wanted} (the likeliest: {likeliest})"
+        # no probability outweighs the script; 0 keeps all
+        least = math.floor(1000 * verdict.probability) / 1000
+        keeps = 0 if verdict.reason == language_id.SCRIPT[language] else least
+        result += [Answer(one, verdict.reason == one, seen, f"corpora.language_id.min_probability={keeps}") for one in language_id.REASONS[language]]
     return result
 
 
@@ -79,11 +83,10 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
         return Answer(reason, True, "both texts are the same, whatever width and case", NO_SETTING)
     if corpora.near_duplicates is None:
         return Answer(reason, False, "these settings look for no near duplicates", NO_SETTING)
-    ngrams = [shingles(SEPARATOR.join(one), corpora.near_duplicates.ngram) for one in (keys, others)]
-    similarity, threshold = jaccard(*ngrams), corpora.near_duplicates.threshold
-    found = f"{similarity:.3f} of the two rows' character n-grams are shared; a duplicate from {threshold} on"
-    above = math.floor(1000 * similarity + 1) / 1000
-    return Answer(reason, similarity >= threshold, found, f"corpora.near_duplicates.threshold={above}" if above <= 1 else NO_SETTING)
+    one, two = (near_digest(ja, en, corpora.near_duplicates) for ja, en in (keys, others))
+    ignored = ", ".join(corpora.near_duplicates.ignored_words)
+    found = f"the words are {'the same' if one == two else 'others'}, leaving out punctuation and {ignored or 'nothing else'}"
+    return Answer(reason, one == two, found, NO_SETTING if one != two else "corpora.near_duplicates=null")
 
 
 def _seen(name: str, ja: str, en: str, limits: Filters) -> tuple[str, str]:
@@ -99,8 +102,8 @@ def _seen(name: str, ja: str, en: str, limits: Filters) -> tuple[str, str]:
         found = f"{len(ja.encode())} bytes of Japanese, {len(en.encode())} of English: {ratio:.2f} to 1; at most {limits.max_length_ratio}"
         return found, f"corpora.filters.max_length_ratio={max(math.ceil(10 * ratio) / 10, 1.1)}"
     if name == "unmatched_numbers":
-        own, theirs = ([match[0] for match in pattern.finditer(text)] for pattern, text in ((filters.NUMBER, ja), (filters.ENGLISH_NUMBER, en)))
-        return f"numbers in the Japanese: {_listed(own)}; in the English: {_listed(theirs)}", NO_SETTING
+        values = ", ".join(map(str, sorted(numbers.english_values(en)))) or "none"
+        return f"digits in the Japanese that count nothing: {_listed(numbers.indices(ja, en))}; numbers in the English: {values}", NO_SETTING
     if name == "empty":
         return lengths, NO_SETTING
     if name == "copy":
@@ -111,9 +114,9 @@ def _seen(name: str, ja: str, en: str, limits: Filters) -> tuple[str, str]:
 
 PATTERNS: dict[str, tuple[str, re.Pattern[str]]] = {
     "damaged": ("U+FFFD", re.compile("\ufffd")),
-    "placeholder": ("placeholder", filters.PLACEHOLDER),
-    "no_japanese_script": ("kana or kanji", filters.JAPANESE),
-    "japanese_script_in_english": ("kana or kanji", filters.JAPANESE),
+    "placeholder": ("placeholder", re.compile(f"{filters.PLACEHOLDER.pattern}|{filters.BRACKETED.pattern}")),
+    "no_japanese_script": ("kana or kanji", JAPANESE),
+    "japanese_script_in_english": ("kana or kanji", JAPANESE),
     "no_latin_script": ("Latin letter", filters.LATIN),
     "markup": ("markup", filters.MARKUP),
     "address": ("web or mail address", filters.ADDRESS),

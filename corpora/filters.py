@@ -8,27 +8,32 @@ import re
 from collections.abc import Callable
 
 from configs.schema import Filters
-from corpora.normalise import comparison_key
+from corpora import numbers
+from corpora.normalise import JAPANESE, comparison_key
 
-# kana, kanji (with extension A, compatibility and the supplementary planes), iteration marks, half-width kana
-JAPANESE = re.compile("[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]")
 LATIN = re.compile("[A-Za-z]")
-PLACEHOLDER = re.compile(r"#[A-Z][A-Za-z_]*\d*#|\{\{.*?\}\}|%\([a-z_]+\)s|\$\{\w+\}")
-# real tags only: captions and headlines put names between angle brackets too
-_TAGS = "a|b|big|blockquote|br|center|code|div|em|font|form|h[1-6]|hr|i|iframe|img|input|li|ol|p|pre|script|small|span|strong|style|t[dhr]|table|u|ul"
-MARKUP = re.compile(rf"</?(?:{_TAGS})\b[^<>]*>|&(?:#\d+|#x[0-9a-f]+|amp|lt|gt|quot|nbsp);|\[/?(?:b|i|u|url|img|quote)\b|\[\[|\]\]", re.IGNORECASE)
-ADDRESS = re.compile(r"https?://|\bwww\.|[\w.+-]+@[\w-]+\.[A-Za-z]{2,}", re.IGNORECASE)
-FILE_NAME = re.compile(r"\w\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|mp4)\b", re.IGNORECASE)
-NUMBER = re.compile(r"[0-9]+")
-ENGLISH_NUMBER = re.compile(
-    r"[0-9]+|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
-    r"|hundreds?|thousands?|millions?|billions?|dozens?|half|quarter|noon|midnight|once|twice|both|pair|couple|twins?|single"
-    r"|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)\b",
+# `#Product1#`, `{{name}}`, `%(name)s`, `${name}`; `{0}`, `{#id}`, `{user.name}`; `%s`, `%1$d`; `<%= x %>`;
+# RPG Maker's `\N[1]`
+PLACEHOLDER = re.compile(
+    r"#[A-Z][A-Za-z_]*\d*#|\{\{.*?\}\}|%\([a-z_]+\)s|\$\{\w+\}|\{[#$@%]?[A-Za-z0-9_]+(?:[.:|-]\w+)*\}"
+    r"|(?<![\d０-９])%(?:\d+\$)?[sdifu@](?![A-Za-z0-9])|<%|%>|\\[nNvVpPsS]\[\d+\]"
+)
+# `[name]` where Japanese stands around it; `[a.b]`, `[user_name]` anywhere
+BRACKETED = re.compile(r"\[[A-Za-z][A-Za-z0-9_.:]*\]")
+PATH = re.compile(r"\[[A-Za-z]\w*(?:[._:]\w+)+\]|\[[a-z]+_\w+\]|\[[a-z]+\d+\]")
+# what corpora/residue.py leaves: tags whose text means nothing without them. Real ones only:
+# captions and headlines put names between angle brackets too
+_TAGS = "a|blockquote|center|code|div|em|form|h[1-6]|hr|iframe|img|input|li|ol|pre|script|seg|strong|style|t[dhr]|table|ul"
+MARKUP = re.compile(
+    rf"</?(?:{_TAGS})\b[^<>]*>|</?[bipsu]>|&(?:#\d+|#x[0-9a-f]+|amp|lt|gt|quot|nbsp);"
+    r"|\[/?(?:url|img|quote|color|size)\b(?:=[^\]]*)?\]|\[\[|\]\]",
     re.IGNORECASE,
 )
+ADDRESS = re.compile(r"https?://|\bwww\.|[\w.+-]+@[\w-]+\.[A-Za-z]{2,}", re.IGNORECASE)
+FILE_NAME = re.compile(r"\w\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|mp4)\b", re.IGNORECASE)
 
 # nothing that PLACEHOLDER, MARKUP, ADDRESS or FILE_NAME matches is without one of these
-_SIGNS = re.compile(r"[#$%&<@\[\]{]|://|\.\w|[wW][wW][wW]\.")
+_SIGNS = re.compile(r"[#$%&<@\[\]{\\]|://|\.\w|[wW][wW][wW]\.")
 
 
 def empty(ja: str, en: str, limits: Filters) -> bool:
@@ -65,8 +70,9 @@ def no_latin_script(ja: str, en: str, limits: Filters) -> bool:
 
 
 def placeholder(ja: str, en: str, limits: Filters) -> bool:
-    """Holds what a program was to fill in: `#Product1#`, `{{name}}`, `${name}`."""
-    return bool(PLACEHOLDER.search(ja) or PLACEHOLDER.search(en))
+    """Holds what a program was to fill in: `#Product1#`, `{{name}}`, `%s`, `[name]`."""
+    found = PLACEHOLDER.search(ja) or PLACEHOLDER.search(en)
+    return bool(found or BRACKETED.search(ja) or PATH.search(en))
 
 
 def markup(ja: str, en: str, limits: Filters) -> bool:
@@ -90,9 +96,9 @@ def length_ratio(ja: str, en: str, limits: Filters) -> bool:
 
 
 def unmatched_numbers(ja: str, en: str, limits: Filters) -> bool:
-    """The Japanese side holds two or more numbers beyond those of the English one: phrase indices left in the text, or another sentence."""
-    extra = len(NUMBER.findall(ja)) - 2
-    return extra >= 0 and len(ENGLISH_NUMBER.findall(en)) <= extra
+    """The Japanese side counts nothing with a number that the English one lacks: an index left in
+    the text, or another sentence."""
+    return numbers.are_unmatched(ja, en)
 
 
 Filter = Callable[[str, str, Filters], bool]
@@ -102,8 +108,8 @@ FILTERS: tuple[Filter, ...] = (
     too_long,
     too_short,
     damaged,
-    copy,
     placeholder,
+    copy,
     no_japanese_script,
     japanese_script_in_english,
     no_latin_script,

@@ -127,9 +127,9 @@ def _compared(corpora: schema.Corpora, fate: "Fate", cleaned: tuple[str, str], o
 
 
 def _cleaned(row: "Row") -> tuple[str, str]:
-    from corpora.normalise import normalise
+    from corpora import residue
 
-    return normalise(row.ja), normalise(row.en)
+    return residue.pair(row.ja, row.en)
 
 
 def _texts(what: str, ja: str, en: str) -> list[str]:

@@ -16,7 +16,7 @@ from configs.errors import DataError
 from configs.files import file_sha256, publish, value_sha256
 from configs.schema import Corpora, Recipe, resolve_model
 from configs.secrets import masked, masked_tree
-from corpora import assemble, clean, clip_tokens, data_card, deduplicate, dropped, executor, language_id, semantic, sources
+from corpora import assemble, clean, clip_tokens, data_card, dropped, executor, language_id, semantic, sources
 from corpora.pair import FORMAT, Manifest, Stage, count_stages, losses, read_manifest, write_manifest
 
 
@@ -34,14 +34,13 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
     if corpora.semantic:
         inputs += semantic.model_files(corpora.semantic)
         semantic.load(corpora.semantic.model)
-    near = deduplicate.NearDuplicateIndex(corpora.near_duplicates) if corpora.near_duplicates else None
     parts = sources.plan(corpora)
     known = value_sha256([clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))])
     work = recipe.run_dir / f"pairs.unfinished-{known[:12]}"
     records = _clean_all(corpora, parts, work)
     part_files = [clean.kept_file(work, rank) for rank in range(len(parts))]
     stages = _count(corpora, parts, records)
-    fates, more_stages = assemble.place(corpora, [part.split for part in parts], part_files, near)
+    fates, more_stages = _place(corpora, [part.split for part in parts], part_files, work)
     if not (fates.places == assemble.TRAIN).any():
         raise DataError(f"no pair is left to train on; {losses(stages + more_stages)}; loosen the filters, or add data")
     finished = work / "pairs"
@@ -88,6 +87,18 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
         (work / name).mkdir(parents=True, exist_ok=True)
     executor.run(clean.CleanPart(corpora, parts, work), work / "datatrove", corpora.workers, "clean", corpora.executor)
     return [clean.read_record(work, rank) for rank in range(len(parts))]
+
+
+def _place(corpora: Corpora, part_splits: list[str], part_files: list[Path], work: Path) -> tuple[assemble.Fates, list[Stage]]:
+    """The second half's stages over all rows: duplicates, meaning, the split."""
+    fates, deduplicated = assemble.without_duplicates(corpora, part_files)
+    stages = [deduplicated]
+    if corpora.semantic:
+        folder = work / "semantic"
+        task = semantic.MeasurePart.of(corpora.semantic, part_files, folder, fates.is_left, fates.starts)
+        executor.run(task, work / "datatrove" / "semantic", corpora.workers, "semantic", corpora.executor)
+        stages.append(assemble.without_low_margins(fates, task.scores(), corpora.semantic.min_margin))
+    return fates, [*stages, assemble.place_rest(corpora, part_splits, part_files, fates)]
 
 
 def _count(corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]) -> list[Stage]:

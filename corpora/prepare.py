@@ -19,7 +19,7 @@ NO_HELD_OUT = (
 
 
 def stage(recipe: Recipe) -> None:
-    from corpora import pipeline  # datatrove and datasketch take more than a second
+    from corpora import pipeline, yields  # datatrove takes more than a second
 
     if not recipe.corpora.held_out_pairs and all(source.kind != "toyworld" for source in recipe.corpora.sources):
         print(f"corpora.prepare: warning: {NO_HELD_OUT}", file=sys.stderr)
@@ -29,6 +29,8 @@ def stage(recipe: Recipe) -> None:
     print(f"{folder}: {counts} pairs written" if is_new else f"{folder}: already prepared for these settings ({counts} pairs); nothing to do")
     if is_new:
         print(funnel(manifest))
+        for warning in yields.warnings(folder):
+            print(warning, file=sys.stderr)
 
 
 def funnel(manifest: Manifest) -> str:

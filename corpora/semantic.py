@@ -1,23 +1,27 @@
 """Do both sides mean the same? Pairs that a multilingual sentence encoder finds no nearer than the rest of the text are dropped.
 
-In:  cleaned rows of one part, in order, and the recipe's `corpora.semantic`.
-Out: those whose margin is high enough. The margin (Artetxe and Schwenk 2019, "ratio") is the cosine of the two sides over the mean cosine of each
-     with its nearest neighbours in the other language: it forgives an encoder that finds all texts alike, as e5 does.
+In:  cleaned rows of one part, in order, those that are duplicates left out, and the recipe's `corpora.semantic`.
+Out: `semantic/00012.npy`: the margin of each row of part 12, NaN where it is not measured. The margin (Artetxe and Schwenk 2019, "ratio") is the
+     cosine of the two sides over the mean cosine of each with its nearest neighbours in the other language: it forgives an encoder that finds
+     all texts alike, as e5 does. A row that shares a text with another is no neighbour of it: it says the same, and would hide that both are right.
 
 Neighbours are looked for among BLOCK_ROWS rows of the part, the last block being up to half as long or half as long again: so the same rows are
 compared whatever the number of workers. Cosines are floating-point sums, so another machine may judge a pair at the very threshold otherwise.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from configs.files import file_sha256
+from configs.files import file_sha256, whole
 from configs.schema import Semantic, resolve_model
-from corpora.dropped import Drops
+from corpora.deduplicate import first_of_each
 from corpora.pair import Input
 
 BLOCK_ROWS = 4096
@@ -43,19 +47,46 @@ def load(model: str) -> Any:
     return sentence_encoder.load(resolve_model(model), "corpora.semantic.model")
 
 
-def kept(tables: Iterator[pa.Table], settings: Semantic, drops: Drops) -> Iterator[pa.Table]:
-    """The rows that are near enough, in order; the others go to `drops`."""
-    for block in blocks(tables):
+@dataclass
+class MeasurePart:
+    """The task the executor runs: the margins of the rows of part number `rank` that are left."""
+
+    settings: Semantic
+    parts: list[Path]  # cleaned rows
+    folder: Path
+    rows: list[int]
+
+    @classmethod
+    def of(cls, settings: Semantic, parts: list[Path], folder: Path, is_left: np.ndarray, starts: np.ndarray) -> "MeasurePart":
+        """Also writes which rows of each part are left, for the workers to read."""
+        folder.mkdir(exist_ok=True)
+        for rank, left in enumerate(np.split(is_left, starts[1:-1])):
+            with whole(folder / f"{rank:05d}.left.npy") as temporary, open(temporary, "wb") as file:
+                np.save(file, left)
+        return cls(settings, parts, folder, np.diff(starts).tolist())
+
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank:05d}.npy"]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        left = np.load(self.folder / f"{rank:05d}.left.npy")
+        scores = np.full(len(left), np.nan, dtype=np.float32)
+        texts = pq.read_table(self.parts[rank], columns=["ja", "en", "ja_digest", "en_digest"])
+        found = [self._margins(block) for block in blocks(iter([texts.filter(pa.array(left))]))]
+        scores[left] = np.concatenate([*found, np.zeros(0, np.float32)])
+        with whole(self.files(rank)[0]) as temporary, open(temporary, "wb") as file:
+            np.save(file, scores)
+
+    def _margins(self, block: pa.Table) -> np.ndarray:
         if block.num_rows < FEWEST_ROWS:
-            yield block
-            continue
-        ids, ja, en = (block.column(name).to_pylist() for name in ("id", "ja", "en"))
-        scores = margins(ja, en, settings)
-        near = [score >= settings.min_margin for score in scores]
-        for id, one, other, score, is_near in zip(ids, ja, en, scores, near, strict=True):
-            if not is_near:
-                drops.add("semantic", "low_margin", id, one, other, score)
-        yield block.filter(pa.array(near, pa.bool_()))
+            return np.full(block.num_rows, np.nan, dtype=np.float32)
+        same = [first_of_each(block.column(name).to_numpy()) for name in ("ja_digest", "en_digest")]
+        ja, en = (block.column(name).to_pylist() for name in ("ja", "en"))
+        return np.array(margins(ja, en, self.settings, *same), dtype=np.float32)
+
+    def scores(self) -> np.ndarray:
+        """(rows,) of float32: of all parts, once all are done."""
+        return np.concatenate([np.load(self.files(rank)[0]) for rank in range(len(self.parts))])
 
 
 def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -70,8 +101,17 @@ def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pending
 
 
-def margins(ja: list[str], en: list[str], settings: Semantic) -> list[float]:
-    """The margin of each pair among all of them. Raises DataError if the encoder gives no numbers."""
+def margins(
+    ja: list[str],
+    en: list[str],
+    settings: Semantic,
+    ja_same: np.ndarray | None = None,
+    en_same: np.ndarray | None = None,
+) -> list[float]:
+    """The margin of each pair among all of them. `ja_same`, `en_same`: (rows,), equal for rows that have the text in common.
+
+    Raises DataError if the encoder gives no numbers.
+    """
     import torch
 
     from corpora import sentence_encoder
@@ -79,9 +119,30 @@ def margins(ja: list[str], en: list[str], settings: Semantic) -> list[float]:
     encoder = load(settings.model)
     ja_RD, en_RD = (sentence_encoder.embed(encoder, texts, settings.prompt, settings.batch_size, show_progress=False) for texts in (ja, en))
     cosine_RR = ja_RD @ en_RD.T
+    own_R = cosine_RR.diagonal().clone()
     count = min(settings.neighbors, len(ja))
-    around_R = (cosine_RR.topk(count, dim=1).values.mean(dim=1) + cosine_RR.topk(count, dim=0).values.mean(dim=0)) / 2
+    for same in (ja_same, en_same):
+        if same is not None:
+            _forget_shared(cosine_RR, same)
+    around_R = (_mean_of_nearest(cosine_RR, count) + _mean_of_nearest(cosine_RR.T, count)) / 2
     # a text of unknown words has no direction: its cosines, and its neighbours', are zero
-    margin_R = torch.where(around_R > 0, cosine_RR.diagonal() / around_R, 0.0)
+    margin_R = torch.where(around_R > 0, own_R / around_R, 0.0)
     result: list[float] = margin_R.tolist()
     return result
+
+
+def _forget_shared(cosine_RR: Any, same: np.ndarray) -> None:
+    """Rows that have a text in common are no neighbours of one another; each stays its own."""
+    order = np.argsort(same, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(same[order])) + 1):
+        if len(rows) > 1:
+            own = cosine_RR[rows, rows].clone()
+            cosine_RR[rows[:, None], rows] = -np.inf
+            cosine_RR[rows, rows] = own
+
+
+def _mean_of_nearest(cosine_RR: Any, count: int) -> Any:
+    """(R,): the mean cosine of each row's nearest neighbours, as many of `count` as there are."""
+    nearest_RN = cosine_RR.topk(count, dim=1).values
+    is_one_RN = nearest_RN.isfinite()
+    return nearest_RN.where(is_one_RN, 0.0).sum(dim=1) / is_one_RN.sum(dim=1)

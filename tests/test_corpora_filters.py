@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.schema import Filters
+from corpora import residue
 from corpora.filters import FILTERS, drop_reason
-from corpora.normalise import INVISIBLE, comparison_key, normalise
+from corpora.normalise import INVISIBLE, JAPANESE, comparison_key, normalise
 
 DATA = Path(__file__).resolve().parent.parent / ".." / "shared" / "data"
 LIMITS = Filters(min_characters=2, max_characters=60, max_length_ratio=6.0)
@@ -67,7 +68,7 @@ def test_the_comparison_key_is_rougher() -> None:
         ("#Product1#の公式ストア", "#Product1# official store", "placeholder"),
         ("{{name}}さんの家", "the house of {{name}}", "placeholder"),
         ("Midnight SALE", "Midnight sale now", "no_japanese_script"),
-        ("宅配ピザ", "Delivery・Catering", "japanese_script_in_english"),
+        ("宅配ピザ", "Delivery・配達", "japanese_script_in_english"),
         ("写真 二〇二〇年", "2020 ...", "no_latin_script"),
         ("<b>赤い</b>丸", "a red circle", "markup"),
         ("赤い丸", "a red &nbsp; circle", "markup"),
@@ -76,6 +77,15 @@ def test_the_comparison_key_is_rougher() -> None:
         ("赤い丸の写真", "DSC_0001.JPG", "file_name"),
         ("赤い丸と青い四角と緑の三角", "circle", "length_ratio"),
         ("赤い服の1男性と4ビキニの3女性", "a man in red and women in bikinis", "unmatched_numbers"),
+        ("小さな犬が3見物人の近くにいる", "a small dog near onlookers", "unmatched_numbers"),
+        ("{0}個の宝石", "{0} gems", "placeholder"),
+        ("{#id}さん、ようこそ", "Welcome, {#id}", "placeholder"),
+        ("%s個の宝石がある", "there are %s gems", "placeholder"),
+        ("こんにちは、[name]！", "Hello, [name]!", "placeholder"),
+        ("[user.name]の家", "the house of [user.name]", "placeholder"),
+        (r"\N[1]さん、おはよう", r"Good morning, \N[1]", "placeholder"),
+        ("<a href=x>赤い</a>丸", "a red circle", "markup"),
+        ("[[赤い丸]]の絵", "a picture of a red circle", "markup"),
     ],
 )
 def test_each_filter_drops_for_its_own_reason(ja: str, en: str, reason: str) -> None:
@@ -99,6 +109,14 @@ def test_every_filter_has_a_case_above() -> None:
         ("愛 <3", "love <3"),
         ("ＮＡ村", "NA village"),
         ("𠮷野家の牛丼", "a Yoshinoya beef bowl"),
+        ("12月24日から5日間", "for five days from December 24th"),
+        ("1マイル走る人", "a person running a mile"),
+        ("3千円で2品", "two dishes for 3,000 yen"),
+        ("4口のコンロと2脚の椅子", "a stove and chairs"),
+        ("ここを変えた", "[i changed this"),
+        ("公式の店", "[Official] the shop"),
+        ("100%の果汁", "100% juice"),
+        ("作者・監督", "author・director"),
     ],
 )
 def test_sound_pairs_are_kept(ja: str, en: str) -> None:
@@ -135,19 +153,26 @@ RIGHT = {
 }
 
 
+def is_right(ja: str, en: str, noted: str, reason: str | None) -> bool:
+    """Dropped for what a person noted; or mended, where only a bullet ・ was Japanese in the English."""
+    if noted == "Japanese script on the en side" and not JAPANESE.search(en):
+        return "・" not in residue.pair(ja, en)[1]
+    return reason in RIGHT[noted]
+
+
 def test_real_dirty_rows_are_dropped_for_the_right_reason() -> None:
-    found: dict[str, list[bool]] = {}
     strict = Filters(max_length_ratio=4.5)
+    found = {noted: list[bool]() for noted in RIGHT}
     for ja, en, _, _, noted in rows("fixtures/dirty_pairs.tsv"):
         if noted in RIGHT:
-            found.setdefault(noted, []).append(drop_reason(normalise(ja), normalise(en), strict) in RIGHT[noted])
-    assert set(found) == set(RIGHT)
+            reason = drop_reason(*residue.pair(ja, en), strict)
+            found[noted].append(is_right(ja, en, noted, reason))
     shares = {noted: sum(hits) / len(hits) for noted, hits in found.items()}
-    assert shares.pop("markup residue: ASCII phrase indices inside the text") >= 0.85  # one index alone cannot be told from a number
+    assert shares.pop("markup residue: ASCII phrase indices inside the text") >= 0.95
     assert set(shares.values()) == {1.0}, shares
 
 
-@pytest.mark.parametrize("name", ["pairs/tanaka_dev.tsv", "pairs/flickr30k_valid_ja_mt.tsv", "pairs/youcook2_jp.tsv"])
+@pytest.mark.parametrize("name", ["pairs/tanaka_train.tsv", "pairs/flickr30k_valid_ja_mt.tsv", "pairs/youcook2_jp.tsv"])
 def test_real_clean_rows_are_kept(name: str) -> None:
     reasons = [drop_reason(normalise(ja), normalise(en), Filters()) for ja, en, *_ in rows(name)]
-    assert sum(reason is not None for reason in reasons) <= 0.005 * len(reasons), [one for one in reasons if one]
+    assert sum(reason is not None for reason in reasons) <= 0.0005 * len(reasons), [one for one in reasons if one]

@@ -43,6 +43,26 @@ def test_the_margin_is_the_published_ratio() -> None:
         assert margin == pytest.approx(x[row] @ y[row] / (sum(forward) / 6 + sum(backward) / 6), abs=1e-5)
 
 
+def test_a_row_that_shares_a_text_is_no_neighbour() -> None:
+    """Two right translations of one text do not hide one another: the margins are those of the rows without them."""
+    some = [*captions.pairs(80, "train", seed=3)]
+    ja, en = [one.ja for one in some], [one.en for one in some]
+    alone = semantic.margins(ja, en, SETTINGS)
+    more_ja, more_en = [*ja, *ja[:20]], [*en, *(f"{text}, too" for text in en[:20])]
+    same = np.array([*range(80), *range(20)]), np.arange(100)
+    hidden = semantic.margins(more_ja, more_en, SETTINGS)
+    seen = semantic.margins(more_ja, more_en, SETTINGS, *same)
+    assert all(one < other for one, other in zip(hidden[:20], seen[:20], strict=True))
+    assert np.mean(seen[:20]) > 0.9 * np.mean(alone[:20])
+
+
+def test_a_pair_without_neighbours_is_kept() -> None:
+    """All rows have one text in common: there is nothing to compare them with."""
+    same = np.zeros(5, dtype=np.uint64)
+    found = semantic.margins(["赤い丸"] * 5, [f"a red circle {n}" for n in range(5)], SETTINGS, same, np.arange(5))
+    assert np.allclose(found, 1)
+
+
 @pytest.mark.slow
 def test_wrong_translations_go_whatever_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -63,7 +83,7 @@ def test_wrong_translations_go_whatever_the_workers(
         made.append({path.name: path.read_bytes() for path in sorted((folder / "pairs").iterdir())})
     assert made[0] == made[1]
     manifest = read_manifest(folder / "pairs")
-    assert [stage.name for stage in manifest.stages] == ["read", "filter", "language_id", "semantic", "deduplicate", "split"]
+    assert [stage.name for stage in manifest.stages] == ["read", "filter", "language_id", "deduplicate", "semantic", "split"]
     assert any(one.path == "toyworld:sentence_encoder/model.safetensors" for one in manifest.inputs)
     lost = {row["id"]: row for row in pq.read_table(folder / "pairs" / dropped.FILE).to_pylist() if row["reason"] == "low_margin"}
     numbers = {int(id.removeprefix("t:")) for id in lost}

@@ -20,8 +20,8 @@ from configs.captions import Captions
 from configs.files import whole
 from configs.schema import Corpora
 from configs.schema import Filters as Limits
-from corpora import deduplicate, dropped, filters, language_id
-from corpora.normalise import comparison_key, normalise
+from corpora import deduplicate, dropped, filters, language_id, residue
+from corpora.normalise import comparison_key
 from corpora.sources import laion
 from corpora.sources.part import Part
 
@@ -124,7 +124,7 @@ class CleanPart:
     def _clean(self, batch: pa.RecordBatch, lost: Lost) -> pa.Table:
         kept = []
         for row in batch.to_pylist():
-            row["ja"] = normalise(row["ja"])
+            row["ja"] = residue.japanese(row["ja"])
             if rating := unsafe_reason(row["nsfw"], row["unsafe_probability"], self.captions):
                 lost.add("unsafe", rating, row["id"], row["ja"])
             elif reason := drop_reason(row["ja"], self.corpora.filters):
@@ -133,11 +133,12 @@ class CleanPart:
                 kept.append(row)
         model = language_id.load(self.corpora.language_id.model)
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-        for row, probability in zip(kept, language_id.probabilities(model, [row["ja"] for row in kept], "ja"), strict=True):
-            if reason := language_id.drop_reason(probability, 1.0, self.corpora.language_id):  # there is no English yet
-                lost.add("language_id", reason, row["id"], row["ja"])
+        verdicts = language_id.judged(model, [row["ja"] for row in kept], "ja", self.corpora.language_id.min_probability)
+        for row, verdict in zip(kept, verdicts, strict=True):
+            if verdict.reason:
+                lost.add("language_id", verdict.reason, row["id"], row["ja"])
                 continue
-            row["ja_language_probability"] = probability
+            row["ja_language_probability"] = verdict.probability
             row["ja_digest"] = deduplicate.digest(comparison_key(row["ja"]))
             row["picture_digest"] = picture_digest(row["url"], row["ja"])
             for name, values in columns.items():

@@ -16,10 +16,10 @@ LONGEST_RUN = 6  # words of a phrase that a model may say again and again
 
 def judged(ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any) -> tuple[list[str | None], list[float]]:
     """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None for one to keep; and how probably it is English."""
-    english = language_id.probabilities(language_model, en, "en")
+    verdicts = language_id.judged(language_model, en, "en", guards.min_probability)
     found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
-    foreign = ["not_english" if probability < guards.min_probability else None for probability in english]
-    return [one or other for one, other in zip(found, foreign, strict=True)], english
+    foreign = ["not_english" if verdict.reason else None for verdict in verdicts]
+    return [one or other for one, other in zip(found, foreign, strict=True)], [verdict.probability for verdict in verdicts]
 
 
 def chrf(ja: list[str], back: list[str]) -> list[float]:

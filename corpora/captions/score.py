@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from configs.captions import Files, Ranker
 from configs.files import whole
+from corpora import residue
 from corpora.captions import images
 from corpora.captions.clean import Cleaned, picture_digest
 from corpora.captions.devices import one_thread
-from corpora.normalise import normalise
 
 if TYPE_CHECKING:
     from corpora.captions.dual_encoder import DualEncoder
@@ -52,7 +52,7 @@ class ScoreShard:
     def _candidates(self, shard: str) -> Iterator[Candidate]:
         digests, order = (np.load(self.index / name, mmap_mode="r", allow_pickle=False) for name in ("digests.npy", "rows.npy"))
         for picture in images.read_shard(shard):
-            ja = normalise(picture.caption)
+            ja = residue.japanese(picture.caption)
             wanted = np.uint64(picture_digest(picture.url, ja))
             first, last = np.searchsorted(digests, wanted), np.searchsorted(digests, wanted, side="right")
             if first < last:

@@ -109,7 +109,7 @@ def _text(kind: str, ja: str, rng: random.Random) -> bytes | None:
         "invalid_utf8": ja.encode()[:-1],
         "file_name": f"{ja} IMG_{rng.randrange(10**4)}.jpg".encode(),
         "address": f"{ja} https://example.org/{rng.randrange(10**4)}".encode(),
-        "markup": f"<b>{ja}</b>".encode(),
+        "markup": f"<a href=x>{ja}</a>".encode(),
         "no_japanese_script": f"product {rng.randrange(10**6)}".encode(),
         "too_long": (ja * 60).encode(),
     }

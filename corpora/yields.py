@@ -1,0 +1,66 @@
+"""What each source gave: rows in, rows kept, and the reasons for the rest.
+
+In:  `<run>/pairs`: `samples.json` (rows of each source) and `dropped.parquet`.
+Out: a `Yield` a source, in the recipe's order, whose counts add up; a line for each that gave
+     less than half of its rows.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import DataError
+from configs.files import read_json
+from corpora import dropped
+from corpora.data_card import SAMPLES
+from corpora.pair import REMEDY, SPLITS
+
+LEAST = 0.5
+REASONS_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Yield:
+    """`dropped` counts rows by (stage, reason)."""
+
+    source: str
+    rows_in: int
+    kept: int
+    dropped: Counter[tuple[str, str]]
+
+    @property
+    def warning(self) -> str | None:
+        """One line, for a source that gave less than half of its rows."""
+        if self.rows_in and self.kept >= LEAST * self.rows_in:
+            return None
+        named = [
+            f"{count:,} {stage}: {reason}"
+            for (stage, reason), count in self.dropped.most_common(REASONS_NAMED)
+        ]
+        why = f"dropped were {', '.join(named)}" if named else "it has no rows"
+        example = "; python -m corpora.audit RECIPE shows some of them" if named else ""
+        return f"warning: source {self.source!r} gave {self.kept:,} of {self.rows_in:,} rows; {why}{example}"
+
+
+def of_pairs(folder: Path) -> list[Yield]:
+    """Raises DataError where the files are missing or do not add up."""
+    try:
+        known = read_json(folder / SAMPLES)["sources"]
+    except OSError:
+        raise DataError(f"{folder / SAMPLES}: cannot be read; {REMEDY}") from None
+    lost = dropped.by_source(folder / dropped.FILE)
+    result = []
+    for one in known:
+        kept = sum(one[split] for split in SPLITS)
+        reasons = lost.pop(one["name"], Counter())
+        if one["rows_in"] != kept + reasons.total():
+            raise DataError(
+                f"{folder}: of source {one['name']!r} came {one['rows_in']} rows, but {kept} kept and"
+                f" {reasons.total()} dropped ones are on record; {REMEDY}"
+            )
+        result.append(Yield(one["name"], one["rows_in"], kept, reasons))
+    return result
+
+
+def warnings(folder: Path) -> list[str]:
+    return [one.warning for one in of_pairs(folder) if one.warning]
