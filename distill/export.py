@@ -33,6 +33,8 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     sources = {assemble.rstrip("/").rpartition("/")[2]: assemble} if assemble else _sources(recipe)
     provenances = {name: {**made_from, "teacher": public_name(source)} for name, source in {"encoders": recipe.distill.base, **sources}.items()}
     todo = [name for name, provenance in provenances.items() if not is_finished(folder / name, provenance)]
+    if any(name != "encoders" for name in todo) and not assemble:
+        _check_pipelines(recipe)
     for name in todo:
         _write(folder / name, recipe, newest, sources.get(name), provenances[name])
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")
@@ -97,6 +99,19 @@ def _check_initial_student(recipe: Recipe) -> None:
     found, trained = inputs.initial_student(folder), run_folder.read_inputs(recipe.run_dir / "distill")
     if found != trained.get(inputs.INITIAL_STUDENT):
         raise DataError(f"{folder}: not the one this run was trained with; put that one back, or train again with run=ANOTHER_FOLDER")
+
+
+def _check_pipelines(recipe: Recipe) -> None:
+    """The rest of the recipe's own SDXL must be what it was when the run began. Raises DataError."""
+    from distill import inputs, run_folder
+
+    trained = run_folder.recorded_inputs(recipe.run_dir / "distill")
+    for name, digest in inputs.of_pipelines(recipe.distill).items():
+        if trained.get(name, digest) != digest:
+            raise DataError(
+                f"{name}: its UNet, autoencoder, scheduler or index has changed since this run began; put the old files "
+                "back, or give the folder by --assemble to take it as it is"
+            )
 
 
 def _check_sources(damaged: Path, again: Path) -> None:

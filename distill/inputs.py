@@ -57,6 +57,16 @@ def of_measurements(of_training: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in of_training.items() if name not in (INITIAL_STUDENT, STUDENT_TOKENIZER)}
 
 
+def of_pipelines(settings: Distill) -> dict[str, str]:
+    """What an export links and training does not read whole: UNet, autoencoder, scheduler and index of base and refiner.
+
+    Tens of GB at SDXL's size, so it is digested once, when a run begins. Of local folders alone: the hub's have digests of their own.
+    """
+    references = {"distill.base": settings.base, "distill.refiner": settings.refiner}
+    folders = {name: Path(schema.resolve_model(one)) for name, one in references.items() if one is not None}
+    return {f"the pipeline of {name}": _pipeline(folder) for name, folder in folders.items() if folder.is_dir()}
+
+
 def initial_student(folder: Path) -> str:
     """The digest of a whole initial student. Raises DataError for a missing or damaged one."""
     return value_sha256({name: digest for name, digest in initial_student_files(folder).items() if name != TO_READ})
@@ -115,6 +125,11 @@ def _unets(settings: Distill) -> dict[str, str]:
         f"the UNet of {names.get(unet, f'distill.query_bank.unets.{unet}')}": query_bank.Projections(folder).sha256()
         for unet, folder in folders
     }
+
+
+def _pipeline(folder: Path) -> str:
+    files = [path for part in ("unet", "vae", "scheduler") for path in sorted((folder / part).glob("*"))]
+    return _files(folder, [folder / "model_index.json", *(path for path in files if path.suffix in (".json", ".safetensors"))])
 
 
 def _files(folder: Path, files: Iterable[Path]) -> str:

@@ -112,6 +112,12 @@ def read_inputs(run: Path) -> dict[str, str]:
     return Run.read(run / RECORD, way_out).inputs
 
 
+def recorded_inputs(run: Path) -> dict[str, str]:
+    """As `read_inputs`; empty where nothing is on record."""
+    record = _record(run)
+    return record.inputs if record is not None else {}
+
+
 def must_be_made(folder: Path, made_from: Mapping[str, str], run: Path) -> bool:
     """Whether an artefact must be made, or made again: it is missing, damaged, or made from other inputs. Prints why.
 

@@ -60,7 +60,9 @@ def prepare(recipe: schema.Recipe) -> None:
         with whole_folder(run / MEASURED, replace=True) as folder:
             _measure(recipe, folder)
             artefact.seal(folder, made_from)
-    run_folder.record_inputs(recipe, run, found)
+    known = run_folder.recorded_inputs(run)
+    for_export = {name: digest for name, digest in known.items() if name not in found}
+    run_folder.record_inputs(recipe, run, found | (for_export or inputs.of_pipelines(recipe.distill)))
 
 
 def _measure(recipe: schema.Recipe, folder: Path) -> None:

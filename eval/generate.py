@@ -26,6 +26,7 @@ from corpora.toyworld import captions as toyworld_captions
 from corpora.toyworld import scene_reader
 from corpora.toyworld.scenes import Scene
 from eval import held_out, report, results
+from eval.painting import painted
 from eval.states.reference_rows import ENGLISH, ENGLISH_STUDENT, STUDENT, THROUGH_ENGLISH
 
 COMMAND = "python -m eval.generate RECIPE"
@@ -56,7 +57,8 @@ def generate(recipe: Recipe) -> None:
     exports = _folders(recipe, STUDENT)
     sources = [*_folders(recipe, ENGLISH), *filter(None, judges.values())]
     digest = results.fingerprint(_settings(recipe) | {"judges": judges}, sources, exports)
-    if results.finished(folder / "pictures.json", recipe.name, digest, COMMAND) and (folder / "grid.png").is_file():
+    done = results.finished(folder / "pictures.json", recipe.name, digest, COMMAND) and (folder / "grid.png").is_file()
+    if done and painted.all_whole(folder / "pictures"):
         print(f"{folder / 'pictures.json'} is already there for these settings")
     else:
         require(*pictures.sdxl_folders(recipe, student=True), *pictures.sdxl_folders(recipe, student=False))

@@ -13,11 +13,12 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from configs.errors import DataError
+from configs.errors import DataError, first_line
 from configs.files import inside
 from configs.schema import Recipe
 from distill import metrics_file
 from eval import plots, results
+from eval.painting import painted
 
 THUMBNAIL = 384  # pixels
 COMPARE, GENERATE = "python -m eval.compare_hidden_states", "python -m eval.generate"
@@ -63,8 +64,20 @@ def training_history(path: Path) -> list[dict[str, Any]]:
 
 
 def thumbnail(path: Path) -> bytes:
-    """The picture as PNG, at most `THUMBNAIL` pixels wide: two dozen full SDXL pictures would make a page of 40 MB."""
+    """The picture as PNG, at most `THUMBNAIL` pixels wide: two dozen full SDXL pictures would make a page of 40 MB.
+
+    Raises DataError for one that is missing or damaged.
+    """
+    painted.check(path)
+    try:
+        return _small(path)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a damaged PNG
+        raise DataError(f"{path}: no picture ({first_line(error)}); run: {GENERATE} RECIPE") from None
+
+
+def _small(path: Path) -> bytes:
     with Image.open(path) as picture:
+        picture.load()
         if picture.width <= THUMBNAIL:
             return path.read_bytes()
         small, buffer = picture.resize((THUMBNAIL, round(picture.height * THUMBNAIL / picture.width)), Image.Resampling.LANCZOS), io.BytesIO()

@@ -14,7 +14,7 @@ from sentencepiece import SentencePieceTrainer
 
 from configs import artefact, files
 from configs.schema import load
-from distill import export, pipeline_folder, tokenizers, verification, verify
+from distill import export, inputs, pipeline_folder, run_folder, tokenizers, verification, verify
 from distill.repository import Repository, fetch
 from distill.verification import PROMPTS as PROMPTS_OF_VERIFICATION
 
@@ -373,6 +373,22 @@ def test_the_tokenizer_is_the_one_that_was_trained_with(command_line: Callable[.
     assert command_line() == 3
     assert "not the one this run was trained with" in one_line(capsys)
     assert not list((run_dir / "export").glob("[!.]*"))
+
+
+def test_what_is_linked_is_what_the_run_began_with(
+    command_line: Callable[..., int], run_dir: Path, tiny_sdxl: Path, tmp_path: Path, capsys
+) -> None:
+    base = shutil.copytree(tiny_sdxl / "base", tmp_path / "sdxl" / "base")
+    own = (f"distill.base={base}", "distill.refiner=null")
+    record = run_folder.Run.read(run_dir / "distill" / run_folder.RECORD, "")
+    settings = load("configs/toyworld.yaml", list(own)).distill
+    run_folder.Run.seal(**record.model_dump(exclude={"sha256", "inputs"}), inputs=record.inputs | inputs.of_pipelines(settings)).write(
+        run_dir / "distill" / run_folder.RECORD
+    )
+    (base / "vae" / "config.json").write_text((base / "vae" / "config.json").read_text().replace("silu", "gelu"))
+    assert command_line(*own) == 3
+    assert "the pipeline of distill.base: its UNet, autoencoder, scheduler or index has changed" in one_line(capsys)
+    assert command_line(*own, "--assemble", str(base)) == 0
 
 
 def test_files_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,5 +179,10 @@ def test_generate_writes_agreement_by_row_and_source(tiny_sdxl: Path, finished_r
     assert set(second["agreement"]["english_teacher"]) == {"clip_text"}
     assert second["agreement"]["japanese_student"]["rms_difference"] == first["agreement"]["japanese_student"]["rms_difference"]
     assert (folder / "pictures" / "japanese_student" / "0000.png").stat().st_mtime_ns == made
+    picture = folder / "pictures" / "japanese_student" / "0000.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-30])  # damaged: neither measured nor shown, but painted again
+    assert generate.main([recipe, f"eval.clip_model={clip}"]) == 0
+    assert picture.read_bytes() == whole and json.loads((folder / "pictures.json").read_text()) == second
     by_source = second["agreement_by_source"]
     assert sum(part["clip_image"]["total"] for part in by_source.values()) == PAIRS

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from configs import schema
+from configs.errors import DataError
+from configs.files import file_sha256
 from eval import plots, report, results, summary
-from eval.painting import pictures
+from eval.painting import painted, pictures
 
 
 def outputs(recipe: str) -> Path:
@@ -129,3 +131,20 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(ValueError, match="delete it and run: make me"):
             results.read(tmp_path / "x.json", "make me")
+
+
+def test_a_picture_that_changed_since_it_was_painted_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pictures" / "row" / "0000.png"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(path)
+    painted.record(path.parent, {"recipe": "x", "fingerprint": "y"}, {path.name: file_sha256(path)})
+    assert report.thumbnail(path) == path.read_bytes() and painted.all_whole(tmp_path / "pictures")
+    Image.new("RGB", (8, 8), "blue").save(path)
+    assert not painted.all_whole(tmp_path / "pictures")
+    with pytest.raises(DataError, match=r"0000\.png: missing, or changed since it was painted; run: python -m eval\.generate"):
+        report.thumbnail(path)
+    (path.parent / "inputs.json").unlink()
+    for broken in (b"", path.read_bytes()[:50]):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=r"0000\.png: no picture"):
+            report.thumbnail(path)

@@ -4,8 +4,10 @@ In:  SDXL folders in diffusers layout (or hub names).
 Out: `<folder>/0000.png`... one a prompt, each written whole; those already there for the same inputs are kept.
 """
 
+import hashlib
 import io
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,7 @@ from tqdm import tqdm
 from configs.schema import Eval, Recipe, resolve_model
 from distill.pipelines import Pipelines
 from eval import results
-
-INPUTS = "inputs.json"  # beside the pictures: the recipe and the fingerprint of what they were made from
+from eval.painting import painted
 
 
 def generators(seed: int, first: int, count: int) -> list[torch.Generator]:
@@ -51,26 +52,33 @@ def paint_all(pipelines: Pipelines, prompts: list[str], folder: Path, inputs: di
     `inputs` holds the `recipe` and the `fingerprint` of what the pictures are made from. Pictures of older inputs in the folder
     are replaced; another recipe's are refused with DataError.
     """
-    if folder.exists() and not is_of(folder, inputs):
+    if folder.exists() and not painted.is_of(folder, inputs):
         shutil.rmtree(folder)
-    results.write(folder / INPUTS, inputs)
+    known = painted.digests(folder)
+    painted.record(folder, inputs, known)
     with tqdm(total=len(prompts), desc=folder.name, unit="picture") as bar:
         for start in range(0, len(prompts), settings.batch_size):
             batch = prompts[start : start + settings.batch_size]
             paths = [picture_path(folder, start + i) for i in range(len(batch))]
-            if not all(path.exists() for path in paths):
+            changed = [path for path in paths if not painted.is_whole(path, known)]
+            for path in changed:
+                if path.name in known:
+                    bar.write(f"{path}: missing, or changed since it was painted; painted again", file=sys.stderr)
+            if changed:
                 for path, picture in zip(paths, paint(pipelines, batch, start, settings), strict=True):
-                    results.write_bytes(path, png(picture))
+                    content = png(picture)
+                    results.write_bytes(path, content)
+                    known[path.name] = hashlib.sha256(content).hexdigest()
+                painted.record(folder, inputs, known)
             bar.update(len(batch))
 
 
-def is_of(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Whether the pictures there are made from these inputs. Raises DataError when they are another recipe's."""
-    return results.finished(folder / INPUTS, inputs["recipe"], inputs["fingerprint"], "python -m eval.generate RECIPE")
-
-
 def is_painted(folder: Path, count: int, inputs: dict[str, Any]) -> bool:
-    return is_of(folder, inputs) and all(picture_path(folder, i).exists() for i in range(count))
+    """Whether all are there as they were painted, from these inputs. Raises DataError when they are another recipe's."""
+    if not painted.is_of(folder, inputs):
+        return False
+    known = painted.digests(folder)
+    return all(painted.is_whole(picture_path(folder, i), known) for i in range(count))
 
 
 def picture_path(folder: Path, number: int) -> Path:

@@ -125,7 +125,7 @@ def damage_one(
     if ADVISORY.search(name):
         return passed("advisory, bit-equal")
     if not still_damaged:
-        return failed("made again without a word", f"{name} was {damage}")
+        return passed("written again, bit-equal")
     return (
         failed("used without a word", f"{name} was {damage}, read, and nothing said")
         if read and damaged is not None
