@@ -59,6 +59,7 @@ def without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 WEIGHTS = "text_encoder/model.safetensors"
+UNET = "unet/diffusion_pytorch_model.safetensors"
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing file": (lambda base: (base / "vae" / "config.json").unlink(), "vae/config.json: missing, though verification.json lists it"),
     "changed file": (lambda base: edit(base / "text_encoder" / "config.json", hidden_act="gelu"), "damaged, its SHA-256"),
@@ -79,6 +80,16 @@ SILENT_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "tensor missing": (
         lambda base: rewrite(base / WEIGHTS, lambda t: {name: t[name] for name in t if "layers.1.mlp.fc1.bias" not in name}),
         "text_encoder",
+    ),
+    "fp16 UNet alone": (
+        lambda base: (base / UNET).rename(base / UNET.replace(".", ".fp16.")),
+        "missing, diffusion_pytorch_model.fp16.safetensors alone is there",
+    ),
+    "UNet without a shard": (
+        lambda base: (base / f"{UNET}.index.json").write_text(
+            json.dumps({"weight_map": {"conv_in.weight": "lost.safetensors"}})
+        ),
+        "unet/lost.safetensors: missing, though diffusion_pytorch_model.safetensors.index.json",
     ),
     "a class that tokenises otherwise": (
         lambda base: edit(base / "tokenizer" / "tokenizer_config.json", truncation_side="left"),
