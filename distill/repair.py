@@ -219,7 +219,12 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         parser = argparse.ArgumentParser(prog="python -m distill.repair", description=DESCRIPTION, allow_abbrev=False)
         parser.add_argument("repository", help="a folder or a hub name")
-        parser.add_argument("--out", type=Path, metavar="FOLDER", help="the mended copy; default: the repository's name and -repaired")
+        parser.add_argument(
+            "--out",
+            type=command.output_folder,
+            metavar="FOLDER",
+            help="the mended copy; default: the repository's name and -repaired",
+        )
         swap = "also swap </s> with the last row, so that pooled is read at </s>: a change of behaviour, the encoder was trained otherwise"
         parser.add_argument("--pool-at-eos", action="store_true", help=swap)
         arguments = parser.parse_args(argv)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.files import inside, read_json
-from configs.references import looks_like_hub_name
+from configs.references import looks_like_hub_name, not_given
 from configs.schema import resolve_model
 from distill.teacher import SUBFOLDERS
 
@@ -78,7 +78,9 @@ def fetch(reference: str, allow_patterns: list[str] | None = None, ignore_patter
     try:
         return Path(snapshot_download(reference, allow_patterns=allow_patterns or SAFE_FILES, ignore_patterns=ignore_patterns))
     except Exception as error:  # the hub's client raises its own kinds for no network, no such name, no access
-        raise DataError(f"{reference}: cannot be fetched ({first_line(error)}); fetch it with `hf download` where there is a network") from error
+        raise DataError(
+            f"{not_given(reference, error)}; fetch it with `hf download` where there is a network"
+        ) from error
 
 
 def open_folder(folder: Path) -> Repository:

@@ -241,7 +241,7 @@ def test_a_teacher_that_is_none_is_refused(
     assert command_line("distill.base=nowhere/at/all") == 3
     assert "there is no such folder; give an SDXL folder in diffusers layout, or its hub name" in one_line(capsys)
     assert command_line("distill.base=someone/unknown") == 3
-    assert "someone/unknown: cannot be fetched (" in one_line(capsys)
+    assert "someone/unknown: there is no such folder, and it cannot be fetched from the hub (" in one_line(capsys)
     assert not list((run_dir / "export").glob("*base*"))
 
 

@@ -112,6 +112,14 @@ def test_damage_is_one_line(case: str, copy: Path, capsys: pytest.CaptureFixture
     assert not (copy.parent / "found.json").exists()
 
 
+def test_json_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, capsys) -> None:
+    for path, line in ((tmp_path / "no" / "x.json", "no such folder"), (tmp_path, "is a folder")):
+        with pytest.raises(SystemExit, match="2"):
+            verify.main(["nowhere", "--json", str(path)])
+        assert line in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_other_numbers_than_the_exporters_are_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = json.loads((copy / "verification.json").read_text(encoding="utf-8"))
     kept["prompts"][1]["norm_of_each_position"][40] *= 1.01
