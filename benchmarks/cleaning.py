@@ -128,7 +128,12 @@ def main(argv: list[str] | None = None) -> int:
         parser = command.parser("benchmarks.cleaning", "Times how rows become clean pairs, by one worker and by two.")
         parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="sizes (default %(default)s)")
         parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default %(default)s)")
-        parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the tables (default %(default)s)")
+        parser.add_argument(
+            "--out",
+            type=command.output_folder,
+            default=Path("runs/benchmarks"),
+            help="folder of the tables (default %(default)s)",
+        )
         arguments = parser.parse_intermixed_args(argv)
         result = measure(schema.load(arguments.recipe, arguments.overrides), sorted(arguments.rows), arguments.rounds)
         write(arguments.out, "cleaning", json.dumps(result, indent=2), table(result))

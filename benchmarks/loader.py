@@ -158,7 +158,12 @@ def table(result: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         parser = command.parser("benchmarks.loader", "Times our tokenising and loading of pairs beside the libraries' own, in one run.")
-        parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the tables (default %(default)s)")
+        parser.add_argument(
+            "--out",
+            type=command.output_folder,
+            default=Path("runs/benchmarks"),
+            help="folder of the tables (default %(default)s)",
+        )
         arguments = parser.parse_intermixed_args(argv)
         result = measure(schema.load(arguments.recipe, arguments.overrides))
         write(arguments.out, "loader", json.dumps(result, indent=2), table(result))

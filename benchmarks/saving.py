@@ -213,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         parser.add_argument(
             "--out",
-            type=Path,
+            type=command.output_folder,
             default=Path("runs/benchmarks"),
             help="folder of the tables (default %(default)s)",
         )

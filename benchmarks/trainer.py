@@ -161,7 +161,12 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         parser = command.parser("benchmarks.trainer", "Times our trainer beside the plain recipe, on the same pairs in one run.")
         parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu", help="sizes of the encoders (default %(default)s)")
-        parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the tables (default %(default)s)")
+        parser.add_argument(
+            "--out",
+            type=command.output_folder,
+            default=Path("runs/benchmarks"),
+            help="folder of the tables (default %(default)s)",
+        )
         arguments = parser.parse_intermixed_args(argv)
         result = measure(schema.load(arguments.recipe, arguments.overrides), arguments.profile)
         write(arguments.out, f"trainer_{arguments.profile}", json.dumps(result, indent=2), table(result))

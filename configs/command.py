@@ -22,6 +22,32 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     return result
 
 
+def output_file(text: str) -> Path:
+    """The `type` of an argument that names a file to write: what cannot be written is told before
+    the work."""
+    path = Path(os.path.expanduser(text))
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; give a file")
+    _check_room_for_names(path.parent)
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """The `type` of an argument that names a folder to write into, which need not be there yet."""
+    path = Path(os.path.expanduser(text))
+    _check_room_for_names(path)
+    return path
+
+
+def _check_room_for_names(folder: Path) -> None:
+    """The folder, or the one in which it will be made, must be one we may write to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file; give a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{there} may not be written to; give another folder")
+
+
 def run(prog: str, description: str, stage: Callable[[schema.Recipe], None], argv: list[str] | None = None, writes: str | None = None) -> int:
     """Loads the recipe, runs the stage, records its seconds, and turns known errors into one line and an exit code.
 

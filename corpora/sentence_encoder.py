@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from configs import model_folder
 from configs.errors import DataError, first_line
-from configs.references import looks_like_hub_name
+from configs.references import looks_like_hub_name, not_given
 
 
 def load(reference: str, setting: str) -> Any:
@@ -25,6 +25,8 @@ def load(reference: str, setting: str) -> Any:
     except DataError as error:
         raise DataError(f"{setting}: {error}") from None
     except Exception as error:  # each library below raises its own kinds for the same cause: a file that is missing or damaged
+        if looks_like_hub_name(reference):
+            raise DataError(f"{not_given(reference, error)}; fetch it, or correct {setting}") from None
         raise DataError(f"{reference}: the sentence encoder cannot be loaded ({first_line(error)}); fetch it again") from None
 
 

@@ -9,6 +9,7 @@ Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/ba
     python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl --push my-organisation/japanese-finetuned
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from distill.verification_record import VERIFICATION, Verification
 
 DESCRIPTION = "Writes encoders and pipelines that unmodified diffusers loads, from the newest checkpoint."
 
+VARIANT = re.compile(r"text_encoder(?:_2)?/model\.(\w+)\.safetensors")
+
 
 def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     """The finished folders meant for use. Raises DataError when something read is missing, damaged or does not fit, or is in the way."""
-    from distill import checkpoint
+    from distill import checkpoint, model_card
 
     folder = recipe.run_dir / "export"
     newest = checkpoint.newest(recipe.run_dir / "distill", ["student.safetensors"])
@@ -32,11 +35,19 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     made_from = {"recipe": recipe.name, "checkpoint": newest.name, "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST)}
     sources = {assemble.rstrip("/").rpartition("/")[2]: assemble} if assemble else _sources(recipe)
     provenances = {name: {**made_from, "teacher": public_name(source)} for name, source in {"encoders": recipe.distill.base, **sources}.items()}
-    todo = [name for name, provenance in provenances.items() if not is_finished(folder / name, provenance)]
-    if any(name != "encoders" for name in todo) and not assemble:
+    variants = tuple(recipe.export.variants)
+    finished = {
+        name: is_finished(folder / name, provenance, variants)
+        for name, provenance in provenances.items()
+    }
+    if not assemble and not all(finished[name] for name in sources):
         _check_pipelines(recipe)
-    for name in todo:
-        _write(folder / name, recipe, newest, sources.get(name), provenances[name])
+    for name, provenance in provenances.items():
+        if finished[name]:
+            model_card.write(folder / name, recipe, provenance)  # its settings may be others now
+            print(f"{folder / name}: already exported from {newest.name}")
+            continue
+        _write(folder / name, recipe, newest, sources.get(name), provenance)
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")
     return [folder / name for name in sources or ["encoders"]]
 
@@ -46,7 +57,7 @@ def public_name(reference: str) -> str:
     return Path(reference).name if Path(reference).is_dir() else reference
 
 
-def is_finished(folder: Path, provenance: dict[str, str]) -> bool:
+def is_finished(folder: Path, provenance: dict[str, str], variants: tuple[str, ...]) -> bool:
     """Whether `folder` holds this very export, undamaged. Raises DataError if it holds anything else."""
     if not folder.exists():
         return False
@@ -57,13 +68,23 @@ def is_finished(folder: Path, provenance: dict[str, str]) -> bool:
     if (found := stored.made_from) != provenance:
         made_from = f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
         raise DataError(f"{folder}: holds another export ({made_from}); move it away, or delete it to export {provenance['checkpoint']}")
+    if (written := written_variants(stored)) != set(variants):
+        raise DataError(
+            f"{folder}: was exported with export.variants=[{','.join(sorted(written))}], the recipe"
+            f" now says [{','.join(variants)}]; delete it to export it with these, or set the old ones"
+        )
     try:
         artefact.check_files(folder, stored.files, "it is exported again", VERIFICATION)
     except DataError as error:
         print(one_line(error), file=sys.stderr)
         return False
-    print(f"{folder}: already exported from {provenance['checkpoint']}")
     return True
+
+
+def written_variants(stored: Verification) -> set[str]:
+    """The half-precision weights an export has, by its text encoders' files."""
+    found = (VARIANT.fullmatch(name) for name in stored.files)
+    return {match[1] for match in found if match}
 
 
 def _sources(recipe: Recipe) -> dict[str, str]:

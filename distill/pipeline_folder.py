@@ -21,7 +21,17 @@ from safetensors.torch import save_file
 from configs.errors import DataError
 from configs.files import link, read_json, write_json
 from distill import tokenizers, verification
-from distill.repository import INDEX, SDXL_PIPELINES, TOKEN_EMBEDDING, WEIGHTS, open_folder, read_index, tensor_shapes, weights_file
+from distill.repository import (
+    INDEX,
+    SDXL_PIPELINES,
+    STEMS,
+    TOKEN_EMBEDDING,
+    WEIGHTS,
+    check_weights,
+    open_folder,
+    read_index,
+    tensor_shapes,
+)
 from distill.teacher import SUBFOLDERS
 from distill.verification_record import VERIFICATION, Verification
 
@@ -73,11 +83,8 @@ def assemble(folder: Path, encoders: Path, sdxl: Path) -> None:
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] and not (folder / part).is_dir():
             link_files(sdxl / part, folder / part)
-            for path in (folder / part).glob("*.safetensors"):
-                tensor_shapes(path)
-    for part in ("unet", "vae"):
-        if not any((folder / part).glob("*.safetensors")):
-            weights_file(sdxl / part, "diffusion_pytorch_model")  # says what lies there instead
+            if part in STEMS:
+                check_weights(sdxl / part, STEMS[part])
     _check_widths(folder, ours, sdxl)
     for licence in sdxl.glob("LICENSE*"):
         link(licence, folder / licence.name)

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from configs import model_folder
 from configs.errors import DataError, first_line
-from configs.references import looks_like_hub_name
+from configs.references import looks_like_hub_name, not_given
 from distill.repository import Encoder, Repository, read_index
 
 CLASSES = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
@@ -93,6 +93,8 @@ def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
     try:
         pipeline = kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
     except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
+        if looks_like_hub_name(folder):
+            raise DataError(f"{not_given(folder, error)}; fetch it, or correct the name") from error
         raise DataError(f"{folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
     pipeline.set_progress_bar_config(disable=True)
     # half precision is not asked of from_pretrained: diffusers 0.42 renamed that argument

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from configs import command
 from configs.errors import DataError, one_line
-from configs.files import inside, read_json, whole_folder, write_json
+from configs.files import read_json, whole_folder, write_json
 
 if TYPE_CHECKING:
     from distill.repository import Encoder, Repository
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 DESCRIPTION = "Says what is wrong with a repository that was saved with T5Tokenizer, and writes a copy that works with old and new libraries."
 CLIP_DEFAULTS = {"eos_token_id": 49407, "max_position_embeddings": 77}  # what CLIPTextConfig takes where its config.json is silent
 RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}  # transformers 5 knows only the new name
-WEIGHTS_NAMES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "safety_checker": "model", "image_encoder": "model"}
 
 
 def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -> Path:
@@ -143,7 +142,6 @@ def write_copy(repository: "Repository", tokenizers: dict[str, "T5Tokenizer"], f
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] and not (folder / part).is_dir():
             index[part] = [entry[0], RENAMED.get(entry[1], entry[1])]
-            check_weights(repository.folder / part)
             link_files(repository.folder / part, folder / part)
     if repository.index:
         write_json(folder / INDEX, index)
@@ -181,21 +179,6 @@ def write_weights(path: Path, swapped_rows: tuple[int, int] | None) -> None:
         tensors[TOKEN_EMBEDDING] = table_VD
     path.unlink()  # the link, not the original
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def check_weights(folder: Path) -> None:
-    """Raises DataError for weights that are missing, truncated or pickles."""
-    from distill.repository import tensor_shapes, weights_file
-
-    for shards in folder.glob("*.safetensors.index.json"):
-        for name in set(read_json(shards).get("weight_map", {}).values()):
-            if not inside(folder, str(name)).is_file():
-                raise DataError(f"{folder / name}: missing, though {shards.name} lists it; fetch the folder again")
-    files = sorted(folder.glob("*.safetensors"))
-    for path in files:
-        tensor_shapes(path)
-    if not files and folder.name in WEIGHTS_NAMES:
-        weights_file(folder, WEIGHTS_NAMES[folder.name])
 
 
 def other_ids(repository: "Repository", tokenizers: dict[str, "T5Tokenizer"], folder: Path, pool_at_eos: bool) -> Iterator[str]:
@@ -236,7 +219,12 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         parser = argparse.ArgumentParser(prog="python -m distill.repair", description=DESCRIPTION, allow_abbrev=False)
         parser.add_argument("repository", help="a folder or a hub name")
-        parser.add_argument("--out", type=Path, metavar="FOLDER", help="the mended copy; default: the repository's name and -repaired")
+        parser.add_argument(
+            "--out",
+            type=command.output_folder,
+            metavar="FOLDER",
+            help="the mended copy; default: the repository's name and -repaired",
+        )
         swap = "also swap </s> with the last row, so that pooled is read at </s>: a change of behaviour, the encoder was trained otherwise"
         parser.add_argument("--pool-at-eos", action="store_true", help=swap)
         arguments = parser.parse_args(argv)

@@ -15,13 +15,20 @@ from safetensors import SafetensorError, safe_open
 
 from configs import model_folder
 from configs.errors import DataError, first_line
-from configs.files import read_json
-from configs.references import looks_like_hub_name
+from configs.files import inside, read_json
+from configs.references import looks_like_hub_name, not_given
 from configs.schema import resolve_model
 from distill.teacher import SUBFOLDERS
 
 INDEX = "model_index.json"
 WEIGHTS = "model.safetensors"
+# Of the other parts that have weights: the name of the file without its ending.
+STEMS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "safety_checker": "model",
+    "image_encoder": "model",
+}
 TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
 SDXL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
@@ -71,7 +78,9 @@ def fetch(reference: str, allow_patterns: list[str] | None = None, ignore_patter
     try:
         return Path(snapshot_download(reference, allow_patterns=allow_patterns or SAFE_FILES, ignore_patterns=ignore_patterns))
     except Exception as error:  # the hub's client raises its own kinds for no network, no such name, no access
-        raise DataError(f"{reference}: cannot be fetched ({first_line(error)}); fetch it with `hf download` where there is a network") from error
+        raise DataError(
+            f"{not_given(reference, error)}; fetch it with `hf download` where there is a network"
+        ) from error
 
 
 def open_folder(folder: Path) -> Repository:
@@ -85,6 +94,9 @@ def open_folder(folder: Path) -> Repository:
     names = [name for name, (_, encoder) in SUBFOLDERS.items() if (index.get(encoder, [None])[0] if index else (folder / encoder).is_dir())]
     if not names:
         raise DataError(f"{folder}: holds neither {INDEX} nor text_encoder folders; give a pipeline or encoders in diffusers layout")
+    for part, stem in STEMS.items():
+        if index.get(part, [None])[0]:
+            check_weights(folder / part, stem)
     return Repository(folder, index, tuple(_encoder(folder, name) for name in names))
 
 
@@ -111,11 +123,42 @@ def weights_file(folder: Path, stem: str = "model") -> Path:
     path = folder / f"{stem}.safetensors"
     if path.is_file():
         return path
+    if variants := sorted(folder.glob(f"{stem}.*.safetensors")):
+        raise DataError(
+            f"{path}: missing, {variants[0].name} alone is there, which loads only by its variant;"
+            " load the pipeline with that variant and save it without one"
+        )
     if sharded := sorted(folder.glob(f"{stem}*.safetensors.index.json")):
         raise DataError(f"{sharded[0]}: the weights are cut into shards; save them as one {path.name} (max_shard_size='10GB')")
     if pickles := sorted(found for pattern in model_folder.PICKLES for found in folder.glob(pattern)):
         raise DataError(f"{pickles[0]}: pickle weights can run code when loaded; convert them to {path.name} where you trust them")
     raise DataError(f"{path}: missing; fetch the folder again")
+
+
+def check_weights(folder: Path, stem: str) -> None:
+    """Looks at the headers of one part's weights, and of what its indexes list.
+
+    Raises DataError where `from_pretrained` would not find all of them: it reads an index before
+    the plain file.
+    """
+    shapes = {path: tensor_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
+    for index in sorted(folder.glob("*.safetensors.index*.json")):
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise DataError(f"{index}: its weight_map is damaged; fetch the folder again")
+        for tensor, name in weight_map.items():
+            path = inside(folder, str(name))
+            if path not in shapes:
+                raise DataError(
+                    f"{path}: missing, though {index.name} lists it; fetch the folder again, or"
+                    " delete the index if the weights are in one file"
+                )
+            if tensor not in shapes[path]:
+                raise DataError(
+                    f"{path}: holds no {tensor}, though {index.name} says so; fetch the folder again"
+                )
+    if not (folder / f"{stem}.safetensors.index.json").is_file():
+        weights_file(folder, stem)
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ import torch
 
 from configs import model_folder
 from configs.errors import DataError, first_line
-from configs.references import looks_like_hub_name
+from configs.references import looks_like_hub_name, not_given
 from distill import open_clip_weights
 
 ENCODERS = ("clip_l", "clip_bigg")
@@ -133,4 +133,6 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, subfolder=SUBFOLDERS[name][0], trust_remote_code=False)
     except Exception as error:  # as above
+        if looks_like_hub_name(folder):
+            raise DataError(f"{not_given(str(folder), error)}; fetch it, or correct it") from error
         raise DataError(f"{folder}: its {SUBFOLDERS[name][0]} cannot be loaded ({first_line(error)}); fetch the folder again") from error

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from configs.errors import DataError, first_line
 from configs.files import read_json
-from configs.references import looks_like_hub_name
+from configs.references import looks_like_hub_name, not_given
 
 SPACE = "\u2581"  # what unigram models write for a space
 SPIECE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.model", "spm.model", "sentencepiece.bpe.model")
@@ -79,7 +79,9 @@ def _fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(FETCHED), ignore_patterns=["*/*"]))
     except Exception as error:  # of the network, of the name, of access: many kinds
-        raise DataError(f"{name}: cannot be fetched from the hub ({first_line(error)}); check the name and the network, or give a path") from None
+        raise DataError(
+            f"{not_given(name, error)}; check the name and the network, or give a path"
+        ) from None
 
 
 def _file_of(folder: Path, name: str) -> Path:

@@ -11,7 +11,6 @@ prompts what the installed diffusers and transformers give with the trainer's ow
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import artefact, command
@@ -94,8 +93,10 @@ def main(argv: list[str] | None = None) -> int:
         parser = argparse.ArgumentParser(prog="python -m distill.verify", description=DESCRIPTION, allow_abbrev=False)
         parser.add_argument("repository", help="a folder or a hub name")
         parser.add_argument("--variant", choices=("fp16", "bf16"), help="the half-precision weights instead of the fp32 ones")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+        parser.add_argument("--json", type=command.output_file, metavar="FILE", help="write the result there too")
         arguments = parser.parse_args(argv)
+        if arguments.json and not arguments.json.parent.is_dir():
+            parser.error(f"--json {arguments.json}: there is no such folder; make it first")
         found = verify(arguments.repository, arguments.variant)
         if arguments.json:
             with whole(arguments.json) as temporary:

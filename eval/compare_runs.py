@@ -137,13 +137,24 @@ def _table(lines: list[list[str]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.compare_runs", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders such as runs/toyworld")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a Markdown file to write, with a JSON file of all numbers beside it")
-    arguments = parser.parse_args(argv)
-    if arguments.out is not None and arguments.out.suffix == ".json":
-        parser.error(f"--out {arguments.out}: give the Markdown file; the JSON is written beside it")
-    return command.guard("eval.compare_runs", lambda: compare(arguments.runs, arguments.out))
+    def body() -> None:
+        parser = argparse.ArgumentParser(
+            prog="python -m eval.compare_runs", description=DESCRIPTION, allow_abbrev=False
+        )
+        parser.add_argument("runs", nargs="+", type=Path, help="run folders such as runs/toyworld")
+        parser.add_argument(
+            "--out",
+            type=command.output_file,
+            metavar="FILE",
+            help="a Markdown file to write, with a JSON file of all numbers beside it",
+        )
+        arguments = parser.parse_args(argv)
+        if arguments.out is not None and arguments.out.suffix == ".json":
+            what = "give the Markdown file; the JSON is written beside it"
+            parser.error(f"--out {arguments.out}: {what}")
+        compare(arguments.runs, arguments.out)
+
+    return command.guard("eval.compare_runs", body)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Out: `<out>/0000.png`..., numbered on after what is there, each with the setting
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from eval import results
 from eval.painting import picture_text, request, schedulers
 from eval.painting.request import Request
 
+SHOWN_OF_CUT = 40
 SHOWN, LONGEST_SHOWN = 500, 20_000  # characters of a prompt on its line, and of a line inside a picture
 DESCRIPTION = "Paints prompts with an SDXL repository, or shows the settings inside a picture it painted."
 
@@ -32,6 +34,10 @@ def paint(asked: Request, out: Path) -> list[Path]:
 
     request.check(asked)
     loaded = painter.load(asked)
+    for prompt in dict.fromkeys((*asked.prompts, asked.negative_prompt or "")):
+        if cut := painter.not_read(loaded, prompt):
+            what = f"{one_line(prompt, SHOWN_OF_CUT)}: over 77 tokens, not read: {one_line(cut, SHOWN)}"
+            print(f"eval.paint: {what}", file=sys.stderr)
     made, last = [], None
     jobs = [(iteration, prompt) for iteration in range(asked.n_iter) for prompt in asked.prompts]
     for iteration, prompt in tqdm(jobs, desc="pictures", unit="batch", disable=len(jobs) == 1):
@@ -86,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     add("--denoising-end", type=float, help=f"the share of the steps after which the refiner takes over (default: {request.DENOISING_END})")
     add("--safety-checker", metavar="MODEL", help="blacken what this StableDiffusionSafetyChecker flags; SDXL comes with none (default: none)")
     add("--no-watermark", action="store_true", help="without the invisible watermark that diffusers adds where invisible-watermark is installed")
-    add("--out", type=Path, default=Path("outputs"), metavar="FOLDER", help="where the pictures go (default: outputs)")
+    add("--out", type=command.output_folder, default=Path("outputs"), metavar="FOLDER", help="where the pictures go (default: outputs)")
     add("--show", type=Path, metavar="FILE.png", help="print the settings inside a picture, and paint nothing")
     return result
 

@@ -76,10 +76,13 @@ def _of_this_recipe(recipe: Recipe, name: str, made_by: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    description = "Writes the run's summary and prints it."
-    arguments = command.parser("eval.summary", description).parse_args(argv)
+    def body() -> None:
+        description = "Writes the run's summary and prints it."
+        arguments = command.parser("eval.summary", description).parse_args(argv)
+        report(schema.load(arguments.recipe, arguments.overrides))
+
     # not through `command.run`: the summary's own moment is no stage of the road, and would change the sum it has just written
-    return command.guard("eval.summary", lambda: report(schema.load(arguments.recipe, arguments.overrides)))
+    return command.guard("eval.summary", body)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from configs import command, schema, yaml12
 from configs.errors import DataError, Preempted, RecipeError, SetupError
+from configs.references import looks_like_hub_name
 from configs.sources import TsvSource
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +42,36 @@ def test_the_reference_numbers_stand_in_the_reference_recipe() -> None:
     kept = 28_155_494 + 13_221_368
     assert recipe.distill.steps == (kept - recipe.corpora.held_out_pairs) // recipe.distill.batch_size  # one epoch
     assert recipe.vocab_init.sentence_encoder == "intfloat/multilingual-e5-large" and recipe.vocab_init.prompt == "query: "
+
+
+def test_a_folder_called_like_an_organisation_hides_no_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "someorg" / "here").mkdir(parents=True)
+    names = ("someorg/name", "other/name", "someorg/here", "./name", "/name", "name", "a/b/c", "a/")
+    assert [looks_like_hub_name(name) for name in names] == [True, True] + 6 * [False]
+
+
+def test_a_console_that_cannot_show_a_character(tmp_path: Path) -> None:
+    """Code page 932 has no emoji: in what is printed, in an error and in `--help`."""
+    script = (
+        "from configs import command\n"
+        "def body():\n"
+        "    parser = command.parser('x', 'a description with 👩')\n"
+        "    parser.add_argument('--a', type=int)\n"
+        "    recipe = parser.parse_intermixed_args().recipe\n"
+        "    print('丸', recipe)\n"
+        "    raise OSError(5, '👩')\n"
+        "raise SystemExit(command.guard('x', body))"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "cp932"}
+    for word, code in (("👩", 4), ("--help", 0), ("--a=👩", 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", script, word], cwd=ROOT, env=environment, capture_output=True
+        )
+        assert done.returncode == code and b"Traceback" not in done.stderr, done.stderr
+        assert "\\U0001f469" in (done.stdout + done.stderr).decode("cp932")
 
 
 def test_overrides_reach_into_sections_and_lists() -> None:

@@ -151,6 +151,22 @@ def test_a_rerun_does_nothing_and_another_result_is_refused(
     assert "holds something that is no export of this project" in one_line(capsys)
 
 
+def test_another_setting_is_no_finished_export(
+    command_line: Callable[..., int], run_dir: Path, capsys
+) -> None:
+    assert command_line("export.encoders_only=true") == 0
+    folder = run_dir / "export" / "encoders"
+    assert command_line("export.encoders_only=true", "export.license=mit") == 0
+    assert "license: mit" in (folder / "README.md").read_text()
+    capsys.readouterr()
+    assert command_line("export.encoders_only=true", "export.variants=[fp16]") == 3
+    line = one_line(capsys)
+    assert "was exported with export.variants=[], the recipe now says [fp16]; delete it" in line
+    shutil.rmtree(folder)
+    assert command_line("export.encoders_only=true", "export.variants=[fp16]") == 0
+    assert (folder / "text_encoder_2" / "model.fp16.safetensors").is_file()
+
+
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """What the entry wrote to stderr; anything beside its one line must be a library's progress bar."""
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "it/s]" not in line]
@@ -225,8 +241,34 @@ def test_a_teacher_that_is_none_is_refused(
     assert command_line("distill.base=nowhere/at/all") == 3
     assert "there is no such folder; give an SDXL folder in diffusers layout, or its hub name" in one_line(capsys)
     assert command_line("distill.base=someone/unknown") == 3
-    assert "someone/unknown: cannot be fetched (" in one_line(capsys)
+    assert "someone/unknown: there is no such folder, and it cannot be fetched from the hub (" in one_line(capsys)
     assert not list((run_dir / "export").glob("*base*"))
+
+
+STEM = "diffusion_pytorch_model"
+
+
+def rename(path: Path, variant: str) -> None:
+    path.rename(path.with_name(f"{path.stem}{variant}{path.suffix}"))
+
+
+def edit_new(path: Path, shard: str) -> None:
+    path.write_text(json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": shard}}))
+
+
+def cut_into_shards(folder: Path) -> list[Path]:
+    """The weights of one part in two files and their index, as `save_pretrained` writes them."""
+    whole = folder / f"{STEM}.safetensors"
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    paths = [folder / f"{STEM}-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for path, some in zip(paths, (names[::2], names[1::2]), strict=True):
+        save_file({name: tensors[name] for name in some}, path)
+    weight_map = {name: paths[i % 2].name for i, name in enumerate(names)}
+    index = json.dumps({"metadata": {}, "weight_map": weight_map})
+    (folder / f"{STEM}.safetensors.index.json").write_text(index)
+    whole.unlink()
+    return paths
 
 
 BROKEN_SDXL: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -235,6 +277,26 @@ BROKEN_SDXL: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickle": (
         lambda sdxl: (sdxl / "vae" / "diffusion_pytorch_model.safetensors").rename(sdxl / "vae" / "diffusion_pytorch_model.bin"),
         "pickle weights can run code when loaded",
+    ),
+    "fp16 alone": (
+        lambda sdxl: rename(sdxl / "unet" / "diffusion_pytorch_model.safetensors", ".fp16"),
+        "diffusion_pytorch_model.safetensors: missing, diffusion_pytorch_model.fp16.safetensors alone",
+    ),
+    "fp16 autoencoder": (
+        lambda sdxl: rename(sdxl / "vae" / "diffusion_pytorch_model.safetensors", ".fp16"),
+        "diffusion_pytorch_model.safetensors: missing, diffusion_pytorch_model.fp16.safetensors alone",
+    ),
+    "shard missing": (
+        lambda sdxl: cut_into_shards(sdxl / "unet")[1].unlink(),
+        "diffusion_pytorch_model-00002-of-00002.safetensors: missing, though",
+    ),
+    "shard of another": (
+        lambda sdxl: save_file({"x": torch.ones(1)}, cut_into_shards(sdxl / "unet")[1]),
+        "diffusion_pytorch_model-00002-of-00002.safetensors: holds no ",
+    ),
+    "index of no shards": (
+        lambda sdxl: edit_new(sdxl / "vae" / f"{STEM}.safetensors.index.json", "lost.safetensors"),
+        "lost.safetensors: missing, though diffusion_pytorch_model.safetensors.index.json lists it",
     ),
     "remote code": (lambda sdxl: edit(sdxl / "model_index.json", _class_name=["pipeline", "Mine"]), "asks for code of its own"),
     "remote part": (lambda sdxl: edit(sdxl / "model_index.json", unet=["unet_of_mine", "Mine"]), "comes from 'unet_of_mine', code of its own"),

@@ -59,6 +59,7 @@ def without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 WEIGHTS = "text_encoder/model.safetensors"
+UNET = "unet/diffusion_pytorch_model.safetensors"
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing file": (lambda base: (base / "vae" / "config.json").unlink(), "vae/config.json: missing, though verification.json lists it"),
     "changed file": (lambda base: edit(base / "text_encoder" / "config.json", hidden_act="gelu"), "damaged, its SHA-256"),
@@ -80,6 +81,16 @@ SILENT_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda base: rewrite(base / WEIGHTS, lambda t: {name: t[name] for name in t if "layers.1.mlp.fc1.bias" not in name}),
         "text_encoder",
     ),
+    "fp16 UNet alone": (
+        lambda base: (base / UNET).rename(base / UNET.replace(".", ".fp16.")),
+        "missing, diffusion_pytorch_model.fp16.safetensors alone is there",
+    ),
+    "UNet without a shard": (
+        lambda base: (base / f"{UNET}.index.json").write_text(
+            json.dumps({"weight_map": {"conv_in.weight": "lost.safetensors"}})
+        ),
+        "unet/lost.safetensors: missing, though diffusion_pytorch_model.safetensors.index.json",
+    ),
     "a class that tokenises otherwise": (
         lambda base: edit(base / "tokenizer" / "tokenizer_config.json", truncation_side="left"),
         "gives other states than were trained for '夕暮れ",
@@ -99,6 +110,14 @@ def test_damage_is_one_line(case: str, copy: Path, capsys: pytest.CaptureFixture
     said = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "it/s]" not in line]
     assert len(said) == 1 and said[0].startswith("distill.verify: ") and line in said[0]
     assert not (copy.parent / "found.json").exists()
+
+
+def test_json_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, capsys) -> None:
+    for path, line in ((tmp_path / "no" / "x.json", "no such folder"), (tmp_path, "is a folder")):
+        with pytest.raises(SystemExit, match="2"):
+            verify.main(["nowhere", "--json", str(path)])
+        assert line in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_other_numbers_than_the_exporters_are_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,25 @@ def test_every_setting_reaches_the_picture_and_is_inside_it(tiny_sdxl: Path, tmp
     assert abs(found["near_picture"] - red).mean() < abs(found["from_picture"] - red).mean()
 
 
+def test_what_is_not_read_of_a_prompt_is_told(tiny_sdxl: Path, tmp_path: Path, capsys) -> None:
+    """One token a byte here: BOS, 75 bytes and EOS are read."""
+    fits, long = "a" * 75, "a" * 75 + "bc"
+    prompts = ["--prompt", fits, "--prompt", long, "--negative-prompt", "d" * 76]
+    assert run(tiny_sdxl / "base", tmp_path, *prompts, "--refiner", str(tiny_sdxl / "refiner")) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "not read" in line]
+    assert [line.partition("not read: ")[2].replace(" ", "") for line in said] == ["bc", "d"]
+    assert said[0].startswith("eval.paint: aaa")
+    inside = [picture_text.read(tmp_path / f"{i:04d}.png")[1]["prompt_not_read"] for i in range(2)]
+    assert [text.replace(" ", "") for text in inside] == ["", "bc"]
+
+
+def test_outputs_that_cannot_be_written_are_told_before_the_work(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        paint.main(["nowhere", "--prompt", "a", "--out", str(tmp_path / "file" / "below")])
+    assert f"--out: {tmp_path / 'file'} is a file; give a folder" in capsys.readouterr().err
+
+
 def test_a_picture_of_16_bits_is_not_white(tiny_sdxl: Path, tmp_path: Path) -> None:
     grey = np.linspace(0, 65535, 32, dtype=np.uint16)[None].repeat(32, 0)
     Image.fromarray(grey).save(tmp_path / "grey.png")

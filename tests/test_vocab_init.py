@@ -281,7 +281,10 @@ def test_a_damaged_teacher_is_one_line(
     ("override", "cause"),
     [
         ("distill.base=/no/such/folder", "/no/such/folder: there is no such folder"),
-        ("distill.base=organisation/model", "organisation/model: cannot be fetched from the hub"),  # the tests run offline
+        (
+            "distill.base=organisation/model",  # the tests run offline
+            "organisation/model: there is no such folder, and it cannot be fetched from the hub",
+        ),
         ("vocab_init.tokenizer=/no/spiece.model", "/no/spiece.model: there is no such file"),
         ("vocab_init.sentence_encoder=/no/encoder", "/no/encoder: there is no such sentence encoder"),
         ("vocab_init.sentence_encoder=toyworld:base", "the sentence encoder cannot be loaded"),

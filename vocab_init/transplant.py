@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from configs.errors import DataError, first_line
 from configs.files import inside
-from configs.references import looks_like_hub_name
+from configs.references import looks_like_hub_name, not_given
 from distill.teacher import ENCODERS, SUBFOLDERS, load_tokenizer, replacement
 from distill.tokenizers import Kind, Vocabulary
 from vocab_init import piece_text
@@ -143,7 +143,7 @@ def _local_folder(base: str) -> Path:
     try:
         return Path(snapshot_download(base, allow_patterns=wanted))
     except Exception as error:  # offline, no such repository, no right to read it: each its own kind
-        raise DataError(f"{base}: cannot be fetched from the hub ({first_line(error)}); give a folder that holds it") from None
+        raise DataError(f"{not_given(base, error)}; give a folder that holds it") from None
 
 
 def _token_embedding(folder: Path) -> torch.Tensor:

@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from configs.errors import DataError, first_line
 from configs.files import read_json
-from configs.references import looks_like_hub_name
+from configs.references import looks_like_hub_name, not_given
 
 POSITIONS = 77
 CLS, PAD = "[CLS]", "[PAD]"
@@ -171,9 +171,11 @@ def _file(reference: str, name: str) -> Path:
     path = Path(reference) / name
     if path.is_file():
         return path
-    if looks_like_hub_name(reference) and not Path(reference).exists():
+    if looks_like_hub_name(reference):
         try:
             return Path(hf_hub_download(reference, name))
         except Exception as error:  # no network, no such repository, no such file
-            raise DataError(f"{reference}: {name} cannot be fetched ({first_line(error)}); download the repository and give its folder") from None
+            raise DataError(
+                f"{not_given(reference, error)}; download the repository and give its folder"
+            ) from None
     raise DataError(f"{path}: there is no such file; fetch the model again, or correct its folder")

@@ -23,7 +23,7 @@ from corpora.captions.images import as_rgb
 from distill import repository
 from distill.pipelines import load_pipelines, quiet
 from distill.repository import INDEX, SDXL_PIPELINES
-from eval.painting import safety, schedulers
+from eval.painting import safety, schedulers, window
 from eval.painting.request import DENOISING_END, MULTIPLE, STRENGTH, Request
 
 TEXT_TO_IMAGE, IMAGE_TO_IMAGE, _ = SDXL_PIPELINES
@@ -97,6 +97,14 @@ def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
     ]
 
 
+def not_read(painter: Painter, prompt: str) -> str:
+    """The end of a prompt that lies beyond the encoders' window. The refiner may have another
+    tokenizer."""
+    pipelines = filter(None, (painter.first, painter.refiner))
+    both = ((pipeline.tokenizer, pipeline.tokenizer_2) for pipeline in pipelines)
+    return window.not_read(prompt, [one for two in both for one in two if one is not None])
+
+
 def watermark(painter: Painter, picture: Image.Image) -> str:
     """Whether the pipeline put its invisible watermark on a picture, and if not, why. Flat pictures hardly hold it: it may not be read back."""
     if not painter.request.watermark:
@@ -115,7 +123,7 @@ def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, 
     for name in ("prompts", "n_iter", "n_samples", "n_rows"):  # of the whole request, not of a picture
         del asked[name]
     return (
-        {"prompt": prompt}
+        {"prompt": prompt, "prompt_not_read": not_read(painter, prompt)}
         | asked
         | {
             "height": picture.height,
