@@ -12,7 +12,7 @@ from conftest import write_initial_student, write_pairs
 from groups import run_groups
 from safetensors.torch import load_file, save_file
 
-from configs import schema
+from configs import artefact, schema
 from configs.errors import DataError
 from corpora.toyworld import captions
 from distill import engine, finite, setup, train
@@ -213,6 +213,7 @@ def test_what_is_not_finite_is_named_and_never_saved(recipe, tmp_path: Path) -> 
     tensors = load_file(embeddings)
     tensors["clip_bigg"][500, 3] = torch.nan  # a token no text has
     save_file(tensors, embeddings)
+    artefact.seal(embeddings.parent, {})
     named = {"damaged": damaged, "fast": fast, "sound": recipe("sound")}
     run_groups(
         "test_distill_elastic",

@@ -15,7 +15,7 @@ from configs.errors import DataError, one_line
 from configs.secrets import masked, masked_tree
 from corpora import prepare
 from corpora.toyworld import captions
-from distill import train
+from distill import run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 CANARIES = [f"cAnArY{number}x{number * 7919:06d}Zq" for number in range(10)]
@@ -96,8 +96,8 @@ def test_nothing_a_run_writes_holds_one(
     assert prepare.main([str(recipe)]) == 0, "the same command finds its own pairs"
     login = f"{{kind: slurm, partition: p, time: 60, env_command: 'export HF_TOKEN={CANARIES[5]}'}}"
     loaded = schema.load(recipe, [f"corpora.executor={login}"])
-    train.claim_run(loaded, tmp_path / "run" / "distill")
-    train.claim_run(loaded, tmp_path / "run" / "distill")  # masked forms are compared
+    run_folder.claim_run(loaded, tmp_path / "run" / "distill")
+    run_folder.claim_run(loaded, tmp_path / "run" / "distill")  # masked forms are compared
     again = schema.load(tmp_path / "run" / "distill" / "config.yaml")
     assert again.distill == loaded.distill
     assert prepare.main([str(recipe), f"run={tmp_path}/other", f"corpora.sources.1.path={url.replace('a.tsv', 'none.tsv')}"]) == 3
