@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 BOS_TOKEN, EOS_TOKEN, UNK_TOKEN = "<|startoftext|>", "<|endoftext|>", "<|unknown token|>"
 MODEL_MAX_LENGTH = 77  # positions of SDXL's text encoders
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# CLIPTokenizer, the class people write by habit, takes nothing of tokenizer.json but the vocabulary
+# in transformers 5 and reads Japanese as unknown tokens. With a text in place of a list of merges it
+# raises an error; the other classes do not look at it.
+NO_CLIP_TOKENIZER = "none: load this with AutoTokenizer, CLIPTokenizer cannot read it"
 
 Kind = PieceKind | Literal["filler", "bos", "eos"]
 
@@ -81,6 +85,7 @@ def write(folder: Path, tokenizer_json: dict[str, Any], model_max_length: int, s
     """The three files of a tokenizer that transformers 4 and 5 load alike; `special` names its special tokens by their roles."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        "merges": NO_CLIP_TOKENIZER,
         "model_max_length": model_max_length,
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "right",

@@ -74,6 +74,26 @@ def test_a_console_that_cannot_show_a_character(tmp_path: Path) -> None:
         assert "\\U0001f469" in (done.stdout + done.stderr).decode("cp932")
 
 
+@pytest.mark.parametrize(
+    "entry", ["corpora.inspect", "vocab_init", "distill.plan", "eval.paint", "benchmarks.loader"]
+)
+def test_the_users_folder_does_not_hide_the_projects_packages(entry: str, tmp_path: Path) -> None:
+    """As installed: the packages lie elsewhere on the path, behind the current folder."""
+    siblings = {"configs", "corpora", "distill", "eval", "vocab_init"} - {entry.partition(".")[0]}
+    for name in siblings:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    words = [TOYWORLD] if entry == "distill.plan" else ["--help"]
+    done = subprocess.run(
+        [sys.executable, "-m", entry, *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_overrides_reach_into_sections_and_lists() -> None:
     overrides = ["distill.learning_rate=3e-4", "corpora.sources.0.pairs=7", "distill.betas=[0.8, 0.9]", "export.encoders_only=true"]
     recipe = schema.load(TOYWORLD, overrides)

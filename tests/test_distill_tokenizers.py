@@ -52,6 +52,18 @@ class Case:
         return self.tokenizer(text, truncation=False).input_ids[1:-1]
 
 
+def test_the_class_people_write_by_habit_raises(tmp_path: Path) -> None:
+    """transformers 5 would read every Japanese character as unknown, without an error."""
+    from transformers import AutoTokenizer, CLIPTokenizer
+
+    tokenizers.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "tokenizer")
+    with pytest.raises((ValueError, TypeError)):  # transformers 5, 4
+        CLIPTokenizer.from_pretrained(tmp_path, subfolder="tokenizer")
+    AutoTokenizer.from_pretrained(tmp_path / "tokenizer").save_pretrained(tmp_path / "saved")
+    with pytest.raises((ValueError, TypeError)):
+        CLIPTokenizer.from_pretrained(tmp_path / "saved")
+
+
 def write_model(path: Path, **options: Any) -> Path:
     """A SentencePiece model trained on the spot."""
     model = io.BytesIO()

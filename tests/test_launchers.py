@@ -112,7 +112,7 @@ def test_a_process_that_hangs_ends_the_training_within_the_bound(start: Callable
 
 
 def test_a_second_training_on_the_run_is_refused_in_one_line(start: Callable[..., Training]) -> None:
-    training = start("none", LONG)
+    training = start("none", LONG, HOME="/dev/null")  # nor does it need a home folder to write to
     training.wait_for("training")
     code, complaint = start("srun", LONG).end(60)
     refusals = [line for line in complaint.splitlines() if "distill.train: " in line]

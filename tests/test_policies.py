@@ -162,6 +162,23 @@ def test_recipes_and_targets_that_the_readme_names_exist() -> None:
 MAP_LINE = re.compile(r"^[\s|*-]*`([\w./-]+\.\w+)`(.*)$", re.M)
 
 
+def test_a_wheel_holds_every_file_of_the_packages() -> None:
+    """Not the code alone: recipes, templates, scripts, models."""
+    tree = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    globs = tree["tool"]["setuptools"]["package-data"]
+    packed = {
+        path
+        for package, patterns in globs.items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = subprocess.run(
+        ["git", "ls-files", "-z", *TOP], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    others = {ROOT / name for name in files if name and not name.endswith(".py")}
+    assert sorted(path for path in others - packed if path.exists()) == []
+
+
 def test_every_file_is_on_the_map() -> None:
     """docs/layout.md: one line a file, the path in backticks first, then a phrase; the README names the folders."""
     mapped = MAP_LINE.findall(LAYOUT)
