@@ -4,19 +4,32 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from configs import schema, signals
-from configs.errors import Preempted, outcome
+from configs.errors import Preempted, one_line, outcome
 from configs.lock import locked
 
 
-def parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """The arguments every stage takes. `allow_abbrev` is off: a misspelt flag is an error, not a guess."""
-    result = argparse.ArgumentParser(prog=f"python -m {prog}", description=description, allow_abbrev=False)
+class Parser(argparse.ArgumentParser):
+    """Arguments of the command `python -m PROG`. A misspelt flag is an error, not a guess."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=f"python -m {prog}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message, 500))  # it repeats the value, which may be of any length
+
+
+def parser(prog: str, description: str) -> Parser:
+    """The arguments every stage takes."""
+    result = Parser(prog, description)
     result.add_argument("recipe", help="a YAML file such as configs/toyworld.yaml")
     result.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the recipe's")
     return result
@@ -71,6 +84,7 @@ def guard(prog: str, body: Callable[[], None]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a console of code page 932 cannot show every character
+    threading.excepthook = partial(_report_thread, prog)
     try:
         with signals.handled(prog):
             body()
@@ -89,6 +103,15 @@ def guard(prog: str, body: Callable[[], None]) -> int:
             print(f"{prog}: {line}", file=sys.stderr)
         return code
     return 0
+
+
+def _report_thread(prog: str, failed: threading.ExceptHookArgs) -> None:
+    """A library's thread that meets a full disk (TensorBoard's writer) is one line too; the main thread meets it next."""
+    known = outcome(failed.exc_value) if failed.exc_value is not None else None
+    if known is None:
+        threading.__excepthook__(failed)
+    else:
+        print(f"{prog}: {known[1]}", file=sys.stderr)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ Out: on the screen: the row as read and as cleaned, what each filter and the lan
     python -m corpora.inspect configs/toyworld.yaml --ja 赤い丸 --en "a red circle" corpora.filters.min_characters=4
 """
 
-import argparse
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -141,7 +140,7 @@ def _texts(what: str, ja: str, en: str) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         description = "Says what became of a row of the sources, why, and what would have kept it."
-        parser = argparse.ArgumentParser(prog="python -m corpora.inspect", description=description, allow_abbrev=False)
+        parser = command.Parser("corpora.inspect", description)
         parser.add_argument("recipe", help="a YAML file such as configs/toyworld.yaml")
         parser.add_argument("words", nargs="*", metavar="ID | section.key=value", help="rows, as SOURCE:NUMBER; settings to try out")
         parser.add_argument("--reason", help="rows that were dropped for this reason, as the funnel of corpora.prepare names it")

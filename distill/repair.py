@@ -8,7 +8,6 @@ Out: what is wrong with it, one line each, on the terminal; `--out`, a copy that
     python -m distill.repair cl-tohoku/stable-diffusion-xl-jp-base-1.0 --out sdxl-jp-base-repaired
 """
 
-import argparse
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,7 +216,7 @@ with transformers 4.57; `verification.json` says what that is for a fixed list o
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        parser = argparse.ArgumentParser(prog="python -m distill.repair", description=DESCRIPTION, allow_abbrev=False)
+        parser = command.Parser("distill.repair", DESCRIPTION)
         parser.add_argument("repository", help="a folder or a hub name")
         parser.add_argument(
             "--out",

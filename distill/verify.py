@@ -9,7 +9,6 @@ prompts what the installed diffusers and transformers give with the trainer's ow
     python -m distill.verify runs/toyworld/export/base
 """
 
-import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +89,7 @@ def show(found: dict[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        parser = argparse.ArgumentParser(prog="python -m distill.verify", description=DESCRIPTION, allow_abbrev=False)
+        parser = command.Parser("distill.verify", DESCRIPTION)
         parser.add_argument("repository", help="a folder or a hub name")
         parser.add_argument("--variant", choices=("fp16", "bf16"), help="the half-precision weights instead of the fp32 ones")
         parser.add_argument("--json", type=command.output_file, metavar="FILE", help="write the result there too")

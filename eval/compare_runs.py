@@ -11,7 +11,6 @@ Over four runs or more: Spearman's rank correlation of every cheap number of the
 scene accuracy and with the noise-prediction gap. Errors should fall as accuracy rises, so a good error has -1 with accuracy and 1 with the gap.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -138,9 +137,7 @@ def _table(lines: list[list[str]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        parser = argparse.ArgumentParser(
-            prog="python -m eval.compare_runs", description=DESCRIPTION, allow_abbrev=False
-        )
+        parser = command.Parser("eval.compare_runs", DESCRIPTION)
         parser.add_argument("runs", nargs="+", type=Path, help="run folders such as runs/toyworld")
         parser.add_argument(
             "--out",

@@ -9,7 +9,6 @@ Out: `<out>/0000.png`..., numbered on after what is there, each with the setting
      pictures `<out>/grid-0000.png`... A picture is made again by its own seed alone, whatever batch it came from.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -70,8 +69,8 @@ def show(path: Path) -> None:
     print("\n".join(one_line(line, LONGEST_SHOWN) for line in shown))  # a stranger's picture may hold anything
 
 
-def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="python -m eval.paint", description=DESCRIPTION, allow_abbrev=False)
+def parser() -> command.Parser:
+    result = command.Parser("eval.paint", DESCRIPTION)
     add = result.add_argument
     add("repository", nargs="?", help="an SDXL base in diffusers layout: a folder or a hub name")
     add("--refiner", metavar="REPOSITORY", help="an SDXL refiner that paints the last steps")

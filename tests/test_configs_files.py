@@ -236,3 +236,31 @@ def test_a_full_disk_is_one_line_and_code_4(capsys: pytest.CaptureFixture[str]) 
     assert command.guard("stage", body) == 4
     told = capsys.readouterr().err
     assert told.startswith("stage: no space left on device; free some space") and told.count("\n") == 1
+
+
+def test_a_thread_that_meets_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """TensorBoard writes in a thread of its own."""
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "events")
+
+    def body() -> None:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+    before = threading.excepthook
+    try:
+        assert command.guard("stage", body) == 0
+    finally:
+        threading.excepthook = before
+    told = capsys.readouterr().err
+    assert told.startswith("stage: events: no space left on device") and told.count("\n") == 1
+
+
+def test_a_usage_error_repeats_a_long_value_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser = command.Parser("stage", "does")
+        parser.add_argument("--seed", type=int)
+        parser.parse_args(["--seed", "9" * 5000 + "x"])
+    assert ended.value.code == 2 and len(capsys.readouterr().err) < 1000
