@@ -69,7 +69,7 @@ class MeasurePart:
         return [self.folder / f"{rank:05d}.npy"]
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
-        left = np.load(self.folder / f"{rank:05d}.left.npy")
+        left = np.load(self.folder / f"{rank:05d}.left.npy", allow_pickle=False)
         scores = np.full(len(left), np.nan, dtype=np.float32)
         texts = pq.read_table(self.parts[rank], columns=["ja", "en", "ja_digest", "en_digest"])
         found = [self._margins(block) for block in blocks(iter([texts.filter(pa.array(left))]))]
@@ -86,7 +86,12 @@ class MeasurePart:
 
     def scores(self) -> np.ndarray:
         """(rows,) of float32: of all parts, once all are done."""
-        return np.concatenate([np.load(self.files(rank)[0]) for rank in range(len(self.parts))])
+        return np.concatenate(
+            [
+                np.load(self.files(rank)[0], allow_pickle=False)
+                for rank in range(len(self.parts))
+            ]
+        )
 
 
 def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
