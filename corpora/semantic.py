@@ -86,7 +86,12 @@ class MeasurePart:
 
     def scores(self) -> np.ndarray:
         """(rows,) of float32: of all parts, once all are done."""
-        return np.concatenate([np.load(self.files(rank)[0], allow_pickle=False) for rank in range(len(self.parts))])
+        return np.concatenate(
+            [
+                np.load(self.files(rank)[0], allow_pickle=False)
+                for rank in range(len(self.parts))
+            ]
+        )
 
 
 def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

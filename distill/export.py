@@ -16,7 +16,7 @@ from pathlib import Path
 from configs import artefact, command
 from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
-from configs.schema import Recipe, load
+from configs.schema import Recipe, load, resolve_model
 from distill.verification_record import VERIFICATION, Verification
 
 DESCRIPTION = "Writes encoders and pipelines that unmodified diffusers loads, from the newest checkpoint."
@@ -44,6 +44,8 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
         _check_pipelines(recipe)
     for name, provenance in provenances.items():
         if finished[name]:
+            if name in sources:
+                _check_same_weights(folder / name, Path(resolve_model(sources[name])))
             model_card.write(folder / name, recipe, provenance)  # its settings may be others now
             print(f"{folder / name}: already exported from {newest.name}")
             continue
@@ -85,6 +87,21 @@ def written_variants(stored: Verification) -> set[str]:
     """The half-precision weights an export has, by its text encoders' files."""
     found = (VARIANT.fullmatch(name) for name in stored.files)
     return {match[1] for match in found if match}
+
+
+def _check_same_weights(folder: Path, sdxl: Path) -> None:
+    """Names of folders are no digests: another SDXL may have the same. Raises DataError."""
+    from distill.repository import STEMS
+
+    files = Verification.read(folder / VERIFICATION, "export it anew").files
+    for path in sorted(path for part in STEMS for path in (sdxl / part).glob("*.safetensors")):
+        name = f"{path.parent.name}/{path.name}"
+        linked = (folder / name).is_file() and (folder / name).samefile(path)
+        if not linked and files.get(name) != file_sha256(path):
+            raise DataError(
+                f"{folder}: was put together from another SDXL of this name, {path} is not in it;"
+                " move it away, or rename the SDXL's folder"
+            )
 
 
 def _sources(recipe: Recipe) -> dict[str, str]:

@@ -167,6 +167,21 @@ def test_another_setting_is_no_finished_export(
     assert (folder / "text_encoder_2" / "model.fp16.safetensors").is_file()
 
 
+def test_another_sdxl_of_the_same_name_is_no_finished_export(
+    command_line: Callable[..., int], tiny_sdxl: Path, tmp_path: Path, capsys
+) -> None:
+    first, second = (tmp_path / name / "sdxl" for name in ("first", "second"))
+    for folder in (first, second):
+        shutil.copytree(tiny_sdxl / "base", folder)
+    assert command_line("--assemble", str(first)) == 0
+    assert command_line("--assemble", str(second)) == 0  # a copy of the same
+    flip(second / "unet" / f"{STEM}.safetensors")
+    capsys.readouterr()
+    assert command_line("--assemble", str(second)) == 3
+    line = one_line(capsys)
+    assert "put together from another SDXL of this name" in line and "second/sdxl/unet" in line
+
+
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """What the entry wrote to stderr; anything beside its one line must be a library's progress bar."""
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "it/s]" not in line]
