@@ -60,7 +60,7 @@ def prepare(recipe: schema.Recipe) -> None:
         with whole_folder(run / MEASURED, replace=True) as folder:
             _measure(recipe, folder)
             artefact.seal(folder, made_from)
-    known = run_folder.recorded_inputs(run)
+    known = run_folder.recorded_inputs(run) if run_folder.has_checkpoints(run) else {}
     for_export = {name: digest for name, digest in known.items() if name not in found}
     run_folder.record_inputs(recipe, run, found | (for_export or inputs.of_pipelines(recipe.distill)))
 

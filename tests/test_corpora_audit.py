@@ -26,7 +26,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
     (folder / "good.tsv").write_text("\n".join(good) + "\n", encoding="utf-8")
     (folder / "bad.tsv").write_text(
-        "".join(f"{en}\t{ja}\n" for ja, en in texts[60:]), encoding="utf-8"
+        "".join(f"here: {en}\t{en}\n" for _, en in texts[60:]), encoding="utf-8"
     )
     listed = ", ".join(
         f"{{kind: tsv, name: {name}, path: {folder / name}.tsv, licence: x, header: false, ja: 0, en: 1}}"
