@@ -63,17 +63,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
     return {one["case"].rpartition("/")[0]: one for one in cases}
 
 
-# To be removed one by one as the product is mended.
-NOT_YET = ("signals/none-TERM/middle", "corruption/tokens-flipped", "fuzz/prompt")
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=pytest.mark.xfail(strict=False)) if case in NOT_YET else case
-        for case in SLICE
-    ],
-)
+@pytest.mark.parametrize("case", SLICE)
 def test_a_fault_is_survived(outcomes: dict[str, dict[str, object]], case: str) -> None:
     found = outcomes[case if case in outcomes else case.rpartition("/")[0]]
     assert found["passed"] is True, found
