@@ -151,8 +151,8 @@ class Training:
         """Waits for the end of every process; the exit code of what was started, and its stderr. Kills those that stay."""
         deadline = time.monotonic() + seconds
         left = self.members()
-        while left and time.monotonic() < deadline:
-            self.process.poll()
+        # While a process starts another program its environment cannot be read: what was started is asked by itself.
+        while (left or self.process.poll() is None) and time.monotonic() < deadline:
             time.sleep(0.1)
             left = self.members()
         self.kill()
