@@ -1,7 +1,6 @@
 """What every entry of the project shares: recipe and overrides in, exit code out, the stage's folder locked, its seconds on record."""
 
 import argparse
-import json
 import os
 import sys
 import threading
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from configs import schema, signals
+from configs import schema, signals, stage_times
 from configs.errors import Preempted, one_line, outcome
 from configs.lock import locked
 
@@ -124,5 +123,4 @@ def at_work(run_dir: Path, stage: str, writes: str | None) -> Iterator[None]:
     with locked(run_dir / writes) if writes else nullcontext():
         yield
         if os.environ.get("RANK", "0") == "0" and run_dir.is_dir():
-            with open(run_dir / "stages.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps({"stage": stage, "seconds": round(time.monotonic() - started, 2)}) + "\n")
+            stage_times.append(run_dir, stage, time.monotonic() - started)

@@ -196,7 +196,7 @@ def other_ids(repository: "Repository", tokenizers: dict[str, "T5Tokenizer"], fo
 
 def write_card(source: Path, folder: Path, name: str, found: list[str], pool_at_eos: bool) -> None:
     """The original's README.md with a section more."""
-    card = (source / "README.md").read_text(encoding="utf-8").rstrip() + "\n\n" if (source / "README.md").is_file() else ""
+    card = (source / "README.md").read_text(encoding="utf-8", errors="replace").rstrip() + "\n\n" if (source / "README.md").is_file() else ""
     lines = "\n".join(f"- {finding}" for finding in found)
     moved = (
         "\nIn both tables the row of </s> has changed places with the last one, so that pooled is read at </s>: other than the encoder was trained.\n"

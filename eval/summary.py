@@ -7,11 +7,10 @@ Out: `<run>/summary.json`: `scene_accuracy` (by row; null where no scenes can be
      (by stage, and their `total`; a stage run twice counts with both).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from configs import command, schema
+from configs import command, schema, stage_times
 from configs.errors import DataError
 from configs.schema import Recipe
 from eval import results
@@ -35,13 +34,7 @@ def stage_seconds(path: Path) -> dict[str, float]:
     """Seconds by stage in the order they first ran, and `total`. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no stage is on record; run the stages first, beginning with: python -m corpora.prepare RECIPE")
-    seconds: dict[str, float] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
-        try:
-            row = json.loads(line)
-            seconds[row["stage"]] = round(seconds.get(row["stage"], 0.0) + float(row["seconds"]), 2)
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{path}: line {number} is not a stage and its seconds ({line[:60]!r}); delete that line") from None
+    seconds = stage_times.read(path)
     return {**seconds, "total": round(sum(seconds.values()), 2)}
 
 

@@ -6,7 +6,6 @@ Out: its files. The process that submits only waits: it may be killed, the jobs 
 """
 
 import hashlib
-import json
 import os
 import shlex
 import shutil
@@ -21,12 +20,19 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from configs.errors import EXIT_CODES, SetupError
 from configs.executors import Slurm
-from configs.files import whole
+from configs.records import Record
 from corpora.executor.pieces import Task, progress
 
 POLL_SECONDS = 10.0
 SETTLE_SECONDS = 60.0  # a file made on a node may show this much later on a network file system
 USERS_ERRORS: dict[str, type[BaseException]] = {kind.__name__: kind for kind, _ in EXIT_CODES}
+
+
+class Failure(Record):
+    """Why a piece failed on its node, for the process that waits."""
+
+    kind: str
+    message: str
 
 
 class SlurmExecutor(SlurmPipelineExecutor):
@@ -123,21 +129,20 @@ class SlurmExecutor(SlurmPipelineExecutor):
             return super()._run_for_rank(rank, *arguments, **options)
         except Exception as error:
             self.failures.mkdir(exist_ok=True)
-            with whole(self.failures / f"{rank:05d}.json") as temporary:
-                temporary.write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}), encoding="utf-8")
+            Failure(kind=type(error).__name__, message=str(error)).write(self.failures / f"{rank:05d}.json")
             raise
 
     def _failed(self, ranks: list[int]) -> list[Path]:
         return [path for rank in ranks if (path := self.failures / f"{rank:05d}.json").exists()]
 
     def _fail(self, missing: list[int]) -> NoReturn:
-        told = [json.loads(path.read_text(encoding="utf-8")) for path in self._failed(missing)]
+        told = [Failure.read(path, "remove it, and run the same command again") for path in self._failed(missing)]
         kind: type[BaseException] = SetupError
         what = "a job was killed, perhaps for want of memory or time"
         for one in told:
-            what = f"a job ended with {one['kind']}: {one['message']}"  # a bug, unless another piece met a mistake of the user's
-            if one["kind"] in USERS_ERRORS:
-                kind, what = USERS_ERRORS[one["kind"]], one["message"]
+            what = f"a job ended with {one.kind}: {one.message}"  # a bug, unless another piece met a mistake of the user's
+            if one.kind in USERS_ERRORS:
+                kind, what = USERS_ERRORS[one.kind], one.message
                 break
         raise kind(
             f"{what} ({len(missing)} of {self.tasks} pieces are not done and no job is left; their logs: {self.slurm_logs_folder}; "
