@@ -26,7 +26,10 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
     settings = recorded_settings(corpora)
     fingerprint = value_sha256([FORMAT, settings])
     if folder.exists():
-        return _finished(folder, fingerprint, corpora), False
+        manifest = _finished(folder, fingerprint, corpora)
+        for left in recipe.run_dir.glob(f"{folder.name}.unfinished-*"):  # of a run killed after its last step
+            shutil.rmtree(left)
+        return manifest, False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
     language_id.load(corpora.language_id.model)  # a damaged model or hopeless settings are told before the work, not after
     if corpora.clip_tokens:

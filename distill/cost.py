@@ -18,6 +18,12 @@ from configs.distill import Distill, QueryBank, RandomAttention, unet_shares
 REDUCE_BUCKET = 200_000_000
 
 
+def _size(config: dict[str, Any], name: str) -> int:
+    if type(config.get(name)) is not int or config[name] <= 0:
+        raise KeyError(name)
+    return int(config[name])
+
+
 @dataclass(frozen=True)
 class Tower:
     """The shape of one CLIP text encoder; `projection` is 0 where there is none."""
@@ -32,10 +38,13 @@ class Tower:
 
     @classmethod
     def of(cls, config: dict[str, Any], projected: bool) -> "Tower":
-        """From a transformers CLIPTextConfig; `projected` for CLIPTextModelWithProjection. Raises KeyError."""
+        """From a transformers CLIPTextConfig; `projected` for CLIPTextModelWithProjection.
+
+        Raises KeyError for a size that is missing, or no whole number above 0.
+        """
         names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "max_position_embeddings")
-        width, layers, mlp, vocabulary, positions = (config[name] for name in names)
-        projection = config["projection_dim"] if projected else 0
+        width, layers, mlp, vocabulary, positions = (_size(config, name) for name in names)
+        projection = _size(config, "projection_dim") if projected else 0
         return cls(width, layers, mlp, vocabulary, positions, projection, config.get("hidden_act", "quick_gelu"))
 
     def parameters(self, vocabulary: int | None = None) -> int:

@@ -169,7 +169,11 @@ def training_settings(folder: Path, recipe: Recipe, made_from: dict[str, str]) -
 
 
 def vocabulary_size(folder: Path) -> int:
-    return int(read_json(folder / "text_encoder_2" / "config.json")["vocab_size"])
+    path = folder / "text_encoder_2" / "config.json"
+    found = read_json(path).get("vocab_size")
+    if type(found) is not int:
+        raise DataError(f"{path}: its vocab_size is {found!r}, no number; export again")
+    return found
 
 
 def measured_states(recipe: Recipe, made_from: dict[str, str]) -> dict[str, Any] | None:

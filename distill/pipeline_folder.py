@@ -131,7 +131,7 @@ def _write_config(path: Path, config: dict[str, Any], name: str, student: Studen
     vocabulary = tensor_shapes(student.weights)[f"{name}.{TOKEN_EMBEDDING}"][0]
     tokenizer = tokenizers.load(student.tokenizer)
     found = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.model_max_length)
-    wanted = (vocabulary - 2, vocabulary - 1, config["max_position_embeddings"])
+    wanted = (vocabulary - 2, vocabulary - 1, config.get("max_position_embeddings"))
     # EOS as the highest id makes both rules by which CLIP finds it agree: the largest id, and the first `eos_token_id`
     if found != wanted:
         raise DataError(f"{student.tokenizer}: BOS, EOS and length are {found}, {name}'s weights need {wanted}; run vocab_init again")

@@ -121,7 +121,10 @@ def trainers_reading(repository: Repository, prompts: tuple[str, ...] = PROMPTS,
     for encoder in repository.encoders:
         tower = load_tower(encoder, variant)
         ids_BL = encode(encoder.tokenizer, list(prompts))
-        position_B = pooled_position(ids_BL, encoder.config["eos_token_id"])
+        eos_id = encoder.config.get("eos_token_id", 49407)  # transformers' default
+        if type(eos_id) is not int:
+            raise DataError(f"{encoder.folder / 'config.json'}: its eos_token_id is {eos_id!r}, no number; export it again")
+        position_B = pooled_position(ids_BL, eos_id)
         rows = []
         for ids_1L, position_1 in tqdm(list(zip(ids_BL.split(1), position_B.split(1), strict=True)), desc=f"trainer, {encoder.name}", leave=False):
             with torch.no_grad():

@@ -36,7 +36,10 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     settings |= {name: recipe.corpora.model_dump(mode="json")[name] for name in ("language_id", "filters")}
     fingerprint = value_sha256([FORMAT, FOLDER, settings])
     if folder.exists():
-        return _finished(folder, fingerprint), False
+        manifest = _finished(folder, fingerprint)
+        for left in recipe.run_dir.glob(f"{FOLDER}.unfinished-*"):  # of a run killed after its last step
+            shutil.rmtree(left)
+        return manifest, False
     language_id.load(recipe.corpora.language_id.model)  # a damaged model is told before the work, not after
     if captions.unsafe:
         laion.check_ratings(captions.source)

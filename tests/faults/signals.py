@@ -24,6 +24,7 @@ from tests.faults import compare, processes, world
 from tests.faults.case import Case, Outcome, failed, passed
 from tests.faults.client import ROOT, Slot, environment
 from tests.faults.world import World
+from tests.slurm_commands import SCONTROL, SRUN
 
 EXIT_SECONDS = 25.0
 WAIT_SECONDS = 300.0  # for the moment to come
@@ -36,16 +37,6 @@ SIGNALS = {
     "INT": signal.SIGINT,
 }
 LAUNCHERS = ("none", "torchrun", "deepspeed", "srun")
-# Stand-ins for Slurm's commands: srun starts two tasks on this machine and writes down their
-# numbers.
-SRUN = """#!/bin/bash while [[ $1 == --* ]]; do shift; done for ((task = 0; task < SLURM_NTASKS;
-task++)); do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & tasks+=($!); done echo "${tasks[@]}" >
-tasks.new && mv tasks.new tasks highest=0 for task in "${tasks[@]}"; do wait "$task"; code=$?;
-((code > highest)) && highest=$code; done exit "$highest"
-"""
-SCONTROL = (
-    '#!/bin/bash\ncase "$1" in show) echo 127.0.0.1 ;; requeue) echo "$2" >> requeued ;; esac\n'
-)
 
 
 def cases(made: World, slot: Slot, asked: argparse.Namespace) -> list[Case]:
@@ -156,6 +147,7 @@ def start(launcher: str, folder: Path, slot: Slot, *more: str) -> "subprocess.Po
             "SLURM_JOB_NODELIST": "node",
             "SLURM_NTASKS": "2",
             "SLURM_CPUS_PER_TASK": "1",
+            "STATE": str(folder),
         }
         settings["PATH"] = f"{_stand_ins(folder)}:{settings['PATH']}"
     with open(folder / "log_launcher.txt", "wb") as log:
@@ -195,7 +187,7 @@ def wait_for(moment: str, run: Path, process: "subprocess.Popen[bytes]") -> bool
 
 def _reached(moment: str, run: Path) -> bool:
     if moment == "preparing":
-        return (run / "config.yaml").is_file()
+        return (run / "status.json").is_file()
     if moment == "saving":
         return any((run / "checkpoints").glob("*step*")) or any(
             (run / "checkpoints").glob(".*step*")
