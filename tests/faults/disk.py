@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.faults import compare, kills, verdict, world
 from tests.faults.case import Case, Outcome, evenly, failed, passed, skipped, wanted
-from tests.faults.client import Slot
+from tests.faults.client import Ended, Slot
 from tests.faults.world import World
 
 POINTS = 8
@@ -64,15 +64,7 @@ def fails_at(
 ) -> Outcome:
     kills.begin(made, entry, folder, slot)
     ended = slot.run(entry, folder, hook={"fail_at": at, "number": number})
-    return _refused_then_done(
-        made,
-        entry,
-        folder,
-        slot,
-        ended.code == 0,
-        verdict.problem(ended, (4,)),
-        verdict.last_line(ended.text),
-    )
+    return _refused_then_done(made, entry, folder, slot, ended)
 
 
 def file_size(
@@ -80,22 +72,15 @@ def file_size(
 ) -> Outcome:
     kills.begin(made, entry, folder, slot)
     ended = slot.run(entry, folder, file_bytes=size)
-    return _refused_then_done(
-        made,
-        entry,
-        folder,
-        slot,
-        ended.code == 0,
-        verdict.problem(ended, (4,)),
-        verdict.last_line(ended.text),
-    )
+    return _refused_then_done(made, entry, folder, slot, ended)
 
 
 def _refused_then_done(
-    made: World, entry: str, folder: Path, slot: Slot, unhurt: bool, problem: str, line: str
+    made: World, entry: str, folder: Path, slot: Slot, ended: Ended
 ) -> Outcome:
+    unhurt, problem = ended.code == 0, verdict.problem(ended, (4,))
     if problem and not unhurt:
-        return failed(problem, f"{entry}: {line[:400]}")
+        return failed(problem, f"{entry}: {verdict.last_line(ended.text)[:400]}")
     outcome = kills.finish(made, entry, 1, folder, slot, "distill.keep_checkpoints=2", 1)
     if not outcome.passed:
         return outcome
@@ -114,15 +99,7 @@ def read_only(made: World, entry: str, folder: Path, rng: random.Random, slot: S
         ended = slot.run(entry, folder)
     finally:
         _unmount(run)
-    return _refused_then_done(
-        made,
-        entry,
-        folder,
-        slot,
-        ended.code == 0,
-        verdict.problem(ended, (4,)),
-        verdict.last_line(ended.text),
-    )
+    return _refused_then_done(made, entry, folder, slot, ended)
 
 
 def small(
