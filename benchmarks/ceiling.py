@@ -5,7 +5,7 @@ import time
 import torch
 
 from benchmarks.workload import Profile
-from distill.engine import weights_dtype
+from distill.parallel.engine import weights_dtype
 
 
 def matrix_rate(profile: Profile, device: torch.device, seconds: float = 0.3) -> float:

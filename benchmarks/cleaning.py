@@ -20,8 +20,12 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.trainer import machine, write
-from configs import command, schema
+from configs import command
 from configs.errors import DataError
+from configs.schema.load import dump_recipe, load_recipe
+from configs.schema.recipe import Recipe
+from configs.schema.sources import TsvSource
+from corpora.pair import read_pairs
 
 ROWS, ROUNDS = (100_000, 1_000_000), 3
 ONE, TWO, APART = "one worker", "two workers", "two processes at once"
@@ -42,7 +46,7 @@ print(json.dumps({**took, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).
 """
 
 
-def measure(recipe: schema.Recipe, sizes: list[int], rounds: int) -> dict[str, Any]:
+def measure(recipe: Recipe, sizes: list[int], rounds: int) -> dict[str, Any]:
     """Raises DataError where the recipe's pairs are missing or cannot be prepared again."""
     took: dict[tuple[int, str], list[dict[str, float]]] = {}
     with TemporaryDirectory() as name:
@@ -57,10 +61,8 @@ def measure(recipe: schema.Recipe, sizes: list[int], rounds: int) -> dict[str, A
     return {"machine": machine(), "rounds": rounds, "rows": [row(size, who, took) for size, who in took]}
 
 
-def write_source(recipe: schema.Recipe, size: int, folder: Path) -> schema.Recipe:
+def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
     """A recipe of one TSV with the recipe's own training pairs, again and again, each time with another number."""
-    from configs.sources import TsvSource
-    from corpora.pair import read_pairs
 
     path, left = folder / f"{size}.tsv", size
     with open(path, "w", encoding="utf-8") as file:
@@ -76,11 +78,11 @@ def write_source(recipe: schema.Recipe, size: int, folder: Path) -> schema.Recip
     return recipe.model_copy(update={"corpora": recipe.corpora.model_copy(update={"sources": [source], "near_duplicates": None})})
 
 
-def start(recipe: schema.Recipe, workers: int, run: Path) -> subprocess.Popen[str]:
+def start(recipe: Recipe, workers: int, run: Path) -> subprocess.Popen[str]:
     """corpora.prepare in a process of its own."""
     run.mkdir()
     settings = {"run": str(run), "corpora": recipe.corpora.model_copy(update={"workers": workers})}
-    (run / "recipe.yaml").write_text(schema.dump(recipe.model_copy(update=settings)), encoding="utf-8")
+    (run / "recipe.yaml").write_text(dump_recipe(recipe.model_copy(update=settings)), encoding="utf-8")
     command = [sys.executable, "-c", PROGRAM, str(run / "recipe.yaml")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -135,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
             help="folder of the tables (default %(default)s)",
         )
         arguments = parser.parse_intermixed_args(argv)
-        result = measure(schema.load(arguments.recipe, arguments.overrides), sorted(arguments.rows), arguments.rounds)
+        result = measure(load_recipe(arguments.recipe, arguments.overrides), sorted(arguments.rows), arguments.rounds)
         write(arguments.out, "cleaning", json.dumps(result, indent=2), table(result))
 
     return command.guard("benchmarks.cleaning", body)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distill.teacher import ENCODERS, TextEncoders
+from distill.encoders.teacher import ENCODERS, TextEncoders
 
 
 @dataclass(frozen=True)

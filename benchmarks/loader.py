@@ -20,36 +20,39 @@ from typing import Any
 import numpy as np
 
 from benchmarks.trainer import machine, write
-from configs import command, schema
+from configs import command
+from configs.schema.load import load_recipe
+from configs.schema.recipe import Recipe
+from corpora.pair import read_pairs
+from distill.tokenizer.fast.encode_ids import Encoder
+from distill.tokens import store
+from distill.tokens.batches import Batch, Batches, special_ids
 
 PAIRS, ROUNDS, ROWS_A_ROUND = 100_000, 8, 4096
 BATCH_SIZES = (512,)  # beside the recipe's own
 
 
-def measure(recipe: schema.Recipe) -> dict[str, Any]:
+def measure(recipe: Recipe) -> dict[str, Any]:
     """Raises DataError where the recipe's pairs or initial student are missing."""
     rates = {size: loading(recipe, size) for size in sorted({recipe.distill.batch_size, *BATCH_SIZES})}
     return {"machine": machine(), "rounds": ROUNDS, "tokenising": tokenising(recipe), "loading": rates}
 
 
-def tokenising(recipe: schema.Recipe) -> dict[str, dict[str, float]]:
+def tokenising(recipe: Recipe) -> dict[str, dict[str, float]]:
     """By side of `distill.tokens`: texts and tokens a second, both ways."""
-    from corpora.pair import read_pairs
-    from distill import tokens
-    from distill.encode_ids import Encoder
 
-    tokens.prepare(recipe)  # for its checks
+    store.prepare(recipe)  # for its checks
     pairs = list(itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), PAIRS))
     rounds = [pairs[i * len(pairs) // ROUNDS : (i + 1) * len(pairs) // ROUNDS] for i in range(ROUNDS)]
     result = {}
-    for side, tokenizer in tokens.load_tokenizers(recipe).items():
+    for side, tokenizer in store.load_tokenizers(recipe).items():
         encoder, seconds, count = Encoder(tokenizer), [], 0
         tokenizer("")  # what it builds on its first call
         for part in filter(None, rounds):
             texts = [getattr(pair, side[:2]) for pair in part]
             took = [0.0, 0.0]
-            for i in range(0, len(texts), tokens.ROWS_AT_ONCE):
-                some = texts[i : i + tokens.ROWS_AT_ONCE]
+            for i in range(0, len(texts), store.ROWS_AT_ONCE):
+                some = texts[i : i + store.ROWS_AT_ONCE]
                 start = time.perf_counter()
                 theirs = tokenizer(some, truncation=True, max_length=tokenizer.model_max_length).input_ids
                 middle = time.perf_counter()
@@ -65,7 +68,7 @@ def tokenising(recipe: schema.Recipe) -> dict[str, dict[str, float]]:
     return result
 
 
-def loading(recipe: schema.Recipe, batch_size: int) -> dict[str, dict[str, float]]:
+def loading(recipe: Recipe, batch_size: int) -> dict[str, dict[str, float]]:
     """By contestant: rows a second of the same batches of the trainer. The others are told which rows; ours finds that out."""
     import torch
     from datasets import load_from_disk
@@ -102,13 +105,11 @@ def loading(recipe: schema.Recipe, batch_size: int) -> dict[str, dict[str, float
     }
 
 
-def batches_of(recipe: schema.Recipe, batch_size: int) -> Any:
+def batches_of(recipe: Recipe, batch_size: int) -> Any:
     """The `Batches` of the recipe's trainer, without empty and mixed prompts: a dataset has no row for them."""
-    from distill import tokens
-    from distill.batches import Batches, special_ids
 
     settings = recipe.distill.model_copy(update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0})
-    return Batches.of(settings, tokens.prepare(recipe), special_ids(tokens.load_tokenizers(recipe)))
+    return Batches.of(settings, store.prepare(recipe), special_ids(store.load_tokenizers(recipe)))
 
 
 def save_dataset(tokens: Any, folder: str) -> None:
@@ -128,7 +129,6 @@ def collate(batches: Any, examples: list[dict[str, Any]], rows: np.ndarray, leng
     """The `Batch` that `Batches.gather` makes of the same rows, as a DataLoader's collate function makes it: lists, padded one by one."""
     import torch
 
-    from distill.batches import Batch
 
     student = ["en" if english else "ja" for english in rows["english"]]
     tensors: list[torch.Tensor] = []
@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
             help="folder of the tables (default %(default)s)",
         )
         arguments = parser.parse_intermixed_args(argv)
-        result = measure(schema.load(arguments.recipe, arguments.overrides))
+        result = measure(load_recipe(arguments.recipe, arguments.overrides))
         write(arguments.out, "loader", json.dumps(result, indent=2), table(result))
 
     return command.guard("benchmarks.loader", body)

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 
 from benchmarks.workload import Profile, Workload
-from configs.distill import Distill
-from distill import train
-from distill.clip_text import tower_of
-from distill.engine import Engine, weights_dtype
-from distill.loss import Loss
-from distill.setup import Work
-from distill.statistics import Statistics
-from distill.student import TowerPair
-from distill.teacher import ENCODERS
+from configs.schema.distill import Distill
+from distill.encoders.student import TowerPair
+from distill.encoders.teacher import ENCODERS
+from distill.encoders.tower import tower_of
+from distill.objective.teacher_statistics import Statistics
+from distill.objective.terms import Loss
+from distill.parallel.engine import Engine, weights_dtype
+from distill.train import training
+from distill.train.preparation import Work
 
 
 class Ours:
@@ -37,7 +37,7 @@ class Ours:
         self.number = 0
 
     def step(self) -> None:
-        train.one_step(self.work, self.settings, self.number)
+        training.one_step(self.work, self.settings, self.number)
         self.number += 1
 
 

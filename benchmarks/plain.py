@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.workload import Workload
-from distill.engine import Engine, weights_dtype
-from distill.teacher import ENCODERS
+from distill.encoders.teacher import ENCODERS
+from distill.parallel.engine import Engine, weights_dtype
 
 
 class TwoEncoders(nn.Module):

@@ -8,7 +8,7 @@ from sentence_transformers.sentence_transformer.losses import MSELoss
 from torch import nn
 
 from benchmarks.workload import Workload
-from distill.engine import weights_dtype
+from distill.parallel.engine import weights_dtype
 
 
 class Pooled(nn.Module):

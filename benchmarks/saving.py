@@ -21,14 +21,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.trainer import machine, write
-from configs import command, schema
+from configs import command
 from configs.files import check_room, sync_folder
-
-if TYPE_CHECKING:
-    from distill.student import TowerPair
+from configs.schema.load import load_recipe
+from configs.schema.recipe import Recipe
+from distill.checkpoints.checkpoint import Checkpoints
+from distill.checkpoints.saved_state import layout
+from distill.encoders.student import TowerPair
+from distill.encoders.tower import TextTower
+from distill.parallel import engine
+from distill.parallel.engine import Engine, weights_dtype
 
 VOCABULARY = 51_200
 CHUNK = 64 << 20  # bytes of one plain write
@@ -49,7 +54,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # of SDXL's own encoders
 }
 
 
-def measure(recipe: schema.Recipe, scale: float, rounds: int, folder: Path) -> dict[str, Any]:
+def measure(recipe: Recipe, scale: float, rounds: int, folder: Path) -> dict[str, Any]:
     """Both take turns, round by round; the first round warms up and is left out.
 
     Raises SetupError where the disk is too small.
@@ -57,10 +62,6 @@ def measure(recipe: schema.Recipe, scale: float, rounds: int, folder: Path) -> d
     import torch
     from tqdm import tqdm
 
-    from distill import engine
-    from distill.checkpoint import Checkpoints
-    from distill.engine import Engine, weights_dtype
-    from distill.saved_state import layout
 
     engine.start()
     student = towers(scale).to(weights_dtype(recipe.distill.precision))
@@ -104,14 +105,12 @@ def measure(recipe: schema.Recipe, scale: float, rounds: int, folder: Path) -> d
     }
 
 
-def towers(scale: float) -> "TowerPair":
+def towers(scale: float) -> TowerPair:
     """Both students with `scale` of SDXL's layers (at least 2) and of the vocabulary; at 1 the
     published numbers of parameters.
     """
     from transformers import CLIPTextConfig
 
-    from distill.clip_text import TextTower
-    from distill.student import TowerPair
 
     made = []
     for name, shape in SHAPES.items():
@@ -219,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         arguments = parser.parse_intermixed_args(argv)
         recipe, folder = (
-            schema.load(arguments.recipe, arguments.overrides),
+            load_recipe(arguments.recipe, arguments.overrides),
             arguments.out / "saving",
         )
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,15 +16,22 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from configs import command, schema
+import torch
+
+from benchmarks import workload
+from benchmarks.ceiling import matrix_rate
+from benchmarks.ours import Ours
+from benchmarks.plain import Plain
+from benchmarks.pooled_only import PooledOnly
+from benchmarks.workload import Profile, Workload
+from configs import command
 from configs.files import whole
-
-if TYPE_CHECKING:
-    import torch
-
-    from benchmarks.workload import Profile, Workload
+from configs.schema.load import load_recipe
+from configs.schema.recipe import Recipe
+from distill.parallel import engine
+from distill.sdxl.pipelines import device
 
 PLAIN, STRICT, WORDS = "plain recipe, padded to 77", "ours, every position", "ours, words alone"
 COMPILED = {"ours, every position, blocks compiled": STRICT, "ours, words alone, blocks compiled": WORDS}  # the same work as these
@@ -36,15 +43,11 @@ class Contestant(Protocol):
         """One optimizer step on the next batch."""
 
 
-def measure(recipe: schema.Recipe, profile_name: str) -> dict[str, Any]:
+def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
     """All contestants take turns, round by round; the first round warms up and is left out. Raises DataError."""
     import torch
     from tqdm import tqdm
 
-    from benchmarks import workload
-    from benchmarks.ceiling import matrix_rate
-    from distill import engine
-    from distill.pipelines import device
 
     engine.start()
     profile = workload.PROFILES[profile_name]
@@ -81,11 +84,8 @@ def measure(recipe: schema.Recipe, profile_name: str) -> dict[str, Any]:
     return {"profile": profile_name, **sizes, "machine": machine(), "matrix_tflops": rate / 1e12, "rows": rows}
 
 
-def contestants(work: "Workload", device: "torch.device") -> "dict[str, Callable[[], Contestant]]":
+def contestants(work: Workload, device: torch.device) -> "dict[str, Callable[[], Contestant]]":
     """By name, how each is made; ours differ by one switch each."""
-    from benchmarks.ours import Ours
-    from benchmarks.plain import Plain
-    from benchmarks.pooled_only import PooledOnly
 
     # enough positions to fill the machine, few enough for many micro-batches of like lengths
     words = {"full_length_share": 0.0, "tokens_per_micro_batch": 77 * work.profile.batch_size // 4}
@@ -104,7 +104,7 @@ def contestants(work: "Workload", device: "torch.device") -> "dict[str, Callable
     return makers
 
 
-def ready(name: str, makers: "dict[str, Callable[[], Contestant]]", kept: "dict[str, Contestant]", profile: "Profile") -> "Contestant":
+def ready(name: str, makers: "dict[str, Callable[[], Contestant]]", kept: "dict[str, Contestant]", profile: Profile) -> "Contestant":
     """The contestant, warm. Where not all fit into memory, the one before it makes room."""
     import torch
 
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
             help="folder of the tables (default %(default)s)",
         )
         arguments = parser.parse_intermixed_args(argv)
-        result = measure(schema.load(arguments.recipe, arguments.overrides), arguments.profile)
+        result = measure(load_recipe(arguments.recipe, arguments.overrides), arguments.profile)
         write(arguments.out, f"trainer_{arguments.profile}", json.dumps(result, indent=2), table(result))
 
     return command.guard("benchmarks.trainer", body)

@@ -12,12 +12,14 @@ import numpy as np
 
 from benchmarks import encoders
 from benchmarks.encoders import Size
-from configs import schema
-from configs.distill import Distill, Objective
 from configs.errors import DataError
-from distill import tokenizers, tokens
-from distill.batches import Batches, special_ids
-from distill.teacher import TextEncoders
+from configs.schema.distill import Distill, Objective
+from configs.schema.recipe import Recipe
+from corpora.pair import read_pairs
+from distill.encoders.teacher import TextEncoders
+from distill.tokenizer import portable
+from distill.tokens import store
+from distill.tokens.batches import Batches, special_ids
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,15 @@ class Workload:
         return encoders.student_of(self.teacher, self.student_tokenizer)
 
 
-def load(recipe: schema.Recipe, profile: Profile, count: int) -> Workload:
+def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
     """Raises DataError where the recipe's pairs or initial student are missing, or there are fewer than `count` pairs."""
-    from corpora.pair import read_pairs
 
-    student_tokenizer = tokenizers.load(recipe.run_dir / "initial_student" / "tokenizer")
+    student_tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
     texts = [(row.ja, row.en) for row in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
     if len(texts) < count:
         raise DataError(f"{recipe.run_dir / 'pairs'}: holds {len(texts)} training pairs, this profile takes {count}; prepare more")
     teacher = encoders.random_teacher(profile.clip_l, profile.clip_bigg)
-    readers = tokens.by_side(teacher.tokenizers, student_tokenizer)
+    readers = store.by_side(teacher.tokenizers, student_tokenizer)
     changes = {"objective": Objective(position=1.0), "batch_size": profile.batch_size, "precision": profile.precision, "steps": 10**6}
     settings = recipe.distill.model_copy(update=changes)
     batches = Batches(token_pairs(texts, readers), special_ids(readers), profile.batch_size, 0.0, 0.0, settings.seed)
@@ -79,11 +80,11 @@ def load(recipe: schema.Recipe, profile: Profile, count: int) -> Workload:
     return Workload(profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer)
 
 
-def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> tokens.TokenPairs:
+def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> store.TokenPairs:
     """As distill.tokens stores them, in memory."""
     found = {
         side: [np.array(ids) for ids in reader([text[side != "ja"] for text in texts], truncation=True, max_length=77).input_ids]
         for side, reader in readers.items()
     }
     offsets = {side: np.cumsum([0, *map(len, rows)]) for side, rows in found.items()}
-    return tokens.TokenPairs({side: np.concatenate(rows) for side, rows in found.items()}, offsets)
+    return store.TokenPairs({side: np.concatenate(rows) for side, rows in found.items()}, offsets)

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from configs import schema, signals, stage_times
+from configs import signals, stage_times
 from configs.errors import Preempted, one_line, outcome
 from configs.lock import locked
+from configs.schema.load import load_recipe
+from configs.schema.recipe import Recipe
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,7 +62,7 @@ def _check_room_for_names(folder: Path) -> None:
         raise argparse.ArgumentTypeError(f"{there} may not be written to; give another folder")
 
 
-def run(prog: str, description: str, stage: Callable[[schema.Recipe], None], argv: list[str] | None = None, writes: str | None = None) -> int:
+def run(prog: str, description: str, stage: Callable[[Recipe], None], argv: list[str] | None = None, writes: str | None = None) -> int:
     """Loads the recipe, runs the stage, records its seconds, and turns known errors into one line and an exit code.
 
     `writes`: the folder below the run's that the stage makes; it is locked meanwhile.
@@ -68,7 +70,7 @@ def run(prog: str, description: str, stage: Callable[[schema.Recipe], None], arg
 
     def body() -> None:
         arguments = parser(prog, description).parse_args(argv)
-        recipe = schema.load(arguments.recipe, arguments.overrides)
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
         with at_work(recipe.run_dir, prog, writes):
             stage(recipe)
 

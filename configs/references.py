@@ -7,6 +7,8 @@ from pathlib import Path
 
 from configs.errors import first_line
 
+TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
+
 
 def looks_like_hub_name(name: str | Path) -> bool:
     """`organisation/model`: one slash, neither a path that starts at a root nor a relative one.
@@ -23,3 +25,10 @@ def not_given(name: str, error: BaseException) -> str:
     mistake in it."""
     why = first_line(error)
     return f"{name}: there is no such folder, and it cannot be fetched from the hub ({why})"
+
+
+def resolve_model(reference: str) -> str:
+    """`toyworld:NAME` becomes the path of a model that ships with the project; anything else is returned as it is."""
+    if reference.startswith("toyworld:"):
+        return str(TOYWORLD_MODELS / reference.removeprefix("toyworld:"))
+    return reference

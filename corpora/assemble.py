@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from configs.errors import DataError
-from configs.schema import Corpora
+from configs.schema.corpora import Corpora
 from corpora import dropped
-from corpora.deduplicate import first_of_each
+from corpora.filters.deduplicate import first_of_each
 from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, Stage, count_stage
 
 DIGESTS = ("pair_digest", "ja_digest", "en_digest")
@@ -41,7 +41,7 @@ class Fates:
 
     places: np.ndarray
     others: np.ndarray  # -1: none
-    scores: np.ndarray  # margins of corpora/semantic.py; NaN: not measured
+    scores: np.ndarray  # margins of corpora/filters/semantic.py; NaN: not measured
     digests: np.ndarray  # of both texts
     starts: np.ndarray  # the number of each part's first row, and at last how many rows there are
 

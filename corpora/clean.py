@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.files import whole
-from configs.schema import Corpora
-from corpora import assemble, clip_tokens, deduplicate, filters, language_id, residue, sources
+from configs.schema.corpora import Corpora
+from corpora import assemble, sources
 from corpora.dropped import DroppedRecord, Drops, by_text
-from corpora.normalise import comparison_key
+from corpora.filters import clip_tokens, deduplicate, language_id, residue, rules
+from corpora.filters.normalise import comparison_key
 from corpora.pair import SCHEMA
 
 FORMAT = 3  # raised when the files an older version left in an unfinished run must not be taken for this version's
@@ -96,7 +97,7 @@ def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schem
     kept: list[tuple[str, str, str, str]] = []
     for id, source, *texts in zip(batch.ids, batch.sources, batch.ja, batch.en, strict=True):
         ja, en = residue.pair(*texts)
-        dropping = filters.drop_reason(ja, en, corpora.filters)
+        dropping = rules.drop_reason(ja, en, corpora.filters)
         if dropping is None:
             kept.append((id, source, ja, en))
         else:

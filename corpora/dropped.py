@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from configs.errors import DataError
 from configs.files import whole
 from configs.records import Record
-from corpora.deduplicate import digest
+from corpora.filters.deduplicate import digest
 from corpora.pair import REMEDY
 
 FILE = "dropped.parquet"

@@ -1,7 +1,7 @@
 """From sources to a folder of pairs.
 
 In:  the recipe's `corpora` section.
-Out: `<run>/pairs/` (see corpora/pair.py), and beside the pairs what was dropped (corpora/dropped.py) and the data card (corpora/data_card.py).
+Out: `<run>/pairs/` (see corpora/pair.py), and beside the pairs what was dropped (corpora/dropped.py) and the data card (corpora/card/data_card.py).
      The first half (corpora/clean.py) runs part by part; the executor skips the parts a marker says are finished. The second half
      (corpora/assemble.py) sees all rows at once. Until the end everything lies in `<run>/pairs.unfinished-<digest of settings and inputs>/`; the
      same command goes on from there. All bytes depend on the settings and the inputs alone, not on `workers`, the executor or
@@ -14,9 +14,13 @@ from pathlib import Path
 
 from configs.errors import DataError
 from configs.files import file_sha256, publish, value_sha256
-from configs.schema import Corpora, Recipe, resolve_model
+from configs.references import resolve_model
+from configs.schema.corpora import Corpora
+from configs.schema.recipe import Recipe
 from configs.secrets import masked, masked_tree
-from corpora import assemble, clean, clip_tokens, data_card, dropped, executor, language_id, semantic, sources
+from corpora import assemble, clean, dropped, executor, sources
+from corpora.card import data_card
+from corpora.filters import clip_tokens, language_id, semantic
 from corpora.pair import FORMAT, Manifest, Stage, count_stages, losses, read_manifest, write_manifest
 
 

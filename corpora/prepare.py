@@ -1,6 +1,6 @@
 """Entry: makes the pairs that everything else reads.
 
-In:  the recipe's `corpora` section: any of the sources of configs/sources.py.
+In:  the recipe's `corpora` section: any of the sources of configs/schema/sources.py.
 Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table of how many rows each reason took.
 
     python -m corpora.prepare configs/toyworld.yaml corpora.shard_rows=500
@@ -9,7 +9,7 @@ Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table 
 import sys
 
 from configs import command
-from configs.schema import Recipe
+from configs.schema.recipe import Recipe
 from corpora.pair import SPLITS, Manifest
 
 NO_HELD_OUT = (

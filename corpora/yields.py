@@ -12,7 +12,7 @@ from pathlib import Path
 from configs.errors import DataError
 from configs.files import read_json
 from corpora import dropped
-from corpora.data_card import SAMPLES
+from corpora.card.data_card import SAMPLES
 from corpora.pair import REMEDY, SPLITS
 
 LEAST = 0.5

@@ -14,9 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from configs import command, schema, signals
+from configs import command, signals
 from configs.errors import SetupError, outcome
 from configs.records import Record
+from configs.schema.load import load_recipe
+from configs.schema.recipe import Recipe
 
 STATUS = "status.json"
 State = Literal["preparing", "training", "saved_and_stopped", "finished", "failed"]
@@ -77,7 +79,7 @@ def recorded(writer: Writer) -> Iterator[None]:
         signals.requests.before_exit = None
 
 
-def show(recipe: schema.Recipe, since: float) -> int:
+def show(recipe: Recipe, since: float) -> int:
     """Prints the status. Raises SetupError where there is none since that time."""
     path = recipe.run_dir / "distill" / STATUS
     found = Status.read(path, WAY_OUT) if path.is_file() else None
@@ -94,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         parser = command.parser("distill.status", "Prints what a training does and ends with its exit code.")
         parser.add_argument("--since", type=float, default=0.0, help="Unix seconds: older statuses do not count")
         arguments = parser.parse_args(argv)
-        codes.append(show(schema.load(arguments.recipe, arguments.overrides), arguments.since))
+        codes.append(show(load_recipe(arguments.recipe, arguments.overrides), arguments.since))
 
     return command.guard("distill.status", body) or codes[0]
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from configs import command
 from configs.errors import DataError, one_line
-from distill import run_folder
+from distill.train import run_folder
 from eval import results
-from eval.states import bounds
+from eval.compare_hidden_states import bounds
 
 SUMMARISE, COMPARE, GENERATE = (f"python -m eval.{stage} RECIPE" for stage in ("summary", "compare_hidden_states", "generate"))
 DESCRIPTION = "Prints finished runs as a Markdown table, and which cheap numbers go with scene accuracy and noise gap."

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from configs.errors import DataError
-from configs.schema import Recipe
+from configs.schema.recipe import Recipe
 from corpora.pair import Pair, read_pairs
 
 

@@ -15,7 +15,7 @@ from configs.errors import DataError
 from configs.files import file_sha256, inside, value_sha256, whole
 from configs.records import read_with_sha256, with_sha256
 from corpora import pair
-from distill.verification_record import VERIFICATION, Verification
+from distill.verify.record import VERIFICATION, Verification
 
 EXPORT = "python -m distill.export RECIPE"
 

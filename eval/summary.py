@@ -10,9 +10,10 @@ Out: `<run>/summary.json`: `scene_accuracy` (by row; null where no scenes can be
 from pathlib import Path
 from typing import Any
 
-from configs import command, schema, stage_times
+from configs import command, stage_times
 from configs.errors import DataError
-from configs.schema import Recipe
+from configs.schema.load import load_recipe
+from configs.schema.recipe import Recipe
 from eval import results
 
 COMPARE, GENERATE = "python -m eval.compare_hidden_states RECIPE", "python -m eval.generate RECIPE"
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         description = "Writes the run's summary and prints it."
         arguments = command.parser("eval.summary", description).parse_args(argv)
-        report(schema.load(arguments.recipe, arguments.overrides))
+        report(load_recipe(arguments.recipe, arguments.overrides))
 
     # not through `command.run`: the summary's own moment is no stage of the road, and would change the sum it has just written
     return command.guard("eval.summary", body)

@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from configs import artefact
 from corpora import pair
 from corpora.toyworld import captions
-from distill import inputs, run_folder, verification
-from distill.teacher import load_text_encoders
-from distill.verification_record import VERIFICATION, Verification
+from distill.encoders.teacher import load_text_encoders
+from distill.train import inputs, run_folder
+from distill.verify import readings
+from distill.verify.record import VERIFICATION, Verification
 
 PAIRS = 8  # held-out pairs of `finished_run`
 CLIP_L_WIDTH, CLIP_BIGG_WIDTH, POOLED_WIDTH, TIME_WIDTH = 16, 24, 20, 8
@@ -211,7 +212,7 @@ def write_run_record(run: Path) -> None:
 def write_verification(folder: Path) -> None:
     """The digests of an exported folder's files, as they are now."""
     stored = {"made_from": {}, "made_with": {}, "largest_relative_difference": 0.0, "prompts": []}
-    Verification(**stored, files=verification.digests(folder)).write(folder / VERIFICATION)
+    Verification(**stored, files=readings.digests(folder)).write(folder / VERIFICATION)
 
 
 def write_checkpoint(run: Path, teacher: Path, vocabulary: int, step: int) -> dict[str, torch.Tensor]:

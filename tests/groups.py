@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _in_child(function, keywords: dict) -> int:
-    from distill import engine
+    from distill.parallel import engine
 
     try:
         engine.start()

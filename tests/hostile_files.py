@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from configs.errors import DataError
-from configs.schema import TOYWORLD_MODELS, load
+from configs.references import TOYWORLD_MODELS
+from configs.schema.load import load_recipe
 
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "toyworld.yaml"
 
@@ -136,31 +137,31 @@ def written(name: str, content: bytes | str) -> Callable[[Trap], None]:
 
 
 def teacher(trap: Trap) -> object:
-    from distill.teacher import load_text_encoders
+    from distill.encoders.teacher import load_text_encoders
 
     return load_text_encoders(trap.folder)
 
 
 def student_tokenizer(trap: Trap) -> object:
-    from distill import tokenizers
+    from distill.tokenizer import portable
 
-    return tokenizers.load(trap.folder)
+    return portable.load(trap.folder)
 
 
 def pipeline(trap: Trap) -> object:
-    from distill.pipelines import load_base
+    from distill.sdxl.pipelines import load_base
 
     return load_base(str(trap.folder))
 
 
 def repository(trap: Trap) -> object:
-    from distill.repository import open_folder
+    from distill.sdxl.repository import open_folder
 
     return open_folder(trap.folder)
 
 
 def projections(trap: Trap) -> object:
-    from distill.query_bank import Projections
+    from distill.objective.query_bank import Projections
 
     return Projections(str(trap.folder)).read("conv_in.weight")
 
@@ -172,7 +173,7 @@ def embedding(trap: Trap) -> object:
 
 
 def unigram(trap: Trap) -> object:
-    from distill import unigram as door
+    from distill.tokenizer import unigram as door
 
     return door.read(door.find(trap.folder))
 
@@ -191,7 +192,7 @@ def cloob(trap: Trap) -> object:
 
 def translator(engine: str) -> Callable[[Trap], object]:
     def use(trap: Trap) -> object:
-        from configs.captions import Translator
+        from configs.schema.captions import Translator
         from corpora.captions import translator as door
 
         return door.load(Translator.model_validate({"model": str(trap.folder), "engine": engine}), trap.folder.parent)
@@ -200,19 +201,19 @@ def translator(engine: str) -> Callable[[Trap], object]:
 
 
 def sentence_encoder(trap: Trap) -> object:
-    from corpora import sentence_encoder as door
+    from corpora.filters import sentence_encoder as door
 
     return door.load(str(trap.folder), "vocab_init.sentence_encoder")
 
 
 def clip_tokens(trap: Trap) -> object:
-    from corpora import clip_tokens as door
+    from corpora.filters import clip_tokens as door
 
     return door.load(f"{trap.folder}//tokenizer")
 
 
 def language_id(trap: Trap) -> object:
-    from corpora import language_id as door
+    from corpora.filters import language_id as door
 
     return door.load(str(trap.folder / "lid.bin"))
 
@@ -220,19 +221,19 @@ def language_id(trap: Trap) -> object:
 def judge(trap: Trap) -> object:
     from transformers import AutoModel, AutoTokenizer
 
-    from eval.painting import stock_models
+    from eval.pictures import stock_models
 
     return stock_models.load("eval.dino_model", str(trap.folder / "text_encoder"), AutoModel, AutoTokenizer)
 
 
 def open_clip(trap: Trap) -> object:
-    from distill import open_clip_weights
+    from distill.encoders import open_clip_weights
 
     return open_clip_weights._read_text(trap.folder / "weights.pt")
 
 
 def lpips(trap: Trap) -> object:
-    from eval.painting import agreement
+    from eval.pictures import agreement
 
     return agreement._lpips(str(trap.folder / "weights.pt"))
 
@@ -251,15 +252,15 @@ def verified(trap: Trap) -> object:
 
 
 def recipe(trap: Trap) -> object:
-    return load(trap.folder / "recipe.yaml")
+    return load_recipe(trap.folder / "recipe.yaml")
 
 
 def override(text: str) -> Callable[[Trap], object]:
-    return lambda trap: load(RECIPE, [text])
+    return lambda trap: load_recipe(RECIPE, [text])
 
 
 def data_set(trap: Trap) -> object:
-    from configs.sources import HubSource
+    from configs.schema.sources import HubSource
     from corpora.sources import hub
 
     return hub.identity(HubSource(kind="hub", name="x", licence="x", dataset=str(trap.folder)))
@@ -274,7 +275,7 @@ def picture(trap: Trap) -> object:
 
 
 def picture_text(trap: Trap) -> object:
-    from eval.painting import picture_text as door
+    from eval.paint import picture_text as door
 
     return door.read(trap.folder / "picture.png")
 

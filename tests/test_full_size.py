@@ -14,9 +14,9 @@ from conftest import write_run_record
 from safetensors.torch import save_file
 
 from configs import artefact
-from configs.schema import TOYWORLD_MODELS
-from distill import tokenizers
-from distill.clip_text import TextTower
+from configs.references import TOYWORLD_MODELS
+from distill.encoders.tower import TextTower
+from distill.tokenizer import portable
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY = 51_200
@@ -54,7 +54,7 @@ def full_size_run(tmp_path_factory: pytest.TempPathFactory):
     save_file(tensors, folder / "student.safetensors")
     artefact.seal(folder, made_from={})
     (run / "distill" / "latest").write_text(folder.name)
-    assert len(tokenizers.build(TOYWORLD_MODELS / "spiece.model", run / "initial_student" / "tokenizer", VOCABULARY)) == VOCABULARY
+    assert len(portable.build(TOYWORLD_MODELS / "spiece.model", run / "initial_student" / "tokenizer", VOCABULARY)) == VOCABULARY
     write_run_record(run)
     yield run
     shutil.rmtree(run)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
 TOP = sorted({package.partition(".")[0] for package in PACKAGES})
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for top in TOP for path in (ROOT / top).rglob("*.py"))
-TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py"))
+TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
 EXAMPLES = ("configs/*.yaml", "configs/*.sbatch", "configs/*.sh", "configs/*.hostfile")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
@@ -34,10 +34,10 @@ LAYERS = {
 }
 # A library that is heavy, old or may be replaced enters through one file; the scripts that made the miniature models may call it too.
 DOORS = {
-    "fasttext": ["corpora/language_id.py", "corpora/toyworld/*.py"],
-    "sentence_transformers": ["corpora/sentence_encoder.py", "corpora/toyworld/*.py", "benchmarks/pooled_only.py"],
-    "deepspeed": ["distill/engine.py"],
-    "open_clip": ["distill/open_clip_weights.py", "benchmarks/encoders.py"],
+    "fasttext": ["corpora/filters/language_id.py", "corpora/miniature/*.py"],
+    "sentence_transformers": ["corpora/filters/sentence_encoder.py", "corpora/miniature/*.py", "benchmarks/pooled_only.py"],
+    "deepspeed": ["distill/parallel/engine.py"],
+    "open_clip": ["distill/encoders/open_clip_weights.py", "benchmarks/encoders.py"],
     "datatrove": ["corpora/executor/*.py"],
     "datasets": ["corpora/sources/hub.py", "benchmarks/loader.py"],
     "fsspec": ["corpora/sources/files.py"],
@@ -208,7 +208,7 @@ def test_help_answers_at_once(source: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("usage: "), done.stderr
-    made_once = source.startswith("corpora/toyworld/")  # the scripts that made the miniature models need not be quick
+    made_once = source.startswith(("corpora/miniature/", "benchmarks/"))  # what makes the miniature models and what measures need not be quick
     assert re.search(r"code: 0 loaded: .*\n$" if made_once else r"code: 0 loaded: \[\]\n$", done.stdout), done.stdout + done.stderr
 
 

@@ -16,9 +16,9 @@ from conftest import write_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from configs.schema import TOYWORLD_MODELS
-from distill import tokenizers
-from distill.verification import PROMPTS, TOLERANCE
+from configs.references import TOYWORLD_MODELS
+from distill.tokenizer import portable
+from distill.verify.readings import PROMPTS, TOLERANCE
 
 ROOT = Path(__file__).resolve().parent.parent
 V4_PYTHON = os.environ.get("V4_PYTHON") or str(ROOT / ".venv-v4" / "bin" / "python")
@@ -40,7 +40,7 @@ def go(stack: str, *words: str | Path) -> str:
 def exports(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One checkpoint, exported by each stack."""
     run = tmp_path_factory.mktemp("stacks")
-    vocabulary = tokenizers.build(TOYWORLD_MODELS / "spiece.model", run / "newest" / "initial_student" / "tokenizer")
+    vocabulary = portable.build(TOYWORLD_MODELS / "spiece.model", run / "newest" / "initial_student" / "tokenizer")
     write_checkpoint(run / "newest", tiny_sdxl / "base", len(vocabulary), step=500)
     shutil.copytree(run / "newest", run / "v4")
     for stack in STACKS:

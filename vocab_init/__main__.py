@@ -9,120 +9,13 @@ Out: `<run>/initial_student/`: `tokenizer/`, `token_embeddings.safetensors` (`cl
      a damaged one is made again.
 """
 
-import json
-import sys
-from collections import Counter
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from configs import artefact, command, schema
-from configs.errors import DataError, one_line
-from configs.files import file_sha256, whole_folder
-
-if TYPE_CHECKING:
-    from distill.tokenizers import Vocabulary
-    from vocab_init.transplant import Row, Teacher
+from configs import command
 
 DESCRIPTION = "Gives the student its tokenizer and first token embeddings: those of the nearest English tokens."
-NEIGHBORS = 3
-SHOWN = 12
-
-
-def initialise(recipe: schema.Recipe) -> None:
-    """The stage. Raises DataError."""
-    from distill import tokenizers, unigram
-    from vocab_init import transplant
-
-    target = recipe.run_dir / "initial_student"
-    tokenizer = unigram.find(schema.resolve_model(recipe.vocab_init.tokenizer))
-    teacher = transplant.read_teacher(schema.resolve_model(recipe.distill.base), recipe.distill.teacher)
-    made_from = {"the teacher": teacher.sha256(), "vocab_init.tokenizer": file_sha256(tokenizer)}
-    settings = {
-        "base": recipe.distill.base,
-        "teacher": recipe.distill.teacher,
-        **recipe.vocab_init.model_dump(mode="json", include={"sentence_encoder", "prompt", "pad_vocab_to_multiple_of"}),
-    }
-    if _finished(target, settings, made_from):
-        print(f"{target} is already there for these settings")
-        return
-    with whole_folder(target, replace=True) as work:
-        vocabulary = tokenizers.build(tokenizer, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of)
-        tokenizers.load(work / "tokenizer")
-        rows = transplant.rows(vocabulary, teacher, _find(recipe, vocabulary, teacher))
-        _write(work, rows, transplant.transplant(rows, teacher))
-        counts = {"rows": len(rows), "rows_by_kind": Counter(row.kind for row in rows)}
-        artefact.seal(work, made_from, {"settings": settings, **counts})
-    _show(rows)
-    print(f"{target}: {len(rows):,} rows; neighbors.jsonl tells where each starts from")
-
-
-def _find(recipe: schema.Recipe, vocabulary: "Vocabulary", teacher: "Teacher") -> dict[str, tuple[list[int], list[float]]]:
-    """The nearest English token ids of every text a normal piece stands for, and the similarities."""
-    from corpora import sentence_encoder
-    from vocab_init.nearest import nearest
-    from vocab_init.piece_text import sentencepiece_text
-
-    settings = recipe.vocab_init
-    encoder = sentence_encoder.load(schema.resolve_model(settings.sentence_encoder), "vocab_init.sentence_encoder")
-    pieces = (piece for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True) if kind == "normal")
-    texts = [text for text in dict.fromkeys(map(sentencepiece_text, pieces)) if text]
-    words = teacher.words()
-    print(f"{len(texts):,} texts of Japanese pieces, {len(words):,} English words and pieces of words")
-    english_VD = sentence_encoder.embed(encoder, [text for _, text in words], settings.prompt, settings.batch_size)
-    japanese_VD = sentence_encoder.embed(encoder, texts, settings.prompt, settings.batch_size)
-    indices, similarity = nearest(japanese_VD, english_VD, NEIGHBORS)
-    return {
-        text: ([words[i][0] for i in best], [round(value, 4) for value in values])
-        for text, best, values in zip(texts, indices.tolist(), similarity.tolist(), strict=True)
-    }
-
-
-def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str]) -> bool:
-    """Whether the result is there, whole and of these settings and inputs. Prints why it is made again.
-
-    Raises DataError if it is another's, or if an input has changed under a run that has checkpoints.
-    """
-    from distill import run_folder
-
-    if not target.exists():
-        return False
-    try:
-        manifest = artefact.read(target, "it is made again")
-    except DataError as error:
-        print(one_line(error), file=sys.stderr)
-        return False
-    kept = manifest.details.get("settings", {})
-    other = next((key for key, value in settings.items() if kept.get(key) != value), None)
-    if other is not None:
-        was, now = kept.get(other), settings[other]
-        raise DataError(f"{target}: made with {other} {was!r}, the recipe says {now!r}; give another run folder (run=...) or delete this one")
-    name = artefact.changed(manifest, made_from)
-    if name is not None and run_folder.has_checkpoints(target.parent / "distill"):
-        raise DataError(f"{target}: {name} has changed since it was made; give another run folder (run=...), or put the old one back")
-    if name is not None:
-        print(f"{target}: {name} has changed since it was made; it is made again", file=sys.stderr)
-    return name is None
-
-
-def _write(work: Path, rows: list["Row"], tables: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    save_file(tables, work / "token_embeddings.safetensors")
-    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
-    (work / "neighbors.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-def _show(rows: list["Row"]) -> None:
-    """The counts by kind, and some neighbours taken evenly over the vocabulary."""
-    print("rows: " + ", ".join(f"{count:,} {kind}" for kind, count in Counter(row.kind for row in rows).most_common()))
-    normal = [row for row in rows if row.kind == "normal" and row.neighbor_ids]
-    for row in normal[:: max(1, len(normal) // SHOWN)][:SHOWN]:
-        neighbors = ", ".join(f"{name} {similarity:.2f}" for name, similarity in zip(row.neighbors, row.similarity, strict=True))
-        print(f"  {row.text} -> {neighbors}")
-
 
 def main(argv: list[str] | None = None) -> int:
+    from vocab_init.initial_student import initialise
+
     return command.run("vocab_init", DESCRIPTION, initialise, argv, writes="initial_student")
 
 

@@ -5,7 +5,7 @@ In and out: strings and bytes; nothing on disk.
 
 from functools import cache
 
-from distill.unigram import SPACE
+from distill.tokenizer.unigram import SPACE
 
 WORD_END = "</w>"  # CLIP marks the token that ends a word
 

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from configs.errors import DataError, first_line
 from configs.files import inside
 from configs.references import looks_like_hub_name, not_given
-from distill.teacher import ENCODERS, SUBFOLDERS, load_tokenizer, replacement
-from distill.tokenizers import Kind, Vocabulary
+from distill.encoders.teacher import ENCODERS, SUBFOLDERS, load_tokenizer, replacement
+from distill.tokenizer.portable import Kind, Vocabulary
 from vocab_init import piece_text
 
 # with and without the prefix: transformers 4 and 5 save CLIPTextModel differently

@@ -7,7 +7,7 @@ Out: `<run>/captions/`: parquet shards and `manifest.json`; name them in `corpor
 """
 
 from configs import command
-from configs.schema import Recipe
+from configs.schema.recipe import Recipe
 
 
 def stage(recipe: Recipe) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from configs.captions import Captions
 from configs.files import write_json
-from corpora import assemble, data_card, dropped
+from configs.schema.captions import Captions
+from corpora import assemble, dropped
 from corpora.captions.choose import Rows
 from corpora.captions.clean import Cleaned
-from corpora.deduplicate import digest
+from corpora.card import data_card
+from corpora.filters.deduplicate import digest
 from corpora.pair import Manifest, Pair, read_batches
 
 

@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.captions import Captions
 from configs.files import whole
-from configs.schema import Corpora
-from configs.schema import Filters as Limits
-from corpora import deduplicate, dropped, filters, language_id, residue
-from corpora.normalise import comparison_key
+from configs.schema.captions import Captions
+from configs.schema.corpora import Corpora
+from configs.schema.corpora import Filters as Limits
+from corpora import dropped
+from corpora.filters import deduplicate, language_id, residue, rules
+from corpora.filters.normalise import comparison_key
 from corpora.sources import laion
 from corpora.sources.part import Part
 
@@ -37,15 +38,15 @@ SCHEMA = pa.schema(
 LABELS = ("NSFW", "UNSURE", "UNLIKELY")  # LAION's
 # those of a pair's filters that judge one text: each is shown the caption as both sides
 FILTERS = (
-    filters.empty,
-    filters.too_long,
-    filters.too_short,
-    filters.damaged,
-    filters.placeholder,
-    filters.no_japanese_script,
-    filters.markup,
-    filters.address,
-    filters.file_name,
+    rules.empty,
+    rules.too_long,
+    rules.too_short,
+    rules.damaged,
+    rules.placeholder,
+    rules.no_japanese_script,
+    rules.markup,
+    rules.address,
+    rules.file_name,
 )
 
 

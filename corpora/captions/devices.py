@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+import torch
 
 from corpora.executor import pieces
 
-if TYPE_CHECKING:
-    import torch
 
-
-def device() -> "torch.device":
+def device() -> torch.device:
     """This worker's GPU, or the CPU. More workers than GPUs share them."""
     import torch  # seconds, which the processes that only clean do without
 

@@ -15,10 +15,10 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from configs import model_folder
-from configs.captions import Ranker
 from configs.errors import DataError, first_line
 from configs.files import read_json
-from configs.schema import resolve_model
+from configs.references import resolve_model
+from configs.schema.captions import Ranker
 from corpora.captions import cloob
 from corpora.captions.devices import device
 

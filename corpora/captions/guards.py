@@ -1,15 +1,15 @@
 """Why a translation is not kept: what a translation model does when it fails, told without reading the picture.
 
 In:  Japanese captions, their translations, the language identifier.
-Out: for each, the first reason to drop it, or None. The pairs that stay go through `corpora/filters.py` like any others.
+Out: for each, the first reason to drop it, or None. The pairs that stay go through `corpora/filters/rules.py` like any others.
 """
 
 import re
 from typing import Any
 
-from configs.captions import TranslationGuards
-from corpora import language_id
-from corpora.normalise import comparison_key
+from configs.schema.captions import TranslationGuards
+from corpora.filters import language_id
+from corpora.filters.normalise import comparison_key
 
 LONGEST_RUN = 6  # words of a phrase that a model may say again and again
 

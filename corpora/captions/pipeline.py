@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from configs.captions import Captions, Files, Shards
 from configs.errors import DataError, RecipeError
 from configs.files import publish, value_sha256, whole
-from configs.schema import Recipe, resolve_model
+from configs.references import resolve_model
+from configs.schema.captions import Captions, Files, Shards
+from configs.schema.recipe import Recipe
 from configs.secrets import masked_tree
-from corpora import executor, language_id
+from corpora import executor
 from corpora.captions import card, choose, clean, images, score, translate
 from corpora.dropped import DroppedRecord
+from corpora.filters import language_id
 from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stages, losses, read_manifest, write_manifest
 from corpora.sources import files, laion
 

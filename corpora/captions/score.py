@@ -11,21 +11,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.captions import Files, Ranker
 from configs.files import whole
-from corpora import residue
-from corpora.captions import images
+from configs.schema.captions import Files, Ranker
+from corpora.captions import dual_encoder, images
 from corpora.captions.clean import Cleaned, picture_digest
 from corpora.captions.devices import one_thread
-
-if TYPE_CHECKING:
-    from corpora.captions.dual_encoder import DualEncoder
+from corpora.captions.dual_encoder import DualEncoder
+from corpora.filters import residue
 
 SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("similarity", pa.float32()), pa.field("reason", pa.string())])
 
@@ -116,16 +113,14 @@ def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
 
 
 def _similarities(ranker: Ranker, batch: list[Candidate]) -> np.ndarray:
-    from corpora.captions import dual_encoder  # brings torch, which the processes that only clean do without
 
     pictures = [picture.image for _, _, picture in batch if picture.image is not None]
     return dual_encoder.similarities(_encoder(ranker), [ja for _, ja, _ in batch], pictures, ranker.batch_size)
 
 
 @lru_cache(maxsize=1)
-def _encoder(ranker: Ranker) -> "DualEncoder":
+def _encoder(ranker: Ranker) -> DualEncoder:
     """Loaded once a process."""
-    from corpora.captions import dual_encoder
 
     return dual_encoder.load(ranker)
 

@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.captions import Captions, Translator
 from configs.files import whole
-from corpora import language_id, pair
-from corpora.captions import guards
+from configs.schema.captions import Captions, Translator
+from corpora import pair
+from corpora.captions import guards, translator
 from corpora.captions.clean import Cleaned, Lost
 from corpora.captions.devices import one_thread
-from corpora.normalise import normalise
+from corpora.filters import language_id
+from corpora.filters.normalise import normalise
 
 PIECE_ROWS = 16_384  # some minutes on a core, seconds on a GPU: what is done again after a kill
 SCHEMA = pa.schema(
@@ -101,6 +102,5 @@ def pieces(rows: int) -> list[int]:
 @lru_cache(maxsize=2)
 def _loaded(settings: Translator, models: Path, source: Literal["ja", "en"], target: Literal["ja", "en"]) -> Callable[[list[str]], list[str]]:
     """Once a process."""
-    from corpora.captions import translator  # brings torch, which the processes that only clean do without
 
     return translator.load(settings, models, source, target)

@@ -18,10 +18,10 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTr
 from transformers.utils import logging
 
 from configs import model_folder
-from configs.captions import Translator
 from configs.errors import DataError, RecipeError, first_line
 from configs.files import whole_folder
-from configs.schema import resolve_model
+from configs.references import resolve_model
+from configs.schema.captions import Translator
 from corpora.captions.devices import device
 from corpora.executor import pieces
 

@@ -7,7 +7,7 @@ Out: the files of all pieces; a piece with a marker in `folder` is not done agai
 
 from pathlib import Path
 
-from configs.executors import Executor, Ray, Slurm
+from configs.schema.executors import Executor, Ray, Slurm
 from corpora.executor.pieces import Task as Task
 from corpora.executor.seal import Sealed
 

@@ -13,7 +13,7 @@ from typing import Any
 from datatrove.executor.ray import RayPipelineExecutor
 
 from configs.errors import EXIT_CODES, SetupError
-from configs.executors import Ray
+from configs.schema.executors import Ray
 from corpora.executor.pieces import TRIES, Task, progress
 
 CODE = Path(__file__).resolve().parents[2]

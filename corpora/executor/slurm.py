@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from configs.errors import EXIT_CODES, SetupError
-from configs.executors import Slurm
 from configs.records import Record
+from configs.schema.executors import Slurm
 from corpora.executor.pieces import Task, progress
 
 POLL_SECONDS = 10.0

@@ -1,6 +1,6 @@
 """Where pairs come from: toyworld, TSV, Moses, TMX, WMT's test sets, parquet, the Hugging Face Hub. A file a format; this one joins them.
 
-In:  the recipe's `corpora.sources` (configs/sources.py).
+In:  the recipe's `corpora.sources` (configs/schema/sources.py).
 Out: `Part`s, pieces of a source that can be read alone, and their rows in order. Every row is counted: it becomes a pair or a counted drop.
 
 Planning counts the rows before any text is decoded: from the footer of a parquet file, by line feeds in a text file, in one streamed pass over a
@@ -16,8 +16,8 @@ from itertools import islice
 from tqdm import tqdm
 
 from configs.errors import DataError, RecipeError
-from configs.schema import Corpora
-from configs.sources import HubSource, MosesSource, ParquetSource, Source, TmxSource, ToyworldSource, TsvSource, WmtTestSource
+from configs.schema.corpora import Corpora
+from configs.schema.sources import HubSource, MosesSource, ParquetSource, Source, TmxSource, ToyworldSource, TsvSource, WmtTestSource
 from corpora.pair import Input
 from corpora.sources import aligned, files, hub, pairing, parquet, part, tmx, toyworld, tsv, wmt_test
 from corpora.sources.part import Batch, Part, Row, batches, cut

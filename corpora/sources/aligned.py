@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from configs.errors import DataError
-from configs.sources import MosesSource, WmtTestSource
+from configs.schema.sources import MosesSource, WmtTestSource
 from corpora.sources import content, files, lines, pairing, part, sgml
 from corpora.sources.part import Part, Row, cut
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from configs.errors import DataError, RecipeError
-from configs.sources import HubSource
+from configs.schema.sources import HubSource
 from corpora.pair import Input
 from corpora.sources import files, parquet
 from corpora.sources import part as parts

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.errors import DataError
-from configs.sources import LaionSource
+from configs.schema.sources import LaionSource
 from corpora.sources import files, laion_columns, parquet
 from corpora.sources.part import Part
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import RecipeError
-from configs.sources import ParquetSource
+from configs.schema.sources import ParquetSource
 from corpora.sources import content, files, part
 from corpora.sources.part import Part, Row
 

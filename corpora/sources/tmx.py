@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from configs.sources import TmxSource
+from configs.schema.sources import TmxSource
 from corpora.sources import segments
 from corpora.sources.part import Row
 

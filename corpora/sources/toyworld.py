@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from configs.sources import ToyworldSource
+from configs.schema.sources import ToyworldSource
 from corpora.pair import SPLITS
 from corpora.sources.part import BATCH_ROWS, Batch, Part
 from corpora.toyworld import captions

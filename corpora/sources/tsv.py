@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from configs.errors import RecipeError
-from configs.sources import TsvSource
+from configs.schema.sources import TsvSource
 from corpora.sources import content, files, lines
 from corpora.sources.part import MAX_TEXT_BYTES, Part, Row
 

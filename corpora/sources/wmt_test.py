@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from configs.sources import WmtTestSource
+from configs.schema.sources import WmtTestSource
 from corpora.sources import segments
 from corpora.sources.part import Row
 

@@ -1,4 +1,4 @@
-"""The numbers only evaluation needs, as pure functions of tensors; training's distances are in `distill/objectives.py`.
+"""The numbers only evaluation needs, as pure functions of tensors; training's distances are in `distill/objective/distances.py`.
 
 In and out: tensors and floats; nothing on disk.
 

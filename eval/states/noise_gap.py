@@ -20,11 +20,11 @@ import torch
 from tqdm import tqdm
 
 from configs.errors import DataError
-from configs.schema import Eval
-from distill.pipelines import Pipelines
-from distill.teacher import Encoding
+from configs.schema.recipe import Eval
+from distill.encoders.teacher import Encoding
+from distill.sdxl.pipelines import Pipelines
 from eval.intervals import bootstrap
-from eval.painting.pictures import generators
+from eval.pictures.painting import generators
 from eval.states.reference_rows import ENGLISH
 
 EMPTY = "empty"

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from distill.objectives import floored, region_masks
-from distill.teacher import ENCODERS, Encoding, TokenIds
+from distill.encoders.teacher import ENCODERS, Encoding, TokenIds
+from distill.objective.distances import floored, region_masks
 from eval.states import metrics
 
 Place = tuple[str, str]

@@ -7,8 +7,8 @@ Out: lists of prompts, one a pair.
 import random
 import re
 
-from configs.schema import Recipe
-from configs.sources import ToyworldSource
+from configs.schema.recipe import Recipe
+from configs.schema.sources import ToyworldSource
 from corpora.pair import Pair
 from corpora.toyworld import captions, lexicon
 from corpora.toyworld.captions import Caption

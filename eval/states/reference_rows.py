@@ -18,18 +18,20 @@ All rows are judged against the teacher's English of the same pair:
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
-from configs.captions import Translator
 from configs.errors import DataError, RecipeError
-from configs.schema import Recipe, resolve_model
+from configs.references import resolve_model
+from configs.schema.captions import Translator
+from configs.schema.recipe import Recipe
+from corpora.captions import translator
 from corpora.pair import Pair
+from distill.encoders.student import initial_text_encoders
+from distill.encoders.teacher import ENCODERS, TextEncoders, load_text_encoders
+from distill.sdxl import repository
 from eval.states import prompt_variants
-
-if TYPE_CHECKING:
-    from distill.teacher import TextEncoders
 
 ENGLISH, STUDENT, ENGLISH_STUDENT, MIXED = "english_teacher", "japanese_student", "english_student", "code_mixed_student"
 BEFORE, THROUGH_ENGLISH = "japanese_student_before_training", "japanese_through_english_encoder"
@@ -44,14 +46,12 @@ POSITIONS = 77
 class Reader(NamedTuple):
     """Encoders, and what they are to read: `rows` has a prompt a pair."""
 
-    load: "Callable[[], TextEncoders]"
+    load: Callable[[], TextEncoders]
     rows: dict[str, list[str]]
 
 
 def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
     """The teacher first. Raises RecipeError for a name taken twice, DataError when the translator cannot be loaded."""
-    from distill.student import initial_text_encoders
-    from distill.teacher import load_text_encoders
 
     base, seed = resolve_model(recipe.distill.base), recipe.eval.seed
     japanese, english = [pair.ja for pair in pairs], [pair.en for pair in pairs]
@@ -76,7 +76,6 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
 
 def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
     """Greedy, by transformers, so that the same model says the same again. Raises DataError."""
-    from corpora.captions import translator
 
     translate = translator.load(Translator(model=reference, engine="transformers"), Path())
     batches = tqdm(range(0, len(texts), batch_size), desc="translate", unit="batch")
@@ -90,10 +89,8 @@ def check_names(recipe: Recipe) -> None:
             raise RecipeError(f"eval.repositories: {name!r} is the name of a row of the comparison itself; give the repository another")
 
 
-def _repository(recipe: Recipe, name: str) -> "TextEncoders":
+def _repository(recipe: Recipe, name: str) -> TextEncoders:
     """Text encoders of a user's SDXL, or encoders alone; no code of theirs is run. Raises DataError."""
-    from distill import repository
-    from distill.teacher import ENCODERS, load_text_encoders
 
     reference = recipe.eval.repositories[name]
     folder = repository.fetch(reference, allow_patterns=["model_index.json", "t*/*.json", "t*/*.safetensors", "t*/*.txt", "t*/*.model"])

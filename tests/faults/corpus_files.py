@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.schema import Corpora
+from configs.schema.corpora import Corpora
 
 ROWS = [
     ("赤い丸がある", "there is a red circle"),

@@ -6,7 +6,6 @@ Out, in the working folder: `problems.jsonl`, a line for every input that was no
 """
 
 import contextlib
-import importlib
 import io
 import json
 import random
@@ -20,6 +19,7 @@ from configs.errors import DataError, RecipeError, SetupError
 from tests.faults import verdict
 from tests.faults.client import ROOT, Ended
 from tests.faults.mutate import mutated_bytes, mutated_json, mutated_text
+from tests.faults.server import entry_point
 
 Feed = Callable[[random.Random], str]
 
@@ -86,18 +86,18 @@ class _Unclear(Exception):
 
 
 def recipe(rng: random.Random) -> str:
-    from configs import schema
+    from configs.schema.load import load_recipe
 
     text = (ROOT / "configs" / rng.choice(["toyworld.yaml", "sdxl_jp.yaml"])).read_text(
         encoding="utf-8"
     )
     Path("fuzzed.yaml").write_bytes(mutated_text(text, rng).encode("utf-8", "surrogatepass"))
-    schema.load("fuzzed.yaml")
+    load_recipe("fuzzed.yaml")
     return ""
 
 
 def override(rng: random.Random) -> str:
-    from configs import schema
+    from configs.schema.load import load_recipe
 
     keys = [
         "distill.steps",
@@ -127,7 +127,7 @@ def override(rng: random.Random) -> str:
         mutated_text(f"{rng.choice(keys)}={rng.choice(values)}", rng)
         for _ in range(rng.randint(1, 3))
     ]
-    schema.load(ROOT / "configs" / "toyworld.yaml", words)
+    load_recipe(ROOT / "configs" / "toyworld.yaml", words)
     return ""
 
 
@@ -180,9 +180,9 @@ def json_file(rng: random.Random) -> str:
     )
     out = io.StringIO()
     try:
-        module = importlib.import_module("vocab_init.__main__" if entry == "vocab_init" else entry)
+        main = entry_point(entry)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            code = module.main(["recipe.yaml"])
+            code = main(["recipe.yaml"])
     except TooLongError:
         raise
     except BaseException:
@@ -201,8 +201,8 @@ def prompt(rng: random.Random) -> str:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    from eval import paint
-    from eval.painting import picture_text, request
+    from eval.paint import __main__ as paint_entry
+    from eval.paint import picture_text, request
 
     text = mutated_text("a red circle, 赤い丸\nSteps: 3, Sampler: x\nNegative prompt: y", rng)
     how = rng.randrange(4)
@@ -231,14 +231,14 @@ def prompt(rng: random.Random) -> str:
             "--out",
             "painted",
         ]
-        return _command(paint.main, words)
+        return _command(paint_entry.main, words)
     else:
         info = PngInfo()
         for name in (picture_text.PARAMETERS, picture_text.JSON):
             info.add_itxt(name, mutated_text('{"a": 1}', rng).encode("utf-8", "replace").decode())
         Image.new("RGB", (8, 8)).save("picture.png", pnginfo=info)
         Path("picture.png").write_bytes(mutated_bytes(Path("picture.png").read_bytes(), rng))
-        return _command(paint.main, ["--show", "picture.png"])
+        return _command(paint_entry.main, ["--show", "picture.png"])
     return ""
 
 

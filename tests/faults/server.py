@@ -19,16 +19,16 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 PRELOADED = (
-    "corpora.pipeline", "corpora.sentence_encoder", "datatrove", "deepspeed", "diffusers", "distill.checkpoint", "distill.log",
-    "distill.model_card", "distill.pipeline_folder", "distill.pipelines", "distill.setup", "distill.verification", "distill.verify",
-    "eval.compare_hidden_states", "eval.generate", "eval.painting.agreement", "eval.painting.pictures", "sentence_transformers",
+    "corpora.pipeline", "corpora.filters.sentence_encoder", "datatrove", "deepspeed", "diffusers", "distill.checkpoints.checkpoint", "distill.train.log",
+    "distill.model_card", "distill.export.pipeline_folder", "distill.sdxl.pipelines", "distill.train.preparation", "distill.verify.readings", "distill.verify",
+    "eval.compare_hidden_states", "eval.generate", "eval.pictures.agreement", "eval.pictures.painting", "sentence_transformers",
     "torch.utils.tensorboard", "vocab_init.transplant",
 )  # fmt: skip
-NAMED_MAIN = ("vocab_init", "corpora.captions")  # packages whose entry is __main__
 GRACE_SECONDS = 25.0  # that a launcher gives the other processes when one has died
 PR_SET_PDEATHSIG = 1
 PARENT = os.getppid()
@@ -160,12 +160,19 @@ def _be(request: dict[str, Any], rank: int, port: int) -> None:
         setattr(importlib.import_module(module), attribute, value)
 
 
+def entry_point(name: str) -> Callable[[list[str]], int]:
+    """`main` of what `python -m NAME` runs: a module, or a package's `__main__`."""
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{name}.__main__")
+    main: Callable[[list[str]], int] = module.main
+    return main
+
+
 def _run(request: dict[str, Any], rank: int) -> int:
     from tests.faults.hook import Hook
 
-    entry = importlib.import_module(
-        f"{request['entry']}.__main__" if request["entry"] in NAMED_MAIN else request["entry"]
-    ).main
+    entry = entry_point(request["entry"])
     if request["hook"] is None or rank:
         return int(entry(request["arguments"]))
     hook = Hook(Path(request["folder"], "run"), **request["hook"])

@@ -19,7 +19,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from configs.distill import Distill
+from configs.schema.distill import Distill
 from tests.faults import compare, processes, world
 from tests.faults.case import Case, Outcome, failed, passed
 from tests.faults.client import ROOT, Slot, environment

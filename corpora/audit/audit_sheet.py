@@ -1,0 +1,146 @@
+"""The sheet of corpora.audit: random rows of each reason, and kept ones, to be judged by eye.
+
+In:  `<run>/pairs` and the sources it was made from; or a sheet that was filled in.
+Out: `sheet.tsv` (UTF-8, one row a line, for any spreadsheet) and `sheet.html` (to read).
+"""
+
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from configs.errors import DataError
+from configs.files import whole
+from configs.schema.corpora import Corpora
+from corpora import dropped
+from corpora.inspect import history
+from corpora.pair import SPLITS, read_batches
+
+TSV, HTML = "sheet.tsv", "sheet.html"
+KEPT = "kept"
+JUDGEMENTS = ("good", "bad", "")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row. `judgement`: good (a pair to keep), bad, or empty. `stage` and `reason` of a kept row are "kept" and its split."""
+
+    judgement: str
+    stage: str
+    reason: str
+    id: str
+    ja: str = ""
+    en: str = ""
+    other_id: str = ""  # the row kept instead of a duplicate
+    other_ja: str = ""
+    other_en: str = ""
+
+
+COLUMNS = [field.name for field in fields(Line)]
+
+
+def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
+    """At most `rows` rows of each reason and of the kept ones, with their texts as they are in the sources. Raises DataError."""
+    rng = np.random.default_rng(seed)
+    drawn = _Drawn(rows)
+    for batch in dropped.batches(pairs / dropped.FILE):
+        drawn.add(batch.to_pylist(), rng.random(batch.num_rows))
+    for split in SPLITS:
+        for batch in read_batches(pairs, split, columns=["id"]):
+            ids = batch.column("id").to_pylist()
+            drawn.add(
+                [{"stage": KEPT, "reason": KEPT, "id": id} for id in ids], rng.random(len(ids))
+            )
+    lines = [
+        Line("", row["stage"], row["reason"], row["id"], other_id=row.get("other_id") or "")
+        for row in drawn.rows()
+    ]
+    texts = history.read_rows(
+        corpora, dict.fromkeys(id for line in lines for id in (line.id, line.other_id) if id)
+    )
+    result = []
+    for line in lines:
+        own, other = texts[line.id], texts.get(line.other_id, history.Row(""))
+        result.append(replace(line, ja=own.ja, en=own.en, other_ja=other.ja, other_en=other.en))
+    return result
+
+
+class _Drawn:
+    """Of each group of rows those of the lowest random numbers: a sample without replacement, in one pass."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._groups: dict[tuple[str, str], list[tuple[float, dict[str, str]]]] = {}
+
+    def add(self, rows: list[dict[str, str]], numbers: np.ndarray) -> None:
+        for row, number in zip(rows, numbers.tolist(), strict=True):
+            group = self._groups.setdefault((row["stage"], row["reason"]), [])
+            if len(group) < self._count:
+                group.append((number, row))
+                group.sort(key=lambda one: one[0])
+            elif number < group[-1][0]:
+                group[-1] = (number, row)
+                group.sort(key=lambda one: one[0])
+
+    def rows(self) -> list[dict[str, str]]:
+        return [row for group in self._groups.values() for _, row in group]
+
+
+def write(folder: Path, lines: list[Line]) -> None:
+    with whole(folder / TSV) as temporary:
+        text = "".join("\t".join(map(_cell, row)) + "\n" for row in [COLUMNS, *map(astuple, lines)])
+        temporary.write_text(text, encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # texts come from the web
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.stage, line.reason), []).append(line)
+    with whole(folder / HTML) as temporary:
+        page = environment.get_template("audit_sheet.html.jinja").render(groups=groups)
+        temporary.write_text(page + "\n", encoding="utf-8")
+
+
+def _cell(text: str) -> str:
+    """A text as one field: no tab, no line break."""
+    return " ".join(text.split())
+
+
+def read(path: Path, pairs: Path) -> list[Line]:
+    """A filled sheet, each row of which must be one of these pairs. Raises DataError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); give the sheet.tsv that corpora.audit wrote, as UTF-8"
+        ) from None
+    header, *rows = [
+        line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip()
+    ] or [[]]
+    if header[:4] != COLUMNS[:4]:
+        raise DataError(
+            f"{path}: its first line is not {' '.join(COLUMNS[:4])} …; give the sheet.tsv that corpora.audit wrote"
+        )
+    lines = []
+    for number, row in enumerate(rows, 2):
+        line = Line(row[0].strip().lower(), *row[1 : len(COLUMNS)]) if len(row) >= 4 else None
+        if line is None or line.judgement not in JUDGEMENTS:
+            raise DataError(
+                f"{path}: line {number}: the judgement is {row[0]!r}; write good, bad or nothing"
+            )
+        lines.append(line)
+    lost = dropped.find(pairs / dropped.FILE, [line.id for line in lines if line.stage != KEPT])
+    for line in lines:
+        found = lost.get(line.id)
+        if line.stage != KEPT and (
+            found is None or (found["stage"], found["reason"]) != (line.stage, line.reason)
+        ):
+            raise DataError(
+                f"{path}: {line.id} was not dropped by {line.stage}: {line.reason} in {pairs}; judge a sheet of these pairs"
+            )
+    return lines

@@ -1,0 +1,255 @@
+"""Which language a text is written in: the one door to fastText, and the rules that judge short text.
+
+In:  a supervised fastText model with the labels `__label__ja` and `__label__en`: lid.176.bin, or
+     `toyworld:language_id.ftz`.
+Out: for each text the probability of its language, and the reason to drop it, or None.
+
+The probability alone is no judge of captions: below 0.5 are 43 % of object names ("a tench") and
+布団乾燥機. So the script is asked first, then whether the language is the likeliest or at least
+`min_probability` probable, as the text stands or, in English, as a sentence: lower-case and
+title-case texts are rare in what these models were trained on.
+"""
+
+import re
+import struct
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import fasttext
+
+from configs.errors import DataError
+from configs.files import file_sha256
+from configs.references import resolve_model
+from configs.schema.corpora import LanguageId
+from corpora.filters.normalise import JAPANESE, JAPANESE_LETTERS, KANA, KANJI
+from corpora.pair import Input
+
+MAGIC = 793712314  # of fastText's model files
+ENTRY_BYTES = 10  # at least, of each word and label
+LONGEST_WORD = 1 << 20
+Language = Literal["ja", "en"]
+LANGUAGES: tuple[Language, Language] = ("ja", "en")
+CANDIDATES = (
+    5  # labels asked for a text; a language that is not among the likeliest five counts as 0
+)
+
+# The reasons, by language: other letters; another language; none that is likely.
+SCRIPT = {"ja": "ja_script_is_not_japanese", "en": "en_script_is_not_latin"}
+OTHER_LANGUAGE = {"ja": "ja_is_not_japanese", "en": "en_is_not_english"}
+UNCERTAIN = {"ja": "ja_language_is_uncertain", "en": "en_language_is_uncertain"}
+REASONS = {one: (SCRIPT[one], OTHER_LANGUAGE[one], UNCERTAIN[one]) for one in LANGUAGES}
+CERTAIN = 0.5  # from here on another language is named as the reason
+
+_OTHER_LETTER = re.compile(rf"[^\W\d_{JAPANESE_LETTERS}]")
+_LATIN_LETTER = re.compile(
+    "[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a]"
+)
+# words of English that the other languages in Latin script hardly have
+_ENGLISH_WORD = re.compile(
+    r"\b(?:the|of|with|and|from|this|that|these|those|were|was|his|her|their|its|into|it|he|she|they"
+    r"|you|your|my|our|not|does|did|will|would|what|who|where|when|how|there|which"
+    r"|hello|yes|too|please|thanks?|well|good|mr|ms|come|here|wait|add|send)\b",
+    re.IGNORECASE,
+)
+PROBABLE_WITH_WORDS = 0.02  # a text with such a word needs no more
+# Kanji alone, where Japanese is not likely: Chinese from this probability on; from the lower one
+# if they are many, or one is of JIS level 2, where the traditional forms of Chinese are.
+CHINESE, CHINESE_IF_DOUBTFUL = 0.9, 0.5
+LONGEST = 8
+_LEVEL_2 = b"\x98\x9f"
+
+Guess = list[tuple[str, float]]
+
+
+class Verdict(NamedTuple):
+    """How probable the wanted language is, 0 to 1, and the reason to drop the text, or None."""
+
+    probability: float
+    reason: str | None
+
+
+def model_file(settings: LanguageId) -> Input:
+    """The model as an input on record. Raises DataError when it is missing or is not the file the recipe's `sha256` names."""
+    path = Path(resolve_model(settings.model))
+    if not path.is_file():
+        raise DataError(
+            f"{path}: there is no language-id model; download it, or correct corpora.language_id.model"
+        )
+    found = file_sha256(path)
+    if settings.sha256 is not None and found != settings.sha256.lower():
+        raise DataError(
+            f"{path}: its SHA-256 is {found}, the recipe asks for {settings.sha256}; download the model again, or correct the recipe"
+        )
+    return Input(source="language_id", path=settings.model, bytes=path.stat().st_size, sha256=found)
+
+
+@lru_cache(maxsize=1)
+def load(model: str) -> Any:
+    """The fastText model at `model` (a path or toyworld:NAME), read once a process. Raises DataError."""
+    path = resolve_model(model)
+    try:
+        _check_sizes(Path(path))
+        result = fasttext.load_model(path)
+        labels = set(result.get_labels())
+    except Exception as error:  # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
+        raise DataError(
+            f"{path}: fastText cannot load it ({' '.join(str(error).split())}); download the language-id model again"
+        ) from None
+    missing = [language for language in LANGUAGES if f"__label__{language}" not in labels]
+    if missing:
+        raise DataError(
+            f"{path}: the model knows no label {', '.join(missing)}; take a language-id model such as lid.176.bin"
+        )
+    return result
+
+
+def judged(
+    model: Any, texts: list[str], language: Language, min_probability: float
+) -> list[Verdict]:
+    """The verdict on each text, which should be in `language`. `min_probability` 0 keeps all."""
+    # the first label alone takes a third of the time, and is nearly always the wanted one
+    firsts, scores = _predict(model, texts, 1)
+    wanted = f"__label__{language}"
+    # (min: fastText's float32 softmax may exceed 1 by a rounding)
+    found: list[Verdict | None] = [
+        Verdict(min(1.0, float(score[0])), None)
+        if label == [wanted] and _is_plain(text, language)
+        else None
+        for text, label, score in zip(texts, firsts, scores, strict=True)
+    ]
+    rest = [row for row, verdict in enumerate(found) if verdict is None]
+    for row, verdict in zip(
+        rest, _judged([texts[row] for row in rest], model, language, min_probability), strict=True
+    ):
+        found[row] = verdict
+    return [verdict for verdict in found if verdict is not None]
+
+
+def _judged(texts: list[str], model: Any, language: Language, least: float) -> list[Verdict]:
+    guesses = likeliest(model, texts)
+    if language == "ja":
+        return [_japanese(*one, least) for one in zip(texts, guesses, strict=True)]
+    as_sentences = likeliest(model, list(map(_as_sentence, texts)))
+    return [_english(*one, least) for one in zip(texts, guesses, as_sentences, strict=True)]
+
+
+def _is_plain(text: str, language: Language) -> bool:
+    """Whether no rule of script can drop the text."""
+    return (
+        text.isascii()
+        if language == "en"
+        else KANA.search(text) is not None and not _OTHER_LETTER.search(text)
+    )
+
+
+def probabilities(model: Any, texts: list[str], language: str) -> list[float]:
+    """The probability, 0 to 1, that each text is written in `language` ("ja", "en")."""
+    return [_probability(guess, language) for guess in likeliest(model, texts)]
+
+
+def likeliest(model: Any, texts: list[str]) -> list[Guess]:
+    """The languages fastText finds likeliest for each text, the best first."""
+    found, scores = _predict(model, texts, CANDIDATES)
+    return [
+        [(label[len("__label__") :], min(1.0, score)) for label, score in zip(*one, strict=True)]
+        for one in zip(found, (row.tolist() for row in scores), strict=True)
+    ]
+
+
+def _predict(model: Any, texts: list[str], count: int) -> Any:
+    # a list, not one text at a time: `predict(text)` raises under NumPy 2; and fastText takes
+    # single lines only
+    return model.predict([text.replace("\n", " ") for text in texts], k=count)
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises ValueError where a model claims more words or numbers than its file holds: fastText
+    makes room for them before it reads any, which a file of 100 bytes can make a terabyte."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        magic, _, *_ = struct.unpack("<14i", _exactly(file, 56))
+        if magic != MAGIC:
+            raise ValueError("no fastText model")
+        _exactly(file, 8)  # the sampling threshold
+        entries, _, _, _, pruned = struct.unpack("<3i2q", _exactly(file, 28))
+        if not 0 <= entries * ENTRY_BYTES <= size or pruned * 8 > size:
+            raise ValueError(f"{entries:,} words in a file of {size:,} bytes")
+        for _ in range(entries):
+            _skip_word(file)
+        file.seek(max(0, pruned) * 8, 1)
+        if struct.unpack("<?", _exactly(file, 1))[0]:  # quantised
+            _, _, _, needed = struct.unpack("<?2qi", _exactly(file, 21))
+        else:
+            rows, width = struct.unpack("<2q", _exactly(file, 16))
+            needed = rows * width * 4
+        if not 0 <= needed <= size:
+            raise ValueError(f"a matrix of {needed:,} bytes in a file of {size:,}")
+
+
+def _skip_word(file: BinaryIO) -> None:
+    """A word, a zero byte, a count and a kind."""
+    word = b""
+    while b"\0" not in word:
+        block = file.read(64)
+        word += block
+        if not block or len(word) > LONGEST_WORD:
+            raise ValueError("it ends inside of its words")
+    file.seek(word.index(b"\0") + ENTRY_BYTES - len(word), 1)
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    content = file.read(count)
+    if len(content) < count:
+        raise ValueError("the file is cut off")
+    return content
+
+
+def _japanese(text: str, guess: Guess, min_probability: float) -> Verdict:
+    probability = _probability(guess, "ja")
+    is_likely = _first(guess) == "ja" or probability >= min_probability
+    others = len(_OTHER_LETTER.findall(text))
+    if min_probability == 0 or (KANA.search(text) and (not others or is_likely)):
+        return Verdict(probability, None)
+    few = len(JAPANESE.findall(text)) < others
+    if KANA.search(text):
+        return Verdict(probability, SCRIPT["ja"] if few else None)
+    # no kana: kanji alone, which Chinese has too
+    kanji = [one.encode("cp932", "ignore") for one in KANJI.findall(text)]
+    if not kanji or not all(kanji) or (few and others > len(_LATIN_LETTER.findall(text))):
+        return Verdict(probability, SCRIPT["ja"])
+    is_doubtful = len(kanji) > LONGEST or any(one >= _LEVEL_2 for one in kanji)
+    limit = CHINESE_IF_DOUBTFUL if is_doubtful else CHINESE
+    if is_likely or _probability(guess, "zh") < limit:
+        return Verdict(probability, None)
+    return Verdict(probability, OTHER_LANGUAGE["ja"])
+
+
+def _english(text: str, guess: Guess, as_sentence: Guess, least: float) -> Verdict:
+    """`as_sentence` is the guess for the text as a sentence: what lower-case texts are judged by."""
+    guesses = guess, as_sentence
+    own = _probability(guess, "en")
+    probability = own if _first(guess) == "en" else max(own, _probability(as_sentence, "en"))
+    if least == 0:
+        return Verdict(probability, None)
+    if not text.isascii():
+        letters = len(JAPANESE.findall(text)) + len(_OTHER_LETTER.findall(text))
+        if 2 * len(_LATIN_LETTER.findall(text)) < letters:
+            return Verdict(probability, SCRIPT["en"])
+    has_words = probability >= PROBABLE_WITH_WORDS and _ENGLISH_WORD.search(text)
+    if "en" in map(_first, guesses) or probability >= least or has_words:
+        return Verdict(probability, None)
+    is_other = max((share for one in guesses for _, share in one[:1]), default=0.0) >= CERTAIN
+    return Verdict(probability, (OTHER_LANGUAGE if is_other else UNCERTAIN)["en"])
+
+
+def _as_sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _first(guess: Guess) -> str:
+    return guess[0][0] if guess else ""
+
+
+def _probability(guess: Guess, language: str) -> float:
+    return next((share for one, share in guess if one == language), 0.0)

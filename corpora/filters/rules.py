@@ -1,0 +1,133 @@
+"""Which pairs are kept. Each filter is a pure function of one pair that says whether to drop it; its name is the reason in the manifest.
+
+In:  two normalised texts and the recipe's `corpora.filters`.
+Out: the first reason to drop the pair, or None to keep it.
+"""
+
+import re
+from collections.abc import Callable
+
+from configs.schema.corpora import Filters
+from corpora.filters import numbers
+from corpora.filters.normalise import JAPANESE, comparison_key
+
+LATIN = re.compile("[A-Za-z]")
+# `#Product1#`, `{{name}}`, `%(name)s`, `${name}`; `{0}`, `{#id}`, `{user.name}`; `%s`, `%1$d`; `<%= x %>`;
+# RPG Maker's `\N[1]`
+PLACEHOLDER = re.compile(
+    r"#[A-Z][A-Za-z_]*\d*#|\{\{.*?\}\}|%\([a-z_]+\)s|\$\{\w+\}|\{[#$@%]?[A-Za-z0-9_]+(?:[.:|-]\w+)*\}"
+    r"|(?<![\d０-９])%(?:\d+\$)?[sdifu@](?![A-Za-z0-9])|<%|%>|\\[nNvVpPsS]\[\d+\]"
+)
+# `[name]` where Japanese stands around it; `[a.b]`, `[user_name]` anywhere
+BRACKETED = re.compile(r"\[[A-Za-z][A-Za-z0-9_.:]*\]")
+PATH = re.compile(r"\[[A-Za-z]\w*(?:[._:]\w+)+\]|\[[a-z]+_\w+\]|\[[a-z]+\d+\]")
+# what corpora/filters/residue.py leaves: tags whose text means nothing without them. Real ones only:
+# captions and headlines put names between angle brackets too
+_TAGS = "a|blockquote|center|code|div|em|form|h[1-6]|hr|iframe|img|input|li|ol|pre|script|seg|strong|style|t[dhr]|table|ul"
+MARKUP = re.compile(
+    rf"</?(?:{_TAGS})\b[^<>]*>|</?[bipsu]>|&(?:#\d+|#x[0-9a-f]+|amp|lt|gt|quot|nbsp);"
+    r"|\[/?(?:url|img|quote|color|size)\b(?:=[^\]]*)?\]|\[\[|\]\]",
+    re.IGNORECASE,
+)
+ADDRESS = re.compile(r"https?://|\bwww\.|[\w.+-]+@[\w-]+\.[A-Za-z]{2,}", re.IGNORECASE)
+FILE_NAME = re.compile(r"\w\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|mp4)\b", re.IGNORECASE)
+
+# nothing that PLACEHOLDER, MARKUP, ADDRESS or FILE_NAME matches is without one of these
+_SIGNS = re.compile(r"[#$%&<@\[\]{\\]|://|\.\w|[wW][wW][wW]\.")
+
+
+def empty(ja: str, en: str, limits: Filters) -> bool:
+    return not ja or not en
+
+
+def damaged(ja: str, en: str, limits: Filters) -> bool:
+    """Holds U+FFFD, which an earlier program put where it could not read a character."""
+    return "\ufffd" in ja or "\ufffd" in en
+
+
+def too_short(ja: str, en: str, limits: Filters) -> bool:
+    return min(len(ja), len(en)) < limits.min_characters
+
+
+def too_long(ja: str, en: str, limits: Filters) -> bool:
+    return max(len(ja), len(en)) > limits.max_characters
+
+
+def copy(ja: str, en: str, limits: Filters) -> bool:
+    return comparison_key(ja) == comparison_key(en)
+
+
+def no_japanese_script(ja: str, en: str, limits: Filters) -> bool:
+    return not JAPANESE.search(ja)
+
+
+def japanese_script_in_english(ja: str, en: str, limits: Filters) -> bool:
+    return bool(JAPANESE.search(en))
+
+
+def no_latin_script(ja: str, en: str, limits: Filters) -> bool:
+    return not LATIN.search(en)
+
+
+def placeholder(ja: str, en: str, limits: Filters) -> bool:
+    """Holds what a program was to fill in: `#Product1#`, `{{name}}`, `%s`, `[name]`."""
+    found = PLACEHOLDER.search(ja) or PLACEHOLDER.search(en)
+    return bool(found or BRACKETED.search(ja) or PATH.search(en))
+
+
+def markup(ja: str, en: str, limits: Filters) -> bool:
+    return bool(MARKUP.search(ja) or MARKUP.search(en))
+
+
+def address(ja: str, en: str, limits: Filters) -> bool:
+    """Holds a web or mail address: nothing a picture could show."""
+    return bool(ADDRESS.search(ja) or ADDRESS.search(en))
+
+
+def file_name(ja: str, en: str, limits: Filters) -> bool:
+    """`IMG_1234.jpg`: what alternative texts of the web are full of."""
+    return bool(FILE_NAME.search(ja) or FILE_NAME.search(en))
+
+
+def length_ratio(ja: str, en: str, limits: Filters) -> bool:
+    """Longer side over shorter, in UTF-8 bytes: a Japanese character says about as much as three English letters and has three bytes."""
+    shorter, longer = sorted((len(ja.encode()), len(en.encode())))
+    return longer > limits.max_length_ratio * shorter
+
+
+def unmatched_numbers(ja: str, en: str, limits: Filters) -> bool:
+    """The Japanese side counts nothing with a number that the English one lacks: an index left in
+    the text, or another sentence."""
+    return numbers.are_unmatched(ja, en)
+
+
+Filter = Callable[[str, str, Filters], bool]
+# in this order: lengths bound the work of the searches after them
+FILTERS: tuple[Filter, ...] = (
+    empty,
+    too_long,
+    too_short,
+    damaged,
+    placeholder,
+    copy,
+    no_japanese_script,
+    japanese_script_in_english,
+    no_latin_script,
+    markup,
+    address,
+    file_name,
+    length_ratio,
+    unmatched_numbers,
+)
+
+
+_WITHOUT_SIGNS = tuple(drops for drops in FILTERS if drops not in (placeholder, markup, address, file_name))
+
+
+def drop_reason(ja: str, en: str, limits: Filters) -> str | None:
+    """The name of the first filter that drops the pair, or None."""
+    # one search for what most texts lack saves eight
+    for drops in FILTERS if _SIGNS.search(ja) or _SIGNS.search(en) else _WITHOUT_SIGNS:
+        if drops(ja, en, limits):
+            return drops.__name__
+    return None

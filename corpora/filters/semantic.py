@@ -1,0 +1,153 @@
+"""Do both sides mean the same? Pairs that a multilingual sentence encoder finds no nearer than the rest of the text are dropped.
+
+In:  cleaned rows of one part, in order, those that are duplicates left out, and the recipe's `corpora.semantic`.
+Out: `semantic/00012.npy`: the margin of each row of part 12, NaN where it is not measured. The margin (Artetxe and Schwenk 2019, "ratio") is the
+     cosine of the two sides over the mean cosine of each with its nearest neighbours in the other language: it forgives an encoder that finds
+     all texts alike, as e5 does. A row that shares a text with another is no neighbour of it: it says the same, and would hide that both are right.
+
+Neighbours are looked for among BLOCK_ROWS rows of the part, the last block being up to half as long or half as long again: so the same rows are
+compared whatever the number of workers. Cosines are floating-point sums, so another machine may judge a pair at the very threshold otherwise.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.files import file_sha256, whole
+from configs.references import resolve_model
+from configs.schema.corpora import Semantic
+from corpora.filters import sentence_encoder
+from corpora.filters.deduplicate import first_of_each
+from corpora.pair import Input
+
+BLOCK_ROWS = 4096
+# Among fewer rows a text hardly meets another one like it: every pair would stand out, or none. Parts as small as that are not judged.
+FEWEST_ROWS = 64
+
+
+def model_files(settings: Semantic) -> list[Input]:
+    """The encoder's files as inputs on record; none for a hub name, whose files are wherever its library keeps them."""
+    folder = Path(resolve_model(settings.model))
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    return [
+        Input(source="semantic", path=f"{settings.model}/{name}", bytes=(folder / name).stat().st_size, sha256=file_sha256(folder / name))
+        for name in names
+    ]
+
+
+@lru_cache(maxsize=1)
+def load(model: str) -> Any:
+    """The encoder, read once a process. Raises DataError."""
+
+    return sentence_encoder.load(resolve_model(model), "corpora.semantic.model")
+
+
+@dataclass
+class MeasurePart:
+    """The task the executor runs: the margins of the rows of part number `rank` that are left."""
+
+    settings: Semantic
+    parts: list[Path]  # cleaned rows
+    folder: Path
+    rows: list[int]
+
+    @classmethod
+    def of(cls, settings: Semantic, parts: list[Path], folder: Path, is_left: np.ndarray, starts: np.ndarray) -> "MeasurePart":
+        """Also writes which rows of each part are left, for the workers to read."""
+        folder.mkdir(exist_ok=True)
+        for rank, left in enumerate(np.split(is_left, starts[1:-1])):
+            with whole(folder / f"{rank:05d}.left.npy") as temporary, open(temporary, "wb") as file:
+                np.save(file, left)
+        return cls(settings, parts, folder, np.diff(starts).tolist())
+
+    def files(self, rank: int) -> list[Path]:
+        return [self.folder / f"{rank:05d}.npy"]
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        left = np.load(self.folder / f"{rank:05d}.left.npy", allow_pickle=False)
+        scores = np.full(len(left), np.nan, dtype=np.float32)
+        texts = pq.read_table(self.parts[rank], columns=["ja", "en", "ja_digest", "en_digest"])
+        found = [self._margins(block) for block in blocks(iter([texts.filter(pa.array(left))]))]
+        scores[left] = np.concatenate([*found, np.zeros(0, np.float32)])
+        with whole(self.files(rank)[0]) as temporary, open(temporary, "wb") as file:
+            np.save(file, scores)
+
+    def _margins(self, block: pa.Table) -> np.ndarray:
+        if block.num_rows < FEWEST_ROWS:
+            return np.full(block.num_rows, np.nan, dtype=np.float32)
+        same = [first_of_each(block.column(name).to_numpy()) for name in ("ja_digest", "en_digest")]
+        ja, en = (block.column(name).to_pylist() for name in ("ja", "en"))
+        return np.array(margins(ja, en, self.settings, *same), dtype=np.float32)
+
+    def scores(self) -> np.ndarray:
+        """(rows,) of float32: of all parts, once all are done."""
+        return np.concatenate(
+            [
+                np.load(self.files(rank)[0], allow_pickle=False)
+                for rank in range(len(self.parts))
+            ]
+        )
+
+
+def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows cut anew: BLOCK_ROWS at a time, and what is left over by itself or, if it is short, with the block before."""
+    pending: pa.Table | None = None
+    for table in tables:
+        pending = table if pending is None else pa.concat_tables([pending, table])
+        while pending.num_rows >= BLOCK_ROWS + BLOCK_ROWS // 2:
+            yield pending.slice(0, BLOCK_ROWS)
+            pending = pending.slice(BLOCK_ROWS)
+    if pending is not None:
+        yield pending
+
+
+def margins(
+    ja: list[str],
+    en: list[str],
+    settings: Semantic,
+    ja_same: np.ndarray | None = None,
+    en_same: np.ndarray | None = None,
+) -> list[float]:
+    """The margin of each pair among all of them. `ja_same`, `en_same`: (rows,), equal for rows that have the text in common.
+
+    Raises DataError if the encoder gives no numbers.
+    """
+    import torch
+
+
+    encoder = load(settings.model)
+    ja_RD, en_RD = (sentence_encoder.embed(encoder, texts, settings.prompt, settings.batch_size, show_progress=False) for texts in (ja, en))
+    cosine_RR = ja_RD @ en_RD.T
+    own_R = cosine_RR.diagonal().clone()
+    count = min(settings.neighbors, len(ja))
+    for same in (ja_same, en_same):
+        if same is not None:
+            _forget_shared(cosine_RR, same)
+    around_R = (_mean_of_nearest(cosine_RR, count) + _mean_of_nearest(cosine_RR.T, count)) / 2
+    # a text of unknown words has no direction: its cosines, and its neighbours', are zero
+    margin_R = torch.where(around_R > 0, own_R / around_R, 0.0)
+    result: list[float] = margin_R.tolist()
+    return result
+
+
+def _forget_shared(cosine_RR: Any, same: np.ndarray) -> None:
+    """Rows that have a text in common are no neighbours of one another; each stays its own."""
+    order = np.argsort(same, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(same[order])) + 1):
+        if len(rows) > 1:
+            own = cosine_RR[rows, rows].clone()
+            cosine_RR[rows[:, None], rows] = -np.inf
+            cosine_RR[rows, rows] = own
+
+
+def _mean_of_nearest(cosine_RR: Any, count: int) -> Any:
+    """(R,): the mean cosine of each row's nearest neighbours, as many of `count` as there are."""
+    nearest_RN = cosine_RR.topk(count, dim=1).values
+    is_one_RN = nearest_RN.isfinite()
+    return nearest_RN.where(is_one_RN, 0.0).sum(dim=1) / is_one_RN.sum(dim=1)

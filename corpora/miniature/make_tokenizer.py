@@ -1,0 +1,88 @@
+"""Trains toyworld's tokenizer, a miniature of line-corporation's: SentencePiece unigram, byte fallback, ids 0 unk, 1 bos, 2 eos, 3 pad.
+
+    python -m corpora.miniature.make_tokenizer
+
+In:  toyworld's training captions in both languages, the Japanese cut into words as a morphological analyser would: pieces are then words,
+     not phrases. A Japanese student reads English prompts too, so English words are pieces, and other words are spelt, in no script by bytes.
+Out: `models/spiece.model` beside this file. Takes seconds on one core; the same captions give the same file.
+"""
+
+import argparse
+import io
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from configs.files import whole
+from configs.references import TOYWORLD_MODELS
+from corpora.toyworld import captions, lexicon
+
+CAPTIONS = 20_000
+SEED = 1_000
+# Every kana and every printable ASCII character is a piece of its own: words the captions never use are spelt and not broken into bytes.
+ASCII = "".join(map(chr, range(ord("!"), ord("~") + 1)))
+KANA = "".join(map(chr, [*range(ord("ぁ"), ord("ゖ") + 1), *range(ord("ァ"), ord("ヺ") + 1)])) + "ー"
+DELIMITER = "|"
+SPACE = "▁"
+MOST_PIECES = 1_000  # more than the captions have: bytes, control pieces, characters and every word
+
+
+def train(path: Path) -> None:
+    """Writes the model whole or not at all."""
+    pairs = list(captions.pairs(CAPTIONS, "train", SEED))
+    texts = [lexicon.words_of(caption.ja) for caption in pairs] + [english_words(caption.en) for caption in pairs]
+    model = io.BytesIO()
+    # Left alone the trainer seeds itself with substrings of several distinct words, and a small world has too few of those.
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as seeds:
+        seeds.writelines(f"{word}\t{count}\n" for word, count in Counter(word for words in texts for word in words).items())
+        seeds.flush()
+        _train_unigram(map(DELIMITER.join, texts), model, seeds.name)
+    proto = ModelProto.FromString(model.getvalue())
+    proto.trainer_spec.ClearField("seed_sentencepieces_file")  # a temporary name would make every file another
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    print(f"{path}: {len(proto.pieces)} pieces, {path.stat().st_size:,} bytes")
+
+
+def english_words(text: str) -> list[str]:
+    """Words as SentencePiece writes them, with the space before them; commas and semicolons apart."""
+    return [part for word in text.split() for part in re.split("([,;])", SPACE + word) if part]
+
+
+def _train_unigram(texts: Iterator[str], model: io.BytesIO, seeds: str) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=texts,
+        model_writer=model,
+        seed_sentencepieces_file=seeds,
+        model_type="unigram",
+        vocab_size=MOST_PIECES,
+        byte_fallback=True,
+        normalization_rule_name="nfkc",
+        character_coverage=1.0,
+        required_chars=KANA + ASCII,
+        pretokenization_delimiter=DELIMITER,
+        hard_vocab_limit=False,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=3,
+        num_threads=1,
+        minloglevel=1,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m corpora.miniature.make_tokenizer", description="Trains toyworld's tokenizer.", allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=TOYWORLD_MODELS / "spiece.model", help="the file to write (default %(default)s)")
+    train(parser.parse_args(argv).out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,107 @@
+"""The miniature's text encoders, trained before the UNets and frozen then, as SDXL's were.
+
+CLIP's come from matching captions to pictures. Here what a picture shows is known exactly, so the encoders are trained to let a
+probe tell it: the pooled state by linear heads, the penultimate states by attention (the way a UNet will read them). For half of
+the captions the probe sees BOS and content alone, so that the words themselves carry the scene and not only EOS and the pads.
+
+Shape letters: B batch, L token position, D width, A attributes, P pooled width.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from corpora.miniature import miniature
+from corpora.miniature.fit import Stage, batch_of, fit
+from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
+
+STAGE = Stage("text", 1600, 2e-3)
+NOTHING = "nothing"
+_THING = ((*COLORS, NOTHING), (*SHAPES, NOTHING), (*SIZES, NOTHING))
+ATTRIBUTES: tuple[tuple[str, ...], ...] = (tuple(BACKGROUNDS), ("single", "horizontal", "vertical"), *_THING, *_THING)
+
+
+class CaptionReader(nn.Module):
+    """Both frozen-to-be encoders: ids to the three tensors SDXL's UNet reads."""
+
+    def __init__(self, clip_l: CLIPTextModel, clip_bigg: CLIPTextModelWithProjection, tokenizers: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+        super().__init__()
+        self.clip_l, self.clip_bigg, self.tokenizers = clip_l, clip_bigg, tokenizers
+
+    def forward(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Penultimate states (B, L, D), pooled (B, P) and the position of EOS (B,)."""
+        ids = [
+            tokenizer(texts, padding="max_length", max_length=miniature.POSITIONS, truncation=True, return_tensors="pt").input_ids
+            for tokenizer in self.tokenizers
+        ]
+        first = self.clip_l(ids[0], output_hidden_states=True).hidden_states[-2]
+        second = self.clip_bigg(ids[1], output_hidden_states=True)
+        eos_position = (ids[0] == self.tokenizers[0].eos_token_id).int().argmax(dim=1)
+        return torch.cat([first, second.hidden_states[-2]], dim=-1), second.text_embeds, eos_position
+
+
+def load_reader(folder: Path) -> CaptionReader:
+    """The finished encoders of `models/base`, frozen."""
+    clip_l = CLIPTextModel.from_pretrained(
+        folder / "text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    clip_bigg = CLIPTextModelWithProjection.from_pretrained(
+        folder / "text_encoder_2", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    return CaptionReader(clip_l, clip_bigg, miniature.load_tokenizers(folder)).eval().requires_grad_(False)
+
+
+class SceneProbe(nn.Module):
+    """What the picture shows, told from the text states: one learned query and one linear head an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = miniature.CLIP_L_WIDTH + miniature.CLIP_BIGG_WIDTH
+        self.queries_AD = nn.Parameter(torch.randn(len(ATTRIBUTES), width))
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in ATTRIBUTES)
+        self.pooled_heads = nn.ModuleList(nn.Linear(miniature.CLIP_BIGG_WIDTH, len(values)) for values in ATTRIBUTES)
+
+    def forward(self, states_BLD: torch.Tensor, pooled_BP: torch.Tensor, hidden_BL: torch.Tensor) -> list[torch.Tensor]:
+        """Logits of every attribute, first from the states, then from the pooled state; `hidden_BL` marks what may not be seen."""
+        queries_BAD = self.queries_AD.expand(len(states_BLD), -1, -1)
+        read_BAD, _ = self.attention(queries_BAD, states_BLD, states_BLD, key_padding_mask=hidden_BL, need_weights=False)
+        return [head(read_BAD[:, index]) for index, head in enumerate(self.heads)] + [head(pooled_BP) for head in self.pooled_heads]
+
+
+def labels(scenes: list[Scene]) -> torch.Tensor:
+    """(B, A) indices into ATTRIBUTES."""
+    rows = []
+    for scene in scenes:
+        values = [scene.background, scene.layout]
+        for thing in (*scene.in_picture_order, None)[:2]:
+            values += [thing.color, thing.shape, thing.size] if thing else [NOTHING] * 3
+        rows.append([options.index(value) for options, value in zip(ATTRIBUTES, values, strict=True)])
+    return torch.tensor(rows)
+
+
+def tail_mask(eos_position_B: torch.Tensor, share: float) -> torch.Tensor:
+    """(B, L) true from EOS on, for a random `share` of the rows."""
+    positions = torch.arange(miniature.POSITIONS)
+    chosen_B = torch.rand(len(eos_position_B)) < share
+    return (positions[None] >= eos_position_B[:, None]) & chosen_B[:, None]
+
+
+def train(tokenizers: tuple[CLIPTokenizer, CLIPTokenizer], work: Path) -> CaptionReader:
+    torch.manual_seed(0)
+    reader = CaptionReader(*miniature.text_encoders(len(tokenizers[0])), tokenizers)
+    probe = SceneProbe()
+
+    def loss(step: int) -> torch.Tensor:
+        scenes, texts = batch_of("text", step)
+        states_BLD, pooled_BP, eos_position_B = reader(texts)
+        logits = probe(states_BLD, pooled_BP, tail_mask(eos_position_B, 0.5))
+        targets_BA = labels(scenes)
+        both = torch.cat([targets_BA, targets_BA], dim=1)
+        return torch.stack([F.cross_entropy(value, both[:, index]) for index, value in enumerate(logits)]).mean()
+
+    fit(STAGE, nn.ModuleList([reader, probe]), loss, work)
+    return reader

@@ -1,0 +1,156 @@
+"""Turns the newest checkpoint into encoders that stand alone and pipelines that unmodified diffusers loads."""
+
+import re
+import sys
+from pathlib import Path
+
+from configs import artefact
+from configs.errors import DataError, one_line
+from configs.files import file_sha256, whole_folder
+from configs.references import resolve_model
+from configs.schema.recipe import Recipe
+from distill.checkpoints import checkpoint
+from distill.export import pipeline_folder
+from distill.model_card import model_card
+from distill.sdxl.repository import STEMS, fetch
+from distill.train import inputs, run_folder
+from distill.verify.record import VERIFICATION, Verification
+
+VARIANT = re.compile(r"text_encoder(?:_2)?/model\.(\w+)\.safetensors")
+
+
+def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
+    """The finished folders meant for use. Raises DataError when something read is missing, damaged or does not fit, or is in the way."""
+
+    folder = recipe.run_dir / "export"
+    newest = checkpoint.newest(recipe.run_dir / "distill", ["student.safetensors"])
+    if newest is None:
+        raise DataError(f"{recipe.run_dir / 'distill'}: there is no finished checkpoint; run distill.train first")
+    made_from = {"recipe": recipe.name, "checkpoint": newest.name, "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST)}
+    sources = {assemble.rstrip("/").rpartition("/")[2]: assemble} if assemble else _sources(recipe)
+    provenances = {name: {**made_from, "teacher": public_name(source)} for name, source in {"encoders": recipe.distill.base, **sources}.items()}
+    variants = tuple(recipe.export.variants)
+    finished = {
+        name: is_finished(folder / name, provenance, variants)
+        for name, provenance in provenances.items()
+    }
+    if not assemble and not all(finished[name] for name in sources):
+        _check_pipelines(recipe)
+    for name, provenance in provenances.items():
+        if finished[name]:
+            if name in sources:
+                _check_same_weights(folder / name, Path(resolve_model(sources[name])))
+            model_card.write(folder / name, recipe, provenance)  # its settings may be others now
+            print(f"{folder / name}: already exported from {newest.name}")
+            continue
+        _write(folder / name, recipe, newest, sources.get(name), provenance)
+        print(f"{folder / name}: written from {newest.name}, loaded again and compared")
+    return [folder / name for name in sources or ["encoders"]]
+
+
+def public_name(reference: str) -> str:
+    """A source's name without the machine's folders: what may be written into a repository."""
+    return Path(reference).name if Path(reference).is_dir() else reference
+
+
+def is_finished(folder: Path, provenance: dict[str, str], variants: tuple[str, ...]) -> bool:
+    """Whether `folder` holds this very export, undamaged. Raises DataError if it holds anything else."""
+    if not folder.exists():
+        return False
+    try:
+        stored = Verification.read(folder / VERIFICATION, "move it away")
+    except DataError as error:
+        raise DataError(f"{folder}: holds something that is no export of this project, or a damaged one ({error})") from None
+    if (found := stored.made_from) != provenance:
+        made_from = f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
+        raise DataError(f"{folder}: holds another export ({made_from}); move it away, or delete it to export {provenance['checkpoint']}")
+    if (written := written_variants(stored)) != set(variants):
+        raise DataError(
+            f"{folder}: was exported with export.variants=[{','.join(sorted(written))}], the recipe"
+            f" now says [{','.join(variants)}]; delete it to export it with these, or set the old ones"
+        )
+    try:
+        artefact.check_files(folder, stored.files, "it is exported again", VERIFICATION)
+    except DataError as error:
+        print(one_line(error), file=sys.stderr)
+        return False
+    return True
+
+
+def written_variants(stored: Verification) -> set[str]:
+    """The half-precision weights an export has, by its text encoders' files."""
+    found = (VARIANT.fullmatch(name) for name in stored.files)
+    return {match[1] for match in found if match}
+
+
+def _check_same_weights(folder: Path, sdxl: Path) -> None:
+    """Names of folders are no digests: another SDXL may have the same. Raises DataError."""
+
+    files = Verification.read(folder / VERIFICATION, "export it anew").files
+    for path in sorted(path for part in STEMS for path in (sdxl / part).glob("*.safetensors")):
+        name = f"{path.parent.name}/{path.name}"
+        linked = (folder / name).is_file() and (folder / name).samefile(path)
+        if not linked and files.get(name) != file_sha256(path):
+            raise DataError(
+                f"{folder}: was put together from another SDXL of this name, {path} is not in it;"
+                " move it away, or rename the SDXL's folder"
+            )
+
+
+def _sources(recipe: Recipe) -> dict[str, str]:
+    """The SDXL each pipeline is assembled from, by the name of its folder."""
+    if recipe.export.encoders_only:
+        return {}
+    return {"base": recipe.distill.base} | ({"refiner": recipe.distill.refiner} if recipe.distill.refiner else {})
+
+
+def _write(folder: Path, recipe: Recipe, checkpoint: Path, sdxl: str | None, made_from: dict[str, str]) -> None:
+
+    with whole_folder(folder, replace=folder.exists()) as partial:
+        if sdxl is None:
+            _check_initial_student(recipe)
+            student = pipeline_folder.Student(checkpoint / "student.safetensors", recipe.run_dir / "initial_student" / "tokenizer")
+            configs = fetch(recipe.distill.base, ["model_index.json", "text_encoder*/config.json"])
+            pipeline_folder.write_encoders(partial, student, configs, tuple(recipe.export.variants))
+        else:
+            pipeline_folder.assemble(partial, folder.parent / "encoders", fetch(sdxl, *patterns(recipe)))
+        pipeline_folder.verify(partial, made_from)
+        if folder.exists():
+            _check_sources(folder, partial)
+        model_card.write(partial, recipe, made_from)
+
+
+def _check_initial_student(recipe: Recipe) -> None:
+    """The tokenizer must be the one the run was trained with. Raises DataError."""
+
+    folder = recipe.run_dir / "initial_student"
+    found, trained = inputs.initial_student(folder), run_folder.read_inputs(recipe.run_dir / "distill")
+    if found != trained.get(inputs.INITIAL_STUDENT):
+        raise DataError(f"{folder}: not the one this run was trained with; put that one back, or train again with run=ANOTHER_FOLDER")
+
+
+def _check_pipelines(recipe: Recipe) -> None:
+    """The rest of the recipe's own SDXL must be what it was when the run began. Raises DataError."""
+
+    trained = run_folder.recorded_inputs(recipe.run_dir / "distill")
+    for name, digest in inputs.of_pipelines(recipe.distill).items():
+        if trained.get(name, digest) != digest:
+            raise DataError(
+                f"{name}: its UNet, autoencoder, scheduler or index has changed since this run began; put the old files "
+                "back, or give the folder by --assemble to take it as it is"
+            )
+
+
+def _check_sources(damaged: Path, again: Path) -> None:
+    """What replaces a damaged export must have its files: they are hard links, so their source may be damaged too. Raises DataError."""
+    old, new = (Verification.read(folder / VERIFICATION, "export it anew").files for folder in (damaged, again))
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            raise DataError(f"{damaged / name}: damaged, and so is what it was made from; fetch the SDXL folders again, then export again")
+
+
+def patterns(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """To fetch and not to fetch of a pipeline on the hub: everything but its text encoders, in the precisions asked for."""
+    wanted = ["model_index.json", "LICENSE*", "scheduler/*.json"]
+    wanted += [f"{part}/*.{kind}" for part in ("unet", "vae") for kind in ("json", "safetensors")]
+    return wanted, [f"*.{variant}.*" for variant in ("fp16", "bf16") if variant not in recipe.export.variants]

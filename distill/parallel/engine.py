@@ -1,0 +1,282 @@
+"""The one door to DeepSpeed: ZeRO-1 over however many processes the launcher started, the same calls on CPU and GPU.
+
+Works under `deepspeed`, `torchrun`, Slurm's `srun` (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT set) and alone.
+"""
+
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from configs.errors import DataError, RecipeError, SetupError, cause_of_system, of_system
+from configs.schema.distill import Distill
+from distill.plan.cost import REDUCE_BUCKET
+
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+# Longer than `distill.hung_after_seconds`, whose message names the process that hangs.
+COLLECTIVE = timedelta(minutes=30)
+# The parts of the training state: what is kept of every trained parameter, each in fp32 and of
+# the parameter's shape.
+WEIGHT: Final = "weight"
+MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+AVERAGE: Final = "average"
+T = TypeVar("T")
+
+
+class AveragingAdamW(torch.optim.AdamW):
+    """AdamW that keeps an exponential moving average of the weights beside its moments: so ZeRO shards it, and checkpoints hold it, as them.
+
+    The decay of step n is min(`decay`, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage: else the start would linger.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float, **rates: Any) -> None:
+        super().__init__(parameters, **rates)
+        self.decay = decay
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if AVERAGE not in state:
+                    state[AVERAGE] = parameter.clone()
+                state[AVERAGE].lerp_(parameter, (9 / (10 + state["step"])).clamp_min(1 - self.decay).to(parameter))
+
+
+class Engine:
+    """The student inside DeepSpeed's engine; the frozen teacher never enters it."""
+
+    def __init__(self, student: nn.Module, settings: Distill) -> None:
+        import deepspeed
+
+        trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        rates: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay, "fused": True}
+        averaged = settings.ema_decay > 0
+        optimizer = AveragingAdamW(trained, settings.ema_decay, **rates) if averaged else torch.optim.AdamW(trained, **rates)
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=student, optimizer=optimizer, config=_config(settings, world_size()), dist_init_required=False
+        )
+        self._fp32, self._averaged = settings.precision == "fp32", averaged
+        self.parameters = dict(student.named_parameters())  # frozen ones too
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._engine.device)
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        return self._engine(*inputs)
+
+    def micro_batch(self, last: bool) -> None:
+        """Says, before its forward, whether a micro-batch is this process's last of the step: only then gradients travel."""
+        self._engine.set_gradient_accumulation_boundary(last)
+
+    def backward(self, share_of_loss: torch.Tensor) -> None:
+        """Adds the gradient of this micro-batch's share of the global loss (already divided by global counts).
+
+        DeepSpeed averages over processes; the shares must be summed, hence the factor.
+        """
+        self._engine.backward(share_of_loss * world_size())
+
+    def step(self, learning_rate: float) -> bool:
+        """The optimizer step, after the last micro-batch's backward.
+
+        False, in every process, where the gradient's norm over all processes is no number: DeepSpeed then leaves weights and moments alone.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        return not self._optimizer.overflow
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps of the whole run were not taken."""
+        return int(self._engine.skipped_steps)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the state that every trained parameter has."""
+        return (WEIGHT, *MOMENTS, AVERAGE) if self._averaged else (WEIGHT, *MOMENTS)
+
+    @property
+    def exported(self) -> Literal["weight", "average"]:
+        """The part that is the student for whoever uses it: the running average of the weights
+        where one is kept.
+        """
+        return AVERAGE if self._averaged else WEIGHT
+
+    def whole(self, name: str, part: str) -> torch.Tensor:
+        """One part of one parameter's state, fp32 on the CPU, in the parameter's shape; of a frozen
+        parameter, its weight.
+
+        Gathered from all processes: every rank must ask for the same ones in the same order.
+        """
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        parameter = self.parameters[name]
+        if not parameter.requires_grad or (part == WEIGHT and self._fp32):
+            found = parameter
+        elif part == WEIGHT:
+            found = safe_get_full_fp32_param(parameter)
+        else:
+            found = safe_get_full_optimizer_state(parameter, part)
+        return found.detach().float().cpu().contiguous()
+
+    def set_state(
+        self, step: int, skipped_steps: int, read: Callable[[str, str], torch.Tensor]
+    ) -> None:
+        """Sets the whole state after `step` steps; `read(name, part)` gives a tensor as `whole`
+        does.
+
+        Only what this process holds a piece of is read. No process waits for another here;
+        `share_weights` must follow.
+        """
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        self._make_optimizer_state(step - skipped_steps)
+        for name, parameter in self.parameters.items():
+            if not parameter.requires_grad or getattr(parameter, "_hp_mapping", None) is None:
+                continue
+            safe_set_full_fp32_param(parameter, read(name, WEIGHT))
+            for part in self.parts[1:]:
+                safe_set_full_optimizer_state(parameter, read(name, part), part)
+        self._engine.global_steps, self._engine.skipped_steps = step, skipped_steps
+
+    def share_weights(self) -> None:
+        """The student's weights become those that `set_state` has set.
+
+        Every rank must call this.
+        """
+        self._optimizer.update_lp_params()
+
+    def _make_optimizer_state(self, updates: int) -> None:
+        """What AdamW makes at its first step, by which DeepSpeed then knows each parameter's piece
+        of it.
+        """
+        for group in self._optimizer.param_groups:
+            for flat in group["params"]:
+                state = self._optimizer.state[flat]
+                state["step"] = torch.tensor(float(updates), device=flat.device)
+                for part in self.parts[1:]:
+                    if part not in state:
+                        state[part] = torch.zeros_like(flat, requires_grad=False)
+        self._optimizer._hp_optimizer_states_linked = False
+        self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def not_finite(self) -> list[str]:
+        """What holds a NaN or an infinity, as `name` or, of the optimizer's state, `part of name`.
+        Every rank must call this.
+        """
+        pieces: dict[str, torch.Tensor] = {}
+        for name, parameter in self.parameters.items():
+            mapping = getattr(parameter, "_hp_mapping", None)
+            if not parameter.requires_grad:
+                pieces[name] = parameter.detach()
+            elif mapping is not None:
+                pieces[name] = mapping.get_hp_fragment().detach()
+                for part in mapping.optim_fragment or ():
+                    pieces[f"{part} of {name}"] = mapping.get_hp_fragment(part)
+        # No copy of the tensor is needed: its minimum and maximum are NaN where one number is.
+        ends = [torch.stack(torch.aminmax(piece)).float() for piece in pieces.values()]
+        finite = torch.isfinite(torch.stack(ends)).all(dim=1).tolist() if ends else []
+        bad = [name for name, good in zip(pieces, finite, strict=True) if not good]
+        return sorted({name for found in in_all(lambda: bad) for name in found})
+
+
+def weights_dtype(precision: str) -> torch.dtype:
+    """Of the student's weights in the engine, and so of the teacher's beside it."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def start() -> None:
+    """Joins the process group; without a launcher this process is the whole group."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    if "RANK" not in os.environ:
+        os.environ.update(ALONE, MASTER_PORT=str(_free_port()))
+    missing = [name for name in (*ALONE, "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise SetupError(f"the launcher set RANK but not {', '.join(missing)}; start with deepspeed, torchrun or srun as the recipe shows")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its dependencies' deprecations are not the user's
+        import deepspeed
+    # An operator of inference that DeepSpeed would compile at the first start on CPUs: a minute, and a C++ compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logging.logger.setLevel("WARNING")
+    if torch.cuda.is_available():
+        # `in_all` sends over the current device
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, timeout=COLLECTIVE, verbose=False)
+
+
+def stop() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def rank() -> int:
+    return torch.distributed.get_rank()
+
+
+def world_size() -> int:
+    return torch.distributed.get_world_size()
+
+
+def barrier() -> None:
+    torch.distributed.barrier()
+
+
+def in_all(work: Callable[[], T]) -> list[T]:
+    """Runs `work` in every process; what each got, by rank.
+
+    If it fails in one, that error is raised in all: else the others would wait for it for ever.
+    Every rank must call this.
+    """
+    error: Exception | None = None
+    result: Any = None
+    try:
+        result = work()
+    except (DataError, RecipeError, SetupError) as caught:
+        error = caught
+    except Exception as caught:
+        refused = cause_of_system(caught)
+        if refused is None:
+            raise  # a bug: its traceback is wanted, and the launcher ends the other processes
+        error = SetupError(of_system(refused))
+    found: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(found, (error, result))
+    for failed, _ in found:
+        if failed is not None:
+            raise failed
+    return [one for _, one in found]
+
+
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, in every process."""
+    torch.distributed.all_reduce(values)
+    return values
+
+
+def _config(settings: Distill, processes: int) -> dict[str, Any]:
+    return {
+        "train_batch_size": settings.batch_size,
+        "train_micro_batch_size_per_gpu": settings.batch_size // processes,  # micro-batches are ours (`micro_batch`), of any number and size
+        "data_types": {"grad_accum_dtype": "fp32"},  # under bf16 the sum over micro-batches would be rounded at each of them
+        # fp32: each message goes while backward computes the next. bf16: DeepSpeed sums in fp32 and sends after the last backward
+        "zero_optimization": {"stage": 1, "overlap_comm": processes > 1, "reduce_bucket_size": REDUCE_BUCKET, "allgather_bucket_size": REDUCE_BUCKET},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": settings.precision == "bf16"},
+        "gradient_clipping": settings.gradient_clipping,
+        "steps_per_print": 10**9,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

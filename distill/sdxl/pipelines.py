@@ -1,0 +1,101 @@
+"""The unmodified SDXL pipelines, loaded from a folder: training records queries with them, evaluation paints with them.
+
+In:  SDXL folders in diffusers layout (or hub names).
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from configs import model_folder
+from configs.errors import DataError, first_line
+from configs.references import looks_like_hub_name, not_given
+from distill.sdxl.repository import Encoder, Repository, read_index
+
+CLASSES = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
+
+
+class Pipelines(NamedTuple):
+    base: StableDiffusionXLPipeline
+    refiner: StableDiffusionXLImg2ImgPipeline | None
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_base(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
+    """The text-to-image pipeline, silent, on the device. Raises DataError."""
+    return _load(StableDiffusionXLPipeline, folder, dtype)
+
+
+def load_refiner(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLImg2ImgPipeline:
+    """The image-to-image pipeline of a refiner, likewise. Raises DataError."""
+    return _load(StableDiffusionXLImg2ImgPipeline, folder, dtype)
+
+
+def load_pipelines(base: str, refiner: str | None) -> Pipelines:
+    """Both pipelines: fp32 on a CPU, fp16 on a GPU. Raises DataError."""
+    dtype = torch.float16 if device().type == "cuda" else torch.float32
+    return Pipelines(load_base(base, dtype), load_refiner(refiner, dtype) if refiner else None)
+
+
+def load_text_side(repository: Repository, variant: str | None = None) -> Any:
+    """The repository's own pipeline class with its text encoders in fp32 on the CPU, without UNet and autoencoder. Raises DataError."""
+    kind = getattr(diffusers, repository.pipeline)
+    quiet()
+    unwanted = {part: None for part in ("unet", "vae", "safety_checker", "image_encoder") if part in repository.index}
+    try:
+        pipeline = kind.from_pretrained(repository.folder, variant=variant, trust_remote_code=False, use_safetensors=True, **unwanted)
+        return pipeline.to(torch.float32)
+    except Exception as error:  # each library raises its own kinds for the same cause
+        raise DataError(f"{repository.folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+
+
+def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any]:
+    """Tokenizer and stock text encoder in fp32, as diffusers loads them, of encoders that lie alone. Raises DataError."""
+    quiet()
+    try:
+        model = CLASSES[encoder.name].from_pretrained(encoder.folder, variant=variant, trust_remote_code=False, use_safetensors=True)
+        return PreTrainedTokenizerFast.from_pretrained(encoder.tokenizer, trust_remote_code=False), model.float().eval()
+    except Exception as error:  # as above
+        raise DataError(f"{encoder.folder}: the encoder cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+
+
+def quiet() -> None:
+    """Keeps the libraries' own bars and warnings off ours: the English tokenizers truncate Japanese, in every batch."""
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def require(*folders: str | None) -> None:
+    """Raises DataError for the first folder that holds no pipeline: before the long work, not in its middle."""
+    for folder in folders:
+        if folder is not None and not (Path(folder) / "model_index.json").is_file() and not looks_like_hub_name(folder):
+            raise DataError(f"{folder}: no SDXL pipeline is there; make it with: python -m distill.export RECIPE export.encoders_only=false")
+
+
+def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
+    require(folder)
+    model_folder.check(folder)
+    if Path(folder).is_dir():
+        read_index(Path(folder))
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipeline = kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+    except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
+        if looks_like_hub_name(folder):
+            raise DataError(f"{not_given(folder, error)}; fetch it, or correct the name") from error
+        raise DataError(f"{folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+    pipeline.set_progress_bar_config(disable=True)
+    # half precision is not asked of from_pretrained: diffusers 0.42 renamed that argument
+    return pipeline.to(device()) if dtype == torch.float32 else pipeline.to(device(), dtype)

@@ -1,0 +1,159 @@
+"""Any unigram tokenizer becomes one portable tokenizer that the unmodified SDXL pipelines load; training uses this very one.
+
+In:  a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or hub repository with one of them (`distill/tokenizer/unigram.py` reads it).
+Out: a folder with `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, written by hand: `save_pretrained` of
+     transformers 5 writes class names that transformers 4 cannot load.
+
+Rows of the vocabulary: the source's pieces in the source's order, without its own BOS and EOS; filler rows up to the wanted multiple;
+BOS = V-2 and EOS = V-1. So V is the source's own size when nothing is padded, and every pooling rule of CLIP (highest id, first EOS)
+finds the EOS. Padding is with EOS, as CLIP-L pads: one tokenizer serves both encoders.
+
+No text holds a special row: rows without a text of their own have a space in their names, which the model never sees; BOS and EOS carry
+CLIP's names but lie outside the unigram model; and `split_special_tokens` keeps the library from cutting their names out of a prompt.
+
+Ids are the source's, shifted: those of a tokenizer.json always, those of a SentencePiece model but for these causes:
+- ties: a text that repeats itself can have equally good segmentations; sentencepiece's float32 sums may choose another than float64's;
+- composed further: a mark after a character that the normaliser spells out (`㎏́`), or marks out of Unicode's order, are composed here only;
+- a user-defined symbol that the normaliser changes (it looks for these first), and rules for several characters that a hand-made normaliser
+  has beside composition; a spelled-out byte ("<0x41>") where a piece holds "<0"; U+FFF0; a piece that has the name of our BOS or EOS.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerFast
+
+from configs import model_folder
+from configs.errors import DataError, first_line
+from configs.files import whole
+from distill.tokenizer import unigram
+from distill.tokenizer.unigram import PieceKind, Unigram
+
+BOS_TOKEN, EOS_TOKEN, UNK_TOKEN = "<|startoftext|>", "<|endoftext|>", "<|unknown token|>"
+MODEL_MAX_LENGTH = 77  # positions of SDXL's text encoders
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# CLIPTokenizer, the class people write by habit, takes nothing of tokenizer.json but the vocabulary
+# in transformers 5 and reads Japanese as unknown tokens. With a text in place of a list of merges it
+# raises an error; the other classes do not look at it.
+NO_CLIP_TOKENIZER = "none: load this with AutoTokenizer, CLIPTokenizer cannot read it"
+
+Kind = PieceKind | Literal["filler", "bos", "eos"]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The rows of the student's embedding tables in id order: names as in `tokenizer.json`, kinds, unigram scores (log probabilities)."""
+
+    pieces: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    scores: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @property
+    def unk_id(self) -> int:
+        return self.kinds.index("unknown")
+
+    @property
+    def bos_id(self) -> int:
+        return len(self) - 2
+
+    @property
+    def eos_id(self) -> int:
+        """Also the pad token's id."""
+        return len(self) - 1
+
+    @property
+    def byte_fallback(self) -> bool:
+        return "byte" in self.kinds
+
+
+def build(source: str | Path, folder: str | Path, pad_vocab_to_multiple_of: int = 1) -> Vocabulary:
+    """Reads a unigram tokenizer (a file, a folder or a hub name) and writes the three files into `folder`. Raises DataError."""
+    model = unigram.read(unigram.find(source))
+    vocabulary = _vocabulary(model, pad_vocab_to_multiple_of)
+    special = {"bos_token": BOS_TOKEN, "eos_token": EOS_TOKEN, "unk_token": UNK_TOKEN, "pad_token": EOS_TOKEN}
+    write(Path(folder), _tokenizer_json(vocabulary, model), MODEL_MAX_LENGTH, special, split_special_tokens=True)
+    return vocabulary
+
+
+def write(folder: Path, tokenizer_json: dict[str, Any], model_max_length: int, special: dict[str, str], **settings: bool) -> None:
+    """The three files of a tokenizer that transformers 4 and 5 load alike; `special` names its special tokens by their roles."""
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "merges": NO_CLIP_TOKENIZER,
+        "model_max_length": model_max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        **settings,
+        **special,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in zip(FILES, (tokenizer_json, config, special), strict=True):
+        with whole(folder / name) as path:
+            path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder `build` wrote, as the pipelines load it. Raises DataError."""
+    from transformers import AutoTokenizer
+
+    missing = [name for name in FILES if not (Path(folder) / name).is_file()]
+    if missing:
+        raise DataError(f"{folder}: no tokenizer there, {missing[0]} is missing; run python -m vocab_init first")
+    model_folder.check_folder(Path(folder))
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
+        raise DataError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}); delete it and run python -m vocab_init again") from None
+
+
+def _vocabulary(model: Unigram, multiple: int) -> Vocabulary:
+    rows: list[tuple[str, Kind, float]] = []
+    for i, (piece, kind, score) in enumerate(model.rows):
+        if kind == "unknown":
+            rows.append((UNK_TOKEN, kind, score))
+        elif kind == "unused" or piece in (BOS_TOKEN, EOS_TOKEN, UNK_TOKEN):
+            rows.append((f"<|unused {i}|>", "unused", score))
+        else:
+            rows.append((piece, kind, score))
+    rows += [(f"<|filler {i}|>", "filler", 0.0) for i in range(len(rows), len(rows) + -(len(rows) + 2) % multiple)]
+    rows += [(BOS_TOKEN, "bos", 0.0), (EOS_TOKEN, "eos", 0.0)]
+    pieces, kinds, scores = zip(*rows, strict=True)
+    return Vocabulary(pieces, kinds, scores)
+
+
+def _tokenizer_json(vocabulary: Vocabulary, model: Unigram) -> dict[str, Any]:
+    special = {UNK_TOKEN: vocabulary.unk_id, BOS_TOKEN: vocabulary.bos_id, EOS_TOKEN: vocabulary.eos_id}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    bos, text, eos = _special(BOS_TOKEN), {"Sequence": {"id": "A", "type_id": 0}}, _special(EOS_TOKEN)
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": name, **flags} for name, i in special.items()],
+        "normalizer": {"type": "Sequence", "normalizers": list(model.normalizers)},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(model.pre_tokenizers)},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [bos, text, eos],
+            "pair": [bos, text, eos, {"Sequence": {"id": "B", "type_id": 0}}, eos],
+            "special_tokens": {name: {"id": name, "ids": [special[name]], "tokens": [name]} for name in (BOS_TOKEN, EOS_TOKEN)},
+        },
+        "decoder": unigram.decoder(model.dummy_prefix),
+        "model": {
+            "type": "Unigram",
+            "unk_id": vocabulary.unk_id,
+            "vocab": list(zip(vocabulary.pieces, vocabulary.scores, strict=True))[:-2],  # BOS and EOS are added tokens only
+            "byte_fallback": vocabulary.byte_fallback,
+        },
+    }
+
+
+def _special(name: str) -> dict[str, Any]:
+    return {"SpecialToken": {"id": name, "type_id": 0}}

@@ -1,0 +1,174 @@
+"""Why a step gave no finite numbers, in one line: which tensors, which pairs, and what to do about
+it.
+
+A step is a pure function of (seed, step) and the weights, and one that was skipped has changed no
+weight: so it is computed again here, and looked at on the way.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from configs.errors import DataError
+from configs.schema.distill import Distill
+from distill.encoders.student import Hidden
+from distill.encoders.teacher import ENCODERS
+from distill.objective.terms import GlobalCounts, Sides
+from distill.parallel.engine import in_all, rank, world_size
+from distill.tokens.batches import EMPTY_PROMPT, POSITIONS
+from distill.train.preparation import Work
+
+SKIPPED_AT_MOST = 10  # steps in a row
+NAMED_AT_MOST = 10  # pairs or tensors of a message
+KEPT = "checkpoints made so far are kept"
+
+
+class Found(NamedTuple):
+    """What is not finite: pairs (rows of the training pairs) by whose states, terms of the loss,
+    and parameters by their gradients.
+    """
+
+    teacher: list[int]
+    student: list[int]
+    terms: list[str]
+    gradients: list[str]
+    gradients_of: list[int]
+
+
+def check_taken(work: Work, settings: Distill, in_a_row: int, step: int) -> None:
+    """Raises DataError where only skipped steps follow on each other: one batch may overflow, but a
+    run that only skips does not train.
+
+    `step` counts from 0. Every rank must call this.
+    """
+    last = step + 1 == settings.steps
+    if in_a_row >= SKIPPED_AT_MOST or (last and in_a_row > 1):
+        raise DataError(
+            f"step {step + 1}: the gradient was not finite {in_a_row} steps in a row: "
+            f"{explain(work, settings, step)}"
+        )
+
+
+def check_losses(work: Work, settings: Distill, row: dict[str, float], step: int) -> None:
+    """Raises DataError for a loss that is not finite.
+
+    `row` is the same in every rank, and every rank must call this.
+    """
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise DataError(
+            f"step {step + 1}: {bad[0]} is {row[bad[0]]}: {explain(work, settings, step)}"
+        )
+
+
+def explain(work: Work, settings: Distill, step: int) -> str:
+    """Which numbers of this step (counted from 0) are not finite, and what can be done about it."""
+    weights = work.engine.not_finite()
+    everywhere = in_all(lambda: _look(work, settings, step))
+    merged: list[Any] = [
+        [item for one in everywhere for item in one[i]] for i in range(len(Found._fields))
+    ]
+    found = Found(*merged)
+    narrow = " or set distill.precision=fp32" if settings.precision == "bf16" else ""
+    slower = f"start another run folder with a lower distill.learning_rate{narrow} ({KEPT})"
+    if found.teacher:
+        remedy = f"the teacher's weights are damaged or overflow: fetch them again{narrow}"
+        return f"the teacher's states are not finite for {_pairs(found.teacher)}; {remedy}"
+    if weights:
+        return f"{_listed(weights)} not finite; {slower}"
+    if found.student:
+        where = f"the student's states are not finite for {_pairs(found.student)}"
+        return f"{where}, though its weights are: they have grown too large; {slower}"
+    if found.terms:
+        files = "teacher_statistics, query_bank or random_attention.safetensors"
+        remedy = f"{files} in the run's distill folder is damaged: remove them to have them remade"
+        return f"all states are finite, but {_listed(found.terms)} not; {remedy}"
+    if found.gradients:
+        where = f"the gradient of {_listed(found.gradients)} not finite, though the loss is"
+        return f"{where}, with {_pairs(found.gradients_of)}; {slower}"
+    return f"every number is finite but the gradient's norm; {slower}"
+
+
+def _look(work: Work, settings: Distill, step: int) -> Found:
+    """This process's share of the step, up to the first micro-batch whose gradient alone is not
+    finite.
+    """
+    found = Found([], [], [], [], [])
+    rows = work.batches.rows(step)
+    counts = GlobalCounts.of(
+        {name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
+    )
+    names = [name for name, parameter in work.student.named_parameters() if parameter.requires_grad]
+    trained = [work.student.get_parameter(name) for name in names]
+    for micro_rows, length in work.batches.micro_batches(
+        rows, rank(), world_size(), settings.tokens_per_micro_batch
+    ):
+        batch = work.batches.gather(micro_rows, length).to(work.engine.device)
+        with torch.no_grad():
+            teacher = work.teacher(
+                batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B
+            )
+        student = work.student(batch.student_BL, batch.student_BL, batch.student_eos_B)
+        bad_teacher_B, bad_student_B = _bad_rows(teacher), _bad_rows(student)
+        found.teacher.extend(_numbers(micro_rows[bad_teacher_B]))
+        found.student.extend(_numbers(micro_rows[bad_student_B]))
+        if bad_teacher_B.any() or bad_student_B.any() or found.gradients:
+            continue
+        eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
+        sides = Sides(
+            student,
+            teacher,
+            batch.student_eos_B,
+            eos,
+            batch.pads_B,
+            bool((micro_rows["pads"] > 0).all()),
+        )
+        terms = work.loss.terms(sides, counts, step)
+        found.terms.extend(name for name, term in terms.items() if not torch.isfinite(term))
+        if not found.terms:
+            gradients = torch.autograd.grad(terms["loss/total"], trained, allow_unused=True)
+            bad = [
+                name
+                for name, one in zip(names, gradients, strict=True)
+                if one is not None and not one.isfinite().all()
+            ]
+            found.gradients.extend(bad)
+            found.gradients_of.extend(_numbers(micro_rows) if bad else [])
+    return found
+
+
+def _bad_rows(hidden: Hidden) -> np.ndarray:
+    """(B,) whether anything computed of a prompt is not finite."""
+    finite_B = hidden.pooled_BP.isfinite().all(dim=-1)
+    for states_BLD in (*hidden.clip_l, *hidden.clip_bigg):
+        finite_B &= states_BLD.isfinite().flatten(1).all(dim=1)
+    return ~finite_B.cpu().numpy()
+
+
+def _numbers(rows: np.ndarray) -> list[int]:
+    return [
+        int(number)
+        for row in rows
+        for number in {row["row"], row["second"]}
+        if number != EMPTY_PROMPT or row["row"] == EMPTY_PROMPT
+    ]
+
+
+def _pairs(numbers: list[int]) -> str:
+    """`pairs 3, 17 (rows of the training pairs, from 0)`."""
+    names = [
+        "the empty prompt" if number == EMPTY_PROMPT else f"pair {number}"
+        for number in sorted(set(numbers))
+    ]
+    return f"{_cut(names)} (rows of the training pairs, counted from 0)"
+
+
+def _listed(names: list[str]) -> str:
+    return f"{_cut(sorted(set(names)))} {'is' if len(set(names)) == 1 else 'are'}"
+
+
+def _cut(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+    return ", ".join(names[:NAMED_AT_MOST]) + more

@@ -1,0 +1,128 @@
+"""Everything training needs, gathered from disk: what one process prepares for all, and what each process loads.
+
+Out: `<run>/tokens/`, and in `<run>/distill/measured/` `teacher_statistics.safetensors` and, for the objectives that need them,
+     `query_bank.safetensors` and `random_attention.safetensors`, with a manifest that says what they were made from. Each is made once;
+     what is damaged, or made from other inputs before the first checkpoint, is made again. `<run>/distill/run.json`, the inputs' digests.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from configs import artefact
+from configs.files import whole_folder
+from configs.lock import locked
+from configs.references import resolve_model
+from configs.schema.distill import Distill
+from configs.schema.recipe import Recipe
+from corpora.pair import read_pairs
+from distill.encoders.student import TowerPair, initial_student, teacher_towers
+from distill.encoders.teacher import load_text_encoders
+from distill.objective import query_bank, random_attention, teacher_statistics
+from distill.objective.terms import Loss
+from distill.parallel.engine import Engine, weights_dtype
+from distill.tokenizer.portable import load as load_tokenizer
+from distill.tokens import store
+from distill.tokens.batches import Batches, special_ids
+from distill.train import inputs, run_folder
+from distill.train.inputs import unet_folders
+
+STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
+MEASURED = "measured"
+STATISTICS, QUERY_BANK, RANDOM_LAYERS = "teacher_statistics.safetensors", "query_bank.safetensors", "random_attention.safetensors"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training step touches."""
+
+    engine: Engine
+    student: TowerPair
+    teacher: TowerPair
+    batches: Batches
+    loss: Loss
+    dead_weights: dict[str, torch.Tensor]
+
+    def stack(self, values: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([value.to(self.engine.device, torch.float32) for value in values])
+
+
+def prepare(recipe: Recipe) -> None:
+    """Tokens, teacher statistics, query bank and random layers, unless they are there, whole and of these inputs.
+
+    One process does this while the others wait. Raises DataError for an input that has changed since the run began.
+    """
+    run = recipe.run_dir / "distill"
+    found = inputs.of_training(recipe)
+    run_folder.check_inputs(run, found)
+    with locked(recipe.run_dir / "tokens"):
+        store.prepare(recipe)
+    made_from = inputs.of_measurements(found)
+    if run_folder.must_be_made(run / MEASURED, made_from, run):
+        with whole_folder(run / MEASURED, replace=True) as folder:
+            _measure(recipe, folder)
+            artefact.seal(folder, made_from)
+    known = run_folder.recorded_inputs(run) if run_folder.has_checkpoints(run) else {}
+    for_export = {name: digest for name, digest in known.items() if name not in found}
+    run_folder.record_inputs(recipe, run, found | (for_export or inputs.of_pipelines(recipe.distill)))
+
+
+def _measure(recipe: Recipe, folder: Path) -> None:
+    """Statistics, and the random layers and query bank where the objective uses them."""
+    settings = recipe.distill
+    teacher = load_text_encoders(resolve_model(settings.base), settings.teacher)
+    count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
+    prompts = [pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
+    teacher_statistics.record(folder / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
+    if settings.objective.uses("random_attention"):
+        measured = teacher_statistics.load(folder / STATISTICS)
+        random_attention.record(
+            folder / RANDOM_LAYERS,
+            settings.random_attention,
+            measured,
+            teacher,
+            prompts[:VARIANCE_PROMPTS],
+            settings.seed,
+        )
+    if settings.objective.uses("cross_attention"):
+        bank = settings.query_bank
+        query_bank.record(
+            folder / QUERY_BANK, unet_folders(settings), teacher, prompts[: bank.prompts], bank, settings.seed
+        )
+
+
+def load(recipe: Recipe) -> Work:
+    """Builds student, engine, teacher, batches and loss in this process."""
+    settings = recipe.distill
+    torch.manual_seed(settings.seed)
+    encoders = load_text_encoders(resolve_model(settings.base), settings.teacher)
+    initial = recipe.run_dir / "initial_student"
+    every_layer = settings.position_layers == "all" and settings.objective.uses("position")
+    student = initial_student(encoders, initial, every_layer)
+    dead = {name: parameter.detach().clone() for name, parameter in student.named_parameters() if not parameter.requires_grad}
+    engine = Engine(student, settings)
+    teacher = teacher_towers(encoders, every_layer).to(engine.device, weights_dtype(settings.precision))
+    tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
+    if settings.compile:
+        for towers in (student, teacher):
+            towers.compile_layers()
+    return Work(
+        engine=engine,
+        student=student,
+        teacher=teacher,
+        batches=Batches.of(settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
+        loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
+        dead_weights=dead,
+    )
+
+
+def _loss(settings: Distill, folder: Path, device: torch.device) -> Loss:
+    measured = teacher_statistics.load(folder / STATISTICS, device)
+    layers, random_layers = [], []
+    if settings.objective.uses("cross_attention"):
+        layers = query_bank.load(folder / QUERY_BANK, unet_folders(settings), settings.query_bank, device)
+    if settings.objective.uses("random_attention"):
+        random_layers = random_attention.load(folder / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device)
+    return Loss(settings, measured, layers, random_layers)

@@ -1,0 +1,169 @@
+"""Distils the two English text encoders into Japanese ones."""
+
+import math
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from configs import signals
+from configs.errors import RecipeError
+from configs.lock import locked
+from configs.schema.distill import Distill
+from configs.schema.recipe import Recipe
+from distill.checkpoints.checkpoint import Checkpoints
+from distill.encoders.teacher import ENCODERS
+from distill.objective.terms import GlobalCounts, Sides
+from distill.parallel import engine, processes, watch
+from distill.status import Writer, recorded
+from distill.tokens.batches import POSITIONS
+from distill.train import finite, preparation, run_folder
+from distill.train.log import Log
+
+
+def train(recipe: Recipe) -> None:
+    """Runs or resumes the distillation; every process of the launcher calls it.
+
+    Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in processes whose end rank 0 reports.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection is reported in one line, not with torch's stack
+
+    watch.follow_launcher()
+    run = recipe.run_dir / "distill"
+    writer = Writer(run)
+    engine.start()
+    try:
+        with processes.lost_ones_explained(), ExitStack() as held:
+            watched = watch.Watch(recipe.distill.hung_after_seconds, writer.end)
+            held.callback(watched.stop)
+            processes.first(lambda: _prepare(recipe, run, writer, held))
+            _train(recipe, run, watched, writer)
+    finally:
+        engine.stop()
+
+
+def _prepare(recipe: Recipe, run: Path, writer: Writer, held: ExitStack) -> None:
+    """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all processes load."""
+
+    check_batch(recipe.distill, engine.world_size())
+    held.enter_context(locked(run))
+    run_folder.claim_run(recipe, run)
+    held.enter_context(recorded(writer))
+    writer.write("preparing", "tokens, statistics and query bank")
+    preparation.prepare(recipe)
+
+
+def _train(recipe: Recipe, run: Path, watched: Any, writer: Writer) -> None:
+
+    settings = recipe.distill
+    checkpoints = Checkpoints(run, settings.keep_checkpoints)
+    newest = checkpoints.latest()
+    if newest is not None and newest.name == f"step_{settings.steps:06d}":
+        say(f"{newest}: the distillation is finished")
+        return _finish(settings, writer)
+    watched.at(0, "loading for")
+    work = preparation.load(recipe)
+    start = checkpoints.resume(work.engine, newest)
+    pairs = len(work.batches.tokens)
+    say(f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, {settings.batch_size} a step, {engine.world_size()} processes")
+    writer.step = start
+    signals.defer()
+    if engine.rank() == 0:
+        writer.write("training", f"step {start} to {settings.steps}")
+    _loop(work, settings, run, start, checkpoints, watched, writer)
+    check_dead_parameters(work)
+    _finish(settings, writer)
+
+
+def _finish(settings: Distill, writer: Writer) -> None:
+    """A signal that came after the last save changes nothing any more: the training is finished."""
+
+    writer.step = settings.steps
+    if engine.rank() == 0:
+        writer.end(0, "the distillation is finished")
+
+
+def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any, watched: Any, writer: Writer) -> None:
+
+    skipped, due = 0, False
+    log = Log(run, start, settings) if engine.rank() == 0 else None
+    try:
+        for step in range(start, settings.steps):
+            watched.at(step + 1, "training")
+            values, taken = one_step(work, settings, step)
+            skipped = 0 if taken else skipped + 1
+            finite.check_taken(work, settings, skipped, step)
+            last = step + 1 == settings.steps
+            if (step + 1) % settings.log_every_steps == 0 or last:
+                names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values()]))
+                if taken:
+                    row = dict(zip(names, sums.tolist(), strict=True))
+                    finite.check_losses(work, settings, row, step)
+                    if log is not None:
+                        log.write(step + 1, row | {"learning_rate": learning_rate(step, settings), "skipped_steps": work.engine.skipped_steps})
+            stopping = processes.stop_requested(work.engine.device)
+            due = due or last or bool(stopping) or (step + 1) % settings.save_every_steps == 0
+            # A state whose gradient is not finite may be a diverged one: it replaces no good one.
+            if due and (taken or last):
+                watched.at(step + 1, "saving")
+                checkpoints.save(work.engine, step + 1)
+                due, writer.step = False, step + 1
+                if engine.rank() == 0 and not (last or stopping):
+                    writer.write("training", f"step {step + 1} of {settings.steps} is saved")
+            if stopping and not last:
+                saved = "which is not saved, as it was skipped" if due else "which is saved"
+                raise processes.stop(stopping, f" after step {step + 1}, {saved}")
+    finally:
+        if log is not None:
+            log.close()
+
+
+def one_step(work: Any, settings: Distill, step: int) -> tuple[dict[str, Any], bool]:
+    """One optimizer step on the global batch of `step`; this process's share of every term, and whether the step was taken (`Engine.step`)."""
+    import torch
+
+
+    rows = work.batches.rows(step)
+    counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS)
+    micro_batches = work.batches.micro_batches(rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch)
+    sums: dict[str, torch.Tensor] = {}
+    for number, (micro_rows, length) in enumerate(micro_batches, 1):
+        batch = work.batches.gather(micro_rows, length).to(work.engine.device)
+        work.engine.micro_batch(last=number == len(micro_batches))
+        with torch.no_grad():
+            teacher = work.teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
+        student = work.engine(batch.student_BL, batch.student_BL, batch.student_eos_B)
+        teacher_eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
+        sides = Sides(student, teacher, batch.student_eos_B, teacher_eos, batch.pads_B, bool((micro_rows["pads"] > 0).all()))
+        terms = work.loss.terms(sides, counts, step)
+        work.engine.backward(terms["loss/total"])
+        sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+    return sums, work.engine.step(learning_rate(step, settings))
+
+
+def learning_rate(step: int, settings: Distill) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def check_batch(settings: Distill, processes: int) -> None:
+    if settings.batch_size % processes:
+        raise RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
+
+
+
+
+def check_dead_parameters(work: Any) -> None:
+    """What SDXL never reads must not have moved (DeepSpeed decays parameters without a gradient)."""
+    for name, before in work.dead_weights.items():
+        now = work.student.get_parameter(name).detach().cpu()
+        assert now.equal(before.to(now.dtype)), f"{name} moved though it is frozen"
+
+
+def say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
