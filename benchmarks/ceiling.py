@@ -1,4 +1,6 @@
-"""The rate of plain matrix products of the towers' own shapes: what no training loop on this machine can pass."""
+"""The rate of plain matrix products of the towers' own shapes: what no training loop on this
+machine can pass.
+"""
 
 import time
 
@@ -9,9 +11,14 @@ from distill.parallel.engine import weights_dtype
 
 
 def matrix_rate(profile: Profile, device: torch.device, seconds: float = 0.3) -> float:
-    """FLOP/s of the larger encoder's widest product over one batch's positions, in the profile's precision, the best of several tries."""
+    """FLOP/s of the larger encoder's widest product over one batch's positions, in the profile's
+    precision, the best of several tries.
+    """
     width, dtype = profile.clip_bigg.width, weights_dtype(profile.precision)
-    a, b = (torch.randn(shape, device=device, dtype=dtype) for shape in ((profile.batch_size * 77, width), (width, 4 * width)))
+    a, b = (
+        torch.randn(shape, device=device, dtype=dtype)
+        for shape in ((profile.batch_size * 77, width), (width, 4 * width))
+    )
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()

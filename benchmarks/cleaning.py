@@ -1,11 +1,14 @@
-"""How fast rows become pairs: reading, normalising, filters and language identification, by one worker and by two; and the whole of corpora.prepare.
+"""How fast rows become pairs: reading, normalising, filters and language identification, by one
+worker and by two; and the whole of corpora.prepare.
 
     python -m benchmarks.cleaning configs/toyworld.yaml --out runs/benchmarks
 
-In:  a recipe whose pairs are prepared: their texts, said again with a number until there are enough, are a TSV source. No near duplicates.
-Out: `<out>/cleaning.json` and `.md`: medians over the rounds, in which sizes and contestants take turns; ratios are of the same round. Two processes
-     at once, each with half the rows and nothing in common, are what this machine can give two workers at that moment. Memory is the peak of the one
-     process that one worker needs.
+In:  a recipe whose pairs are prepared: their texts, said again with a number until there are
+     enough, are a TSV source. No near duplicates.
+Out: `<out>/cleaning.json` and `.md`: medians over the rounds, in which sizes and contestants take
+     turns; ratios are of the same round. Two processes at once, each with half the rows and nothing
+     in common, are what this machine can give two workers at that moment. Memory is the peak of the
+     one process that one worker needs.
 """
 
 import itertools
@@ -29,7 +32,8 @@ from corpora.pair import read_pairs
 
 ROWS, ROUNDS = (100_000, 1_000_000), 3
 ONE, TWO, APART = "one worker", "two workers", "two processes at once"
-# the executor's time alone is that of the first half, row by row; the rest is duplicates, split, shards and the data card
+# the executor's time alone is that of the first half, row by row; the rest is duplicates, split,
+# shards and the data card
 PROGRAM = """
 import json, resource, sys, time
 from configs import schema
@@ -42,7 +46,8 @@ def timed(*arguments, **options):
 executor.run, took, start = timed, {}, time.perf_counter()
 pipeline.prepare(schema.load(sys.argv[1]))
 took["seconds"] = time.perf_counter() - start
-print(json.dumps({**took, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+print(json.dumps({**took, "gigabytes": peak}))
 """
 
 
@@ -51,18 +56,31 @@ def measure(recipe: Recipe, sizes: list[int], rounds: int) -> dict[str, Any]:
     took: dict[tuple[int, str], list[dict[str, float]]] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        recipes = {rows: write_source(recipe, rows, folder) for size in sizes for rows in (size, size // 2)}
+        recipes = {
+            rows: write_source(recipe, rows, folder) for size in sizes for rows in (size, size // 2)
+        }
         turns = itertools.product(range(rounds), sizes, (ONE, TWO, APART))
         for number, size, who in tqdm([*turns], desc="turns", unit="turn"):
             workers, halves = 2 if who == TWO else 1, 2 if who == APART else 1
-            runs = [start(recipes[size // halves], workers, folder / f"{number}-{size}-{who}-{half}") for half in range(halves)]
+            runs = [
+                start(recipes[size // halves], workers, folder / f"{number}-{size}-{who}-{half}")
+                for half in range(halves)
+            ]
             found = [finished(run) for run in runs]
-            took.setdefault((size, who), []).append({key: max(one[key] for one in found) for key in found[0]})
-    return {"machine": machine(), "rounds": rounds, "rows": [row(size, who, took) for size, who in took]}
+            took.setdefault((size, who), []).append(
+                {key: max(one[key] for one in found) for key in found[0]}
+            )
+    return {
+        "machine": machine(),
+        "rounds": rounds,
+        "rows": [row(size, who, took) for size, who in took],
+    }
 
 
 def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
-    """A recipe of one TSV with the recipe's own training pairs, again and again, each time with another number."""
+    """A recipe of one TSV with the recipe's own training pairs, again and again, each time with
+    another number.
+    """
 
     path, left = folder / f"{size}.tsv", size
     with open(path, "w", encoding="utf-8") as file:
@@ -74,15 +92,25 @@ def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
                 left -= 1
             if before == left:
                 break
-    source = TsvSource(kind="tsv", name="texts", licence="as the pairs", path=str(path), header=False, ja=0, en=1)
-    return recipe.model_copy(update={"corpora": recipe.corpora.model_copy(update={"sources": [source], "near_duplicates": None})})
+    source = TsvSource(
+        kind="tsv", name="texts", licence="as the pairs", path=str(path), header=False, ja=0, en=1
+    )
+    return recipe.model_copy(
+        update={
+            "corpora": recipe.corpora.model_copy(
+                update={"sources": [source], "near_duplicates": None}
+            )
+        }
+    )
 
 
 def start(recipe: Recipe, workers: int, run: Path) -> subprocess.Popen[str]:
     """corpora.prepare in a process of its own."""
     run.mkdir()
     settings = {"run": str(run), "corpora": recipe.corpora.model_copy(update={"workers": workers})}
-    (run / "recipe.yaml").write_text(dump_recipe(recipe.model_copy(update=settings)), encoding="utf-8")
+    (run / "recipe.yaml").write_text(
+        dump_recipe(recipe.model_copy(update=settings)), encoding="utf-8"
+    )
     command = [sys.executable, "-c", PROGRAM, str(run / "recipe.yaml")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -91,18 +119,25 @@ def finished(run: subprocess.Popen[str]) -> dict[str, float]:
     """Its seconds and its peak memory. Raises DataError."""
     out, error = run.communicate()
     if run.returncode:
-        raise DataError(f"the recipe's pairs cannot be prepared again: {error.strip().splitlines()[-1]}")
+        raise DataError(
+            f"the recipe's pairs cannot be prepared again: {error.strip().splitlines()[-1]}"
+        )
     result: dict[str, float] = json.loads(out.splitlines()[-1])
     return result
 
 
 def row(size: int, who: str, took: dict[tuple[int, str], list[dict[str, float]]]) -> dict[str, Any]:
-    """Medians of one size and contestant, and of each round the ratios to one worker and to the smallest size."""
+    """Medians of one size and contestant, and of each round the ratios to one worker and to the
+    smallest size.
+    """
     least = min(size for size, _ in took)
     own, alone, smallest = took[size, who], took[size, ONE], took[least, who]
     medians = {name: statistics.median(one[name] for one in own) for name in own[0]}
     times = [one["cleaning"] / two["cleaning"] for one, two in zip(alone, own, strict=True)]
-    costs = [(two["seconds"] / size) / (one["seconds"] / least) for one, two in zip(smallest, own, strict=True)]
+    costs = [
+        (two["seconds"] / size) / (one["seconds"] / least)
+        for one, two in zip(smallest, own, strict=True)
+    ]
     return {
         "rows": size,
         "who": who,
@@ -115,20 +150,37 @@ def row(size: int, who: str, took: dict[tuple[int, str], list[dict[str, float]]]
 
 def table(result: dict[str, Any]) -> str:
     """Markdown."""
-    lines = [f"{result['machine']}; medians of {result['rounds']} interleaved rounds; no near duplicates.", ""]
-    lines += ["| rows | who | cleaned rows/s | times one worker | all of prepare, s | time a row beside the smallest | peak memory, GB |"]
+    lines = [
+        f"{result['machine']}; medians of {result['rounds']} interleaved rounds; no near "
+        "duplicates.",
+        "",
+    ]
+    lines += [
+        "| rows | who | cleaned rows/s | times one worker | all of prepare, s | time a row beside "
+        "the smallest | peak memory, GB |"
+    ]
     lines += ["|---|---|---|---|---|---|---|"]
     for one in result["rows"]:
         memory = f"{one['gigabytes']:.2f}" if one["who"] == ONE else "-"
-        rates = f"{one['cleaned_rows_per_second']:,.0f} | {one['times_one_worker']:.2f} | {one['seconds']:.1f}"
-        lines.append(f"| {one['rows']:,} | {one['who']} | {rates} | {one['seconds_a_row_beside_the_smallest']:.2f} | {memory} |")
+        rates = (
+            f"{one['cleaned_rows_per_second']:,.0f} | {one['times_one_worker']:.2f} | "
+            f"{one['seconds']:.1f}"
+        )
+        lines.append(
+            f"| {one['rows']:,} | {one['who']} | {rates} | "
+            f"{one['seconds_a_row_beside_the_smallest']:.2f} | {memory} |"
+        )
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        parser = command.parser("benchmarks.cleaning", "Times how rows become clean pairs, by one worker and by two.")
-        parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="sizes (default %(default)s)")
+        parser = command.parser(
+            "benchmarks.cleaning", "Times how rows become clean pairs, by one worker and by two."
+        )
+        parser.add_argument(
+            "--rows", type=int, nargs="+", default=list(ROWS), help="sizes (default %(default)s)"
+        )
         parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default %(default)s)")
         parser.add_argument(
             "--out",
@@ -137,7 +189,11 @@ def main(argv: list[str] | None = None) -> int:
             help="folder of the tables (default %(default)s)",
         )
         arguments = parser.parse_intermixed_args(argv)
-        result = measure(load_recipe(arguments.recipe, arguments.overrides), sorted(arguments.rows), arguments.rounds)
+        result = measure(
+            load_recipe(arguments.recipe, arguments.overrides),
+            sorted(arguments.rows),
+            arguments.rounds,
+        )
         write(arguments.out, "cleaning", json.dumps(result, indent=2), table(result))
 
     return command.guard("benchmarks.cleaning", body)

@@ -1,4 +1,5 @@
-"""What all contestants of a benchmark start from: CLIP's own tokenizer, and stock encoders of a profile's size with random weights.
+"""What all contestants of a benchmark start from: CLIP's own tokenizer, and stock encoders of a
+profile's size with random weights.
 
 In:  nothing; open_clip carries CLIP's vocabulary. Out: stock transformers objects, in memory.
 """
@@ -24,14 +25,18 @@ class Size:
 
 
 def clip_tokenizer(pad_token: str) -> Any:
-    """CLIP's tokenizer from open_clip's copy of its vocabulary, so that English is as long as it is in SDXL; SDXL's two differ in their pads."""
+    """CLIP's tokenizer from open_clip's copy of its vocabulary, so that English is as long as it is
+    in SDXL; SDXL's two differ in their pads.
+    """
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
 
     source = SimpleTokenizer()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocabulary = {names.get(token, token): index for token, index in source.encoder.items()}
-    return CLIPTokenizer(vocab=vocabulary, merges=list(source.bpe_ranks), pad_token=pad_token, model_max_length=77)
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=list(source.bpe_ranks), pad_token=pad_token, model_max_length=77
+    )
 
 
 def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
@@ -41,7 +46,9 @@ def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
     tokenizers = {"clip_l": clip_tokenizer("<|endoftext|>"), "clip_bigg": clip_tokenizer("!")}
     models = {}
     for seed, (name, kind, size) in enumerate(
-        zip(ENCODERS, (CLIPTextModel, CLIPTextModelWithProjection), (clip_l, clip_bigg), strict=True)
+        zip(
+            ENCODERS, (CLIPTextModel, CLIPTextModelWithProjection), (clip_l, clip_bigg), strict=True
+        )
     ):
         config = CLIPTextConfig(
             vocab_size=len(tokenizers[name]),
@@ -61,13 +68,22 @@ def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
 
 
 def student_of(teacher: TextEncoders, tokenizer: Any) -> dict[str, Any]:
-    """Stock encoders with the vocabulary of `tokenizer`: the teacher's layers, random token embeddings."""
+    """Stock encoders with the vocabulary of `tokenizer`: the teacher's layers, random token
+    embeddings.
+    """
     students = {}
     for name, model in teacher.models.items():
         config = copy.deepcopy(model.config)
-        config.vocab_size, config.eos_token_id = len(tokenizer), tokenizer.eos_token_id  # the pooled state is read at EOS
+        config.vocab_size, config.eos_token_id = (
+            len(tokenizer),
+            tokenizer.eos_token_id,
+        )  # the pooled state is read at EOS
         torch.manual_seed(1)
         students[name] = type(model)(config)
-        state = {key: value for key, value in model.state_dict().items() if not key.endswith("token_embedding.weight")}
+        state = {
+            key: value
+            for key, value in model.state_dict().items()
+            if not key.endswith("token_embedding.weight")
+        }
         students[name].load_state_dict(state, strict=False)
     return students

@@ -1,11 +1,13 @@
-"""How fast pairs come to the trainer: our tokenising beside the tokenizers themselves, our loader beside rows of a `datasets.Dataset`.
+"""How fast pairs come to the trainer: our tokenising beside the tokenizers themselves, our loader
+beside rows of a `datasets.Dataset`.
 
     python -m benchmarks.loader configs/toyworld.yaml --out runs/benchmarks
 
 In:  a recipe whose pairs and initial student are prepared.
-Out: `<out>/loader.json` and `.md`: rates, and ratios of the same round, medians over the rounds. Every round reads other texts and other
-     batches, and asserts that all contestants gave the same ids and tensors. Our tokenising starts with nothing learnt: the ratio over all
-     rounds counts that too.
+Out: `<out>/loader.json` and `.md`: rates, and ratios of the same round, medians over the rounds.
+     Every round reads other texts and other batches, and asserts that all contestants gave the same
+     ids and tensors. Our tokenising starts with nothing learnt: the ratio over all rounds counts
+     that too.
 """
 
 import itertools
@@ -34,8 +36,15 @@ BATCH_SIZES = (512,)  # beside the recipe's own
 
 def measure(recipe: Recipe) -> dict[str, Any]:
     """Raises DataError where the recipe's pairs or initial student are missing."""
-    rates = {size: loading(recipe, size) for size in sorted({recipe.distill.batch_size, *BATCH_SIZES})}
-    return {"machine": machine(), "rounds": ROUNDS, "tokenising": tokenising(recipe), "loading": rates}
+    rates = {
+        size: loading(recipe, size) for size in sorted({recipe.distill.batch_size, *BATCH_SIZES})
+    }
+    return {
+        "machine": machine(),
+        "rounds": ROUNDS,
+        "tokenising": tokenising(recipe),
+        "loading": rates,
+    }
 
 
 def tokenising(recipe: Recipe) -> dict[str, dict[str, float]]:
@@ -43,7 +52,9 @@ def tokenising(recipe: Recipe) -> dict[str, dict[str, float]]:
 
     store.prepare(recipe)  # for its checks
     pairs = list(itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), PAIRS))
-    rounds = [pairs[i * len(pairs) // ROUNDS : (i + 1) * len(pairs) // ROUNDS] for i in range(ROUNDS)]
+    rounds = [
+        pairs[i * len(pairs) // ROUNDS : (i + 1) * len(pairs) // ROUNDS] for i in range(ROUNDS)
+    ]
     result = {}
     for side, tokenizer in store.load_tokenizers(recipe).items():
         encoder, seconds, count = Encoder(tokenizer), [], 0
@@ -54,22 +65,40 @@ def tokenising(recipe: Recipe) -> dict[str, dict[str, float]]:
             for i in range(0, len(texts), store.ROWS_AT_ONCE):
                 some = texts[i : i + store.ROWS_AT_ONCE]
                 start = time.perf_counter()
-                theirs = tokenizer(some, truncation=True, max_length=tokenizer.model_max_length).input_ids
+                theirs = tokenizer(
+                    some, truncation=True, max_length=tokenizer.model_max_length
+                ).input_ids
                 middle = time.perf_counter()
                 ids, lengths = encoder(some)
                 took[0], took[1] = took[0] + middle - start, took[1] + time.perf_counter() - middle
-                assert lengths.tolist() == list(map(len, theirs)) and ids.tolist() == list(itertools.chain.from_iterable(theirs))
+                assert lengths.tolist() == list(map(len, theirs)) and ids.tolist() == list(
+                    itertools.chain.from_iterable(theirs)
+                )
                 count += len(ids)
             seconds.append(took)
-        (hf, ours), ratios = map(sum, zip(*seconds, strict=True)), [hf / ours for hf, ours in seconds]
-        result[side] = {"texts": len(pairs), "hf_texts_per_second": len(pairs) / hf, "texts_per_second": len(pairs) / ours}
+        (hf, ours), ratios = (
+            map(sum, zip(*seconds, strict=True)),
+            [hf / ours for hf, ours in seconds],
+        )
+        result[side] = {
+            "texts": len(pairs),
+            "hf_texts_per_second": len(pairs) / hf,
+            "texts_per_second": len(pairs) / ours,
+        }
         result[side] |= {"hf_tokens_per_second": count / hf, "tokens_per_second": count / ours}
-        result[side] |= {"ratio": statistics.median(ratios), "first_ratio": ratios[0], "ratio_over_all": hf / ours}
+        result[side] |= {
+            "ratio": statistics.median(ratios),
+            "first_ratio": ratios[0],
+            "ratio_over_all": hf / ours,
+        }
     return result
 
 
 def loading(recipe: Recipe, batch_size: int) -> dict[str, dict[str, float]]:
-    """By contestant: rows a second of the same batches of the trainer. The others are told which rows; ours finds that out."""
+    """By contestant: rows a second of the same batches of the trainer.
+
+    The others are told which rows; ours finds that out.
+    """
     import torch
     from datasets import load_from_disk
 
@@ -80,35 +109,59 @@ def loading(recipe: Recipe, batch_size: int) -> dict[str, dict[str, float]]:
         save_dataset(batches.tokens, folder)
         dataset = load_from_disk(folder)
         contestants: dict[str, Callable[[list[Any]], list[Any]]] = {
-            "datasets, row by row": lambda plan: [collate(batches, [dataset[int(i)] for i in rows["row"]], rows, length) for rows, length in plan],
-            "datasets, batch by batch": lambda plan: [collate(batches, by_row(dataset[rows["row"].tolist()]), rows, length) for rows, length in plan],
+            "datasets, row by row": lambda plan: [
+                collate(batches, [dataset[int(i)] for i in rows["row"]], rows, length)
+                for rows, length in plan
+            ],
+            "datasets, batch by batch": lambda plan: [
+                collate(batches, by_row(dataset[rows["row"].tolist()]), rows, length)
+                for rows, length in plan
+            ],
         }
         seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in contestants}}
         for number in range(ROUNDS + 1):  # the first warms up
             which = range(number * steps, (number + 1) * steps)
             start = time.perf_counter()
-            ours = [batches.gather(*part) for step in which for part in batches.micro_batches(batches.rows(step), 0, 1, budget)]
+            ours = [
+                batches.gather(*part)
+                for step in which
+                for part in batches.micro_batches(batches.rows(step), 0, 1, budget)
+            ]
             seconds["ours"].append(time.perf_counter() - start)
-            plan = [part for step in which for part in batches.micro_batches(batches.rows(step), 0, 1, budget)]
+            plan = [
+                part
+                for step in which
+                for part in batches.micro_batches(batches.rows(step), 0, 1, budget)
+            ]
             for name, contestant in contestants.items():
                 start = time.perf_counter()
                 theirs = contestant(plan)
                 seconds[name].append(time.perf_counter() - start)
-                assert all(map(torch.equal, itertools.chain(*theirs), itertools.chain(*ours))) and len(theirs) == len(ours)
+                assert all(
+                    map(torch.equal, itertools.chain(*theirs), itertools.chain(*ours))
+                ) and len(theirs) == len(ours)
     base = seconds["datasets, row by row"][1:]
     return {
         name: {
-            "rows_per_second": statistics.median(steps * batches.batch_size / one for one in took[1:]),
-            "ratio": statistics.median(plain / one for plain, one in zip(base, took[1:], strict=True)),
+            "rows_per_second": statistics.median(
+                steps * batches.batch_size / one for one in took[1:]
+            ),
+            "ratio": statistics.median(
+                plain / one for plain, one in zip(base, took[1:], strict=True)
+            ),
         }
         for name, took in seconds.items()
     }
 
 
 def batches_of(recipe: Recipe, batch_size: int) -> Any:
-    """The `Batches` of the recipe's trainer, without empty and mixed prompts: a dataset has no row for them."""
+    """The `Batches` of the recipe's trainer, without empty and mixed prompts: a dataset has no row
+    for them.
+    """
 
-    settings = recipe.distill.model_copy(update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0})
+    settings = recipe.distill.model_copy(
+        update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0}
+    )
     return Batches.of(settings, store.prepare(recipe), special_ids(store.load_tokenizers(recipe)))
 
 
@@ -117,7 +170,10 @@ def save_dataset(tokens: Any, folder: str) -> None:
     import pyarrow as pa
     from datasets import Dataset
 
-    columns = {side: pa.LargeListArray.from_arrays(np.asarray(tokens.offsets[side]), np.asarray(ids)) for side, ids in tokens.ids.items()}
+    columns = {
+        side: pa.LargeListArray.from_arrays(np.asarray(tokens.offsets[side]), np.asarray(ids))
+        for side, ids in tokens.ids.items()
+    }
     Dataset(pa.table(columns)).save_to_disk(folder)
 
 
@@ -126,16 +182,21 @@ def by_row(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def collate(batches: Any, examples: list[dict[str, Any]], rows: np.ndarray, length: int) -> Any:
-    """The `Batch` that `Batches.gather` makes of the same rows, as a DataLoader's collate function makes it: lists, padded one by one."""
+    """The `Batch` that `Batches.gather` makes of the same rows, as a DataLoader's collate function
+    makes it: lists, padded one by one.
+    """
     import torch
-
 
     student = ["en" if english else "ja" for english in rows["english"]]
     tensors: list[torch.Tensor] = []
     for sides in (["en_clip_l"] * len(rows), ["en_clip_bigg"] * len(rows), student):
         ids = [example[side] for example, side in zip(examples, sides, strict=True)]
         pads = [batches.special[side].pad for side in sides]
-        tensors.append(torch.tensor([row + [pad] * (length - len(row)) for row, pad in zip(ids, pads, strict=True)]))
+        tensors.append(
+            torch.tensor(
+                [row + [pad] * (length - len(row)) for row, pad in zip(ids, pads, strict=True)]
+            )
+        )
         tensors.append(torch.tensor([len(row) - 1 for row in ids]))
     tensors.append(torch.tensor(rows["pads"].tolist()))
     return Batch(*tensors)
@@ -143,21 +204,40 @@ def collate(batches: Any, examples: list[dict[str, Any]], rows: np.ndarray, leng
 
 def table(result: dict[str, Any]) -> str:
     """Markdown."""
-    lines = [f"{result['machine']}; medians of {result['rounds']} interleaved rounds; the same ids and tensors in each.", ""]
-    lines += ["| tokenising | texts/s, the tokenizer | texts/s, ours | tokens/s, ours | ratio | first round | over all |"]
+    lines = [
+        f"{result['machine']}; medians of {result['rounds']} interleaved rounds; the same ids and "
+        "tensors in each.",
+        "",
+    ]
+    lines += [
+        "| tokenising | texts/s, the tokenizer | texts/s, ours | tokens/s, ours | ratio | first "
+        "round | over all |"
+    ]
     lines += ["|---|---|---|---|---|---|---|"]
     for side, row in result["tokenising"].items():
-        rates = f"{row['hf_texts_per_second']:,.0f} | {row['texts_per_second']:,.0f} | {row['tokens_per_second']:,.0f}"
-        lines.append(f"| {side} | {rates} | {row['ratio']:.1f} | {row['first_ratio']:.1f} | {row['ratio_over_all']:.1f} |")
+        rates = (
+            f"{row['hf_texts_per_second']:,.0f} | {row['texts_per_second']:,.0f} | "
+            f"{row['tokens_per_second']:,.0f}"
+        )
+        lines.append(
+            f"| {side} | {rates} | {row['ratio']:.1f} | {row['first_ratio']:.1f} | "
+            f"{row['ratio_over_all']:.1f} |"
+        )
     lines += ["", "| loading | pairs a batch | rows/s | ratio |", "|---|---|---|---|"]
     for size, contestants in result["loading"].items():
-        lines += [f"| {name} | {size} | {row['rows_per_second']:,.0f} | {row['ratio']:.1f} |" for name, row in contestants.items()]
+        lines += [
+            f"| {name} | {size} | {row['rows_per_second']:,.0f} | {row['ratio']:.1f} |"
+            for name, row in contestants.items()
+        ]
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        parser = command.parser("benchmarks.loader", "Times our tokenising and loading of pairs beside the libraries' own, in one run.")
+        parser = command.parser(
+            "benchmarks.loader",
+            "Times our tokenising and loading of pairs beside the libraries' own, in one run.",
+        )
         parser.add_argument(
             "--out",
             type=command.output_folder,

@@ -1,4 +1,6 @@
-"""Our trainer on a benchmark's workload: `distill.train.one_step` itself, on random weights and made-up statistics."""
+"""Our trainer on a benchmark's workload: `distill.train.one_step` itself, on random weights and
+made-up statistics.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +20,9 @@ from distill.train.preparation import Work
 
 
 class Ours:
-    """`changes` of the settings make it strict (`full_length_share=1`) or cut; `compile` as in training."""
+    """`changes` of the settings make it strict (`full_length_share=1`) or cut; `compile` as in
+    training.
+    """
 
     def __init__(self, work: Workload, **changes: Any) -> None:
         self.settings: Distill = work.settings.model_copy(update=changes)
@@ -33,7 +37,14 @@ class Ours:
             for towers in (student, teacher):
                 towers.compile_layers()
         batches = replace(work.batches, full_length_share=self.settings.full_length_share)
-        self.work = Work(engine, student, teacher, batches, Loss(self.settings, unit_statistics(work.profile, engine.device), [], []), {})
+        self.work = Work(
+            engine,
+            student,
+            teacher,
+            batches,
+            Loss(self.settings, unit_statistics(work.profile, engine.device), [], []),
+            {},
+        )
         self.number = 0
 
     def step(self) -> None:
@@ -49,6 +60,10 @@ def pair_of(models: dict[str, Any]) -> TowerPair:
 
 def unit_statistics(profile: Profile, device: torch.device) -> Statistics:
     """Variances of 1: random encoders need no other."""
-    clip_l, clip_bigg = ((torch.ones(size.width, device=device),) for size in (profile.clip_l, profile.clip_bigg))
+    clip_l, clip_bigg = (
+        (torch.ones(size.width, device=device),) for size in (profile.clip_l, profile.clip_bigg)
+    )
     pooled = profile.clip_bigg.projection
-    return Statistics(clip_l, clip_bigg, torch.ones(pooled, device=device), torch.zeros(pooled, device=device))
+    return Statistics(
+        clip_l, clip_bigg, torch.ones(pooled, device=device), torch.zeros(pooled, device=device)
+    )

@@ -1,4 +1,6 @@
-"""sentence-transformers' own distillation (`MSELoss`): the pooled state alone, by the second encoder alone. Less is learnt: no hidden states."""
+"""sentence-transformers' own distillation (`MSELoss`): the pooled state alone, by the second
+encoder alone. Less is learnt: no hidden states.
+"""
 
 from typing import Any
 
@@ -23,7 +25,9 @@ class Pooled(nn.Module):
 
 
 class PooledOnly:
-    """Texts padded to the longest of the batch; the teacher's pooled states computed beside, as they would be once in advance."""
+    """Texts padded to the longest of the batch; the teacher's pooled states computed beside, as
+    they would be once in advance.
+    """
 
     def __init__(self, work: Workload, device: torch.device) -> None:
         self.work, self.device, self.number = work, device, 0
@@ -39,7 +43,9 @@ class PooledOnly:
         japanese, english = (list(side) for side in zip(*pairs, strict=True))
         tokenizers = (self.work.student_tokenizer, self.work.teacher.tokenizers["clip_bigg"])
         student_BL, teacher_BL = (
-            tokenizer(texts, padding="longest", truncation=True, max_length=77, return_tensors="pt").input_ids.to(self.device)
+            tokenizer(
+                texts, padding="longest", truncation=True, max_length=77, return_tensors="pt"
+            ).input_ids.to(self.device)
             for tokenizer, texts in zip(tokenizers, (japanese, english), strict=True)
         )
         with torch.no_grad():
@@ -48,5 +54,3 @@ class PooledOnly:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.number += 1
-
-

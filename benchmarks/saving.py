@@ -62,7 +62,6 @@ def measure(recipe: Recipe, scale: float, rounds: int, folder: Path) -> dict[str
     import torch
     from tqdm import tqdm
 
-
     engine.start()
     student = towers(scale).to(weights_dtype(recipe.distill.precision))
     work = Engine(student, recipe.distill)
@@ -110,7 +109,6 @@ def towers(scale: float) -> TowerPair:
     published numbers of parameters.
     """
     from transformers import CLIPTextConfig
-
 
     made = []
     for name, shape in SHAPES.items():

@@ -1,11 +1,14 @@
-"""Our trainer beside the plain ways to the same end: pairs a second on the same pairs, interleaved in one run, as ratios.
+"""Our trainer beside the plain ways to the same end: pairs a second on the same pairs, interleaved
+in one run, as ratios.
 
     python -m benchmarks.trainer configs/toyworld.yaml --profile cpu --out runs/benchmarks
 
-In:  a recipe whose pairs and initial student are prepared: its texts, their lengths, its tokenizers. Encoders have random weights.
-Out: `<out>/trainer_<profile>.json` and `.md`: medians over the rounds of every contestant's rate and of its ratio to the plain recipe in the
-     same round, and its FLOP (counted by torch) against the rate of plain matrix products measured in the same rounds. Useful are those that
-     the words alone need.
+In:  a recipe whose pairs and initial student are prepared: its texts, their lengths, its
+     tokenizers. Encoders have random weights.
+Out: `<out>/trainer_<profile>.json` and `.md`: medians over the rounds of every contestant's rate
+     and of its ratio to the plain recipe in the same round, and its FLOP (counted by torch) against
+     the rate of plain matrix products measured in the same rounds. Useful are those that the words
+     alone need.
 """
 
 import gc
@@ -34,7 +37,10 @@ from distill.parallel import engine
 from distill.sdxl.pipelines import device
 
 PLAIN, STRICT, WORDS = "plain recipe, padded to 77", "ours, every position", "ours, words alone"
-COMPILED = {"ours, every position, blocks compiled": STRICT, "ours, words alone, blocks compiled": WORDS}  # the same work as these
+COMPILED = {
+    "ours, every position, blocks compiled": STRICT,
+    "ours, words alone, blocks compiled": WORDS,
+}  # the same work as these
 PROFILE_NAMES = ("cpu", "gpu", "smoke")
 
 
@@ -44,17 +50,23 @@ class Contestant(Protocol):
 
 
 def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
-    """All contestants take turns, round by round; the first round warms up and is left out. Raises DataError."""
+    """All contestants take turns, round by round; the first round warms up and is left out.
+
+    Raises DataError.
+    """
     import torch
     from tqdm import tqdm
-
 
     engine.start()
     profile = workload.PROFILES[profile_name]
     work = workload.load(recipe, profile, profile.batch_size * (profile.rounds + 3) * profile.steps)
     makers = contestants(work, device())
     kept: dict[str, Contestant] = {}
-    flop = {name: counted_flop(ready(name, makers, kept, profile)) for name in makers if name not in COMPILED}
+    flop = {
+        name: counted_flop(ready(name, makers, kept, profile))
+        for name in makers
+        if name not in COMPILED
+    }
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     ceiling = []
     turns = [(number, name) for number in range(profile.rounds + 1) for name in makers]
@@ -72,16 +84,30 @@ def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
     rows = {}
     for name, took in seconds.items():
         per_second = statistics.median(pairs / one for one in took[1:])
-        executed, useful = (flop[of] / profile.batch_size for of in (COMPILED.get(name, name), WORDS))
+        executed, useful = (
+            flop[of] / profile.batch_size for of in (COMPILED.get(name, name), WORDS)
+        )
         rows[name] = {
             "pairs_per_second": per_second,
-            "ratio": statistics.median(plain / one for plain, one in zip(seconds[PLAIN][1:], took[1:], strict=True)),
+            "ratio": statistics.median(
+                plain / one for plain, one in zip(seconds[PLAIN][1:], took[1:], strict=True)
+            ),
             "gflop_a_pair": executed / 1e9,
             "executed_of_the_matrix_rate": per_second * executed / rate,
             "useful_of_the_matrix_rate": per_second * useful / rate,
         }
-    sizes = {"pairs_a_step": profile.batch_size, "rounds": profile.rounds, "precision": profile.precision}
-    return {"profile": profile_name, **sizes, "machine": machine(), "matrix_tflops": rate / 1e12, "rows": rows}
+    sizes = {
+        "pairs_a_step": profile.batch_size,
+        "rounds": profile.rounds,
+        "precision": profile.precision,
+    }
+    return {
+        "profile": profile_name,
+        **sizes,
+        "machine": machine(),
+        "matrix_tflops": rate / 1e12,
+        "rows": rows,
+    }
 
 
 def contestants(work: Workload, device: torch.device) -> "dict[str, Callable[[], Contestant]]":
@@ -94,17 +120,27 @@ def contestants(work: Workload, device: torch.device) -> "dict[str, Callable[[],
         "plain recipe, padded to the longest": partial(Plain, work, "longest"),
         "sentence-transformers, pooled state only": partial(PooledOnly, work, device),
         STRICT: partial(Ours, work),
-        "ours, a quarter of the pairs to 77": partial(Ours, work, **(words | {"full_length_share": 0.25})),
+        "ours, a quarter of the pairs to 77": partial(
+            Ours, work, **(words | {"full_length_share": 0.25})
+        ),
         "ours, words alone, lengths unsorted": partial(Ours, work, full_length_share=0.0),
         WORDS: partial(Ours, work, **words),
     }
     if work.profile.compiled:
         strict_compiled, words_compiled = COMPILED
-        makers |= {strict_compiled: partial(Ours, work, compile=True), words_compiled: partial(Ours, work, **words, compile=True)}
+        makers |= {
+            strict_compiled: partial(Ours, work, compile=True),
+            words_compiled: partial(Ours, work, **words, compile=True),
+        }
     return makers
 
 
-def ready(name: str, makers: "dict[str, Callable[[], Contestant]]", kept: "dict[str, Contestant]", profile: Profile) -> "Contestant":
+def ready(
+    name: str,
+    makers: "dict[str, Callable[[], Contestant]]",
+    kept: "dict[str, Contestant]",
+    profile: Profile,
+) -> "Contestant":
     """The contestant, warm. Where not all fit into memory, the one before it makes room."""
     import torch
 
@@ -134,17 +170,32 @@ def machine() -> str:
 
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return (
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
+    )
 
 
 def table(result: dict[str, Any]) -> str:
     """Markdown."""
-    title = f"{result['machine']}; {result['pairs_a_step']} pairs a step, {result['precision']}, medians of {result['rounds']} interleaved rounds; "
+    title = (
+        f"{result['machine']}; {result['pairs_a_step']} pairs a step, {result['precision']}, "
+        f"medians of {result['rounds']} interleaved rounds; "
+    )
     lines = [f"{title}plain matrix products reach {result['matrix_tflops']:.3g} TFLOP/s.", ""]
-    lines += ["| trainer | pairs/s | ratio to the plain recipe | GFLOP a pair | of the matrix rate | useful of it |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| trainer | pairs/s | ratio to the plain recipe | GFLOP a pair | of the matrix rate | "
+        "useful of it |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, row in result["rows"].items():
-        shares = f"{row['executed_of_the_matrix_rate']:.0%} | {row['useful_of_the_matrix_rate']:.0%}"
-        lines.append(f"| {name} | {row['pairs_per_second']:.1f} | {row['ratio']:.2f} | {row['gflop_a_pair']:.2f} | {shares} |")
+        shares = (
+            f"{row['executed_of_the_matrix_rate']:.0%} | {row['useful_of_the_matrix_rate']:.0%}"
+        )
+        lines.append(
+            f"| {name} | {row['pairs_per_second']:.1f} | {row['ratio']:.2f} | "
+            f"{row['gflop_a_pair']:.2f} | {shares} |"
+        )
     return "\n".join(lines)
 
 
@@ -159,8 +210,16 @@ def write(folder: Path, name: str, result: str, page: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        parser = command.parser("benchmarks.trainer", "Times our trainer beside the plain recipe, on the same pairs in one run.")
-        parser.add_argument("--profile", choices=PROFILE_NAMES, default="cpu", help="sizes of the encoders (default %(default)s)")
+        parser = command.parser(
+            "benchmarks.trainer",
+            "Times our trainer beside the plain recipe, on the same pairs in one run.",
+        )
+        parser.add_argument(
+            "--profile",
+            choices=PROFILE_NAMES,
+            default="cpu",
+            help="sizes of the encoders (default %(default)s)",
+        )
         parser.add_argument(
             "--out",
             type=command.output_folder,
@@ -169,7 +228,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         arguments = parser.parse_intermixed_args(argv)
         result = measure(load_recipe(arguments.recipe, arguments.overrides), arguments.profile)
-        write(arguments.out, f"trainer_{arguments.profile}", json.dumps(result, indent=2), table(result))
+        write(
+            arguments.out,
+            f"trainer_{arguments.profile}",
+            json.dumps(result, indent=2),
+            table(result),
+        )
 
     return command.guard("benchmarks.trainer", body)
 

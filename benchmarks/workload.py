@@ -1,6 +1,8 @@
-"""What every contestant of a benchmark trains on: the same pairs in the same order, and encoders of a profile's size with random weights.
+"""What every contestant of a benchmark trains on: the same pairs in the same order, and encoders of
+a profile's size with random weights.
 
-In:  a recipe whose pairs and initial student are prepared (`corpora.prepare`, `vocab_init`): its texts and its Japanese tokenizer.
+In:  a recipe whose pairs and initial student are prepared (`corpora.prepare`, `vocab_init`): its
+     texts and its Japanese tokenizer.
 Out: `Workload`, in memory. Nothing on disk.
 """
 
@@ -34,17 +36,41 @@ class Profile:
     precision: str
     workers: int = 0  # processes that tokenise for the plain recipe's DataLoader
     compiled: bool = True  # whether ours runs with compiled blocks too: a minute at the start
-    together: bool = True  # whether all contestants fit into memory at once; else each is built anew for every turn
+    # whether all contestants fit into memory at once; else each is built anew for every turn
+    together: bool = True
 
 
 PROFILES = {
     # seconds: says whether everything runs, not how fast
-    "smoke": Profile(Size(16, 3, 2, "quick_gelu"), Size(24, 3, 2, "gelu", 24), batch_size=8, steps=1, rounds=2, precision="fp32", compiled=False),
-    # small enough for two cores, large enough that matrix products and not Python are what takes the time
-    "cpu": Profile(Size(256, 4, 4, "quick_gelu"), Size(384, 6, 6, "gelu", 384), batch_size=48, steps=1, rounds=5, precision="fp32"),
+    "smoke": Profile(
+        Size(16, 3, 2, "quick_gelu"),
+        Size(24, 3, 2, "gelu", 24),
+        batch_size=8,
+        steps=1,
+        rounds=2,
+        precision="fp32",
+        compiled=False,
+    ),
+    # small enough for two cores, large enough that matrix products and not Python are what takes
+    # the time
+    "cpu": Profile(
+        Size(256, 4, 4, "quick_gelu"),
+        Size(384, 6, 6, "gelu", 384),
+        batch_size=48,
+        steps=1,
+        rounds=5,
+        precision="fp32",
+    ),
     # SDXL's own
     "gpu": Profile(
-        Size(768, 12, 12, "quick_gelu"), Size(1280, 32, 20, "gelu", 1280), 512, steps=4, rounds=5, precision="bf16", workers=4, together=False
+        Size(768, 12, 12, "quick_gelu"),
+        Size(1280, 32, 20, "gelu", 1280),
+        512,
+        steps=4,
+        rounds=5,
+        precision="bf16",
+        workers=4,
+        together=False,
     ),
 }
 
@@ -65,25 +91,54 @@ class Workload:
 
 
 def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
-    """Raises DataError where the recipe's pairs or initial student are missing, or there are fewer than `count` pairs."""
+    """Raises DataError where the recipe's pairs or initial student are missing, or there are fewer
+    than `count` pairs.
+    """
 
     student_tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
-    texts = [(row.ja, row.en) for row in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
+    texts = [
+        (row.ja, row.en)
+        for row in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
+    ]
     if len(texts) < count:
-        raise DataError(f"{recipe.run_dir / 'pairs'}: holds {len(texts)} training pairs, this profile takes {count}; prepare more")
+        raise DataError(
+            f"{recipe.run_dir / 'pairs'}: holds {len(texts)} training pairs, this profile takes "
+            f"{count}; prepare more"
+        )
     teacher = encoders.random_teacher(profile.clip_l, profile.clip_bigg)
     readers = store.by_side(teacher.tokenizers, student_tokenizer)
-    changes = {"objective": Objective(position=1.0), "batch_size": profile.batch_size, "precision": profile.precision, "steps": 10**6}
+    changes = {
+        "objective": Objective(position=1.0),
+        "batch_size": profile.batch_size,
+        "precision": profile.precision,
+        "steps": 10**6,
+    }
     settings = recipe.distill.model_copy(update=changes)
-    batches = Batches(token_pairs(texts, readers), special_ids(readers), profile.batch_size, 0.0, 0.0, settings.seed)
-    order = [row for step in range(count // profile.batch_size) for row in batches.rows(step)["row"]]
-    return Workload(profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer)
+    batches = Batches(
+        token_pairs(texts, readers),
+        special_ids(readers),
+        profile.batch_size,
+        0.0,
+        0.0,
+        settings.seed,
+    )
+    order = [
+        row for step in range(count // profile.batch_size) for row in batches.rows(step)["row"]
+    ]
+    return Workload(
+        profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer
+    )
 
 
 def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> store.TokenPairs:
     """As distill.tokens stores them, in memory."""
     found = {
-        side: [np.array(ids) for ids in reader([text[side != "ja"] for text in texts], truncation=True, max_length=77).input_ids]
+        side: [
+            np.array(ids)
+            for ids in reader(
+                [text[side != "ja"] for text in texts], truncation=True, max_length=77
+            ).input_ids
+        ]
         for side, reader in readers.items()
     }
     offsets = {side: np.cumsum([0, *map(len, rows)]) for side, rows in found.items()}

@@ -1,7 +1,9 @@
-"""A folder that one stage makes for later ones, and how they know that it is whole and made from what they have.
+"""A folder that one stage makes for later ones, and how they know that it is whole and made from
+what they have.
 
-In/out: `manifest.json` in the folder, written last: the SHA-256 of every file, the digests of all that it was made from, the version of
-        the code that made it, and the maker's own details. No format in use detects a flipped bit by itself: neither safetensors nor npy.
+In/out: `manifest.json` in the folder, written last: the SHA-256 of every file, the digests of all
+        that it was made from, the version of the code that made it, and the maker's own details. No
+        format in use detects a flipped bit by itself: neither safetensors nor npy.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,10 @@ CODE_VERSION = version("sdxl-mother-tongue")
 
 
 class Manifest(SealedRecord):
-    """`made_from`: a digest by the name of each input, as a user would call it. `details`: the maker's own, by name."""
+    """`made_from`: a digest by the name of each input, as a user would call it.
+
+    `details`: the maker's own, by name.
+    """
 
     code_version: str
     made_from: dict[str, str]
@@ -37,7 +42,9 @@ def seal(
     `known`: SHA-256 by name of files that were digested while they were written, which need not be
     read again.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST
+    )
     names = [path.relative_to(folder).as_posix() for path in files]
     digests = {name: (known or {}).get(name) or file_sha256(folder / name) for name in names}
     manifest = Manifest.seal(
@@ -51,7 +58,10 @@ def seal(
 
 
 def read(folder: Path, way_out: str) -> Manifest:
-    """The manifest, with every file's digest checked. Raises DataError naming the first that is missing or damaged."""
+    """The manifest, with every file's digest checked.
+
+    Raises DataError naming the first that is missing or damaged.
+    """
     manifest = Manifest.read(folder / MANIFEST, way_out)
     check_files(folder, manifest.files, way_out)
     return manifest
@@ -60,16 +70,23 @@ def read(folder: Path, way_out: str) -> Manifest:
 def check_files(
     folder: Path, digests: Mapping[str, str], way_out: str, listed_in: str = MANIFEST
 ) -> None:
-    """Compares files with their SHA-256. Raises DataError naming the first missing or different one."""
+    """Compares files with their SHA-256.
+
+    Raises DataError naming the first missing or different one.
+    """
     for name, digest in digests.items():
         path = inside(folder, name)
         if not path.is_file():
             raise DataError(f"{path}: missing, though {listed_in} lists it; {way_out}")
         if file_sha256(path) != digest:
-            raise DataError(f"{path}: damaged, its SHA-256 is not the one in {listed_in}; {way_out}")
+            raise DataError(
+                f"{path}: damaged, its SHA-256 is not the one in {listed_in}; {way_out}"
+            )
 
 
 def changed(manifest: Manifest, made_from: Mapping[str, str]) -> str | None:
     """The name of the first input that is not the one it was made from; None where all are."""
     names = sorted(manifest.made_from.keys() | made_from.keys())
-    return next((name for name in names if manifest.made_from.get(name) != made_from.get(name)), None)
+    return next(
+        (name for name in names if manifest.made_from.get(name) != made_from.get(name)), None
+    )

@@ -1,4 +1,6 @@
-"""What every entry of the project shares: recipe and overrides in, exit code out, the stage's folder locked, its seconds on record."""
+"""What every entry of the project shares: recipe and overrides in, exit code out, the stage's
+folder locked, its seconds on record.
+"""
 
 import argparse
 import os
@@ -32,7 +34,12 @@ def parser(prog: str, description: str) -> Parser:
     """The arguments every stage takes."""
     result = Parser(prog, description)
     result.add_argument("recipe", help="a YAML file such as configs/toyworld.yaml")
-    result.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the recipe's")
+    result.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="settings that replace the recipe's",
+    )
     return result
 
 
@@ -62,8 +69,15 @@ def _check_room_for_names(folder: Path) -> None:
         raise argparse.ArgumentTypeError(f"{there} may not be written to; give another folder")
 
 
-def run(prog: str, description: str, stage: Callable[[Recipe], None], argv: list[str] | None = None, writes: str | None = None) -> int:
-    """Loads the recipe, runs the stage, records its seconds, and turns known errors into one line and an exit code.
+def run(
+    prog: str,
+    description: str,
+    stage: Callable[[Recipe], None],
+    argv: list[str] | None = None,
+    writes: str | None = None,
+) -> int:
+    """Loads the recipe, runs the stage, records its seconds, and turns known errors into one line
+    and an exit code.
 
     `writes`: the folder below the run's that the stage makes; it is locked meanwhile.
     """
@@ -78,36 +92,47 @@ def run(prog: str, description: str, stage: Callable[[Recipe], None], argv: list
 
 
 def guard(prog: str, body: Callable[[], None]) -> int:
-    """Runs `body`; a user's error becomes one line on stderr and its exit code, a bug keeps its traceback.
+    """Runs `body`; a user's error becomes one line on stderr and its exit code, a bug keeps its
+    traceback.
 
     A signal that asks to stop is such an error too (`configs.signals`).
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a console of code page 932 cannot show every character
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a console of code page 932 cannot show every character
     threading.excepthook = partial(_report_thread, prog)
     try:
         with signals.handled(prog):
             body()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has ended (`| head`)
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # whoever read our output has ended (`| head`)
         return 130
     except (Exception, KeyboardInterrupt, Preempted) as error:
         known = outcome(error)
         asked = signals.requests
-        if known is None and asked.number:  # a library turned what the signal raised into an error of its own
+        if (
+            known is None and asked.number
+        ):  # a library turned what the signal raised into an error of its own
             known = outcome(signals.stopped(asked.number, asked.reason))
         if known is None:
             raise
         code, line = known
-        if code not in (75, 130) or os.environ.get("RANK", "0") == "0":  # all processes stop: one says so
+        if (
+            code not in (75, 130) or os.environ.get("RANK", "0") == "0"
+        ):  # all processes stop: one says so
             print(f"{prog}: {line}", file=sys.stderr)
         return code
     return 0
 
 
 def _report_thread(prog: str, failed: threading.ExceptHookArgs) -> None:
-    """A library's thread that meets a full disk (TensorBoard's writer) is one line too; the main thread meets it next."""
+    """A library's thread that meets a full disk (TensorBoard's writer) is one line too; the main
+    thread meets it next.
+    """
     known = outcome(failed.exc_value) if failed.exc_value is not None else None
     if known is None:
         threading.__excepthook__(failed)
@@ -117,9 +142,11 @@ def _report_thread(prog: str, failed: threading.ExceptHookArgs) -> None:
 
 @contextmanager
 def at_work(run_dir: Path, stage: str, writes: str | None) -> Iterator[None]:
-    """Locks the folder that the stage makes below the run's and, if the block ends well, appends its seconds to `<run>/stages.jsonl`.
+    """Locks the folder that the stage makes below the run's and, if the block ends well, appends
+    its seconds to `<run>/stages.jsonl`.
 
-    Under a launcher only rank 0 records them. Raises SetupError while another process holds the folder.
+    Under a launcher only rank 0 records them. Raises SetupError while another process holds the
+    folder.
     """
     started = time.monotonic()
     with locked(run_dir / writes) if writes else nullcontext():

@@ -1,6 +1,7 @@
 """The errors a user can meet, their exit codes, and how any text becomes one printable line.
 
-Exit codes: 0 ok, 1 bug, 2 usage or recipe, 3 data or quality gate, 4 environment, 75 preempted, 130 interrupted.
+Exit codes: 0 ok, 1 bug, 2 usage or recipe, 3 data or quality gate, 4 environment, 75 preempted, 130
+interrupted.
 """
 
 import errno
@@ -37,7 +38,8 @@ class SetupError(RuntimeError):
 class Preempted(BaseException):
     """Stopped by a signal; the same command continues from what is on disk (exit code 75).
 
-    No Exception, like KeyboardInterrupt: it is raised inside libraries, whose `except Exception` must not take it.
+    No Exception, like KeyboardInterrupt: it is raised inside libraries, whose `except Exception`
+    must not take it.
     """
 
 
@@ -49,9 +51,10 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 )
 
 
-
 def outcome(error: BaseException) -> tuple[int, str] | None:
-    """The exit code of a known error and its one line; None for a bug, which keeps its traceback."""
+    """The exit code of a known error and its one line; None for a bug, which keeps its
+    traceback.
+    """
     if isinstance(error, KeyboardInterrupt):
         return 130, one_line(error) if str(error) else "interrupted; run the same command to go on"
     for kind, code in EXIT_CODES:
@@ -66,22 +69,26 @@ def outcome(error: BaseException) -> tuple[int, str] | None:
 
 # What the user can do about an error of the operating system. Others are reported without advice.
 WAYS_OUT = {
-    errno.ENOSPC: "free some space, or give run=FOLDER on a larger disk, and run the same command again",
-    errno.EDQUOT: "your quota is used up: free some space, or give run=FOLDER elsewhere, and run the same command again",
+    errno.ENOSPC: "free some space, or give run=FOLDER on a larger disk, and run the same command "
+    "again",
+    errno.EDQUOT: "your quota is used up: free some space, or give run=FOLDER elsewhere, and run "
+    "the same command again",
     errno.EROFS: "the file system is read-only: give run=FOLDER where you may write",
     errno.EACCES: "check the owner and the permissions, or give run=FOLDER where you may write",
     errno.EPERM: "check the owner and the permissions, or give run=FOLDER where you may write",
-    errno.EIO: "the disk or the network file system failed: check it, and run the same command again",
+    errno.EIO: "the disk or the network file system failed: check it, and run the same command "
+    "again",
     errno.ESTALE: "the network file system lost the file: run the same command again",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 
 
 def one_line(text: object, longest: int = LONGEST_MESSAGE) -> str:
-    """`text` as one printable line: secrets are masked, line breaks become spaces, control characters are escaped, the middle of a long
-    text is left out.
+    """`text` as one printable line: secrets are masked, line breaks become spaces, control
+    characters are escaped, the middle of a long text is left out.
 
-    Control characters come from files and prompts; printed raw they could move the cursor or rewrite the terminal.
+    Control characters come from files and prompts; printed raw they could move the cursor or
+    rewrite the terminal.
     """
     line = " ".join(re.split("[\n\r]", str(text)))
     line = masked(line)
@@ -92,7 +99,9 @@ def one_line(text: object, longest: int = LONGEST_MESSAGE) -> str:
 
 
 def _printable(character: str) -> str:
-    """Cc: control characters; Cf: invisible ones, those that reverse the direction of text among them; Zl, Zp: line separators; Cs: surrogates."""
+    """Cc: control characters; Cf: invisible ones, those that reverse the direction of text among
+    them; Zl, Zp: line separators; Cs: surrogates.
+    """
     if character == "\t" or unicodedata.category(character) not in ("Cc", "Cf", "Zl", "Zp", "Cs"):
         return character
     if character == "\u200d":  # joins emoji; shows as nothing
@@ -101,8 +110,12 @@ def _printable(character: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """`Kind: its first line that is not empty`, for a library's error inside one of our messages."""
-    lines = [line.strip() for line in str(error)[: 10 * LONGEST_MESSAGE].splitlines() if line.strip()]
+    """`Kind: its first line that is not empty`, for a library's error inside one of our
+    messages.
+    """
+    lines = [
+        line.strip() for line in str(error)[: 10 * LONGEST_MESSAGE].splitlines() if line.strip()
+    ]
     return f"{type(error).__name__}: {one_line(lines[0], 500)}" if lines else type(error).__name__
 
 
@@ -118,7 +131,8 @@ def of_system(error: OSError) -> str:
 def cause_of_system(error: BaseException) -> OSError | None:
     """The operating system's refusal behind an error; None where there is none.
 
-    Libraries put it into words of their own: safetensors says "(os error 28)", Arrow "[errno 28]", numpy "10 requested and 3 written".
+    Libraries put it into words of their own: safetensors says "(os error 28)", Arrow "[errno 28]",
+    numpy "10 requested and 3 written".
     """
     if isinstance(error, OSError) and error.errno in errno.errorcode:
         return error

@@ -1,7 +1,8 @@
 """Files and folders that appear whole or not at all, their digests, and JSON.
 
-A block writes to a temporary name beside the final one. The final name appears only when the block has ended well and all bytes are
-on disk: a kill or a power cut at any moment leaves the old state. What a killed process left behind is removed by `sweep`.
+A block writes to a temporary name beside the final one. The final name appears only when the block
+has ended well and all bytes are on disk: a kill or a power cut at any moment leaves the old state.
+What a killed process left behind is removed by `sweep`.
 """
 
 import hashlib
@@ -27,7 +28,9 @@ os.umask(_UMASK)
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary sibling to write to; `path` appears when the block has ended well, with all its bytes on disk, or not at all."""
+    """Gives a temporary sibling to write to; `path` appears when the block has ended well, with all
+    its bytes on disk, or not at all.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield temporary
@@ -40,7 +43,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
-    """A sibling to write into; it takes its final name only when the block ends without an error and all bytes are on disk.
+    """A sibling to write into; it takes its final name only when the block ends without an error
+    and all bytes are on disk.
 
     Raises DataError if that name is taken, unless what is there is to be replaced.
     """
@@ -57,7 +61,9 @@ def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def publish(partial: Path, folder: Path) -> None:
-    """Gives a finished folder its final name, with all its bytes on disk; what had that name before goes only after that."""
+    """Gives a finished folder its final name, with all its bytes on disk; what had that name before
+    goes only after that.
+    """
     for parent, _, names in os.walk(partial):
         for name in names:
             _settle(Path(parent, name))
@@ -72,8 +78,15 @@ def publish(partial: Path, folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes left in a folder and, of the folder itself, beside it. Only for who holds its lock."""
-    for path in [*folder.glob(f".*{PARTIAL}"), *folder.parent.glob(f".{folder.name}.*{PARTIAL}"), *folder.parent.glob(f".{folder.name}{PARTIAL}")]:
+    """Removes what killed processes left in a folder and, of the folder itself, beside it.
+
+    Only for who holds its lock.
+    """
+    for path in [
+        *folder.glob(f".*{PARTIAL}"),
+        *folder.parent.glob(f".{folder.name}.*{PARTIAL}"),
+        *folder.parent.glob(f".{folder.name}{PARTIAL}"),
+    ]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -81,7 +94,9 @@ def sweep(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts the folder's list of names on disk: without it, a file renamed just before a power cut may be gone after it."""
+    """Puts the folder's list of names on disk: without it, a file renamed just before a power cut
+    may be gone after it.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -92,7 +107,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _settle(path: Path) -> None:
-    """A file's bytes go to disk, and its mode follows the umask: safetensors and `tempfile` make files that only their owner may read."""
+    """A file's bytes go to disk, and its mode follows the umask: safetensors and `tempfile` make
+    files that only their owner may read.
+    """
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         found = os.fstat(file.fileno())
@@ -102,10 +119,16 @@ def _settle(path: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name`, which was read from a file, in `folder`. Raises DataError for a name that leads out of it."""
+    """The path of `name`, which was read from a file, in `folder`.
+
+    Raises DataError for a name that leads out of it.
+    """
     parts = PurePosixPath(name)
     if not name or "\0" in name or "\\" in name or parts.is_absolute() or ".." in parts.parts:
-        raise DataError(f"{folder}: the name {name!r} leads out of the folder; this file was damaged or made to harm, fetch it again")
+        raise DataError(
+            f"{folder}: the name {name!r} leads out of the folder; this file was damaged or made "
+            "to harm, fetch it again"
+        )
     return folder / parts
 
 
@@ -116,11 +139,16 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE:
         gigabytes = f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free"
-        raise SetupError(f"{folder}: the disk is too full, {gigabytes}; free some space and run the same command again")
+        raise SetupError(
+            f"{folder}: the disk is too full, {gigabytes}; free some space and run the same "
+            "command again"
+        )
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link, or a copy across disks; of a symbolic link (the hub's cache holds them) the file it leads to."""
+    """A hard link, or a copy across disks; of a symbolic link (the hub's cache holds them) the file
+    it leads to.
+    """
     try:
         os.link(source.resolve(), target)
     except OSError:
@@ -133,7 +161,9 @@ def file_sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None
 
 
 def value_sha256(value: object) -> str:
@@ -148,11 +178,15 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"{size:,} bytes, {LARGEST_JSON:,} at most")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); fetch the folder again") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); fetch the folder again"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no valid JSON ({error}); fetch the folder again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}, not an object; fetch the folder again")
+        raise DataError(
+            f"{path}: holds a {type(value).__name__}, not an object; fetch the folder again"
+        )
     return value
 
 

@@ -1,7 +1,8 @@
 """One process at a time in a stage's folder, on one machine or on several that share a file system.
 
-In/out: `.FOLDER.lock` beside the folder: who holds it (host, process, job), as JSON. Its owner touches it every few seconds. A lock whose
-        owner is gone is taken over, with what the owner left half-written swept away; one whose owner is alive is refused.
+In/out: `.FOLDER.lock` beside the folder: who holds it (host, process, job), as JSON. Its owner
+        touches it every few seconds. A lock whose owner is gone is taken over, with what the owner
+        left half-written swept away; one whose owner is alive is refused.
 """
 
 import fcntl
@@ -20,14 +21,17 @@ from configs.errors import SetupError, one_line
 from configs.files import sweep
 
 BEAT_SECONDS = 5.0
-# An owner on another machine that has not touched its lock for so long is taken for dead: network file systems show a change of time
-# after up to a minute (NFS: acregmax is 60 s).
+# An owner on another machine that has not touched its lock for so long is taken for dead: network
+# file systems show a change of time after up to a minute (NFS: acregmax is 60 s).
 SILENT_SECONDS = 75.0
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` (which need not exist yet) while the block runs. Raises SetupError while another process holds it."""
+    """Holds `folder` (which need not exist yet) while the block runs.
+
+    Raises SetupError while another process holds it.
+    """
     path = folder.with_name(f".{folder.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     own = _owner()
@@ -58,14 +62,21 @@ def _owner() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Tells apart machines, their boots, and containers that number their processes by themselves."""
+    """Tells apart machines, their boots, and containers that number their processes by
+    themselves.
+    """
     with suppress(OSError):
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        return (
+            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} "
+            f"{os.readlink('/proc/self/ns/pid')}"
+        )
     return socket.gethostname()
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process of this machine started (clock ticks since boot): a number may be given again to another process. None: it is gone."""
+    """When a process of this machine started (clock ticks since boot): a number may be given again
+    to another process. None: it is gone.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -104,8 +115,16 @@ def _take_over(path: Path, folder: Path) -> None:
         return  # gone meanwhile
     if _is_alive(path, owner):
         job = f", Slurm job {owner['slurm_job']}" if "slurm_job" in owner else ""
-        who = f"process {owner.get('pid')} on {owner.get('host')}{job} ({owner.get('command')}, since {owner.get('since')})"
-        raise SetupError(one_line(f"{folder}: {who} is writing it; wait until it has ended, or give run=ANOTHER_FOLDER"))
+        who = (
+            f"process {owner.get('pid')} on {owner.get('host')}{job} ({owner.get('command')}, "
+            f"since {owner.get('since')})"
+        )
+        raise SetupError(
+            one_line(
+                f"{folder}: {who} is writing it; wait until it has ended, or give "
+                "run=ANOTHER_FOLDER"
+            )
+        )
     with _one_at_a_time(path.parent):
         if _read(path) == owner:  # else another has taken it over meanwhile
             path.unlink(missing_ok=True)
@@ -113,7 +132,10 @@ def _take_over(path: Path, folder: Path) -> None:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Keeps two processes that find the same owner dead from removing one another's new lock. The system ends it with the process."""
+    """Keeps two processes that find the same owner dead from removing one another's new lock.
+
+    The system ends it with the process.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with suppress(OSError):  # some network file systems cannot
@@ -127,7 +149,13 @@ def _is_alive(path: Path, owner: dict[str, Any]) -> bool:
     if owner.get("machine") == _machine() and isinstance(owner.get("pid"), int):
         return _start_time(owner["pid"]) == owner.get("started")
     # On another machine: does it still touch its lock? Not "when did it last": clocks differ.
-    print(one_line(f"{path}: left by a process on {owner.get('host')}; waiting {SILENT_SECONDS:.0f} s to see whether it is alive"), file=sys.stderr)
+    print(
+        one_line(
+            f"{path}: left by a process on {owner.get('host')}; waiting {SILENT_SECONDS:.0f} s to "
+            "see whether it is alive"
+        ),
+        file=sys.stderr,
+    )
     before, deadline = _touched(path), time.monotonic() + SILENT_SECONDS
     while time.monotonic() < deadline:
         time.sleep(min(1.0, SILENT_SECONDS / 10))

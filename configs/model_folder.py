@@ -54,7 +54,8 @@ def check_folder(folder: Path) -> None:
         _check_link(path, folder)
         if path.name == "adapter_config.json":
             raise DataError(
-                f"{path}: an adapter, which names another model to load; merge it and save whole weights"
+                f"{path}: an adapter, which names another model to load; merge it and save whole "
+                "weights"
             )
         if path.suffix == ".json" and path.name not in ("tokenizer.json", "vocab.json"):
             _check_json(path, folder)
@@ -125,9 +126,14 @@ def _check_json(path: Path, folder: Path) -> None:
     if path.name.startswith("tokenizer_config"):
         for key, value in config.items():
             # transformers opens what a tokenizer's settings name, wherever it lies
-            if key.endswith("_file") and key != "special_tokens_map_file" and isinstance(value, str):
+            if (
+                key.endswith("_file")
+                and key != "special_tokens_map_file"
+                and isinstance(value, str)
+            ):
                 raise DataError(
-                    f"{path}: its {key} names a file, {value!r}; take the key out, files are found by name"
+                    f"{path}: its {key} names a file, {value!r}; take the key out, files are found "
+                    "by name"
                 )
     if path.name == "config.json":
         _check_config(path, config)
@@ -155,12 +161,16 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
 
 
 def _check_modules(path: Path) -> None:
-    """sentence-transformers imports the classes that modules.json names, from the folders it names."""
+    """sentence-transformers imports the classes that modules.json names, from the folders it
+    names.
+    """
     try:
         modules = json.loads(path.read_text(encoding="utf-8"))
         wanted = [(str(one["type"]), str(one["path"])) for one in modules]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: no list of modules ({first_line(error)}); fetch it again") from None
+        raise DataError(
+            f"{path}: no list of modules ({first_line(error)}); fetch it again"
+        ) from None
     for kind, name in wanted:
         if not kind.startswith("sentence_transformers."):
             raise DataError(f"{path}: needs {kind!r}, code of its own; {WITHOUT}")
@@ -204,4 +214,8 @@ def _is_width(key: str) -> bool:
         return True
     if key == "vocab_size":
         return False  # the libraries compare it with the table before they make room for it
-    return key.endswith(("_size", "_dim", "_channels", "_heads")) or key in ("d_model", "d_ff", "d_kv")
+    return key.endswith(("_size", "_dim", "_channels", "_heads")) or key in (
+        "d_model",
+        "d_ff",
+        "d_kv",
+    )

@@ -1,6 +1,7 @@
 """What every JSON file of the project's own is: a typed record, checked when it is read.
 
-In/out: one JSON object a file, written whole. A file that is damaged, or of another version, is one `DataError` line.
+In/out: one JSON object a file, written whole. A file that is damaged, or of another version, is one
+`DataError` line.
 """
 
 import json
@@ -29,15 +30,22 @@ class Record(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             problem = one_line(f"{where}: {first['msg']}" if where else first["msg"], 200)
-            raise DataError(f"{path}: damaged, or not of this version ({problem}); {way_out}") from None
+            raise DataError(
+                f"{path}: damaged, or not of this version ({problem}); {way_out}"
+            ) from None
 
     def write(self, path: Path) -> None:
         with whole(path) as temporary:
-            temporary.write_text(json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n",
+                encoding="utf-8",
+            )
 
 
 class SealedRecord(Record):
-    """A record that holds the SHA-256 of its other fields, so that damage to any value is noticed."""
+    """A record that holds the SHA-256 of its other fields, so that damage to any value is
+    noticed.
+    """
 
     sha256: str
 
@@ -67,5 +75,7 @@ def read_with_sha256(path: Path, way_out: str) -> dict[str, Any]:
     except DataError as error:
         raise DataError(f"{str(error).rpartition(';')[0]}; {way_out}") from None
     if value.pop("sha256", None) != value_sha256(value):
-        raise DataError(f"{path}: damaged, or another version's (its SHA-256 is another); {way_out}")
+        raise DataError(
+            f"{path}: damaged, or another version's (its SHA-256 is another); {way_out}"
+        )
     return value

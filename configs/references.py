@@ -28,7 +28,9 @@ def not_given(name: str, error: BaseException) -> str:
 
 
 def resolve_model(reference: str) -> str:
-    """`toyworld:NAME` becomes the path of a model that ships with the project; anything else is returned as it is."""
+    """`toyworld:NAME` becomes the path of a model that ships with the project; anything else is
+    returned as it is.
+    """
     if reference.startswith("toyworld:"):
         return str(TOYWORLD_MODELS / reference.removeprefix("toyworld:"))
     return reference

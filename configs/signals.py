@@ -1,9 +1,10 @@
-"""What a command does when it is asked to stop: SIGTERM, SIGHUP, SIGUSR1 (exit code 75) or SIGINT (exit code 130).
+"""What a command does when it is asked to stop: SIGTERM, SIGHUP, SIGUSR1 (exit code 75) or SIGINT
+(exit code 130).
 
-The first request raises Preempted or KeyboardInterrupt in the main thread, wherever it is: what a stage
-makes appears whole or not at all, so nothing half-made is lost. Training calls `defer` and stops by itself
-after saving. The second request prints a line, the third ends the process at once. Launchers repeat a
-signal, so what arrives within REPEATED_SECONDS of a request is part of it.
+The first request raises Preempted or KeyboardInterrupt in the main thread, wherever it is: what a
+stage makes appears whole or not at all, so nothing half-made is lost. Training calls `defer` and
+stops by itself after saving. The second request prints a line, the third ends the process at once.
+Launchers repeat a signal, so what arrives within REPEATED_SECONDS of a request is part of it.
 """
 
 import os
@@ -20,8 +21,8 @@ from configs.errors import Preempted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 REPEATED_SECONDS = 3.0
-# How long the main thread may take to unwind after the first request. It may be inside a library's call that
-# takes longer, or in one that waits for other machines; then the process ends without it.
+# How long the main thread may take to unwind after the first request. It may be inside a library's
+# call that takes longer, or in one that waits for other machines; then the process ends without it.
 GRACE_SECONDS = 10.0
 
 
@@ -32,8 +33,12 @@ class Requests:
         self.number = 0  # of the first signal; 0 before it
         self.reason = ""  # for the message: "SIGTERM", or why the process sent it to itself
         self.deferred = False
-        self.ended = False  # the command has returned or raised; only the interpreter is left to end
-        self.before_exit: Callable[[int, str], None] | None = None  # called with code and line before a hard end
+        self.ended = (
+            False  # the command has returned or raised; only the interpreter is left to end
+        )
+        self.before_exit: Callable[[int, str], None] | None = (
+            None  # called with code and line before a hard end
+        )
         self._counted, self._last = 0, 0.0
         self._lock = threading.Lock()
 
@@ -56,14 +61,19 @@ requests = Requests()
 
 
 def request(reason: str) -> None:
-    """Asks this process to stop as SIGTERM would; `reason` stands in the message in the signal's place."""
+    """Asks this process to stop as SIGTERM would; `reason` stands in the message in the signal's
+    place.
+    """
     if not requests.number:
         requests.reason = reason
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def defer() -> None:
-    """From now on requests are only noted in `requests.number`. Raises what a request noted before would have."""
+    """From now on requests are only noted in `requests.number`.
+
+    Raises what a request noted before would have.
+    """
     requests.deferred = True
     if requests.number:
         raise stopped(requests.number, requests.reason)
@@ -81,9 +91,11 @@ def exit_code(number: int) -> int:
 
 @contextmanager
 def handled(prog: str) -> Iterator[None]:
-    """Handles the signals while the block runs. One that is ignored on entry stays ignored: so `nohup` asks of SIGHUP.
+    """Handles the signals while the block runs. One that is ignored on entry stays ignored: so
+    `nohup` asks of SIGHUP.
 
-    After the block they are ignored where the process is the command itself, and as before in any other process.
+    After the block they are ignored where the process is the command itself, and as before in any
+    other process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -117,10 +129,14 @@ def _raise(number: int, _frame: FrameType | None) -> None:
 
 
 def _forget() -> None:
-    """In a forked child: it is the one that forked which decides, and its socket must not hear of the child's signals."""
+    """In a forked child: it is the one that forked which decides, and its socket must not hear of
+    the child's signals.
+    """
     ours = [number for number in SIGNALS if signal.getsignal(number) is _raise]
     for number in ours:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
     if ours:
         signal.set_wakeup_fd(-1)
 
@@ -129,19 +145,28 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def _listen(prog: str, read: socket.socket, of: Requests) -> None:
-    """Does what must also happen while the main thread is inside a call that never returns to Python."""
+    """Does what must also happen while the main thread is inside a call that never returns to
+    Python.
+    """
     while numbers := read.recv(64):
         for number in numbers:
             if number not in SIGNALS or of.ended:
                 continue
             requested = of.count()
             if requested == 1 and not of.deferred:
-                threading.Thread(target=_end_after_grace, args=(prog, number, of), daemon=True).start()
+                threading.Thread(
+                    target=_end_after_grace, args=(prog, number, of), daemon=True
+                ).start()
             elif requested == 2:
                 _print(f"{prog}: stopping already; one more signal ends it at once")
             elif requested == 3:
                 name = signal.Signals(number).name
-                _end(prog, number, f"ended at once by a third signal ({name}); run the same command to go on", of)
+                _end(
+                    prog,
+                    number,
+                    f"ended at once by a third signal ({name}); run the same command to go on",
+                    of,
+                )
     read.close()
 
 

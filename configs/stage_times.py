@@ -28,13 +28,19 @@ def append(run_dir: Path, stage: str, seconds: float) -> None:
 
 
 def read(path: Path) -> dict[str, float]:
-    """Seconds by stage in the order they first ran, those of a stage that ran twice added up. Raises DataError."""
+    """Seconds by stage in the order they first ran, those of a stage that ran twice added up.
+
+    Raises DataError.
+    """
     seconds: dict[str, float] = {}
     for number, line in enumerate(path.read_bytes().rstrip(b"\n").split(b"\n"), start=1):
         try:
             found = StageTime.model_validate_json(line)
         except ValidationError:
             shown = one_line(line.decode("utf-8", "replace"), 80)
-            raise DataError(f"{path}: line {number} is not a stage and its seconds ({shown!r}); delete that line") from None
+            raise DataError(
+                f"{path}: line {number} is not a stage and its seconds ({shown!r}); delete that "
+                "line"
+            ) from None
         seconds[found.stage] = round(seconds.get(found.stage, 0.0) + found.seconds, 2)
     return seconds

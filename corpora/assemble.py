@@ -1,6 +1,7 @@
 """The half of the pipeline that sees all rows at once: duplicates, the split, the shards.
 
-In:  `parts/00000.parquet`...: cleaned rows with their digests (and MinHash signatures), in the order of the sources.
+In:  `parts/00000.parquet`...: cleaned rows with their digests (and MinHash signatures), in the
+     order of the sources.
 Out: the fate of every row, the shards of both splits, and some rows in full, to look at.
 """
 
@@ -37,7 +38,9 @@ REASONS = {
 
 @dataclass
 class Fates:
-    """Of all rows of all parts, in order: the place of each (TRAIN, HELD_OUT, or why it is in neither), and the number of the row kept instead."""
+    """Of all rows of all parts, in order: the place of each (TRAIN, HELD_OUT, or why it is in
+    neither), and the number of the row kept instead.
+    """
 
     places: np.ndarray
     others: np.ndarray  # -1: none
@@ -53,7 +56,10 @@ class Fates:
 
 
 def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, Stage]:
-    """Marks the rows that say again what an earlier one says, and counts them. All others are left as DROPPED, until `place_rest`."""
+    """Marks the rows that say again what an earlier one says, and counts them.
+
+    All others are left as DROPPED, until `place_rest`.
+    """
     pair_digests = _digests(parts, "pair_digest")
     rows = np.arange(len(pair_digests))
     places, others = np.full(len(rows), DROPPED, dtype=np.uint8), first_of_each(pair_digests)
@@ -68,7 +74,9 @@ def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, Stag
     codes = (EXACT_DUPLICATE, *([NEAR_DUPLICATE] if corpora.near_duplicates else []))
     counts = Counter({REASONS[code][1]: int((places == code).sum()) for code in codes})
     scores = np.full(len(rows), np.nan, dtype=np.float32)
-    return Fates(places, others, scores, pair_digests, starts), count_stage("deduplicate", len(rows), counts)
+    return Fates(places, others, scores, pair_digests, starts), count_stage(
+        "deduplicate", len(rows), counts
+    )
 
 
 def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> Stage:
@@ -82,33 +90,62 @@ def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> 
 def place_rest(corpora: Corpora, part_splits: list[str], parts: list[Path], fates: Fates) -> Stage:
     """Places all rows that are left, and counts those that are in no split. Raises DataError.
 
-    `part_splits` says of each part whether its rows are all "train", all "held_out", or to be split "by_text".
+    `part_splits` says of each part whether its rows are all "train", all "held_out", or to be split
+    "by_text".
     """
     ja_digests, en_digests = _digests(parts, "ja_digest"), _digests(parts, "en_digest")
     places, keep = fates.places, fates.is_left
     lengths = np.diff(fates.starts)
-    held_out, by_text = (np.repeat([one == kind for one in part_splits], lengths) for kind in ("held_out", "by_text"))
+    held_out, by_text = (
+        np.repeat([one == kind for one in part_splits], lengths) for kind in ("held_out", "by_text")
+    )
     available = int((by_text & keep).sum())
     if available < corpora.held_out_pairs:
-        raise DataError(f"corpora.held_out_pairs asks for {corpora.held_out_pairs} rows of file sources, {available} are left; lower it, or add data")
-    places[keep] = split(fates.digests[keep], ja_digests[keep], en_digests[keep], held_out[keep], by_text[keep], corpora.held_out_pairs)
+        raise DataError(
+            f"corpora.held_out_pairs asks for {corpora.held_out_pairs} rows of file sources, "
+            f"{available} are left; lower it, or add data"
+        )
+    places[keep] = split(
+        fates.digests[keep],
+        ja_digests[keep],
+        en_digests[keep],
+        held_out[keep],
+        by_text[keep],
+        corpora.held_out_pairs,
+    )
     for digests in (en_digests, ja_digests):
-        _find_equal(digests, np.flatnonzero(places == DROPPED), np.flatnonzero(places == HELD_OUT), fates.others)
-    return count_stage("split", int(keep.sum()), Counter(text_is_held_out=int((places == DROPPED).sum())))
+        _find_equal(
+            digests,
+            np.flatnonzero(places == DROPPED),
+            np.flatnonzero(places == HELD_OUT),
+            fates.others,
+        )
+    return count_stage(
+        "split", int(keep.sum()), Counter(text_is_held_out=int((places == DROPPED).sum()))
+    )
 
 
 def _digests(parts: list[Path], name: str) -> np.ndarray:
     """(rows,) of uint64: one column of all parts."""
-    return np.concatenate([pq.read_table(part, columns=[name]).column(name).to_numpy() for part in parts])
+    return np.concatenate(
+        [pq.read_table(part, columns=[name]).column(name).to_numpy() for part in parts]
+    )
 
 
 def split(
-    pair_digests: np.ndarray, ja_digests: np.ndarray, en_digests: np.ndarray, held_out: np.ndarray, by_text: np.ndarray, count: int
+    pair_digests: np.ndarray,
+    ja_digests: np.ndarray,
+    en_digests: np.ndarray,
+    held_out: np.ndarray,
+    by_text: np.ndarray,
+    count: int,
 ) -> np.ndarray:
-    """(rows,) of TRAIN, HELD_OUT or DROPPED: no Japanese and no English text is ever in both splits.
+    """(rows,) of TRAIN, HELD_OUT or DROPPED: no Japanese and no English text is ever in both
+    splits.
 
-    `held_out` rows lie apart already; `count` more are chosen among the `by_text` rows, those of the lowest digest: which rows these are depends
-    on the texts alone, neither on their order nor on the machine. A training row that shares a text with a held-out one is dropped.
+    `held_out` rows lie apart already; `count` more are chosen among the `by_text` rows, those of
+    the lowest digest: which rows these are depends on the texts alone, neither on their order nor
+    on the machine. A training row that shares a text with a held-out one is dropped.
     """
     chosen = held_out.copy()
     candidates = np.flatnonzero(by_text)
@@ -120,14 +157,19 @@ def split(
     return np.where(chosen, HELD_OUT, np.where(train, TRAIN, DROPPED)).astype(np.uint8)
 
 
-def write_shards(parts: list[Path], fates: Fates, folder: Path, shard_rows: int) -> dict[Split, list[Shard]]:
+def write_shards(
+    parts: list[Path], fates: Fates, folder: Path, shard_rows: int
+) -> dict[Split, list[Shard]]:
     """Writes each split's rows, in order, into `folder`."""
     writers = {name: ShardWriter(folder, name, shard_rows) for name in SPLITS}
     with tqdm(total=len(fates.places), desc="write", unit="rows", unit_scale=True) as bar:
         row = 0
         for part in parts:
             for batch in _batches(part, SCHEMA.names):
-                rows, here = pa.Table.from_batches([batch]), fates.places[row : row + batch.num_rows]
+                rows, here = (
+                    pa.Table.from_batches([batch]),
+                    fates.places[row : row + batch.num_rows],
+                )
                 for name, writer in writers.items():
                     writer.write(rows.filter(pa.array(here == PLACES[name])))
                 row += batch.num_rows
@@ -136,39 +178,59 @@ def write_shards(parts: list[Path], fates: Fates, folder: Path, shard_rows: int)
 
 
 def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterator[pa.Table]:
-    """What `dropped.parquet` holds: of every part first the rows that `earlier` stages dropped, then those dropped here."""
+    """What `dropped.parquet` holds: of every part first the rows that `earlier` stages dropped,
+    then those dropped here.
+    """
     others = np.unique(fates.others[fates.others >= 0])
-    other_ids = pa.chunked_array([table.column("id").combine_chunks() for table in _rows(parts, fates, others, ["id"])], pa.string()).combine_chunks()
+    other_ids = pa.chunked_array(
+        [table.column("id").combine_chunks() for table in _rows(parts, fates, others, ["id"])],
+        pa.string(),
+    ).combine_chunks()
     for number, (part, file) in enumerate(zip(parts, earlier, strict=True)):
         yield pq.read_table(file)
         start, stop = fates.starts[number : number + 2]
         rows = start + np.flatnonzero(~np.isin(fates.places[start:stop], list(PLACES.values())))
         if len(rows):
-            ids = pq.read_table(part, columns=["id"]).column("id").combine_chunks().take(pa.array(rows - start))
-            stages, reasons = zip(*(REASONS[code] for code in fates.places[rows].tolist()), strict=True)
+            ids = (
+                pq.read_table(part, columns=["id"])
+                .column("id")
+                .combine_chunks()
+                .take(pa.array(rows - start))
+            )
+            stages, reasons = zip(
+                *(REASONS[code] for code in fates.places[rows].tolist()), strict=True
+            )
             # a row of a low margin has a score, the others the row kept instead
             has_other = fates.others[rows] >= 0
             at = np.searchsorted(others, fates.others[rows])
             kept = other_ids.take(pa.array(at, pa.int64(), mask=~has_other))
-            scores = pa.array(fates.scores[rows], pa.float32(), mask=fates.places[rows] != LOW_MARGIN)
+            scores = pa.array(
+                fates.scores[rows], pa.float32(), mask=fates.places[rows] != LOW_MARGIN
+            )
             yield dropped.table(ids, stages, reasons, kept, scores)
 
 
 def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Of `rows`, the first one of each of the `count` lowest digests: which ones depends on the texts alone."""
+    """Of `rows`, the first one of each of the `count` lowest digests: which ones depends on the
+    texts alone.
+    """
     found, first = np.unique(digests[rows], return_index=True)
     result: np.ndarray = rows[first[:count]]
     assert len(result) == min(count, len(found))
     return result
 
 
-def rows_in_full(parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]) -> Iterator[tuple[str, ...]]:
+def rows_in_full(
+    parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]
+) -> Iterator[tuple[str, ...]]:
     """The columns of some rows, in the order of `numbers`, which ascend."""
     for table in _rows(parts, fates, numbers, columns):
         yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
-def _rows(parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
+def _rows(
+    parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]
+) -> Iterator[pa.Table]:
     assert (np.diff(numbers) > 0).all()
     for part, (start, stop) in zip(parts, pairwise(fates.starts.tolist()), strict=True):
         here = numbers[(numbers >= start) & (numbers < stop)] - start
@@ -176,8 +238,12 @@ def _rows(parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[st
             yield pq.read_table(part, columns=columns).take(pa.array(here))
 
 
-def _find_equal(digests: np.ndarray, rows: np.ndarray, among: np.ndarray, others: np.ndarray) -> None:
-    """Writes into `others`, for each of `rows`, the first of `among` that has its digest, where there is one."""
+def _find_equal(
+    digests: np.ndarray, rows: np.ndarray, among: np.ndarray, others: np.ndarray
+) -> None:
+    """Writes into `others`, for each of `rows`, the first of `among` that has its digest, where
+    there is one.
+    """
     found, first = np.unique(digests[among], return_index=True)
     if len(found):
         at = np.minimum(np.searchsorted(found, digests[rows]), len(found) - 1)

@@ -1,8 +1,10 @@
-"""The half of the pipeline that sees one row at a time: read, normalise, filter, identify the languages, count tokens.
+"""The half of the pipeline that sees one row at a time: read, normalise, filter, identify the
+languages, count tokens.
 
 In:  the parts of the sources (corpora/sources) and the recipe's `corpora` section.
-Out: of part 12 `parts/00012.parquet`, the rows that are kept, with what the second half needs; `dropped/00012.parquet`, id and reason of all
-     others; and, last, `parts/00012.json`, their counts and a few of their texts.
+Out: of part 12 `parts/00012.parquet`, the rows that are kept, with what the second half needs;
+     `dropped/00012.parquet`, id and reason of all others; and, last, `parts/00012.json`, their
+     counts and a few of their texts.
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ from corpora.filters import clip_tokens, deduplicate, language_id, residue, rule
 from corpora.filters.normalise import comparison_key
 from corpora.pair import SCHEMA
 
-FORMAT = 3  # raised when the files an older version left in an unfinished run must not be taken for this version's
+# raised when the files an older version left in an unfinished run must not be taken for this
+# version's
+FORMAT = 3
 STAGES = ("read", "filter", "language_id", "clip_tokens")
 OPTIONAL = ("clip_tokens", "semantic")  # sections of the recipe by the same names
 
@@ -32,7 +36,9 @@ def stages(corpora: Corpora) -> list[str]:
 
 @dataclass
 class CleanPart:
-    """The task the executor runs: part number `rank` of the plan becomes its three files below `folder`."""
+    """The task the executor runs: part number `rank` of the plan becomes its three files below
+    `folder`.
+    """
 
     corpora: Corpora
     parts: list[sources.Part]
@@ -43,23 +49,37 @@ class CleanPart:
         return [part.rows for part in self.parts]
 
     def files(self, rank: int) -> list[Path]:
-        return [kept_file(self.folder, rank), dropped_file(self.folder, rank), _record(self.folder, rank)]
+        return [
+            kept_file(self.folder, rank),
+            dropped_file(self.folder, rank),
+            _record(self.folder, rank),
+        ]
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         assert world_size == len(self.parts)
         part = self.parts[rank]
         source = self.corpora.sources[part.source]
         drops, schema, rows_out = Drops(), part_schema(self.corpora), 0
-        with whole(kept_file(self.folder, rank)) as temporary, pq.ParquetWriter(temporary, schema, compression="lz4") as writer:
-            tables = (clean(batch, self.corpora, sources.licence(source), schema, drops) for batch in sources.read(source, part))
+        with (
+            whole(kept_file(self.folder, rank)) as temporary,
+            pq.ParquetWriter(temporary, schema, compression="lz4") as writer,
+        ):
+            tables = (
+                clean(batch, self.corpora, sources.licence(source), schema, drops)
+                for batch in sources.read(source, part)
+            )
             for table in tables:
                 rows_out += table.num_rows
                 writer.write_table(table)
-        assert part.rows == rows_out + len(drops.ids), "a row was lost between reading and writing a part"
+        assert part.rows == rows_out + len(drops.ids), (
+            "a row was lost between reading and writing a part"
+        )
         with whole(dropped_file(self.folder, rank)) as temporary:
             pq.write_table(drops.table(), temporary, compression="lz4")
         dropped = {stage: dict(drops.counts(stage)) for stage in STAGES}
-        PartRecord(dropped=dropped, samples=by_text(drops.samples), rows_out=rows_out).write(_record(self.folder, rank))
+        PartRecord(dropped=dropped, samples=by_text(drops.samples), rows_out=rows_out).write(
+            _record(self.folder, rank)
+        )
 
 
 class PartRecord(DroppedRecord):
@@ -86,12 +106,18 @@ def _record(folder: Path, rank: int) -> Path:
 
 
 def part_schema(corpora: Corpora) -> pa.Schema:
-    extra = [(name, pa.uint64()) for name in assemble.DIGESTS] + ([(assemble.NEAR_DIGEST, pa.uint64())] if corpora.near_duplicates else [])
+    extra = [(name, pa.uint64()) for name in assemble.DIGESTS] + (
+        [(assemble.NEAR_DIGEST, pa.uint64())] if corpora.near_duplicates else []
+    )
     return pa.schema([*SCHEMA, *(pa.field(*one, nullable=False) for one in extra)])
 
 
-def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schema, drops: Drops) -> pa.Table:
-    """The rows of `batch` that pass the filters and the language id, with what the second half needs; the others go to `drops`."""
+def clean(
+    batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schema, drops: Drops
+) -> pa.Table:
+    """The rows of `batch` that pass the filters and the language id, with what the second half
+    needs; the others go to `drops`.
+    """
     for id, reason in batch.dropped:
         drops.add("read", reason, id)
     kept: list[tuple[str, str, str, str]] = []
@@ -106,7 +132,9 @@ def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schem
     limit = corpora.clip_tokens
     tokens = clip_tokens.counts([en for _, _, _, en in kept], limit) if limit else [0] * len(kept)
     rows = []
-    for (id, source, ja, en), ja_verdict, en_verdict, count in zip(kept, ja_verdicts, en_verdicts, tokens, strict=True):
+    for (id, source, ja, en), ja_verdict, en_verdict, count in zip(
+        kept, ja_verdicts, en_verdicts, tokens, strict=True
+    ):
         if wrong := ja_verdict.reason or en_verdict.reason:
             drops.add("language_id", wrong, id, ja, en)
             continue
@@ -116,7 +144,10 @@ def clean(batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schem
         probabilities = ja_verdict.probability, en_verdict.probability
         rows.append((id, ja, en, source, licence, *probabilities, *_digests(ja, en, corpora)))
     columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema)
-    return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema)
+    return pa.table(
+        [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)],
+        schema=schema,
+    )
 
 
 def _languages(

@@ -1,7 +1,9 @@
-"""Which rows were dropped, where and why, one by one; and a few of their texts a reason, to look at.
+"""Which rows were dropped, where and why, one by one; and a few of their texts a reason, to look
+at.
 
-In/out: `<run>/pairs/dropped.parquet`: id, stage and reason of every dropped row, in the order of the sources, and the id of the row that was kept
-        in its place and the score that was too low, where there is one. The same bytes for any number of workers and after an interruption.
+In/out: `<run>/pairs/dropped.parquet`: id, stage and reason of every dropped row, in the order of
+        the sources, and the id of the row that was kept in its place and the score that was too
+        low, where there is one. The same bytes for any number of workers and after an interruption.
 """
 
 from collections import Counter
@@ -35,7 +37,8 @@ BATCH_ROWS = 1 << 16
 # what follows the source's name in an id: news:000000012, toyworld:train:000012
 SPLIT_AND_NUMBER = r"(:train|:held_out)?:[0-9]+$"
 
-# Of a stage, of a reason: by digest, the fields of a sample. Which ones these are depends on the texts alone.
+# Of a stage, of a reason: by digest, the fields of a sample. Which ones these are depends on the
+# texts alone.
 Samples = dict[str, dict[str, dict[int, list[str]]]]
 
 
@@ -49,16 +52,28 @@ class Drops:
         self.scores: list[float | None] = []
         self.samples: Samples = {}
 
-    def add(self, stage: str, reason: str, id: str, ja: str = "", en: str = "", score: float | None = None) -> None:
+    def add(
+        self,
+        stage: str,
+        reason: str,
+        id: str,
+        ja: str = "",
+        en: str = "",
+        score: float | None = None,
+    ) -> None:
         """The texts of a row that could not be read are empty; its id then stands for them."""
         self.ids.append(id)
         self.stages.append(stage)
         self.reasons.append(reason)
         self.scores.append(score)
-        keep_sample(self.samples, stage, reason, digest(ja, en) if ja or en else digest(id), [id, ja, en])
+        keep_sample(
+            self.samples, stage, reason, digest(ja, en) if ja or en else digest(id), [id, ja, en]
+        )
 
     def counts(self, stage: str) -> Counter[str]:
-        return Counter(reason for one, reason in zip(self.stages, self.reasons, strict=True) if one == stage)
+        return Counter(
+            reason for one, reason in zip(self.stages, self.reasons, strict=True) if one == stage
+        )
 
     def table(self) -> pa.Table:
         nothing = [None] * len(self.ids)
@@ -66,7 +81,9 @@ class Drops:
 
 
 class DroppedRecord(Record):
-    """What a piece of the work dropped: how many rows, and a few of their texts by digest, each by stage and reason."""
+    """What a piece of the work dropped: how many rows, and a few of their texts by digest, each by
+    stage and reason.
+    """
 
     dropped: dict[str, dict[str, int]]
     samples: dict[str, dict[str, dict[str, list[str]]]]
@@ -75,7 +92,10 @@ class DroppedRecord(Record):
 def by_text(samples: Samples) -> dict[str, dict[str, dict[str, list[str]]]]:
     """As JSON holds them: its keys are text."""
     return {
-        stage: {reason: {str(number): fields for number, fields in some.items()} for reason, some in reasons.items()}
+        stage: {
+            reason: {str(number): fields for number, fields in some.items()}
+            for reason, some in reasons.items()
+        }
         for stage, reasons in samples.items()
     }
 
@@ -86,7 +106,9 @@ def table(*columns: Any) -> pa.Table:
 
 
 def keep_sample(samples: Samples, stage: str, reason: str, number: int, fields: list[str]) -> None:
-    """Remembers the sample if its number is among the lowest of its reason; of equal numbers the first."""
+    """Remembers the sample if its number is among the lowest of its reason; of equal numbers the
+    first.
+    """
     some = samples.setdefault(stage, {}).setdefault(reason, {})
     if len(some) < SAMPLES or number < max(some):
         some.setdefault(number, [shortened(one) for one in fields])
@@ -99,8 +121,14 @@ def shortened(text: str) -> str:
 
 
 def write(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes the tables as one file, however the rows were cut into them. Equal rows give equal bytes."""
-    with whole(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    """Writes the tables as one file, however the rows were cut into them.
+
+    Equal rows give equal bytes.
+    """
+    with (
+        whole(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+    ):
         pending = SCHEMA.empty_table()
         for one in tables:
             pending = pa.concat_tables([pending, one])
@@ -118,19 +146,29 @@ def find(path: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def of_reason(path: Path, reason: str) -> Iterator[str]:
-    """The ids of the rows that were dropped for one reason, in order. Raises DataError for a damaged file."""
+    """The ids of the rows that were dropped for one reason, in order.
+
+    Raises DataError for a damaged file.
+    """
     for batch in batches(path):
         yield from batch.filter(pc.equal(batch.column("reason"), reason)).column("id").to_pylist()
 
 
 def by_source(path: Path) -> dict[str, Counter[tuple[str, str]]]:
-    """Of each source that lost rows: how many, by stage and reason. Raises DataError for a damaged file."""
+    """Of each source that lost rows: how many, by stage and reason.
+
+    Raises DataError for a damaged file.
+    """
     result: dict[str, Counter[tuple[str, str]]] = {}
     for batch in batches(path):
         names = pc.replace_substring_regex(batch.column("id"), SPLIT_AND_NUMBER, "")
-        table = pa.table({"source": names, "stage": batch.column("stage"), "reason": batch.column("reason")})
+        table = pa.table(
+            {"source": names, "stage": batch.column("stage"), "reason": batch.column("reason")}
+        )
         for row in table.group_by(table.column_names).aggregate([([], "count_all")]).to_pylist():
-            result.setdefault(row["source"], Counter())[row["stage"], row["reason"]] += row["count_all"]
+            result.setdefault(row["source"], Counter())[row["stage"], row["reason"]] += row[
+                "count_all"
+            ]
     return result
 
 
@@ -140,4 +178,6 @@ def batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=BATCH_ROWS)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); {REMEDY}") from None
+        raise DataError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); {REMEDY}"
+        ) from None

@@ -1,8 +1,9 @@
-"""The one record of the project, a caption in two languages, and the folder that holds many of them.
+"""The one record of the project, a caption in two languages, and the folder that holds many of
+them.
 
-In/out: `<run>/pairs/`: `train-00000.parquet`..., `held_out-00000.parquet`... and `manifest.json`, which holds the SHA-256
-        digest and the row count of every shard, the settings that made them, and the rows each stage dropped, by reason.
-        The folder appears whole or not at all.
+In/out: `<run>/pairs/`: `train-00000.parquet`..., `held_out-00000.parquet`... and `manifest.json`,
+        which holds the SHA-256 digest and the row count of every shard, the settings that made
+        them, and the rows each stage dropped, by reason. The folder appears whole or not at all.
 
     for pair in read_pairs("runs/toyworld/pairs", "held_out", limit=3): print(pair.ja, pair.en)
 """
@@ -22,7 +23,9 @@ from configs.files import file_sha256, inside, whole
 from configs.records import Record
 from configs.secrets import masked
 
-FORMAT: Literal[2] = 2  # raised when pairs made by an older version must not be mistaken for this version's
+FORMAT: Literal[2] = (
+    2  # raised when pairs made by an older version must not be mistaken for this version's
+)
 MANIFEST = "manifest.json"
 REMEDY = "move the folder away and run: python -m corpora.prepare RECIPE"
 
@@ -42,7 +45,12 @@ class Pair(NamedTuple):
     en_language_probability: float
 
 
-SCHEMA = pa.schema([pa.field(name, pa.float32() if kind is float else pa.string(), nullable=False) for name, kind in Pair.__annotations__.items()])
+SCHEMA = pa.schema(
+    [
+        pa.field(name, pa.float32() if kind is float else pa.string(), nullable=False)
+        for name, kind in Pair.__annotations__.items()
+    ]
+)
 
 
 class Input(Record):
@@ -55,7 +63,9 @@ class Input(Record):
 
 
 class Stage(Record):
-    """Rows that came in, rows dropped by reason, rows that went on: the first is always the sum of the others."""
+    """Rows that came in, rows dropped by reason, rows that went on: the first is always the sum of
+    the others.
+    """
 
     name: str
     rows_in: int
@@ -65,17 +75,27 @@ class Stage(Record):
     @model_validator(mode="after")
     def _every_row_is_accounted_for(self) -> "Stage":
         if self.rows_in != self.rows_out + sum(self.dropped.values()):
-            raise ValueError(f"stage {self.name}: {self.rows_in} rows in are not {self.rows_out} rows out + {sum(self.dropped.values())} dropped")
+            raise ValueError(
+                f"stage {self.name}: {self.rows_in} rows in are not {self.rows_out} rows out + "
+                f"{sum(self.dropped.values())} dropped"
+            )
         return self
 
 
 def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> Stage:
     """The stage that dropped these rows of `rows_in`."""
-    return Stage(name=name, rows_in=rows_in, dropped=dict(sorted(dropped.items())), rows_out=rows_in - dropped.total())
+    return Stage(
+        name=name,
+        rows_in=rows_in,
+        dropped=dict(sorted(dropped.items())),
+        rows_out=rows_in - dropped.total(),
+    )
 
 
 def count_stages(rows: int, dropped: Iterable[tuple[str, Counter[str]]]) -> list[Stage]:
-    """Stages one after another: what each dropped of the rows the one before let through, of `rows` at first."""
+    """Stages one after another: what each dropped of the rows the one before let through, of `rows`
+    at first.
+    """
     stages: list[Stage] = []
     for name, reasons in dropped:
         stages.append(count_stage(name, rows, reasons))
@@ -86,7 +106,9 @@ def count_stages(rows: int, dropped: Iterable[tuple[str, Counter[str]]]) -> list
 def losses(stages: list[Stage]) -> str:
     """How many rows came in and the five costliest reasons, for a message."""
     dropped = sum((Counter(stage.dropped) for stage in stages), Counter[str]())
-    return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(f"{count} {reason}" for reason, count in dropped.most_common(5))
+    return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(
+        f"{count} {reason}" for reason, count in dropped.most_common(5)
+    )
 
 
 class Shard(Record):
@@ -110,10 +132,15 @@ class Manifest(Record):
     def _the_stages_join(self) -> "Manifest":
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             if before.rows_out != after.rows_in:
-                raise ValueError(f"{before.rows_out} rows left stage {before.name}, {after.rows_in} came into {after.name}")
+                raise ValueError(
+                    f"{before.rows_out} rows left stage {before.name}, {after.rows_in} came into "
+                    f"{after.name}"
+                )
         written = sum(map(self.rows, SPLITS))
         if not self.stages or self.stages[-1].rows_out != written:
-            raise ValueError(f"the shards hold {written} rows, not those the last stage let through")
+            raise ValueError(
+                f"the shards hold {written} rows, not those the last stage let through"
+            )
         return self
 
     def rows(self, split: Split) -> int:
@@ -121,10 +148,15 @@ class Manifest(Record):
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """Reads the manifest and checks that every shard is there in its full length. Raises DataError."""
+    """Reads the manifest and checks that every shard is there in its full length.
+
+    Raises DataError.
+    """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: there are no pairs yet; make them with: python -m corpora.prepare RECIPE")
+        raise DataError(
+            f"{folder}: there are no pairs yet; make them with: python -m corpora.prepare RECIPE"
+        )
     manifest = Manifest.read(folder / MANIFEST, REMEDY)
     for shard in (shard for split in SPLITS for shard in manifest.splits.get(split, [])):
         path = inside(folder, shard.file)
@@ -135,40 +167,68 @@ def read_manifest(folder: str | Path) -> Manifest:
     return manifest
 
 
-def read_batches(folder: str | Path, split: Split, columns: list[str] | None = None, batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
-    """Streams one split as Arrow batches in the order of the shards, each shard's digest checked before its first row is given.
+def read_batches(
+    folder: str | Path, split: Split, columns: list[str] | None = None, batch_rows: int = 8192
+) -> Iterator[pa.RecordBatch]:
+    """Streams one split as Arrow batches in the order of the shards, each shard's digest checked
+    before its first row is given.
 
-    Raises DataError at once for a missing or incomplete folder, and at the shard for one that is corrupt.
+    Raises DataError at once for a missing or incomplete folder, and at the shard for one that is
+    corrupt.
     """
     assert split in SPLITS, split
-    return _read_shards(Path(folder), read_manifest(folder).splits.get(split, []), columns, batch_rows)
+    return _read_shards(
+        Path(folder), read_manifest(folder).splits.get(split, []), columns, batch_rows
+    )
 
 
 def read_pairs(folder: str | Path, split: Split, limit: int | None = None) -> Iterator[Pair]:
-    """Streams the first `limit` pairs of one split (None: all). Raises DataError as `read_batches` does."""
+    """Streams the first `limit` pairs of one split (None: all).
+
+    Raises DataError as `read_batches` does.
+    """
     batches = read_batches(folder, split, columns=list(Pair._fields))
-    return islice((Pair(*row) for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)), limit)
+    return islice(
+        (
+            Pair(*row)
+            for batch in batches
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        ),
+        limit,
+    )
 
 
-def _read_shards(folder: Path, shards: list[Shard], columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _read_shards(
+    folder: Path, shards: list[Shard], columns: list[str] | None, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
     for shard in shards:
         path = inside(folder, shard.file)
         if file_sha256(path) != shard.sha256:
-            raise DataError(f"{path}: its SHA-256 digest is not the manifest's, so the file is damaged; {REMEDY}")
+            raise DataError(
+                f"{path}: its SHA-256 digest is not the manifest's, so the file is damaged; "
+                f"{REMEDY}"
+            )
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=batch_rows, columns=columns)
 
 
 class ShardWriter:
-    """Writes tables of pairs as shards of `shard_rows` rows. Equal rows in give equal bytes out, however they were cut into tables."""
+    """Writes tables of pairs as shards of `shard_rows` rows.
 
-    def __init__(self, folder: Path, split: Split, shard_rows: int, schema: pa.Schema = SCHEMA) -> None:
+    Equal rows in give equal bytes out, however they were cut into tables.
+    """
+
+    def __init__(
+        self, folder: Path, split: Split, shard_rows: int, schema: pa.Schema = SCHEMA
+    ) -> None:
         self.folder, self.split, self.shard_rows, self.schema = folder, split, shard_rows, schema
         self.shards: list[Shard] = []
         self._pending = schema.empty_table()
 
     def write(self, rows: pa.Table) -> None:
-        self._pending = pa.concat_tables([self._pending, rows.select(self.schema.names).cast(self.schema)])
+        self._pending = pa.concat_tables(
+            [self._pending, rows.select(self.schema.names).cast(self.schema)]
+        )
         while self._pending.num_rows >= self.shard_rows:
             self._write_shard(self._pending.slice(0, self.shard_rows))
             self._pending = self._pending.slice(self.shard_rows)
@@ -184,7 +244,14 @@ class ShardWriter:
         path = self.folder / f"{self.split}-{len(self.shards):05d}.parquet"
         with whole(path) as temporary:
             pq.write_table(rows.combine_chunks(), temporary, compression="zstd")
-        self.shards.append(Shard(file=path.name, rows=rows.num_rows, bytes=path.stat().st_size, sha256=file_sha256(path)))
+        self.shards.append(
+            Shard(
+                file=path.name,
+                rows=rows.num_rows,
+                bytes=path.stat().st_size,
+                sha256=file_sha256(path),
+            )
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

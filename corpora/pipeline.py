@@ -1,10 +1,12 @@
 """From sources to a folder of pairs.
 
 In:  the recipe's `corpora` section.
-Out: `<run>/pairs/` (see corpora/pair.py), and beside the pairs what was dropped (corpora/dropped.py) and the data card (corpora/card/data_card.py).
-     The first half (corpora/clean.py) runs part by part; the executor skips the parts a marker says are finished. The second half
-     (corpora/assemble.py) sees all rows at once. Until the end everything lies in `<run>/pairs.unfinished-<digest of settings and inputs>/`; the
-     same command goes on from there. All bytes depend on the settings and the inputs alone, not on `workers`, the executor or
+Out: `<run>/pairs/` (see corpora/pair.py), and beside the pairs what was dropped
+     (corpora/dropped.py) and the data card (corpora/card/data_card.py). The first half
+     (corpora/clean.py) runs part by part; the executor skips the parts a marker says are finished.
+     The second half (corpora/assemble.py) sees all rows at once. Until the end everything lies in
+     `<run>/pairs.unfinished-<digest of settings and inputs>/`; the same command goes on from there.
+     All bytes depend on the settings and the inputs alone, not on `workers`, the executor or
      interruptions.
 """
 
@@ -21,21 +23,36 @@ from configs.secrets import masked, masked_tree
 from corpora import assemble, clean, dropped, executor, sources
 from corpora.card import data_card
 from corpora.filters import clip_tokens, language_id, semantic
-from corpora.pair import FORMAT, Manifest, Stage, count_stages, losses, read_manifest, write_manifest
+from corpora.pair import (
+    FORMAT,
+    Manifest,
+    Stage,
+    count_stages,
+    losses,
+    read_manifest,
+    write_manifest,
+)
 
 
 def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
-    """The manifest of `<run>/pairs`, and whether it was made just now. Raises DataError and RecipeError."""
+    """The manifest of `<run>/pairs`, and whether it was made just now.
+
+    Raises DataError and RecipeError.
+    """
     corpora, folder = recipe.corpora, recipe.run_dir / "pairs"
     settings = recorded_settings(corpora)
     fingerprint = value_sha256([FORMAT, settings])
     if folder.exists():
         manifest = _finished(folder, fingerprint, corpora)
-        for left in recipe.run_dir.glob(f"{folder.name}.unfinished-*"):  # of a run killed after its last step
+        for left in recipe.run_dir.glob(
+            f"{folder.name}.unfinished-*"
+        ):  # of a run killed after its last step
             shutil.rmtree(left)
         return manifest, False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
-    language_id.load(corpora.language_id.model)  # a damaged model or hopeless settings are told before the work, not after
+    language_id.load(
+        corpora.language_id.model
+    )  # a damaged model or hopeless settings are told before the work, not after
     if corpora.clip_tokens:
         clip_tokens.load(corpora.clip_tokens.tokenizer)
     if corpora.semantic:
@@ -49,12 +66,22 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
     stages = _count(corpora, parts, records)
     fates, more_stages = _place(corpora, [part.split for part in parts], part_files, work)
     if not (fates.places == assemble.TRAIN).any():
-        raise DataError(f"no pair is left to train on; {losses(stages + more_stages)}; loosen the filters, or add data")
+        raise DataError(
+            f"no pair is left to train on; {losses(stages + more_stages)}; loosen the filters, or "
+            "add data"
+        )
     finished = work / "pairs"
     shutil.rmtree(finished, ignore_errors=True)  # shards of an interrupted run, without a manifest
     finished.mkdir()
     shards = assemble.write_shards(part_files, fates, finished, corpora.shard_rows)
-    manifest = Manifest(format=FORMAT, fingerprint=fingerprint, settings=settings, inputs=inputs, stages=stages + more_stages, splits=shards)
+    manifest = Manifest(
+        format=FORMAT,
+        fingerprint=fingerprint,
+        settings=settings,
+        inputs=inputs,
+        stages=stages + more_stages,
+        splits=shards,
+    )
     write_manifest(finished, manifest)
     dropped_files = [clean.dropped_file(work, rank) for rank in range(len(parts))]
     dropped.write(finished / dropped.FILE, assemble.dropped_rows(part_files, dropped_files, fates))
@@ -66,8 +93,14 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
 
 
 def recorded_settings(corpora: Corpora) -> dict[str, object]:
-    """What the manifest says of the section: not who does the work, which changes no byte, nor stages left out, so that older pairs stay valid."""
-    left_out = {"workers", "executor", *(one for one in clean.OPTIONAL if not getattr(corpora, one))}
+    """What the manifest says of the section: not who does the work, which changes no byte, nor
+    stages left out, so that older pairs stay valid.
+    """
+    left_out = {
+        "workers",
+        "executor",
+        *(one for one in clean.OPTIONAL if not getattr(corpora, one)),
+    }
     return masked_tree(corpora.model_dump(mode="json", exclude=left_out))  # type: ignore[no-any-return]
 
 
@@ -75,16 +108,27 @@ def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
     """The manifest of pairs made earlier, if they are this recipe's. Raises DataError."""
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:
-        raise DataError(f"{folder}: holds pairs made by other settings of `corpora`; give this recipe another `run`, or move the folder away")
+        raise DataError(
+            f"{folder}: holds pairs made by other settings of `corpora`; give this recipe another "
+            "`run`, or move the folder away"
+        )
     known = {one.path for one in manifest.inputs}
-    changed = [path for source in corpora.sources for path in sources.local_paths(source) if masked(path) not in known]
+    changed = [
+        path
+        for source in corpora.sources
+        for path in sources.local_paths(source)
+        if masked(path) not in known
+    ]
     for one in manifest.inputs:
         path = Path(resolve_model(one.path))
         # raw texts may be gone once the pairs are made, or far away; there, they must be the same
         if path.is_file() and (path.stat().st_size != one.bytes or file_sha256(path) != one.sha256):
             changed.append(one.path)
     if changed:
-        raise DataError(f"{folder}: {changed[0]} has changed since the pairs were made; give this recipe another `run`, or move the folder away")
+        raise DataError(
+            f"{folder}: {changed[0]} has changed since the pairs were made; give this recipe "
+            "another `run`, or move the folder away"
+        )
     return manifest
 
 
@@ -92,25 +136,44 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
     """Runs the first half over all parts."""
     for name in ("parts", "dropped"):
         (work / name).mkdir(parents=True, exist_ok=True)
-    executor.run(clean.CleanPart(corpora, parts, work), work / "datatrove", corpora.workers, "clean", corpora.executor)
+    executor.run(
+        clean.CleanPart(corpora, parts, work),
+        work / "datatrove",
+        corpora.workers,
+        "clean",
+        corpora.executor,
+    )
     return [clean.read_record(work, rank) for rank in range(len(parts))]
 
 
-def _place(corpora: Corpora, part_splits: list[str], part_files: list[Path], work: Path) -> tuple[assemble.Fates, list[Stage]]:
+def _place(
+    corpora: Corpora, part_splits: list[str], part_files: list[Path], work: Path
+) -> tuple[assemble.Fates, list[Stage]]:
     """The second half's stages over all rows: duplicates, meaning, the split."""
     fates, deduplicated = assemble.without_duplicates(corpora, part_files)
     stages = [deduplicated]
     if corpora.semantic:
         folder = work / "semantic"
-        task = semantic.MeasurePart.of(corpora.semantic, part_files, folder, fates.is_left, fates.starts)
-        executor.run(task, work / "datatrove" / "semantic", corpora.workers, "semantic", corpora.executor)
-        stages.append(assemble.without_low_margins(fates, task.scores(), corpora.semantic.min_margin))
+        task = semantic.MeasurePart.of(
+            corpora.semantic, part_files, folder, fates.is_left, fates.starts
+        )
+        executor.run(
+            task, work / "datatrove" / "semantic", corpora.workers, "semantic", corpora.executor
+        )
+        stages.append(
+            assemble.without_low_margins(fates, task.scores(), corpora.semantic.min_margin)
+        )
     return fates, [*stages, assemble.place_rest(corpora, part_splits, part_files, fates)]
 
 
-def _count(corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]) -> list[Stage]:
+def _count(
+    corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]
+) -> list[Stage]:
     """The first half's stages over all parts."""
-    dropped = {name: sum((Counter(record.dropped.get(name, {})) for record in records), Counter[str]()) for name in clean.stages(corpora)}
+    dropped = {
+        name: sum((Counter(record.dropped.get(name, {})) for record in records), Counter[str]())
+        for name in clean.stages(corpora)
+    }
     stages = count_stages(sum(part.rows for part in parts), dropped.items())
     assert stages[-1].rows_out == sum(record.rows_out for record in records)
     return stages

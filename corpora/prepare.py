@@ -1,7 +1,8 @@
 """Entry: makes the pairs that everything else reads.
 
 In:  the recipe's `corpora` section: any of the sources of configs/schema/sources.py.
-Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table of how many rows each reason took.
+Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table of how many rows
+     each reason took.
 
     python -m corpora.prepare configs/toyworld.yaml corpora.shard_rows=500
 """
@@ -13,7 +14,8 @@ from configs.schema.recipe import Recipe
 from corpora.pair import SPLITS, Manifest
 
 NO_HELD_OUT = (
-    "corpora.held_out_pairs is 0, so no pair is held out and eval will have nothing to compare after the training; "
+    "corpora.held_out_pairs is 0, so no pair is held out and eval will have nothing to compare "
+    "after the training; "
     "stop and set it, to 1000 for example"
 )
 
@@ -21,12 +23,18 @@ NO_HELD_OUT = (
 def stage(recipe: Recipe) -> None:
     from corpora import pipeline, yields  # datatrove takes more than a second
 
-    if not recipe.corpora.held_out_pairs and all(source.kind != "toyworld" for source in recipe.corpora.sources):
+    if not recipe.corpora.held_out_pairs and all(
+        source.kind != "toyworld" for source in recipe.corpora.sources
+    ):
         print(f"corpora.prepare: warning: {NO_HELD_OUT}", file=sys.stderr)
     manifest, is_new = pipeline.prepare(recipe)
     folder = recipe.run_dir / "pairs"
     counts = ", ".join(f"{manifest.rows(split)} {split}" for split in SPLITS)
-    print(f"{folder}: {counts} pairs written" if is_new else f"{folder}: already prepared for these settings ({counts} pairs); nothing to do")
+    print(
+        f"{folder}: {counts} pairs written"
+        if is_new
+        else f"{folder}: already prepared for these settings ({counts} pairs); nothing to do"
+    )
     if is_new:
         print(funnel(manifest))
         for warning in yields.warnings(folder):
@@ -39,14 +47,27 @@ def funnel(manifest: Manifest) -> str:
     rows = [("rows in", "", total)]
     for one in manifest.stages:
         # the costliest reason first
-        rows += [(one.name, reason, -count) for reason, count in sorted(one.dropped.items(), key=lambda item: -item[1]) if count]
+        rows += [
+            (one.name, reason, -count)
+            for reason, count in sorted(one.dropped.items(), key=lambda item: -item[1])
+            if count
+        ]
     rows += [("rows out", split, manifest.rows(split)) for split in SPLITS]
     width = max(len(reason) for _, reason, _ in rows)
-    return "\n".join(f"{name:<12}  {reason:<{width}}  {count:>13,}  {abs(count) / total:>7.2%}" for name, reason, count in rows)
+    return "\n".join(
+        f"{name:<12}  {reason:<{width}}  {count:>13,}  {abs(count) / total:>7.2%}"
+        for name, reason, count in rows
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run("corpora.prepare", "Makes clean Japanese-English pairs out of the recipe's sources.", stage, argv, writes="pairs")
+    return command.run(
+        "corpora.prepare",
+        "Makes clean Japanese-English pairs out of the recipe's sources.",
+        stage,
+        argv,
+        writes="pairs",
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ class Yield:
         ]
         why = f"dropped were {', '.join(named)}" if named else "it has no rows"
         example = "; python -m corpora.audit RECIPE shows some of them" if named else ""
-        return f"warning: source {self.source!r} gave {self.kept:,} of {self.rows_in:,} rows; {why}{example}"
+        return (
+            f"warning: source {self.source!r} gave {self.kept:,} of {self.rows_in:,} rows; "
+            f"{why}{example}"
+        )
 
 
 def of_pairs(folder: Path) -> list[Yield]:
@@ -55,7 +58,8 @@ def of_pairs(folder: Path) -> list[Yield]:
         reasons = lost.pop(one["name"], Counter())
         if one["rows_in"] != kept + reasons.total():
             raise DataError(
-                f"{folder}: of source {one['name']!r} came {one['rows_in']} rows, but {kept} kept and"
+                f"{folder}: of source {one['name']!r} came {one['rows_in']} rows, but {kept} kept "
+                "and"
                 f" {reasons.total()} dropped ones are on record; {REMEDY}"
             )
         result.append(Yield(one["name"], one["rows_in"], kept, reasons))

@@ -1,9 +1,10 @@
-"""What a training is doing, for batch scripts and people: launchers return 1 whatever their processes return.
+"""What a training is doing, for batch scripts and people: launchers return 1 whatever their
+processes return.
 
     python -m distill.status configs/toyworld.yaml [--since SECONDS]
 
-In/out: `<run>/distill/status.json`, written whole at every change. The command prints it as one line and ends
-        with the training's exit code: 0 while it is running.
+In/out: `<run>/distill/status.json`, written whole at every change. The command prints it as one
+        line and ends with the training's exit code: 0 while it is running.
 """
 
 import os
@@ -26,7 +27,10 @@ WAY_OUT = "delete it; the training writes it again"
 
 
 class Status(Record):
-    """`step`: the last one that is saved. `exit_code`: None while the training runs. `time`: Unix seconds."""
+    """`step`: the last one that is saved. `exit_code`: None while the training runs.
+
+    `time`: Unix seconds.
+    """
 
     state: State
     step: int
@@ -73,7 +77,9 @@ def recorded(writer: Writer) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        writer.end(*(outcome(error) or (1, f"bug: {type(error).__name__}; its traceback is on stderr")))
+        writer.end(
+            *(outcome(error) or (1, f"bug: {type(error).__name__}; its traceback is on stderr"))
+        )
         raise
     finally:
         signals.requests.before_exit = None
@@ -85,7 +91,10 @@ def show(recipe: Recipe, since: float) -> int:
     found = Status.read(path, WAY_OUT) if path.is_file() else None
     if found is None or found.time < since:
         raise SetupError(f"{path}: no status of this training; it ended before it could write one")
-    print(f"{found.state}, step {found.step}, {found.written}, process {found.pid} on {found.host}: {found.message}")
+    print(
+        f"{found.state}, step {found.step}, {found.written}, process {found.pid} on {found.host}: "
+        f"{found.message}"
+    )
     return found.exit_code or 0
 
 
@@ -93,8 +102,12 @@ def main(argv: list[str] | None = None) -> int:
     codes: list[int] = []
 
     def body() -> None:
-        parser = command.parser("distill.status", "Prints what a training does and ends with its exit code.")
-        parser.add_argument("--since", type=float, default=0.0, help="Unix seconds: older statuses do not count")
+        parser = command.parser(
+            "distill.status", "Prints what a training does and ends with its exit code."
+        )
+        parser.add_argument(
+            "--since", type=float, default=0.0, help="Unix seconds: older statuses do not count"
+        )
         arguments = parser.parse_args(argv)
         codes.append(show(load_recipe(arguments.recipe, arguments.overrides), arguments.since))
 

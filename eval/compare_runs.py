@@ -1,14 +1,18 @@
-"""Several runs side by side: which objective to train with, and which cheap number tells what the pictures will be like.
+"""Several runs side by side: which objective to train with, and which cheap number tells what the
+pictures will be like.
 
     python -m eval.compare_runs runs/toyworld_position runs/toyworld
     python -m eval.compare_runs runs/* --out runs/comparison.md
 
-In:  of each run `distill/config.yaml`, `summary.json`, `eval/compare_hidden_states.json`, `eval/pictures.json`.
-Out: Markdown in the terminal; with `--out FILE` also FILE (Markdown) and FILE with the ending `.json` (all numbers).
+In:  of each run `distill/config.yaml`, `summary.json`, `eval/compare_hidden_states.json`,
+     `eval/pictures.json`.
+Out: Markdown in the terminal; with `--out FILE` also FILE (Markdown) and FILE with the ending
+     `.json` (all numbers).
 
 Runs that differ in their seed alone share a line: means, with the smallest and the largest.
-Over four runs or more: Spearman's rank correlation of every cheap number of the student (those of `--fail-under`, no picture needed) with the
-scene accuracy and with the noise-prediction gap. Errors should fall as accuracy rises, so a good error has -1 with accuracy and 1 with the gap.
+Over four runs or more: Spearman's rank correlation of every cheap number of the student (those of
+`--fail-under`, no picture needed) with the scene accuracy and with the noise-prediction gap. Errors
+should fall as accuracy rises, so a good error has -1 with accuracy and 1 with the gap.
 """
 
 import json
@@ -21,8 +25,13 @@ from distill.train import run_folder
 from eval import results
 from eval.compare_hidden_states import bounds
 
-SUMMARISE, COMPARE, GENERATE = (f"python -m eval.{stage} RECIPE" for stage in ("summary", "compare_hidden_states", "generate"))
-DESCRIPTION = "Prints finished runs as a Markdown table, and which cheap numbers go with scene accuracy and noise gap."
+SUMMARISE, COMPARE, GENERATE = (
+    f"python -m eval.{stage} RECIPE" for stage in ("summary", "compare_hidden_states", "generate")
+)
+DESCRIPTION = (
+    "Prints finished runs as a Markdown table, and which cheap numbers go with scene "
+    "accuracy and noise gap."
+)
 ENOUGH = 4  # runs: with three, one in three random orders is a perfect correlation
 SHOWN = 12  # correlations in the Markdown; the JSON has all
 TARGETS = ("scene_accuracy", "noise_gap")
@@ -41,10 +50,15 @@ COLUMNS = {  # by title: the number, and its decimals
 
 
 def read(run: Path) -> dict[str, Any]:
-    """One run's settings and numbers by name; a number it does not have is left out. Raises DataError for a run that is not finished."""
+    """One run's settings and numbers by name; a number it does not have is left out.
+
+    Raises DataError for a run that is not finished.
+    """
     config = run / "distill" / run_folder.CONFIG
     if not config.is_file():
-        raise DataError(f"{config}: not there; {run} is no trained run, give run folders such as runs/toyworld")
+        raise DataError(
+            f"{config}: not there; {run} is no trained run, give run folders such as runs/toyworld"
+        )
     distill = run_folder.read_config(config.parent).distill
     painted = results.read(run / "summary.json", SUMMARISE)["scene_accuracy"]
     path = run / "eval" / "compare_hidden_states.json"
@@ -55,15 +69,27 @@ def read(run: Path) -> dict[str, Any]:
             rows = results.read(path, GENERATE)["rows"]
             accuracy = {row: of_row["scene_accuracy"]["value"] for row, of_row in rows.items()}
             student, teacher = accuracy["japanese_student"], accuracy["english_teacher"]
-            numbers |= {"scene_accuracy": student} | ({"of_the_teacher": student / teacher} if teacher else {})
+            numbers |= {"scene_accuracy": student} | (
+                {"of_the_teacher": student / teacher} if teacher else {}
+            )
             parts = rows["japanese_student"]["scene_accuracy_by_source"]
             numbers |= {f"scene_accuracy_{source}": part["value"] for source, part in parts.items()}
             if "english_student" in accuracy:
                 numbers["scene_accuracy_english_student"] = accuracy["english_student"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not as this version writes it ({error}); delete it and run what makes it again") from None
+        raise DataError(
+            f"{path}: not as this version writes it ({error}); delete it and run what makes it "
+            "again"
+        ) from None
     same = distill.model_dump_json(exclude={"seed"})
-    return {"run": run.name, "objective": str(distill.objective), "steps": distill.steps, "seed": distill.seed, "settings": same, **numbers}
+    return {
+        "run": run.name,
+        "objective": str(distill.objective),
+        "steps": distill.steps,
+        "seed": distill.seed,
+        "settings": same,
+        **numbers,
+    }
 
 
 def seeds_together(runs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -75,25 +101,49 @@ def seeds_together(runs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """`{target: {number: Spearman's rho}}`, over the numbers that all runs have and that are not the same in all of them."""
+    """`{target: {number: Spearman's rho}}`, over the numbers that all runs have and that are not
+    the same in all of them.
+    """
     from scipy.stats import spearmanr
 
-    common = [name for name in ("scene_accuracy", *bounds.NAMES) if all(name in run for run in runs) and len({run[name] for run in runs}) > 1]
+    common = [
+        name
+        for name in ("scene_accuracy", *bounds.NAMES)
+        if all(name in run for run in runs) and len({run[name] for run in runs}) > 1
+    ]
     return {
-        target: {name: float(spearmanr([run[name] for run in runs], [run[target] for run in runs]).statistic) for name in common if name != target}
+        target: {
+            name: float(
+                spearmanr([run[name] for run in runs], [run[target] for run in runs]).statistic
+            )
+            for name in common
+            if name != target
+        }
         for target in TARGETS
         if target in common
     }
 
 
 def differing(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """By the names of the settings that are not the same in all runs, their values; objective and steps have columns of their own."""
-    asked = {name: [one[name] for one in settings] for name in settings[0] if name not in ("objective", "steps", "warmup_steps")}
-    return {name: values for name, values in asked.items() if any(value != values[0] for value in values)}
+    """By the names of the settings that are not the same in all runs, their values; objective and
+    steps have columns of their own.
+    """
+    asked = {
+        name: [one[name] for one in settings]
+        for name in settings[0]
+        if name not in ("objective", "steps", "warmup_steps")
+    }
+    return {
+        name: values
+        for name, values in asked.items()
+        if any(value != values[0] for value in values)
+    }
 
 
 def markdown(runs: list[dict[str, Any]], found: dict[str, dict[str, float]] | None) -> str:
-    shown = {title: column for title, column in COLUMNS.items() if any(column[0] in run for run in runs)}
+    shown = {
+        title: column for title, column in COLUMNS.items() if any(column[0] in run for run in runs)
+    }
     groups = seeds_together(runs)
     settings = differing([json.loads(group[0]["settings"]) for group in groups])
     head = ["objective", "steps", *settings, "seeds", *shown]
@@ -101,14 +151,26 @@ def markdown(runs: list[dict[str, Any]], found: dict[str, dict[str, float]] | No
     for i, group in enumerate(groups):
         differs = [str(values[i]) for values in settings.values()]
         name, steps = f"`{group[0]['objective']}`", str(group[0]["steps"])
-        lines.append([name, steps, *differs, str(len(group)), *(_cell(group, *column) for column in shown.values())])
+        lines.append(
+            [
+                name,
+                steps,
+                *differs,
+                str(len(group)),
+                *(_cell(group, *column) for column in shown.values()),
+            ]
+        )
     text = _table(lines)
     if found is None:
         return f"{text}\n\nCorrelations need at least {ENOUGH} runs, {len(runs)} given."
     for target, values in found.items():
         best = sorted(values.items(), key=lambda item: -abs(item[1]))[:SHOWN]
-        title = f"Spearman's rank correlation with {target.replace('_', ' ')} over {len(runs)} runs, the strongest {len(best)}:"
-        text += f"\n\n{title}\n\n{_table([['number', 'rho'], ['---', '---'], *([f'`{name}`', f'{rho:.2f}'] for name, rho in best)])}"
+        title = (
+            f"Spearman's rank correlation with {target.replace('_', ' ')} over {len(runs)} "
+            f"runs, the strongest {len(best)}:"
+        )
+        rows = [[f"`{name}`", f"{rho:.2f}"] for name, rho in best]
+        text += f"\n\n{title}\n\n{_table([['number', 'rho'], ['---', '---'], *rows])}"
     return text
 
 
@@ -117,7 +179,9 @@ def compare(runs: list[Path], out: Path | None) -> None:
     rows = [read(run) for run in runs]
     found = correlations(rows) if len(rows) >= ENOUGH else None
     text = markdown(rows, found)
-    print("\n".join(one_line(line, 20_000) for line in text.split("\n")))  # names come from the runs
+    print(
+        "\n".join(one_line(line, 20_000) for line in text.split("\n"))
+    )  # names come from the runs
     if out is not None:
         results.write(out.with_suffix(".json"), {"runs": rows, "spearman": found})
         results.write_bytes(out, f"{text}\n".encode())
@@ -127,7 +191,9 @@ def _cell(group: list[dict[str, Any]], number: str, decimals: int) -> str:
     values = [run[number] for run in group if number in run]
     if not values:
         return "-"
-    spread = f" ({min(values):.{decimals}f} to {max(values):.{decimals}f})" if len(values) > 1 else ""
+    spread = (
+        f" ({min(values):.{decimals}f} to {max(values):.{decimals}f})" if len(values) > 1 else ""
+    )
     return f"{sum(values) / len(values):.{decimals}f}{spread}"
 
 

@@ -13,14 +13,19 @@ from corpora.pair import Pair, read_pairs
 
 
 def read(recipe: Recipe, count: int) -> list[Pair]:
-    """The first `count` held-out pairs no text of which came before. Raises DataError for fewer than two, or a missing or damaged folder.
+    """The first `count` held-out pairs no text of which came before. Raises DataError for fewer
+    than two, or a missing or damaged folder.
 
-    A repeated text would be counted twice and make retrieval ambiguous. Fewer pairs than asked for are taken as they are.
+    A repeated text would be counted twice and make retrieval ambiguous. Fewer pairs than asked for
+    are taken as they are.
     """
     folder = recipe.run_dir / "pairs"
     pairs = list(islice(_distinct(read_pairs(folder, "held_out")), count))
     if len(pairs) < 2:
-        raise DataError(f"{folder}: {len(pairs)} held-out pair(s) of different texts, at least 2 are needed; prepare more (held_out_pairs)")
+        raise DataError(
+            f"{folder}: {len(pairs)} held-out pair(s) of different texts, at least 2 are needed; "
+            "prepare more (held_out_pairs)"
+        )
     return pairs
 
 

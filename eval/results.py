@@ -1,7 +1,7 @@
 """Result files: written whole, made once for the same inputs, never over another recipe's.
 
-In and out: JSON files below `<run>/eval/`, each with the `recipe` that made it, the `fingerprint` of what it was made from, and its own
-            `sha256`.
+In and out: JSON files below `<run>/eval/`, each with the `recipe` that made it, the `fingerprint`
+            of what it was made from, and its own `sha256`.
 """
 
 import functools
@@ -20,30 +20,41 @@ from distill.verify.record import VERIFICATION, Verification
 EXPORT = "python -m distill.export RECIPE"
 
 
-def fingerprint(settings: dict[str, Any], sources: Iterable[str | Path], exports: Iterable[str | Path] = ()) -> str:
+def fingerprint(
+    settings: dict[str, Any], sources: Iterable[str | Path], exports: Iterable[str | Path] = ()
+) -> str:
     """Changes with the settings and with any file that is read of the sources.
 
-    `exports`: folders of distill.export, whose files must have the digests of `verification.json`. A hub name stands for itself.
-    Every file is read once by a process: at SDXL's size some seconds, before minutes of measuring. Raises DataError.
+    `exports`: folders of distill.export, whose files must have the digests of `verification.json`.
+    A hub name stands for itself. Every file is read once by a process: at SDXL's size some seconds,
+    before minutes of measuring. Raises DataError.
     """
     digests = [*map(_digest, sources), *map(export_sha256, map(Path, exports))]
     return value_sha256([settings, digests])
 
 
 def export_sha256(folder: Path) -> str:
-    """The digest of an export's `verification.json`, after a look at all files that it lists. Raises DataError."""
+    """The digest of an export's `verification.json`, after a look at all files that it lists.
+
+    Raises DataError.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: not there; make it with: {EXPORT} export.encoders_only=false")
     way_out = f"delete the folder and run: {EXPORT}"
     for name, digest in Verification.read(folder / VERIFICATION, way_out).files.items():
         path = inside(folder, name)
         if not path.is_file() or _file_sha256(path) != digest:
-            raise DataError(f"{path}: missing or damaged (not the SHA-256 of {VERIFICATION}); {way_out}")
+            raise DataError(
+                f"{path}: missing or damaged (not the SHA-256 of {VERIFICATION}); {way_out}"
+            )
     return file_sha256(folder / VERIFICATION)
 
 
 def _digest(source: str | Path) -> object:
-    """Of the files that are read of a folder or file; a name where there is neither. Raises DataError for a damaged artefact of ours."""
+    """Of the files that are read of a folder or file; a name where there is neither.
+
+    Raises DataError for a damaged artefact of ours.
+    """
     folder = Path(source)
     if folder.is_file():
         return _file_sha256(folder)
@@ -51,7 +62,9 @@ def _digest(source: str | Path) -> object:
         return str(source)
     if (folder / "token_embeddings.safetensors").is_file():
         return artefact.read(folder, "run python -m vocab_init with this recipe").files
-    if any(folder.glob("held_out-*.parquet")):  # pairs: their digests are checked when they are read
+    if any(
+        folder.glob("held_out-*.parquet")
+    ):  # pairs: their digests are checked when they are read
         pair.read_manifest(folder)
         return file_sha256(folder / pair.MANIFEST)
     # A pipeline is read by its parts; a repository may hold gigabytes beside them.
@@ -65,7 +78,11 @@ def _digest(source: str | Path) -> object:
 def _is_unread(path: Path) -> bool:
     """Model cards with their pictures, and half-precision files beside the ones that are loaded."""
     plain = path.with_name(path.name.replace(".fp16", "").replace(".bf16", ""))
-    return path.name == "README.md" or path.parent.name == "images" or (plain != path and plain.is_file())
+    return (
+        path.name == "README.md"
+        or path.parent.name == "images"
+        or (plain != path and plain.is_file())
+    )
 
 
 def _file_sha256(path: Path) -> str:
@@ -87,13 +104,19 @@ def read(path: Path, made_by: str) -> dict[str, Any]:
 
 
 def finished(path: Path, recipe_name: str, digest: str, made_by: str) -> bool:
-    """Whether `path` holds the result of these very inputs. Raises DataError when another recipe made it."""
+    """Whether `path` holds the result of these very inputs.
+
+    Raises DataError when another recipe made it.
+    """
     if not path.exists():
         return False
     result = read(path, made_by)
     if result.get("recipe") != recipe_name:
         other = result.get("recipe")
-        raise DataError(f"{path}: made by the recipe {other!r}, this one is {recipe_name!r}; give this recipe a `run` folder of its own")
+        raise DataError(
+            f"{path}: made by the recipe {other!r}, this one is {recipe_name!r}; give this recipe "
+            "a `run` folder of its own"
+        )
     return result.get("fingerprint") == digest
 
 

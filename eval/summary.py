@@ -1,10 +1,11 @@
-"""The run in a few numbers: how often the right scene is painted, how far the noise goes astray, how long it all took.
+"""The run in a few numbers: how often the right scene is painted, how far the noise goes astray,
+how long it all took.
 
     python -m eval.summary configs/toyworld.yaml
 
 In:  `<run>/stages.jsonl`, `<run>/eval/compare_hidden_states.json`, `<run>/eval/pictures.json`.
-Out: `<run>/summary.json`: `scene_accuracy` (by row; null where no scenes can be read), `noise_gap` (of the student), `seconds`
-     (by stage, and their `total`; a stage run twice counts with both).
+Out: `<run>/summary.json`: `scene_accuracy` (by row; null where no scenes can be read), `noise_gap`
+     (of the student), `seconds` (by stage, and their `total`; a stage run twice counts with both).
 """
 
 from pathlib import Path
@@ -23,7 +24,11 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
     """The summary of a run. Raises DataError naming the command that makes what is missing."""
     comparison = _of_this_recipe(recipe, "compare_hidden_states.json", COMPARE)
     pictures = _of_this_recipe(recipe, "pictures.json", GENERATE)
-    accuracies = {row: numbers["scene_accuracy"]["value"] for row, numbers in pictures["rows"].items() if "scene_accuracy" in numbers}
+    accuracies = {
+        row: numbers["scene_accuracy"]["value"]
+        for row, numbers in pictures["rows"].items()
+        if "scene_accuracy" in numbers
+    }
     return {
         "scene_accuracy": accuracies or None,
         "noise_gap": comparison["rows"]["japanese_student"]["noise_gap"]["value"],
@@ -34,7 +39,10 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
 def stage_seconds(path: Path) -> dict[str, float]:
     """Seconds by stage in the order they first ran, and `total`. Raises DataError."""
     if not path.is_file():
-        raise DataError(f"{path}: no stage is on record; run the stages first, beginning with: python -m corpora.prepare RECIPE")
+        raise DataError(
+            f"{path}: no stage is on record; run the stages first, beginning with: python -m "
+            "corpora.prepare RECIPE"
+        )
     seconds = stage_times.read(path)
     return {**seconds, "total": round(sum(seconds.values()), 2)}
 
@@ -49,7 +57,10 @@ def report(recipe: Recipe) -> None:
     print(f"  {'noise-prediction gap of the student (0 is best)':<51}{summary['noise_gap']:>8.4f}")
     for stage, seconds in summary["seconds"].items():
         print(f"  {stage:<51}{duration(seconds):>8}")
-    print(f"\nreport:   {recipe.run_dir / 'eval' / 'report.html'}\npictures: {recipe.run_dir / 'eval' / 'grid.png'}")
+    print(
+        f"\nreport:   {recipe.run_dir / 'eval' / 'report.html'}\npictures: "
+        f"{recipe.run_dir / 'eval' / 'grid.png'}"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -65,7 +76,10 @@ def _of_this_recipe(recipe: Recipe, name: str, made_by: str) -> dict[str, Any]:
     path = recipe.run_dir / "eval" / name
     result = results.read(path, made_by)
     if result.get("recipe") != recipe.name:
-        raise DataError(f"{path}: made by the recipe {result.get('recipe')!r}, this one is {recipe.name!r}; make it with: {made_by}")
+        raise DataError(
+            f"{path}: made by the recipe {result.get('recipe')!r}, this one is {recipe.name!r}; "
+            f"make it with: {made_by}"
+        )
     return result
 
 
@@ -75,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments = command.parser("eval.summary", description).parse_args(argv)
         report(load_recipe(arguments.recipe, arguments.overrides))
 
-    # not through `command.run`: the summary's own moment is no stage of the road, and would change the sum it has just written
+    # not through `command.run`: the summary's own moment is no stage of the road, and would change
+    # the sum it has just written
     return command.guard("eval.summary", body)
 
 

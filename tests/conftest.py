@@ -1,8 +1,10 @@
-"""A miniature SDXL of random, seeded weights (every class and file of the real folder, small enough for a test), and a run of it.
+"""A miniature SDXL of random, seeded weights (every class and file of the real folder, small enough
+for a test), and a run of it.
 
-Out: `tiny_sdxl`, a folder with `base/` and `refiner/` in diffusers layout: 16 x 16 x 4 latents, 32 x 32 pictures,
-     clip_l of width 16, clip_bigg of width 24 projected to 20, 77 positions. Read it, never write to it: it is shared.
-     `finished_run`, a run folder of the test's own: pairs, initial student and export.
+Out: `tiny_sdxl`, a folder with `base/` and `refiner/` in diffusers layout: 16 x 16 x 4 latents, 32
+     x 32 pictures, clip_l of width 16, clip_bigg of width 24 projected to 20, 77 positions. Read
+     it, never write to it: it is shared. `finished_run`, a run folder of the test's own: pairs,
+     initial student and export.
 """
 
 import json
@@ -40,7 +42,12 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_tiny_sdxl(folder: Path, seed: int) -> None:
     """Saves `folder/base` and `folder/refiner`; the same seed gives the same weights."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionXLImg2ImgPipeline,
+        StableDiffusionXLPipeline,
+    )
 
     torch.manual_seed(seed)
     vae = AutoencoderKL(
@@ -52,10 +59,18 @@ def write_tiny_sdxl(folder: Path, seed: int) -> None:
         sample_size=32,
     )
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
     tokenizer, tokenizer_2 = _tokenizer("<|endoftext|>"), _tokenizer("!")
-    text_encoder, text_encoder_2 = _text_encoder(CLIP_L_WIDTH, None), _text_encoder(CLIP_BIGG_WIDTH, POOLED_WIDTH)
+    text_encoder, text_encoder_2 = (
+        _text_encoder(CLIP_L_WIDTH, None),
+        _text_encoder(CLIP_BIGG_WIDTH, POOLED_WIDTH),
+    )
     StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -79,13 +94,25 @@ def write_tiny_sdxl(folder: Path, seed: int) -> None:
 
 
 def _tokenizer(pad_token: str):
-    """CLIP's byte-level tokenizer with one token a byte: any text of any script has ids; EOS is the highest id, as in CLIP."""
+    """CLIP's byte-level tokenizer with one token a byte: any text of any script has ids; EOS is the
+    highest id, as in CLIP.
+    """
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
     alphabet = sorted(ByteLevel.alphabet())  # "!" comes first: id 0, as in CLIP
-    tokens = [*alphabet, *(f"{character}</w>" for character in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], pad_token=pad_token, model_max_length=77)
+    tokens = [
+        *alphabet,
+        *(f"{character}</w>" for character in alphabet),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=[],
+        pad_token=pad_token,
+        model_max_length=77,
+    )
 
 
 def _text_encoder(width: int, projection: int | None):
@@ -107,7 +134,10 @@ def _text_encoder(width: int, projection: int | None):
     with torch.no_grad():  # the default initialisation hardly looks at the text
         for name, parameter in model.named_parameters():
             if name.endswith("weight") and parameter.ndim == 2:
-                parameter.copy_(torch.randn_like(parameter) * (0.5 if "embedding" in name else parameter.shape[1] ** -0.5))
+                parameter.copy_(
+                    torch.randn_like(parameter)
+                    * (0.5 if "embedding" in name else parameter.shape[1] ** -0.5)
+                )
     return model.eval()
 
 
@@ -135,7 +165,9 @@ def _unet(cross_attention_dim: int, time_ids: int):
 
 @pytest.fixture
 def finished_run(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., str]:
-    """What the stages before evaluation leave in a run folder; returns a maker of recipe files for it."""
+    """What the stages before evaluation leave in a run folder; returns a maker of recipe files for
+    it.
+    """
     folder = tmp_path / "run"
     shutil.copytree(tiny_sdxl / "base", folder / "export" / "base")
     shutil.copytree(tiny_sdxl / "refiner", folder / "export" / "refiner")
@@ -144,13 +176,19 @@ def finished_run(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., str]:
     for export in ("base", "refiner"):
         write_verification(folder / "export" / export)
     write_initial_student(tiny_sdxl / "base", folder / "initial_student")
-    write_pairs(folder / "pairs", [(caption.ja, caption.en) for caption in captions.pairs(PAIRS, "held_out", 0)])
+    write_pairs(
+        folder / "pairs",
+        [(caption.ja, caption.en) for caption in captions.pairs(PAIRS, "held_out", 0)],
+    )
 
     def recipe(name: str = "tiny", source: dict | None = None, **evaluation: object) -> str:
         tree = {
             "name": name,
             "run": str(folder),
-            "corpora": {"sources": [source or {"kind": "toyworld", "pairs": 10, "held_out_pairs": PAIRS}], "language_id": {"model": "x"}},
+            "corpora": {
+                "sources": [source or {"kind": "toyworld", "pairs": 10, "held_out_pairs": PAIRS}],
+                "language_id": {"model": "x"},
+            },
             "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
             "distill": {
                 "base": str(tiny_sdxl / "base"),
@@ -160,7 +198,15 @@ def finished_run(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., str]:
                 "batch_size": 4,
                 "learning_rate": 1e-3,
             },
-            "eval": {"pairs": PAIRS, "timesteps": 2, "gap_pairs": 4, "prompts": 5, "inference_steps": 5, "batch_size": 3} | evaluation,
+            "eval": {
+                "pairs": PAIRS,
+                "timesteps": 2,
+                "gap_pairs": 4,
+                "prompts": 5,
+                "inference_steps": 5,
+                "batch_size": 3,
+            }
+            | evaluation,
         }
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -173,28 +219,44 @@ def disturb(folder: Path, subfolder: str, amount: float) -> None:
     """Adds noise to an encoder's weights on disk: a student that has not learnt everything."""
     path = folder / subfolder / "model.safetensors"
     torch.manual_seed(1)
-    save_file({name: tensor + amount * torch.randn_like(tensor) for name, tensor in load_file(path).items()}, path)
+    save_file(
+        {
+            name: tensor + amount * torch.randn_like(tensor)
+            for name, tensor in load_file(path).items()
+        },
+        path,
+    )
 
 
 def write_pairs(folder: Path, texts: list[tuple[str, str]], split: str = "held_out") -> None:
     """A finished folder of pairs of one split, as corpora.prepare leaves it."""
     folder.mkdir(exist_ok=True, parents=True)
-    rows = [{"id": str(i), "ja": ja, "en": en, "source": "toyworld", "licence": "x"} for i, (ja, en) in enumerate(texts)]
+    rows = [
+        {"id": str(i), "ja": ja, "en": en, "source": "toyworld", "licence": "x"}
+        for i, (ja, en) in enumerate(texts)
+    ]
     rows = [row | {"ja_language_probability": 1.0, "en_language_probability": 1.0} for row in rows]
     writer = pair.ShardWriter(folder, split, 100)
     writer.write(pa.Table.from_pylist(rows, pair.SCHEMA))
     stage = pair.Stage(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))
     splits = {"train": [], "held_out": []} | {split: writer.close()}
-    manifest = pair.Manifest(format=2, fingerprint="x", settings={}, inputs=[], stages=[stage], splits=splits)
+    manifest = pair.Manifest(
+        format=2, fingerprint="x", settings={}, inputs=[], stages=[stage], splits=splits
+    )
     pair.write_manifest(folder, manifest)
 
 
 def write_initial_student(base: Path, folder: Path) -> None:
-    """An initial student that is the teacher itself: its own embeddings and its first tokenizer (which pads with EOS)."""
+    """An initial student that is the teacher itself: its own embeddings and its first tokenizer
+    (which pads with EOS).
+    """
     encoders = load_text_encoders(base)
     encoders.tokenizers["clip_l"].save_pretrained(folder / "tokenizer")
     (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
-    embeddings = {name: model.get_input_embeddings().weight.detach().clone() for name, model in encoders.models.items()}
+    embeddings = {
+        name: model.get_input_embeddings().weight.detach().clone()
+        for name, model in encoders.models.items()
+    }
     save_file(embeddings, folder / "token_embeddings.safetensors")
     artefact.seal(folder, {})
 
@@ -205,7 +267,9 @@ def write_run_record(run: Path) -> None:
     artefact.seal(folder, {})
     found = {inputs.INITIAL_STUDENT: inputs.initial_student(folder)}
     (run / "distill").mkdir(exist_ok=True)
-    record = run_folder.Run.seal(code_version=artefact.CODE_VERSION, settings_sha256="x", inputs=found)
+    record = run_folder.Run.seal(
+        code_version=artefact.CODE_VERSION, settings_sha256="x", inputs=found
+    )
     record.write(run / "distill" / run_folder.RECORD)
 
 
@@ -215,15 +279,26 @@ def write_verification(folder: Path) -> None:
     Verification(**stored, files=readings.digests(folder)).write(folder / VERIFICATION)
 
 
-def write_checkpoint(run: Path, teacher: Path, vocabulary: int, step: int) -> dict[str, torch.Tensor]:
-    """Random students of the teacher's shape, keyed as the training writes them, with the manifest last and `latest` after it."""
+def write_checkpoint(
+    run: Path, teacher: Path, vocabulary: int, step: int
+) -> dict[str, torch.Tensor]:
+    """Random students of the teacher's shape, keyed as the training writes them, with the manifest
+    last and `latest` after it.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(step)
     tensors = {}
-    for name, subfolder, kind in (("clip_l", "text_encoder", CLIPTextModel), ("clip_bigg", "text_encoder_2", CLIPTextModelWithProjection)):
+    for name, subfolder, kind in (
+        ("clip_l", "text_encoder", CLIPTextModel),
+        ("clip_bigg", "text_encoder_2", CLIPTextModelWithProjection),
+    ):
         config = json.loads((teacher / subfolder / "config.json").read_text())
-        config |= {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
+        config |= {
+            "vocab_size": vocabulary,
+            "bos_token_id": vocabulary - 2,
+            "eos_token_id": vocabulary - 1,
+        }
         for key, tensor in kind(CLIPTextConfig.from_dict(config)).state_dict().items():
             prefix = "" if key.startswith(("text_model.", "text_projection.")) else "text_model."
             tensors[f"{name}.{prefix}{key}"] = torch.randn_like(tensor) * 0.3

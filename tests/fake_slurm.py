@@ -1,7 +1,8 @@
 """A Slurm of one machine: sbatch, srun, squeue and scontrol as far as arrays of jobs need them.
 
-Out: `install` puts the commands into a folder for PATH. Each array element is a process of its own session, as many at once as `%` allows, and
-     a line of the queue (a file) until it ends; arrays wait for those they depend on. `state/submitted` has a line an array.
+Out: `install` puts the commands into a folder for PATH. Each array element is a process of its own
+     session, as many at once as `%` allows, and a line of the queue (a file) until it ends; arrays
+     wait for those they depend on. `state/submitted` has a line an array.
 """
 
 import os
@@ -19,7 +20,10 @@ def install(folder: Path, state: Path) -> Path:
     (state / "queue").mkdir(parents=True)
     folder.mkdir()
     for command in COMMANDS:
-        (folder / command).write_text(f'#!/bin/sh\nSTATE="{state}" exec "{sys.executable}" -S -E "{__file__}" {command} "$@"\n')
+        (folder / command).write_text(
+            f'#!/bin/sh\nSTATE="{state}" exec "{sys.executable}" -S -E "{__file__}" {command} '
+            '"$@"\n'
+        )
         (folder / command).chmod(0o755)
     return folder
 
@@ -59,20 +63,42 @@ def sbatch(state: Path, arguments: list[str]) -> None:
     for stream in (0, 1, 2):
         os.dup2(null, stream)  # whoever called sbatch reads to the end of its output
     variables = dict(one.split("=") for one in given["export"].split(",")[1:])
-    run_array(state, job, elements, int(at_once or len(elements)), directives["output"].strip("'"), variables, given.get("dependency"))
+    run_array(
+        state,
+        job,
+        elements,
+        int(at_once or len(elements)),
+        directives["output"].strip("'"),
+        variables,
+        given.get("dependency"),
+    )
 
 
-def run_array(state: Path, job: int, elements: list[int], at_once: int, output: str, variables: dict[str, str], dependency: str | None) -> None:
+def run_array(
+    state: Path,
+    job: int,
+    elements: list[int],
+    at_once: int,
+    output: str,
+    variables: dict[str, str],
+    dependency: str | None,
+) -> None:
     while dependency and list((state / "queue").glob(f"{dependency.removeprefix('afterany:')}_*")):
         time.sleep(0.02)
     running: dict[int, subprocess.Popen[bytes]] = {}
     while elements or running:
         while elements and len(running) < at_once:
             element = elements.pop(0)
-            slurm = {"SLURM_ARRAY_TASK_ID": str(element), "SLURM_JOB_ID": str(job), "SLURM_NODELIST": "node-1"}
+            slurm = {
+                "SLURM_ARRAY_TASK_ID": str(element),
+                "SLURM_JOB_ID": str(job),
+                "SLURM_NODELIST": "node-1",
+            }
             with open(output.replace("%A", str(job)).replace("%a", str(element)), "wb") as log:
                 command = ["bash", str(state / f"{job}.sh")]
-                running[element] = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | variables | slurm)
+                running[element] = subprocess.Popen(
+                    command, stdout=log, stderr=log, env=os.environ | variables | slurm
+                )
         for element, process in list(running.items()):
             if process.poll() is not None:
                 (state / "queue" / f"{job}_{element}").unlink()

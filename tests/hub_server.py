@@ -1,9 +1,12 @@
-"""A small Hugging Face Hub: a real HTTP server in a thread that speaks what huggingface_hub (0.36 and 2.x) asks of the real one.
+"""A small Hugging Face Hub: a real HTTP server in a thread that speaks what huggingface_hub (0.36
+and 2.x) asks of the real one.
 
-Out: `HubServer`, used as a context manager: `url` is its HF_ENDPOINT and `token` its only user's HF_TOKEN. It knows model repositories on the
-     branch `main`, whose state changes in one step a commit; Git LFS uploads (whole, or in parts of `part_size` bytes) with verification,
-     but no xet (which huggingface_hub 2.x asks for when it uploads a path, not an open file). Downloads by snapshot_download, resumed by `Range`.
-     `requests` records everything asked. `break_blob` cuts the line in the middle of an upload, or stops reading there.
+Out: `HubServer`, used as a context manager: `url` is its HF_ENDPOINT and `token` its only user's
+     HF_TOKEN. It knows model repositories on the branch `main`, whose state changes in one step a
+     commit; Git LFS uploads (whole, or in parts of `part_size` bytes) with verification, but no xet
+     (which huggingface_hub 2.x asks for when it uploads a path, not an open file). Downloads by
+     snapshot_download, resumed by `Range`. `requests` records everything asked. `break_blob` cuts
+     the line in the middle of an upload, or stops reading there.
 """
 
 import base64
@@ -18,7 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-TOKEN = "hf_" + "t" * 34  # looks like a real one, so that a test can see whether anyone writes it down
+TOKEN = (
+    "hf_" + "t" * 34
+)  # looks like a real one, so that a test can see whether anyone writes it down
 LFS_FROM = 1000  # bytes
 
 
@@ -39,7 +44,10 @@ class File:
     @property
     def oid(self) -> str:
         """git's id of the blob; of an LFS file, of its pointer."""
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n".encode()
+        pointer = (
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize "
+            f"{len(self.content)}\n"
+        ).encode()
         content = pointer if self.lfs else self.content
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -58,16 +66,26 @@ class Commit:
 
 @dataclass
 class Repository:
-    """A commit is made beside the list and appended whole: readers see the old state or the new one."""
+    """A commit is made beside the list and appended whole: readers see the old state or the new
+    one.
+    """
 
     private: bool
-    commits: list[Commit] = field(default_factory=lambda: [Commit("initial commit", "", {".gitattributes": File(b"*.safetensors lfs\n", False)})])
+    commits: list[Commit] = field(
+        default_factory=lambda: [
+            Commit("initial commit", "", {".gitattributes": File(b"*.safetensors lfs\n", False)})
+        ]
+    )
     blobs: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, bytes]:
         """What `main` holds, without the Hub's own .gitattributes."""
-        return {path: file.content for path, file in self.commits[-1].files.items() if path != ".gitattributes"}
+        return {
+            path: file.content
+            for path, file in self.commits[-1].files.items()
+            if path != ".gitattributes"
+        }
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,9 @@ class Fault:
 class Refused(Exception):
     """An answer that is no success."""
 
-    def __init__(self, status: int, message: str, code: str = "", body: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str = "", body: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.status, self.body = status, {"error": message} | (body or {})
         self.headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
@@ -98,19 +118,26 @@ class Refused(Exception):
 class HubServer:
     def __init__(self, part_size: int | None = None) -> None:
         self.user, self.token, self.part_size = "someone", TOKEN, part_size
-        self.writable = {"someone", "organisation"}  # names of whom this user may make and change repositories
+        self.writable = {
+            "someone",
+            "organisation",
+        }  # names of whom this user may make and change repositories
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.faults: dict[str, Fault] = {}
         self.parts: dict[tuple[str, int], bytes] = {}
         self.lock = threading.Lock()
         self.before_commit: Callable[[], None] = lambda: None
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
+        self._http = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self})
+        )
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> "HubServer":
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,23 +147,37 @@ class HubServer:
         self._http.server_close()
 
     def break_blob(self, sha256: str, after: int, times: int = 1, holding: bool = False) -> Fault:
-        """The next `times` uploads of this blob end in a closed connection once `after` bytes of it are read (`holding`: when `released`)."""
+        """The next `times` uploads of this blob end in a closed connection once `after` bytes of it
+        are read (`holding`: when `released`).
+        """
         self.faults[sha256] = Fault(after, times, holding)
         return self.faults[sha256]
 
     def seed(self, name: str, files: dict[str, bytes], private: bool = False) -> Repository:
         """A repository that is there before anyone pushes."""
-        commit = Commit("seed", "", {path: File(content, is_lfs(path, len(content))) for path, content in files.items()})
+        commit = Commit(
+            "seed",
+            "",
+            {path: File(content, is_lfs(path, len(content))) for path, content in files.items()},
+        )
         blobs = {file.sha256: file.content for file in commit.files.values() if file.lfs}
         self.repositories[name] = Repository(private, [commit], blobs)
         return self.repositories[name]
 
     def uploads(self) -> list[str]:
         """SHA-256 of every blob that someone began to upload, in order."""
-        return [found[1] for request in self.requests if request.method == "PUT" and (found := re.search(r"/lfs/(\w{64})", request.path))]
+        return [
+            found[1]
+            for request in self.requests
+            if request.method == "PUT" and (found := re.search(r"/lfs/(\w{64})", request.path))
+        ]
 
     def asked(self, method: str, pattern: str) -> list[str]:
-        return [request.path for request in self.requests if request.method == method and re.search(pattern, request.path)]
+        return [
+            request.path
+            for request in self.requests
+            if request.method == method and re.search(pattern, request.path)
+        ]
 
     # What it answers; `name` is organisation/name.
 
@@ -144,10 +185,17 @@ class HubServer:
         namespace = asked.get("organization") or self.user
         name = f"{namespace}/{asked['name']}"
         if namespace not in self.writable:
-            raise Refused(403, f'You don\'t have the rights to create a model under the namespace "{namespace}"')
+            raise Refused(
+                403,
+                f'You don\'t have the rights to create a model under the namespace "{namespace}"',
+            )
         if name in self.repositories:
-            raise Refused(409, "You already created this model repo", body={"url": f"{self.url}/{name}"})
-        self.repositories[name] = Repository(private=bool(asked.get("private")) or asked.get("visibility") == "private")
+            raise Refused(
+                409, "You already created this model repo", body={"url": f"{self.url}/{name}"}
+            )
+        self.repositories[name] = Repository(
+            private=bool(asked.get("private")) or asked.get("visibility") == "private"
+        )
         return {"url": f"{self.url}/{name}", "name": name, "id": "0"}
 
     def preupload(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +221,14 @@ class HubServer:
                 if self.part_size and size > self.part_size:
                     count = -(-size // self.part_size)
                     parts = {str(i): f"{href}?signed=1&part={i}" for i in range(1, count + 1)}
-                    upload = {"href": f"{href}/complete?signed=1", "header": {"chunk_size": str(self.part_size), **parts}}
-                row["actions"] = {"upload": upload, "verify": {"href": f"{self.url}/{name}.git/info/lfs/objects/verify"}}
+                    upload = {
+                        "href": f"{href}/complete?signed=1",
+                        "header": {"chunk_size": str(self.part_size), **parts},
+                    }
+                row["actions"] = {
+                    "upload": upload,
+                    "verify": {"href": f"{self.url}/{name}.git/info/lfs/objects/verify"},
+                }
             objects.append(row)
         return {"transfer": "multipart" if self.part_size else "basic", "objects": objects}
 
@@ -202,17 +256,29 @@ class HubServer:
                     files[value["path"]] = File(base64.b64decode(value["content"]), lfs=False)
                 elif line["key"] == "lfsFile":
                     if value["oid"] not in repository.blobs:
-                        raise Refused(400, f"LFS pointer pointed to a file that does not exist: {value['path']}")
+                        raise Refused(
+                            400,
+                            f"LFS pointer pointed to a file that does not exist: {value['path']}",
+                        )
                     files[value["path"]] = File(repository.blobs[value["oid"]], lfs=True)
                 else:
                     raise Refused(400, f"unknown operation {line['key']}")
             repository.commits.append(Commit(header["summary"], head.oid, files))
         oid = repository.commits[-1].oid
-        return {"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{name}/commit/{oid}", "hookOutput": ""}
+        return {
+            "success": True,
+            "commitOid": oid,
+            "commitUrl": f"{self.url}/{name}/commit/{oid}",
+            "hookOutput": "",
+        }
 
     def at(self, name: str, revision: str) -> Commit:
         commits = self.repositories[name].commits
-        found = commits[-1:] if revision == "main" else [commit for commit in commits if commit.oid == revision]
+        found = (
+            commits[-1:]
+            if revision == "main"
+            else [commit for commit in commits if commit.oid == revision]
+        )
         if not found:
             raise Refused(404, "Invalid rev id: " + revision, "RevisionNotFound")
         return found[0]
@@ -220,16 +286,32 @@ class HubServer:
     def info(self, name: str, revision: str) -> dict[str, Any]:
         commit = self.at(name, revision)
         siblings = [{"rfilename": path} for path in sorted(commit.files)]
-        return {"_id": "0", "id": name, "sha": commit.oid, "private": self.repositories[name].private, "siblings": siblings, "tags": []}
+        return {
+            "_id": "0",
+            "id": name,
+            "sha": commit.oid,
+            "private": self.repositories[name].private,
+            "siblings": siblings,
+            "tags": [],
+        }
 
     def tree(self, name: str, revision: str, below: str) -> list[dict[str, Any]]:
         """The files of a folder ("" for all), those of its folders too."""
-        files = {path: file for path, file in self.at(name, revision).files.items() if path.startswith(f"{below}/" if below else "")}
+        files = {
+            path: file
+            for path, file in self.at(name, revision).files.items()
+            if path.startswith(f"{below}/" if below else "")
+        }
         if not files:
             raise Refused(404, f"{below} does not exist on {revision!r}", "EntryNotFound")
         rows = []
         for path, file in sorted(files.items()):
-            row: dict[str, Any] = {"type": "file", "path": path, "size": len(file.content), "oid": file.oid}
+            row: dict[str, Any] = {
+                "type": "file",
+                "path": path,
+                "size": len(file.content),
+                "oid": file.oid,
+            }
             if file.lfs:
                 row["lfs"] = {"oid": file.sha256, "size": len(file.content), "pointerSize": 134}
             rows.append(row)
@@ -249,28 +331,44 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def respond(self) -> None:
-        self.hub.requests.append(Request(self.command, self.path, self.headers.get("Authorization")))
+        self.hub.requests.append(
+            Request(self.command, self.path, self.headers.get("Authorization"))
+        )
         try:
             status, headers, content = self.route(urlsplit(self.path).path)
         except Refused as refused:
-            status, headers, content = refused.status, refused.headers, json.dumps(refused.body).encode()
+            status, headers, content = (
+                refused.status,
+                refused.headers,
+                json.dumps(refused.body).encode(),
+            )
         except ConnectionError:  # the line is cut, or the client is gone
             self.close_connection = True
             return
         self.send_response(status)
-        for key, value in ({"Content-Type": "application/json", "Content-Length": str(len(content))} | headers).items():
+        for key, value in (
+            {"Content-Type": "application/json", "Content-Length": str(len(content))} | headers
+        ).items():
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
 
     def route(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        if self.command == "PUT" and (found := re.fullmatch(f"/{REPO}/lfs/(?P<oid>[0-9a-f]{{64}})", path)):
+        if self.command == "PUT" and (
+            found := re.fullmatch(f"/{REPO}/lfs/(?P<oid>[0-9a-f]{{64}})", path)
+        ):
             return self.receive_blob(found["name"], found["oid"])
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if found := re.fullmatch(f"/{REPO}/lfs/(?P<oid>[0-9a-f]{{64}})/complete", path):  # signed like the PUT
+        if found := re.fullmatch(
+            f"/{REPO}/lfs/(?P<oid>[0-9a-f]{{64}})/complete", path
+        ):  # signed like the PUT
             numbers = [part["partNumber"] for part in json.loads(body)["parts"]]
-            self.hub.lfs_store(found["name"], found["oid"], b"".join(self.hub.parts[found["oid"], number] for number in numbers))
+            self.hub.lfs_store(
+                found["name"],
+                found["oid"],
+                b"".join(self.hub.parts[found["oid"], number] for number in numbers),
+            )
             return 200, {}, b"{}"
         if found := re.fullmatch(f"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<file>.+)", path):
             self.check_login(found["name"])
@@ -279,22 +377,40 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, path: str, body: bytes) -> Any:
         hub = self.hub
-        if found := re.fullmatch(f"/api/models/{REPO}(?:/(?P<what>revision|tree)/(?P<revision>[^/]+)/?(?P<below>.*))?", path):
+        if found := re.fullmatch(
+            f"/api/models/{REPO}(?:/(?P<what>revision|tree)/(?P<revision>[^/]+)/?(?P<below>.*))?",
+            path,
+        ):
             self.check_login(found["name"])
-            name, revision, below = found["name"], unquote(found["revision"] or "main"), unquote(found["below"] or "")
-            return hub.tree(name, revision, below) if found["what"] == "tree" else hub.info(name, revision)
+            name, revision, below = (
+                found["name"],
+                unquote(found["revision"] or "main"),
+                unquote(found["below"] or ""),
+            )
+            return (
+                hub.tree(name, revision, below)
+                if found["what"] == "tree"
+                else hub.info(name, revision)
+            )
         if path == "/api/agent-harnesses":  # a public list that clients of 2.x read first
             return {"standardEnvVars": [], "harnesses": {}}
         self.check_login()
         if path == "/api/whoami-v2":
-            return {"type": "user", "name": hub.user, "orgs": [{"name": "organisation"}], "auth": {"type": "access_token"}}
+            return {
+                "type": "user",
+                "name": hub.user,
+                "orgs": [{"name": "organisation"}],
+                "auth": {"type": "access_token"},
+            }
         if path == "/api/repos/create":
             return hub.create(json.loads(body))
         if path == "/api/validate-yaml":
             return {"errors": [], "warnings": []}
         if found := re.fullmatch(f"/{REPO}.git/info/lfs/objects/(?P<what>batch|verify)", path):
             self.check_login(found["name"], write=True)
-            return (hub.lfs_batch if found["what"] == "batch" else hub.lfs_verify)(found["name"], json.loads(body))
+            return (hub.lfs_batch if found["what"] == "batch" else hub.lfs_verify)(
+                found["name"], json.loads(body)
+            )
         if found := re.fullmatch(f"/api/models/{REPO}/(?P<what>preupload|commit)/main", path):
             self.check_login(found["name"], write=True)
             if found["what"] == "preupload":
@@ -303,7 +419,9 @@ class Handler(BaseHTTPRequestHandler):
         raise Refused(404, f"{self.command} {path} is nothing this server knows")
 
     def check_login(self, name: str | None = None, write: bool = False) -> None:
-        """Every request but those to a signed address needs the token; a public repository may be read without."""
+        """Every request but those to a signed address needs the token; a public repository may be
+        read without.
+        """
         given, repository = self.headers.get("Authorization"), self.hub.repositories.get(name or "")
         if given not in (None, f"Bearer {self.hub.token}"):
             raise Refused(401, "Invalid credentials in Authorization header")
@@ -338,7 +456,12 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, f"{path} does not exist on {revision!r}", "EntryNotFound")
         file = commit.files[path]
         etag = f'"{file.sha256 if file.lfs else file.oid}"'
-        headers = {"X-Repo-Commit": commit.oid, "ETag": etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        headers = {
+            "X-Repo-Commit": commit.oid,
+            "ETag": etag,
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+        }
         if file.lfs:
             headers |= {"X-Linked-Size": str(len(file.content)), "X-Linked-ETag": etag}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):

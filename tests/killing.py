@@ -1,4 +1,6 @@
-"""Runs an entry again and again, killed at random moments, until it ends: what is on disk then must be what an undisturbed run leaves."""
+"""Runs an entry again and again, killed at random moments, until it ends: what is on disk then must
+be what an undisturbed run leaves.
+"""
 
 import importlib
 import json
@@ -13,19 +15,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_killed(entry: str, preloaded: list[str], arguments: list[str], kills: int, longest: float, piece_rows: int = 0) -> int:
-    """How often `entry` was killed before it ended well: at most `kills` times, each within `longest` seconds of its start.
+def run_killed(
+    entry: str,
+    preloaded: list[str],
+    arguments: list[str],
+    kills: int,
+    longest: float,
+    piece_rows: int = 0,
+) -> int:
+    """How often `entry` was killed before it ended well: at most `kills` times, each within
+    `longest` seconds of its start.
 
     `piece_rows`: of each part of a source, where its own number would make one part of everything.
     """
-    command = [sys.executable, __file__, json.dumps([entry, preloaded, arguments, kills, longest, piece_rows])]
-    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        __file__,
+        json.dumps([entry, preloaded, arguments, kills, longest, piece_rows]),
+    ]
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-1000:]
     return int(ended.stdout)
 
 
 def main() -> int:
-    """A process that has the libraries at hand and starts each run as its child: importing them would take longer than the run."""
+    """A process that has the libraries at hand and starts each run as its child: importing them
+    would take longer than the run.
+    """
     entry, preloaded, arguments, kills, longest, piece_rows = json.loads(sys.argv[1])
     run = importlib.import_module(entry).main
     for module in preloaded:

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 import fasttext
 path = Path(sys.argv[1])
-model = fasttext.train_supervised(str(path.with_suffix(".txt")), dim=16, minn=1, maxn=2, bucket=600_000, epoch=10, thread=1, verbose=0)
+texts = str(path.with_suffix(".txt"))
+settings = dict(dim=16, minn=1, maxn=2, bucket=600_000, epoch=10, thread=1, verbose=0)
+model = fasttext.train_supervised(texts, **settings)
 model.save_model(str(path))
 """
 
@@ -20,13 +22,18 @@ model.save_model(str(path))
 def train_model(path: Path, labels: tuple[str, ...] = ("ja", "en", "ru")) -> Path:
     """A small model that tells toyworld's two languages, and a third of Cyrillic letters, apart."""
     rng = random.Random(0)
-    texts = {"ja": [], "en": [], "ru": ["".join(rng.choices("абвгдежзиклмнопрст ", k=30)) for _ in range(300)]}
+    texts = {
+        "ja": [],
+        "en": [],
+        "ru": ["".join(rng.choices("абвгдежзиклмнопрст ", k=30)) for _ in range(300)],
+    }
     for caption in captions.pairs(300, "train", seed=1):
         texts["ja"].append(caption.ja)
         texts["en"].append(caption.en)
     lines = [f"__label__{label} {text}\n" for label in labels for text in texts[label]]
     path.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
-    # fastText 0.9.3 fills one tenth of the input matrix a thread and leaves the rest as the memory was: NaN, often, in a used heap. A process of
-    # its own has none, and a matrix of 38 MB then comes from the kernel, zero; more threads would not give the same model twice.
+    # fastText 0.9.3 fills one tenth of the input matrix a thread and leaves the rest as the memory
+    # was: NaN, often, in a used heap. A process of its own has none, and a matrix of 38 MB then
+    # comes from the kernel, zero; more threads would not give the same model twice.
     subprocess.run([sys.executable, "-c", TRAIN, str(path)], check=True)
     return path

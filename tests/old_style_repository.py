@@ -1,12 +1,14 @@
-"""Repositories saved in the old way, and what transformers 4 and diffusers 0.35 give for any repository. Run by that environment's Python.
+"""Repositories saved in the old way, and what transformers 4 and diffusers 0.35 give for any
+repository. Run by that environment's Python.
 
     python tests/old_style_repository.py write SDXL SENTENCES.txt TEXTS.json OUT
     python tests/old_style_repository.py read TEXTS.json OUT.safetensors REPOSITORY...
 
-In:  `SDXL`, whose UNet, autoencoder and scheduler are taken; sentences to train small SentencePiece models on; TEXTS: `prompts` to encode,
-     `strings` to tokenize, `model_max_length`.
-Out: `OUT/<name>/`, one repository for each of `KINDS`; `OUT/ids.json`: by name and tokenizer, padded ids of the strings;
-     `OUT/recorded.safetensors`: by name, the states of every prompt that `encode_prompt` gives, and pooled. Imports nothing of the project.
+In:  `SDXL`, whose UNet, autoencoder and scheduler are taken; sentences to train small SentencePiece
+     models on; TEXTS: `prompts` to encode, `strings` to tokenize, `model_max_length`.
+Out: `OUT/<name>/`, one repository for each of `KINDS`; `OUT/ids.json`: by name and tokenizer,
+     padded ids of the strings; `OUT/recorded.safetensors`: by name, the states of every prompt that
+     `encode_prompt` gives, and pooled. Imports nothing of the project.
 """
 
 import json
@@ -30,12 +32,33 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from transformers.utils import logging
 
 ROWS = 760  # of each table: more than the pieces of any model here and its hundred sentinels
-# name: pipeline, byte fallback, T5Tokenizer's options, the encoders' eos_token_id (2: pooled at the highest id; another: where it comes first)
+# name: pipeline, byte fallback, T5Tokenizer's options, the encoders' eos_token_id (2: pooled at the
+# highest id; another: where it comes first)
 KINDS = {
-    "base": (StableDiffusionXLPipeline, False, {"extra_ids": 0, "bos_token": "<s>", "legacy": True}, 2),
-    "refiner": (StableDiffusionXLImg2ImgPipeline, False, {"extra_ids": 0, "bos_token": "<s>", "legacy": True}, 2),
-    "base_bytes": (StableDiffusionXLPipeline, True, {"legacy": False, "sep_token": "[SEP]", "do_lower_case": True}, 49407),
-    "refiner_bytes": (StableDiffusionXLImg2ImgPipeline, True, {"legacy": True, "mask_token": "<mask>"}, 3),
+    "base": (
+        StableDiffusionXLPipeline,
+        False,
+        {"extra_ids": 0, "bos_token": "<s>", "legacy": True},
+        2,
+    ),
+    "refiner": (
+        StableDiffusionXLImg2ImgPipeline,
+        False,
+        {"extra_ids": 0, "bos_token": "<s>", "legacy": True},
+        2,
+    ),
+    "base_bytes": (
+        StableDiffusionXLPipeline,
+        True,
+        {"legacy": False, "sep_token": "[SEP]", "do_lower_case": True},
+        49407,
+    ),
+    "refiner_bytes": (
+        StableDiffusionXLImg2ImgPipeline,
+        True,
+        {"legacy": True, "mask_token": "<mask>"},
+        3,
+    ),
     "sd": (StableDiffusionPipeline, False, {"legacy": False, "extra_ids": 3}, 2),
     "sd_bytes": (StableDiffusionPipeline, True, {"legacy": True, "do_lower_case": True}, 2),
 }
@@ -77,7 +100,10 @@ def text_encoder(kind: type, width: int, eos_token_id: int) -> torch.nn.Module:
     with torch.no_grad():  # the default initialisation hardly looks at the text
         for name, parameter in model.named_parameters():
             if name.endswith("weight") and parameter.ndim == 2:
-                parameter.copy_(torch.randn_like(parameter) * (0.5 if "embedding" in name else parameter.shape[1] ** -0.5))
+                parameter.copy_(
+                    torch.randn_like(parameter)
+                    * (0.5 if "embedding" in name else parameter.shape[1] ** -0.5)
+                )
     return model.eval()
 
 
@@ -88,15 +114,34 @@ def write(name: str, sdxl: Path, sentences: Path, out: Path) -> None:
     parts = {
         "vae": AutoencoderKL.from_pretrained(sdxl, subfolder="vae"),
         "scheduler": DDIMScheduler.from_pretrained(sdxl, subfolder="scheduler"),
-        "text_encoder": None if pipeline is StableDiffusionXLImg2ImgPipeline else text_encoder(CLIPTextModel, 16, eos_token_id),
-        "tokenizer": None if pipeline is StableDiffusionXLImg2ImgPipeline else T5Tokenizer(spiece, **options),
+        "text_encoder": None
+        if pipeline is StableDiffusionXLImg2ImgPipeline
+        else text_encoder(CLIPTextModel, 16, eos_token_id),
+        "tokenizer": None
+        if pipeline is StableDiffusionXLImg2ImgPipeline
+        else T5Tokenizer(spiece, **options),
     }
     if pipeline is StableDiffusionPipeline:
-        unet = UNet2DConditionModel(block_out_channels=(8, 16), cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4, layers_per_block=1,
-                                    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
-        parts |= {"unet": unet, "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        unet = UNet2DConditionModel(
+            block_out_channels=(8, 16),
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=4,
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        )
+        parts |= {
+            "unet": unet,
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
     else:
-        parts |= {"unet": UNet2DConditionModel.from_pretrained(sdxl, subfolder="unet"), "tokenizer_2": T5Tokenizer(spiece, **options)}
+        parts |= {
+            "unet": UNet2DConditionModel.from_pretrained(sdxl, subfolder="unet"),
+            "tokenizer_2": T5Tokenizer(spiece, **options),
+        }
         parts |= {"text_encoder_2": text_encoder(CLIPTextModelWithProjection, 24, eos_token_id)}
     pipeline(**parts).save_pretrained(out / name)
 
@@ -109,17 +154,31 @@ def load(folder: Path):
 def encode(pipeline, prompts: list[str]) -> dict[str, torch.Tensor]:
     """States (B, L, D), and pooled where the pipeline has it."""
     with torch.no_grad():
-        found = [pipeline.encode_prompt(prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False) for prompt in prompts]
+        found = [
+            pipeline.encode_prompt(
+                prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+            for prompt in prompts
+        ]
     states = {"prompt_embeds": torch.cat([parts[0] for parts in found])}
-    return states | ({"pooled": torch.cat([parts[2] for parts in found])} if len(found[0]) == 4 else {})
+    return states | (
+        {"pooled": torch.cat([parts[2] for parts in found])} if len(found[0]) == 4 else {}
+    )
 
 
 def tokenizers(pipeline) -> dict:
-    return {name: part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part is not None}
+    return {
+        name: part
+        for name, part in pipeline.components.items()
+        if name.startswith("tokenizer") and part is not None
+    }
 
 
 def ids(tokenizer, strings: list[str], length: int) -> list[list[int]]:
-    return [tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids for text in strings]
+    return [
+        tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
+        for text in strings
+    ]
 
 
 def main() -> None:
@@ -140,9 +199,16 @@ def main() -> None:
         pipeline = load(folder)
         for name, tokenizer in tokenizers(pipeline).items():
             if sys.argv[1] == "write":
-                tokenizer.model_max_length = given["model_max_length"]  # nobody saved one: without this the pipelines raise OverflowError
-                found.setdefault(folder.name, {})[name] = ids(tokenizer, given["strings"], given["model_max_length"])
-        recorded |= {f"{folder.name}.{part}": tensor for part, tensor in encode(pipeline, given["prompts"]).items()}
+                tokenizer.model_max_length = given[
+                    "model_max_length"
+                ]  # nobody saved one: without this the pipelines raise OverflowError
+                found.setdefault(folder.name, {})[name] = ids(
+                    tokenizer, given["strings"], given["model_max_length"]
+                )
+        recorded |= {
+            f"{folder.name}.{part}": tensor
+            for part, tensor in encode(pipeline, given["prompts"]).items()
+        }
     if sys.argv[1] == "write":
         (out / "ids.json").write_text(json.dumps(found), encoding="utf-8")
         out = out / "recorded.safetensors"

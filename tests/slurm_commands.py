@@ -1,11 +1,13 @@
 """Stand-ins for Slurm's `srun` and `scontrol` on one machine, as texts of scripts.
 
-They write below $STATE: `tasks`, the numbers of the processes that srun started; `requeued`, the jobs queued again.
+They write below $STATE: `tasks`, the numbers of the processes that srun started; `requeued`, the
+jobs queued again.
 """
 
 import sys
 
-# Slurm starts its tasks with every signal's default, and hands what srun receives on to the tasks, not to their children.
+# Slurm starts its tasks with every signal's default, and hands what srun receives on to the tasks,
+# not to their children.
 SRUN = f"""#!{sys.executable}
 import os, signal, subprocess, sys, time
 words = sys.argv[1:]

@@ -1,4 +1,6 @@
-"""Files made to harm: nothing of them is run, nothing outside is read, each is refused in one line, soon and in bounded memory."""
+"""Files made to harm: nothing of them is run, nothing outside is read, each is refused in one line,
+soon and in bounded memory.
+"""
 
 import resource
 import sys
@@ -29,7 +31,9 @@ def test_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     trap.secret.write_text('{"canary": "4b1d-outside"}')
     case = CASES[name]
     case.make(trap)
-    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail(f"asked on the terminal: {words}"))
+    monkeypatch.setattr(
+        "builtins.input", lambda *words: pytest.fail(f"asked on the terminal: {words}")
+    )
     opened.clear()
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(tuple(kind for kind, _ in EXIT_CODES)) as raised:
@@ -40,6 +44,8 @@ def test_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "\n" not in line and line.isprintable() and len(line) <= LONGEST_MESSAGE
     assert not trap.ran.exists(), "its payload was run"
     assert "4b1d-outside" not in line
-    assert not [path for path in opened if Path(path).name == trap.secret.name], "it was read outside of its folder"
+    assert not [path for path in opened if Path(path).name == trap.secret.name], (
+        "it was read outside of its folder"
+    )
     assert seconds < SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KILOBYTES

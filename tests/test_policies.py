@@ -1,4 +1,6 @@
-"""What the project promises about its own code: layers, doors, sizes, commands, the map of its files, lint and types. CI checks them here."""
+"""What the project promises about its own code: layers, doors, sizes, commands, the map of its
+files, lint and types. CI checks them here.
+"""
 
 import ast
 import os
@@ -14,16 +16,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+    "setuptools"
+]["packages"]
 TOP = sorted({package.partition(".")[0] for package in PACKAGES})
-SOURCES = sorted(path.relative_to(ROOT).as_posix() for top in TOP for path in (ROOT / top).rglob("*.py"))
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix() for top in TOP for path in (ROOT / top).rglob("*.py")
+)
 TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
 EXAMPLES = ("configs/*.yaml", "configs/*.sbatch", "configs/*.sh", "configs/*.hostfile")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-# A row may import what stands here and nothing else of the project; running order is not import order.
+# A row may import what stands here and nothing else of the project; running order is not import
+# order.
 LAYERS = {
     "configs": ["configs"],
     "corpora": ["configs", "corpora"],
@@ -32,10 +39,15 @@ LAYERS = {
     "eval": ["configs", "corpora", "distill", "eval"],
     "benchmarks": ["configs", "corpora.pair", "distill", "benchmarks"],
 }
-# A library that is heavy, old or may be replaced enters through one file; the scripts that made the miniature models may call it too.
+# A library that is heavy, old or may be replaced enters through one file; the scripts that made the
+# miniature models may call it too.
 DOORS = {
     "fasttext": ["corpora/filters/language_id.py", "corpora/miniature/*.py"],
-    "sentence_transformers": ["corpora/filters/sentence_encoder.py", "corpora/miniature/*.py", "benchmarks/pooled_only.py"],
+    "sentence_transformers": [
+        "corpora/filters/sentence_encoder.py",
+        "corpora/miniature/*.py",
+        "benchmarks/pooled_only.py",
+    ],
     "deepspeed": ["distill/parallel/engine.py"],
     "open_clip": ["distill/encoders/open_clip_weights.py", "benchmarks/encoders.py"],
     "datatrove": ["corpora/executor/*.py"],
@@ -48,7 +60,17 @@ DOORS = {
 # `load_dataset_builder` knows no such argument: `datasets` runs no scripts since its version 4.
 LOADERS = ("SentenceTransformer", "load_dataset")
 UNPICKLERS = ["pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pandas"]
-HEAVY = ["torch", "transformers", "diffusers", "sentence_transformers", "deepspeed", "open_clip", "datatrove", "datasets", "matplotlib"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "diffusers",
+    "sentence_transformers",
+    "deepspeed",
+    "open_clip",
+    "datatrove",
+    "datasets",
+    "matplotlib",
+]
 
 
 @cache
@@ -76,11 +98,17 @@ def module_name(source: str) -> str:
 
 def main_guard(source: str) -> str | None:
     """What stands below `if __name__ == "__main__":`."""
-    guards = [node for node in ast.walk(tree(source)) if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"]
+    guards = [
+        node
+        for node in ast.walk(tree(source))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+    ]
     return "\n".join(ast.unparse(line) for line in guards[0].body) if guards else None
 
 
-ENTRY_SOURCES = [source for source in SOURCES if source.endswith("__main__.py") or main_guard(source) is not None]
+ENTRY_SOURCES = [
+    source for source in SOURCES if source.endswith("__main__.py") or main_guard(source) is not None
+]
 ENTRIES = [module_name(source) for source in ENTRY_SOURCES]
 
 
@@ -99,41 +127,75 @@ def test_a_heavy_library_enters_through_one_door() -> None:
         f"{source} imports {name}"
         for source in SOURCES
         for name in imports(source)
-        if name.partition(".")[0] in DOORS and not any(fnmatch(source, door) for door in DOORS[name.partition(".")[0]])
+        if name.partition(".")[0] in DOORS
+        and not any(fnmatch(source, door) for door in DOORS[name.partition(".")[0]])
     ]
     assert not wrong
 
 
 def test_no_source_imports_the_tests() -> None:
     testing = ["tests", "conftest", "pytest", "hypothesis"]
-    assert not [f"{source} imports {name}" for source in SOURCES for name in imports(source) if below(name, testing)]
+    assert not [
+        f"{source} imports {name}"
+        for source in SOURCES
+        for name in imports(source)
+        if below(name, testing)
+    ]
 
 
 def test_files_and_functions_stay_small() -> None:
-    long = [f"{source}: {n} lines" for source in SOURCES if (n := len((ROOT / source).read_text(encoding="utf-8").splitlines())) > 300]
+    long = [
+        f"{source}: {n} lines"
+        for source in SOURCES
+        if (n := len((ROOT / source).read_text(encoding="utf-8").splitlines())) > 300
+    ]
     for source in SOURCES:
         for node in ast.walk(tree(source)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno and node.end_lineno - node.lineno >= 60:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.end_lineno
+                and node.end_lineno - node.lineno >= 60
+            ):
                 long.append(f"{source}: {node.name} has {node.end_lineno - node.lineno + 1} lines")
     assert not long
 
 
 def test_every_module_says_what_it_is_and_every_entry_how_to_run_it() -> None:
-    documented = {source: ast.get_docstring(tree(source)) or "" for source in SOURCES if tree(source).body}
+    documented = {
+        source: ast.get_docstring(tree(source)) or "" for source in SOURCES if tree(source).body
+    }
     assert not [source for source, text in documented.items() if not text]
-    assert not [source for source in ENTRY_SOURCES if f"python -m {module_name(source)}" not in documented[source]]
-    assert not [source for source in SOURCES if Path(source).name in ("utils.py", "helpers.py", "common.py", "misc.py")]
+    assert not [
+        source
+        for source in ENTRY_SOURCES
+        if f"python -m {module_name(source)}" not in documented[source]
+    ]
+    assert not [
+        source
+        for source in SOURCES
+        if Path(source).name in ("utils.py", "helpers.py", "common.py", "misc.py")
+    ]
 
 
 def test_no_path_of_one_machine() -> None:
     here = re.compile(r"""["'`( =]/(?:home|work|root|Users|mnt)/\w""")
-    texts = [path for pattern in ("*.md", "*.toml", *EXAMPLES, ".ci/*", "Makefile") for path in ROOT.glob(pattern)]
+    texts = [
+        path
+        for pattern in ("*.md", "*.toml", *EXAMPLES, ".ci/*", "Makefile")
+        for path in ROOT.glob(pattern)
+    ]
     texts += [ROOT / source for source in [*SOURCES, *TESTS]]
-    assert not [f"{path.name}: {found[0]}" for path in texts if (found := here.search(path.read_text(encoding="utf-8")))]
+    assert not [
+        f"{path.name}: {found[0]}"
+        for path in texts
+        if (found := here.search(path.read_text(encoding="utf-8")))
+    ]
 
 
 def test_every_package_is_installed() -> None:
-    """A package that pyproject.toml does not name works in a checkout and is missing from an installation."""
+    """A package that pyproject.toml does not name works in a checkout and is missing from an
+    installation.
+    """
     folders = {Path(source).parent.as_posix().replace("/", ".") for source in SOURCES}
     assert folders == set(PACKAGES)
 
@@ -146,9 +208,17 @@ def test_commands_that_are_written_down_exist() -> None:
     road = re.search(r"^ROAD := (.+)$", MAKEFILE, re.M)
     assert road, "the Makefile's ROAD is gone"
     written = {"Makefile": set(road[1].split()), "README.md": commands(README)}
-    written |= {path.name: commands(path.read_text(encoding="utf-8")) for pattern in EXAMPLES for path in ROOT.glob(pattern)}
+    written |= {
+        path.name: commands(path.read_text(encoding="utf-8"))
+        for pattern in EXAMPLES
+        for path in ROOT.glob(pattern)
+    }
     written |= {source: commands(ast.get_docstring(tree(source)) or "") for source in SOURCES}
-    assert not [f"{where}: python -m {name}" for where, names in written.items() for name in sorted(names - set(ENTRIES))]
+    assert not [
+        f"{where}: python -m {name}"
+        for where, names in written.items()
+        for name in sorted(names - set(ENTRIES))
+    ]
 
 
 def test_recipes_and_targets_that_the_readme_names_exist() -> None:
@@ -180,22 +250,36 @@ def test_a_wheel_holds_every_file_of_the_packages() -> None:
 
 
 def test_every_file_is_on_the_map() -> None:
-    """docs/layout.md: one line a file, the path in backticks first, then a phrase; the README names the folders."""
+    """docs/layout.md: one line a file, the path in backticks first, then a phrase; the README names
+    the folders.
+    """
     mapped = MAP_LINE.findall(LAYOUT)
     paths = [path for path, _ in mapped]
     assert not [path for path in paths if not (ROOT / path).exists()], "on the map, but gone"
-    assert not [source for source in SOURCES if tree(source).body and source not in paths], "missing from the map"
+    assert not [source for source in SOURCES if tree(source).body and source not in paths], (
+        "missing from the map"
+    )
     assert len(paths) == len(set(paths)), "named twice"
-    assert not [path for path, phrase in mapped if len(re.findall(r"\w+", phrase)) < 2], "named without a phrase"
-    assert not [top for top in TOP if f"| `{top}` |" not in README], "missing from the README's table of folders"
+    assert not [path for path, phrase in mapped if len(re.findall(r"\w+", phrase)) < 2], (
+        "named without a phrase"
+    )
+    assert not [top for top in TOP if f"| `{top}` |" not in README], (
+        "missing from the README's table of folders"
+    )
 
 
 @pytest.mark.parametrize("source", ENTRY_SOURCES)
 def test_help_answers_at_once(source: str, tmp_path: Path) -> None:
-    # Asserted before it is run: an entry that reads no arguments would set to work here instead of answering.
+    # Asserted before it is run: an entry that reads no arguments would set to work here instead of
+    # answering.
     assert main_guard(source) == "raise SystemExit(main())"
-    calls = [ast.unparse(node.func) for node in ast.walk(tree(source)) if isinstance(node, ast.Call)]
-    assert any(call.endswith((".parse_args", ".parse_intermixed_args")) or call == "command.run" for call in calls)
+    calls = [
+        ast.unparse(node.func) for node in ast.walk(tree(source)) if isinstance(node, ast.Call)
+    ]
+    assert any(
+        call.endswith((".parse_args", ".parse_intermixed_args")) or call == "command.run"
+        for call in calls
+    )
     entry = module_name(source)
     program = (
         "import runpy, sys\n"
@@ -203,13 +287,25 @@ def test_help_answers_at_once(source: str, tmp_path: Path) -> None:
         "try:\n"
         f"    runpy.run_module({entry!r}, run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end:\n"
-        f"    print('code:', end.code, 'loaded:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+        f"    print('code:', end.code, 'loaded:', [name for name in {HEAVY!r} if name in "
+        "sys.modules])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.startswith("usage: "), done.stderr
-    made_once = source.startswith(("corpora/miniature/", "benchmarks/"))  # what makes the miniature models and what measures need not be quick
-    assert re.search(r"code: 0 loaded: .*\n$" if made_once else r"code: 0 loaded: \[\]\n$", done.stdout), done.stdout + done.stderr
+    made_once = source.startswith(
+        ("corpora/miniature/", "benchmarks/")
+    )  # what makes the miniature models and what measures need not be quick
+    assert re.search(
+        r"code: 0 loaded: .*\n$" if made_once else r"code: 0 loaded: \[\]\n$", done.stdout
+    ), done.stdout + done.stderr
 
 
 def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
@@ -234,20 +330,40 @@ def test_no_model_runs_code_and_none_is_unpickled() -> None:
     wrong = []
     for source in SOURCES:
         for name, call in calls(source):
-            where, kind = f"{source}:{call.lineno}: {ast.unparse(call)[:80]}", ast.unparse(call.func)
+            where, kind = (
+                f"{source}:{call.lineno}: {ast.unparse(call)[:80]}",
+                ast.unparse(call.func),
+            )
             loads = (name in LOADERS or name == "from_pretrained") and is_loading(call)
             if loads and given(call, "trust_remote_code") != "False":
                 wrong.append(f"{where}: trust_remote_code=False is missing")
-            weights = name == "from_pretrained" and loads and not re.search("okenizer|rocessor|onfig", kind)
+            weights = (
+                name == "from_pretrained"
+                and loads
+                and not re.search("okenizer|rocessor|onfig", kind)
+            )
             if weights and given(call, "use_safetensors") != "True":
                 wrong.append(f"{where}: use_safetensors=True is missing")
-            if name == "SentenceTransformer" and loads and "use_safetensors" not in (given(call, "model_kwargs") or ""):
+            if (
+                name == "SentenceTransformer"
+                and loads
+                and "use_safetensors" not in (given(call, "model_kwargs") or "")
+            ):
                 wrong.append(f"{where}: use_safetensors is missing")
             if kind == "torch.load" and given(call, "weights_only") != "True":
                 wrong.append(f"{where}: weights_only=True is missing")
             if kind in ("np.load", "numpy.load") and given(call, "allow_pickle") != "False":
                 wrong.append(f"{where}: allow_pickle=False is missing")
-            if kind in ("eval", "exec", "compile", "__import__", "os.system", "yaml.unsafe_load", "yaml.full_load", "pipeline"):
+            if kind in (
+                "eval",
+                "exec",
+                "compile",
+                "__import__",
+                "os.system",
+                "yaml.unsafe_load",
+                "yaml.full_load",
+                "pipeline",
+            ):
                 wrong.append(where)
             if kind == "yaml.load" and ast.unparse(call.args[1]) != "_Loader":  # a SafeLoader
                 wrong.append(where)
@@ -258,7 +374,9 @@ def test_no_model_runs_code_and_none_is_unpickled() -> None:
 
 
 def tool(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

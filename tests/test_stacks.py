@@ -1,4 +1,5 @@
-"""Exports load anywhere: made under the newest transformers and diffusers or under 4.57 and 0.35, read under either, the same states.
+"""Exports load anywhere: made under the newest transformers and diffusers or under 4.57 and 0.35,
+read under either, the same states.
 
 The second stack is the environment `.venv-v4`, which `make test` makes; V4_PYTHON names another.
 """
@@ -25,14 +26,31 @@ V4_PYTHON = os.environ.get("V4_PYTHON") or str(ROOT / ".venv-v4" / "bin" / "pyth
 STACKS = {"newest": sys.executable, "v4": V4_PYTHON}
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which(V4_PYTHON) is None, reason="no second environment with transformers 4.57 and diffusers 0.35: run `make test`"),
+    pytest.mark.skipif(
+        shutil.which(V4_PYTHON) is None,
+        reason="no second environment with transformers 4.57 and diffusers 0.35: run `make test`",
+    ),
 ]
 
 
 def go(stack: str, *words: str | Path) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
-    done = subprocess.run([STACKS[stack], *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, f"{stack}: {' '.join(map(str, words))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "default",
+    }
+    done = subprocess.run(
+        [STACKS[stack], *map(str, words)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, (
+        f"{stack}: {' '.join(map(str, words))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )
     return done.stdout
 
 
@@ -40,11 +58,17 @@ def go(stack: str, *words: str | Path) -> str:
 def exports(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One checkpoint, exported by each stack."""
     run = tmp_path_factory.mktemp("stacks")
-    vocabulary = portable.build(TOYWORLD_MODELS / "spiece.model", run / "newest" / "initial_student" / "tokenizer")
+    vocabulary = portable.build(
+        TOYWORLD_MODELS / "spiece.model", run / "newest" / "initial_student" / "tokenizer"
+    )
     write_checkpoint(run / "newest", tiny_sdxl / "base", len(vocabulary), step=500)
     shutil.copytree(run / "newest", run / "v4")
     for stack in STACKS:
-        settings = [f"run={run / stack}", f"distill.base={tiny_sdxl}/base", f"distill.refiner={tiny_sdxl}/refiner"]
+        settings = [
+            f"run={run / stack}",
+            f"distill.base={tiny_sdxl}/base",
+            f"distill.refiner={tiny_sdxl}/refiner",
+        ]
         go(stack, "-m", "distill.export", "configs/toyworld.yaml", *settings)
     return {stack: run / stack / "export" for stack in STACKS}
 
@@ -59,8 +83,14 @@ def lora(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora")
     unet = UNet2DConditionModel.from_pretrained(tiny_sdxl / "base" / "unet")
     torch.manual_seed(0)
-    unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k", "to_q", "to_v", "to_out.0"]))
-    StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet))
+    unet.add_adapter(
+        LoraConfig(
+            r=2, init_lora_weights=False, target_modules=["to_k", "to_q", "to_v", "to_out.0"]
+        )
+    )
+    StableDiffusionXLPipeline.save_lora_weights(
+        folder, unet_lora_layers=get_peft_model_state_dict(unet)
+    )
     return folder
 
 
@@ -75,25 +105,56 @@ def test_every_stack_reads_every_export_alike(
             go(read_by, "tests/stack_probe.py", export, tmp_path / "prompts.json", lora, out)
             readings[f"made by {made_by}, read by {read_by}"] = load_file(out)
             with safe_open(out, framework="pt") as file:
-                assert file.metadata()["transformers"].startswith("4.57." if read_by == "v4" else "5.")
+                assert file.metadata()["transformers"].startswith(
+                    "4.57." if read_by == "v4" else "5."
+                )
 
     reference, *others = readings.values()
     pipelines = [name for name, tensor in reference.items() if tensor.ndim == 2]
-    assert len(pipelines) >= 5 and all(len(reference[name]) == len(PROMPTS) == 12 for name in pipelines)
-    assert torch.unique(reference[pipelines[0]], dim=0).shape[0] == 12  # no two prompts give the same states
-    assert not torch.equal(reference["LoRA"], reference["base"]) and not torch.equal(reference["refiner"], reference["base"])
+    assert len(pipelines) >= 5 and all(
+        len(reference[name]) == len(PROMPTS) == 12 for name in pipelines
+    )
+    assert (
+        torch.unique(reference[pipelines[0]], dim=0).shape[0] == 12
+    )  # no two prompts give the same states
+    assert not torch.equal(reference["LoRA"], reference["base"]) and not torch.equal(
+        reference["refiner"], reference["base"]
+    )
     assert not torch.equal(reference["textual inversion"], reference["textual inversion, before"])
-    worst = {name: max(float((other[name] - tensor).abs().max() / tensor.abs().max()) for other in others) for name, tensor in reference.items()}
+    worst = {
+        name: max(
+            float((other[name] - tensor).abs().max() / tensor.abs().max()) for other in others
+        )
+        for name, tensor in reference.items()
+    }
     with capsys.disabled():
-        print(f"\n{len(STACKS)} stacks x {len(pipelines)} pipelines x {len(PROMPTS)} prompts, each export read by each stack:")
-        print(f"largest relative embedding difference {max(worst[name] for name in pipelines):.1e}, of everything compared {max(worst.values()):.1e}")
+        print(
+            f"\n{len(STACKS)} stacks x {len(pipelines)} pipelines x {len(PROMPTS)} prompts, each "
+            "export read by each stack:"
+        )
+        print(
+            f"largest relative embedding difference {max(worst[name] for name in pipelines):.1e}, "
+            f"of everything compared {max(worst.values()):.1e}"
+        )
     assert max(worst.values()) <= TOLERANCE, worst
 
 
 @pytest.mark.parametrize(("made_by", "read_by"), [("newest", "v4"), ("v4", "newest")])
-def test_verify_is_a_users_installation_check(made_by: str, read_by: str, exports: dict[str, Path], tmp_path: Path) -> None:
+def test_verify_is_a_users_installation_check(
+    made_by: str, read_by: str, exports: dict[str, Path], tmp_path: Path
+) -> None:
     for folder in ("encoders", "base", "refiner"):
-        go(read_by, "-m", "distill.verify", exports[made_by] / folder, "--json", tmp_path / "found.json")
+        go(
+            read_by,
+            "-m",
+            "distill.verify",
+            exports[made_by] / folder,
+            "--json",
+            tmp_path / "found.json",
+        )
         found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-        assert found["largest_relative_difference"] <= TOLERANCE and found["files_with_right_digest"] >= 8
+        assert (
+            found["largest_relative_difference"] <= TOLERANCE
+            and found["files_with_right_digest"] >= 8
+        )
         assert found["stack"]["transformers"].startswith("4." if read_by == "v4" else "5.")

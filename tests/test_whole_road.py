@@ -1,4 +1,6 @@
-"""The whole road once on a smaller setting, through the commands a user types: killed halfway, resumed, exported, painted, summed up."""
+"""The whole road once on a smaller setting, through the commands a user types: killed halfway,
+resumed, exported, painted, summed up.
+"""
 
 import json
 import os
@@ -14,7 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-ROAD_AFTER_TRAINING = ("distill.export", "eval.compare_hidden_states", "eval.generate", "eval.summary")
+ROAD_AFTER_TRAINING = (
+    "distill.export",
+    "eval.compare_hidden_states",
+    "eval.generate",
+    "eval.summary",
+)
 SMALL = (
     "corpora.sources.0.pairs=300",
     "corpora.sources.0.held_out_pairs=40",
@@ -40,7 +47,9 @@ def command(module: str, run: Path, *more: str, launcher: tuple[str, ...] = ("-m
 
 
 def go(words: list[str]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
@@ -64,7 +73,10 @@ def copy_of(prepared: Path, name: str) -> Path:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (run / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def wait_for_checkpoint(run: Path, process: subprocess.Popen[bytes], name: str) -> None:
@@ -80,7 +92,13 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[bytes], name: str) 
 def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
     undisturbed, killed = copy_of(prepared, "undisturbed"), copy_of(prepared, "killed")
     go(command("distill.train", undisturbed))
-    process = subprocess.Popen(command("distill.train", killed), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("distill.train", killed),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for_checkpoint(killed, process, "step_000004")
     process.kill()
     process.wait()
@@ -89,8 +107,13 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
     go(command("distill.train", killed))
 
     assert [row["step"] for row in metrics(killed)] == list(range(1, 25))
-    assert [row["loss/total"] for row in metrics(killed)] == [row["loss/total"] for row in metrics(undisturbed)]
-    first, second = (load_file(run / "distill" / "checkpoints" / "step_000024" / "student.safetensors") for run in (undisturbed, killed))
+    assert [row["loss/total"] for row in metrics(killed)] == [
+        row["loss/total"] for row in metrics(undisturbed)
+    ]
+    first, second = (
+        load_file(run / "distill" / "checkpoints" / "step_000024" / "student.safetensors")
+        for run in (undisturbed, killed)
+    )
     assert first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
     learnt = [row["loss/cross_attention"] for row in metrics(killed)]
     assert sum(learnt[-8:]) < 0.8 * sum(learnt[:8])  # each step draws other layers: only means tell
@@ -98,7 +121,12 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
     for stage in ROAD_AFTER_TRAINING:
         last = go(command(stage, killed))
     summary = json.loads((killed / "summary.json").read_text(encoding="utf-8"))
-    assert set(summary["scene_accuracy"]) == {"english_teacher", "japanese_student", "english_student", "japanese_through_english_encoder"}
+    assert set(summary["scene_accuracy"]) == {
+        "english_teacher",
+        "japanese_student",
+        "english_student",
+        "japanese_through_english_encoder",
+    }
     assert 0 < summary["noise_gap"] < 2 and summary["seconds"]["total"] > 0
     assert (killed / "eval" / "report.html").is_file() and (killed / "eval" / "grid.png").is_file()
     assert "report.html" in last.stdout and "grid.png" in last.stdout
@@ -108,34 +136,69 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in killed.rglob("*.safetensors")} == before
 
     changed = subprocess.run(
-        command("distill.train", killed, "distill.learning_rate=0.5"), cwd=ROOT, env=environment(), capture_output=True, text=True
+        command("distill.train", killed, "distill.learning_rate=0.5"),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
-    assert changed.returncode == 3 and "distill.learning_rate was 0.003, is 0.5" in changed.stderr and "Traceback" not in changed.stderr
+    assert (
+        changed.returncode == 3
+        and "distill.learning_rate was 0.003, is 0.5" in changed.stderr
+        and "Traceback" not in changed.stderr
+    )
 
 
 def test_a_signal_saves_first_and_says_how_to_go_on(prepared: Path) -> None:
     run = copy_of(prepared, "stopped")
-    process = subprocess.Popen(command("distill.train", run, "distill.steps=400"), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("distill.train", run, "distill.steps=400"),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for_checkpoint(run, process, "step_000004")  # type: ignore[arg-type]
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=300)
-    assert process.returncode == 75 and "run the same command to go on" in complaint.strip().splitlines()[-1]
-    assert metrics(run)[-1]["step"] == int((run / "distill" / "latest").read_text(encoding="utf-8").removeprefix("step_"))
+    assert (
+        process.returncode == 75
+        and "run the same command to go on" in complaint.strip().splitlines()[-1]
+    )
+    assert metrics(run)[-1]["step"] == int(
+        (run / "distill" / "latest").read_text(encoding="utf-8").removeprefix("step_")
+    )
 
 
 def test_two_processes_and_micro_batches_train_the_same_student(prepared: Path) -> None:
-    """One process; two under torchrun; one in micro-batches: the same losses to 1e-5, step by step. In bf16: nearly."""
+    """One process; two under torchrun; one in micro-batches: the same losses to 1e-5, step by step.
+
+    In bf16: nearly.
+    """
     runs = {name: copy_of(prepared, name) for name in ("alone", "torchrun", "micro", "bf16")}
     short = "distill.steps=6"
     go(command("distill.train", runs["alone"], short))
     go(command("distill.train", runs["micro"], short, "distill.tokens_per_micro_batch=160"))
-    go(command("distill.train", runs["torchrun"], short, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")))
+    go(
+        command(
+            "distill.train",
+            runs["torchrun"],
+            short,
+            launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"),
+        )
+    )
     go(command("distill.train", runs["bf16"], short, "distill.precision=bf16"))
     expected = [row["loss/total"] for row in metrics(runs["alone"])]
     assert len(expected) == 6
     for name in ("torchrun", "micro"):
-        assert [row["loss/total"] for row in metrics(runs[name])] == pytest.approx(expected, rel=1e-5), name
+        assert [row["loss/total"] for row in metrics(runs[name])] == pytest.approx(
+            expected, rel=1e-5
+        ), name
     assert [row["loss/total"] for row in metrics(runs["bf16"])] == pytest.approx(expected, rel=0.1)
-    masters = load_file(runs["bf16"] / "distill" / "checkpoints" / "step_000006" / "student.safetensors")
+    masters = load_file(
+        runs["bf16"] / "distill" / "checkpoints" / "step_000006" / "student.safetensors"
+    )
     name = "clip_l.text_model.encoder.layers.0.mlp.fc1.weight"
-    assert masters[name].dtype == torch.float32 and not masters[name].equal(masters[name].bfloat16().float())
+    assert masters[name].dtype == torch.float32 and not masters[name].equal(
+        masters[name].bfloat16().float()
+    )

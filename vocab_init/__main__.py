@@ -1,17 +1,24 @@
-"""The student's tokenizer and its first token embeddings: every Japanese piece starts as the English token nearest in meaning.
+"""The student's tokenizer and its first token embeddings: every Japanese piece starts as the
+English token nearest in meaning.
 
     python -m vocab_init configs/toyworld.yaml
 
-In:  `vocab_init.tokenizer` (a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or hub repository with one of them),
-     `vocab_init.sentence_encoder`, and of the teacher (`distill.base`, `distill.teacher`) its tokenizers and token embeddings.
-Out: `<run>/initial_student/`: `tokenizer/`, `token_embeddings.safetensors` (`clip_l`, `clip_bigg`, each (V, D) float32), `neighbors.jsonl`
-     (a row of the vocabulary a line, to read) and `manifest.json` (settings, counts, a SHA-256 of every file). It appears whole or not at all;
-     a damaged one is made again.
+In:  `vocab_init.tokenizer` (a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or
+     hub repository with one of them), `vocab_init.sentence_encoder`, and of the teacher
+     (`distill.base`, `distill.teacher`) its tokenizers and token embeddings.
+Out: `<run>/initial_student/`: `tokenizer/`, `token_embeddings.safetensors` (`clip_l`, `clip_bigg`,
+     each (V, D) float32), `neighbors.jsonl` (a row of the vocabulary a line, to read) and
+     `manifest.json` (settings, counts, a SHA-256 of every file). It appears whole or not at all; a
+     damaged one is made again.
 """
 
 from configs import command
 
-DESCRIPTION = "Gives the student its tokenizer and first token embeddings: those of the nearest English tokens."
+DESCRIPTION = (
+    "Gives the student its tokenizer and first token embeddings: those of the nearest "
+    "English tokens."
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     from vocab_init.initial_student import initialise

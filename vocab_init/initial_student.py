@@ -1,4 +1,6 @@
-"""The student's tokenizer and its first token embeddings: every Japanese piece starts as the English token nearest in meaning."""
+"""The student's tokenizer and its first token embeddings: every Japanese piece starts as the
+English token nearest in meaning.
+"""
 
 import json
 import sys
@@ -35,13 +37,17 @@ def initialise(recipe: Recipe) -> None:
     settings = {
         "base": recipe.distill.base,
         "teacher": recipe.distill.teacher,
-        **recipe.vocab_init.model_dump(mode="json", include={"sentence_encoder", "prompt", "pad_vocab_to_multiple_of"}),
+        **recipe.vocab_init.model_dump(
+            mode="json", include={"sentence_encoder", "prompt", "pad_vocab_to_multiple_of"}
+        ),
     }
     if _finished(target, settings, made_from):
         print(f"{target} is already there for these settings")
         return
     with whole_folder(target, replace=True) as work:
-        vocabulary = portable.build(tokenizer, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of)
+        vocabulary = portable.build(
+            tokenizer, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of
+        )
         portable.load(work / "tokenizer")
         rows = transplant.rows(vocabulary, teacher, _find(recipe, vocabulary, teacher))
         _write(work, rows, transplant.transplant(rows, teacher))
@@ -51,16 +57,30 @@ def initialise(recipe: Recipe) -> None:
     print(f"{target}: {len(rows):,} rows; neighbors.jsonl tells where each starts from")
 
 
-def _find(recipe: Recipe, vocabulary: Vocabulary, teacher: Teacher) -> dict[str, tuple[list[int], list[float]]]:
-    """The nearest English token ids of every text a normal piece stands for, and the similarities."""
+def _find(
+    recipe: Recipe, vocabulary: Vocabulary, teacher: Teacher
+) -> dict[str, tuple[list[int], list[float]]]:
+    """The nearest English token ids of every text a normal piece stands for, and the
+    similarities.
+    """
 
     settings = recipe.vocab_init
-    encoder = sentence_encoder.load(resolve_model(settings.sentence_encoder), "vocab_init.sentence_encoder")
-    pieces = (piece for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True) if kind == "normal")
+    encoder = sentence_encoder.load(
+        resolve_model(settings.sentence_encoder), "vocab_init.sentence_encoder"
+    )
+    pieces = (
+        piece
+        for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True)
+        if kind == "normal"
+    )
     texts = [text for text in dict.fromkeys(map(sentencepiece_text, pieces)) if text]
     words = teacher.words()
-    print(f"{len(texts):,} texts of Japanese pieces, {len(words):,} English words and pieces of words")
-    english_VD = sentence_encoder.embed(encoder, [text for _, text in words], settings.prompt, settings.batch_size)
+    print(
+        f"{len(texts):,} texts of Japanese pieces, {len(words):,} English words and pieces of words"
+    )
+    english_VD = sentence_encoder.embed(
+        encoder, [text for _, text in words], settings.prompt, settings.batch_size
+    )
     japanese_VD = sentence_encoder.embed(encoder, texts, settings.prompt, settings.batch_size)
     indices, similarity = nearest(japanese_VD, english_VD, NEIGHBORS)
     return {
@@ -70,9 +90,11 @@ def _find(recipe: Recipe, vocabulary: Vocabulary, teacher: Teacher) -> dict[str,
 
 
 def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str]) -> bool:
-    """Whether the result is there, whole and of these settings and inputs. Prints why it is made again.
+    """Whether the result is there, whole and of these settings and inputs. Prints why it is made
+    again.
 
-    Raises DataError if it is another's, or if an input has changed under a run that has checkpoints.
+    Raises DataError if it is another's, or if an input has changed under a run that has
+    checkpoints.
     """
 
     if not target.exists():
@@ -86,10 +108,16 @@ def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str])
     other = next((key for key, value in settings.items() if kept.get(key) != value), None)
     if other is not None:
         was, now = kept.get(other), settings[other]
-        raise DataError(f"{target}: made with {other} {was!r}, the recipe says {now!r}; give another run folder (run=...) or delete this one")
+        raise DataError(
+            f"{target}: made with {other} {was!r}, the recipe says {now!r}; give another run "
+            "folder (run=...) or delete this one"
+        )
     name = artefact.changed(manifest, made_from)
     if name is not None and run_folder.has_checkpoints(target.parent / "distill"):
-        raise DataError(f"{target}: {name} has changed since it was made; give another run folder (run=...), or put the old one back")
+        raise DataError(
+            f"{target}: {name} has changed since it was made; give another run folder (run=...), "
+            "or put the old one back"
+        )
     if name is not None:
         print(f"{target}: {name} has changed since it was made; it is made again", file=sys.stderr)
     return name is None
@@ -105,8 +133,16 @@ def _write(work: Path, rows: list[Row], tables: dict[str, Any]) -> None:
 
 def _show(rows: list[Row]) -> None:
     """The counts by kind, and some neighbours taken evenly over the vocabulary."""
-    print("rows: " + ", ".join(f"{count:,} {kind}" for kind, count in Counter(row.kind for row in rows).most_common()))
+    print(
+        "rows: "
+        + ", ".join(
+            f"{count:,} {kind}" for kind, count in Counter(row.kind for row in rows).most_common()
+        )
+    )
     normal = [row for row in rows if row.kind == "normal" and row.neighbor_ids]
     for row in normal[:: max(1, len(normal) // SHOWN)][:SHOWN]:
-        neighbors = ", ".join(f"{name} {similarity:.2f}" for name, similarity in zip(row.neighbors, row.similarity, strict=True))
+        neighbors = ", ".join(
+            f"{name} {similarity:.2f}"
+            for name, similarity in zip(row.neighbors, row.similarity, strict=True)
+        )
         print(f"  {row.text} -> {neighbors}")

@@ -12,13 +12,18 @@ BLOCK_BYTES = 256 * 2**20
 
 
 def nearest(
-    queries_QD: torch.Tensor, candidates_VD: torch.Tensor, count: int = 3, block_bytes: int = BLOCK_BYTES
+    queries_QD: torch.Tensor,
+    candidates_VD: torch.Tensor,
+    count: int = 3,
+    block_bytes: int = BLOCK_BYTES,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices (Q, N) int64 and cosine similarities (Q, N) float32 of the `count` best candidates (or of all, if fewer), best first.
+    """Indices (Q, N) int64 and cosine similarities (Q, N) float32 of the `count` best candidates
+    (or of all, if fewer), best first.
 
-    Both inputs hold unit vectors (a zero vector is similar to nothing). Products are summed in float64 and compared as float32: equal
-    candidates then tie whatever the block or the number of threads, and the lowest index wins. A block of queries takes `block_bytes`,
-    and half as much again.
+    Both inputs hold unit vectors (a zero vector is similar to nothing). Products are summed in
+    float64 and compared as float32: equal candidates then tie whatever the block or the number of
+    threads, and the lowest index wins. A block of queries takes `block_bytes`, and half as much
+    again.
     """
     count = min(count, len(candidates_VD))
     block = max(1, block_bytes // (8 * max(1, len(candidates_VD))))

@@ -1,4 +1,5 @@
-"""What a row of a vocabulary stands for: the text of a SentencePiece piece, the bytes of a CLIP token.
+"""What a row of a vocabulary stands for: the text of a SentencePiece piece, the bytes of a CLIP
+token.
 
 In and out: strings and bytes; nothing on disk.
 """
@@ -11,7 +12,9 @@ WORD_END = "</w>"  # CLIP marks the token that ends a word
 
 
 def sentencepiece_text(piece: str) -> str:
-    """The text of a normal piece: `▁` is a space, those at the ends are stripped; `▁` alone gives an empty text."""
+    """The text of a normal piece: `▁` is a space, those at the ends are stripped; `▁` alone gives
+    an empty text.
+    """
     return piece.replace(SPACE, " ").strip(" ")
 
 
@@ -21,10 +24,16 @@ def byte_of(piece: str) -> int:
 
 
 def clip_bytes(token: str) -> bytes | None:
-    """The bytes a CLIP token stands for, `red</w>` and `red` alike; None if it is not written in the byte-level alphabet."""
+    """The bytes a CLIP token stands for, `red</w>` and `red` alike; None if it is not written in
+    the byte-level alphabet.
+    """
     alphabet = byte_level_alphabet()
     characters = token.removesuffix(WORD_END)
-    return bytes(alphabet[character] for character in characters) if all(character in alphabet for character in characters) else None
+    return (
+        bytes(alphabet[character] for character in characters)
+        if all(character in alphabet for character in characters)
+        else None
+    )
 
 
 def is_text(raw: bytes) -> bool:
@@ -43,10 +52,17 @@ def readable(raw: bytes) -> str:
 
 @cache
 def byte_level_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in byte-level BPE (GPT-2's `bytes_to_unicode`, which CLIP took over), inverted.
+    """The character that stands for each byte in byte-level BPE (GPT-2's `bytes_to_unicode`, which
+    CLIP took over), inverted.
 
     Printable bytes stand for themselves; the 68 others are numbered from U+0100 on, in their order.
     """
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    printable = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + i): byte for i, byte in enumerate(others)
+    }

@@ -1,11 +1,14 @@
-"""Which English embedding each row of the student's vocabulary starts from, and the two tables that follow.
+"""Which English embedding each row of the student's vocabulary starts from, and the two tables that
+follow.
 
-In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and the two token embeddings are read (one of them from
-     OpenCLIP if `distill.teacher` says so); the student's vocabulary.
+In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and the two token
+     embeddings are read (one of them from OpenCLIP if `distill.teacher` says so); the student's
+     vocabulary.
 Out: `Row`s and tensors; nothing on disk.
 
-Normal pieces take the row of the English token nearest in meaning; byte pieces that of the same byte; BOS and EOS the teacher's own. Rows
-that mean nothing (unknown, unused, filler, a lone space) take the mean of the teacher's rows, which leans to no meaning.
+Normal pieces take the row of the English token nearest in meaning; byte pieces that of the same
+byte; BOS and EOS the teacher's own. Rows that mean nothing (unknown, unused, filler, a lone space)
+take the mean of the teacher's rows, which leans to no meaning.
 
 Shape letters: V vocabulary, D width, N neighbours.
 """
@@ -27,13 +30,18 @@ from distill.tokenizer.portable import Kind, Vocabulary
 from vocab_init import piece_text
 
 # with and without the prefix: transformers 4 and 5 save CLIPTextModel differently
-EMBEDDING_KEYS = ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
+EMBEDDING_KEYS = (
+    "text_model.embeddings.token_embedding.weight",
+    "embeddings.token_embedding.weight",
+)
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The English side: one BPE vocabulary (id by token) and each encoder's token embeddings (V, D) in float32."""
+    """The English side: one BPE vocabulary (id by token) and each encoder's token embeddings (V, D)
+    in float32.
+    """
 
     vocabulary: dict[str, int]
     bos_id: int
@@ -43,8 +51,8 @@ class Teacher:
     def words(self) -> list[tuple[int, str]]:
         """(id, text) of the tokens that can be nearest to a piece, in the order of their ids.
 
-        `red` (the start of `reduce`) and `red</w>` read alike: the whole word stands for both. BOS, EOS, pieces of characters and
-        characters that do not show stay out.
+        `red` (the start of `reduce`) and `red</w>` read alike: the whole word stands for both. BOS,
+        EOS, pieces of characters and characters that do not show stay out.
         """
         best: dict[str, tuple[bool, int]] = {}
         for token, token_id in sorted(self.vocabulary.items(), key=lambda item: item[1]):
@@ -52,13 +60,19 @@ class Teacher:
             if raw is None or token_id in (self.bos_id, self.eos_id) or not piece_text.is_text(raw):
                 continue
             text, word = raw.decode("utf-8"), (token.endswith(piece_text.WORD_END), token_id)
-            if text.strip() and text.isprintable() and (text not in best or word[0] > best[text][0]):
+            if (
+                text.strip()
+                and text.isprintable()
+                and (text not in best or word[0] > best[text][0])
+            ):
                 best[text] = word
         return sorted((token_id, text) for text, (_, token_id) in best.items())
 
     def sha256(self) -> str:
         """Digest of everything read of the teacher."""
-        digest = hashlib.sha256(json.dumps([sorted(self.vocabulary.items()), self.bos_id, self.eos_id]).encode())
+        digest = hashlib.sha256(
+            json.dumps([sorted(self.vocabulary.items()), self.bos_id, self.eos_id]).encode()
+        )
         for encoder in ENCODERS:
             digest.update(self.tables[encoder].contiguous().numpy().data)
         return digest.hexdigest()
@@ -66,7 +80,9 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of `neighbors.jsonl`: the first neighbour's embedding is taken; without one, the mean."""
+    """One row of `neighbors.jsonl`: the first neighbour's embedding is taken; without one, the
+    mean.
+    """
 
     id: int
     piece: str
@@ -78,26 +94,47 @@ class Row:
 
 
 def read_teacher(base: str, teacher: str | None = None) -> Teacher:
-    """Reads the teacher, fetched first if it is on the hub; `teacher` is `distill.teacher`. Raises DataError."""
+    """Reads the teacher, fetched first if it is on the hub; `teacher` is `distill.teacher`.
+
+    Raises DataError.
+    """
     folder = _local_folder(base)
     replaced = replacement(folder, teacher)
     vocabularies, tables = [], {}
     for encoder in ENCODERS:
         tokenizer = load_tokenizer(folder, encoder)
         vocabularies.append((tokenizer.get_vocab(), tokenizer.bos_token_id, tokenizer.eos_token_id))
-        tables[encoder] = replaced[encoder].token_embedding_VD() if encoder in replaced else _token_embedding(folder / SUBFOLDERS[encoder][1])
+        tables[encoder] = (
+            replaced[encoder].token_embedding_VD()
+            if encoder in replaced
+            else _token_embedding(folder / SUBFOLDERS[encoder][1])
+        )
     if vocabularies[0] != vocabularies[1]:
-        raise DataError(f"{base}: its two tokenizers differ in their vocabularies; SDXL's two share one, give an SDXL base folder")
+        raise DataError(
+            f"{base}: its two tokenizers differ in their vocabularies; SDXL's two share one, give "
+            "an SDXL base folder"
+        )
     vocabulary, bos_id, eos_id = vocabularies[0]
     for encoder, table_VD in tables.items():
         if len(table_VD) <= max(vocabulary.values()):
             highest = max(vocabulary.values())
-            raise DataError(f"{base}: {encoder} has {len(table_VD)} token embeddings but the tokenizer's ids reach {highest}; fetch the folder again")
+            raise DataError(
+                f"{base}: {encoder} has {len(table_VD)} token embeddings but the tokenizer's ids "
+                f"reach {highest}; fetch the folder again"
+            )
     return Teacher(vocabulary, bos_id, eos_id, tables)
 
 
-def rows(vocabulary: Vocabulary, teacher: Teacher, found: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> list[Row]:
-    """What every row starts from. `found`: for each text of a normal piece its nearest token ids and their similarities, best first."""
+def rows(
+    vocabulary: Vocabulary,
+    teacher: Teacher,
+    found: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+) -> list[Row]:
+    """What every row starts from.
+
+    `found`: for each text of a normal piece its nearest token ids and their similarities, best
+    first.
+    """
     names = {token_id: _readable(token) for token, token_id in teacher.vocabulary.items()}
 
     def row(row_id: int, piece: str, kind: Kind) -> Row:
@@ -113,7 +150,10 @@ def rows(vocabulary: Vocabulary, teacher: Teacher, found: Mapping[str, tuple[Seq
             ids = [teacher.bos_id if kind == "bos" else teacher.eos_id]
         return Row(row_id, piece, kind, text, ids, [names[i] for i in ids], similarity)
 
-    return [row(i, piece, kind) for i, (piece, kind) in enumerate(zip(vocabulary.pieces, vocabulary.kinds, strict=True))]
+    return [
+        row(i, piece, kind)
+        for i, (piece, kind) in enumerate(zip(vocabulary.pieces, vocabulary.kinds, strict=True))
+    ]
 
 
 def transplant(rows: list[Row], teacher: Teacher) -> dict[str, torch.Tensor]:
@@ -134,15 +174,24 @@ def _local_folder(base: str) -> Path:
     if Path(base).is_dir():
         return Path(base)
     if not looks_like_hub_name(base):
-        raise DataError(f"{base}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name, as distill.base")
+        raise DataError(
+            f"{base}: there is no such folder; give an SDXL folder in diffusers layout, or its hub "
+            "name, as distill.base"
+        )
     from huggingface_hub import snapshot_download
 
     subfolders = [SUBFOLDERS[encoder] for encoder in ENCODERS]
     wanted = [f"{tokenizer}/*" for tokenizer, _ in subfolders]
-    wanted += [f"{encoder}/{name}" for _, encoder in subfolders for name in ("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors")]
+    wanted += [
+        f"{encoder}/{name}"
+        for _, encoder in subfolders
+        for name in ("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors")
+    ]
     try:
         return Path(snapshot_download(base, allow_patterns=wanted))
-    except Exception as error:  # offline, no such repository, no right to read it: each its own kind
+    except (
+        Exception
+    ) as error:  # offline, no such repository, no right to read it: each its own kind
         raise DataError(f"{not_given(base, error)}; give a folder that holds it") from None
 
 
@@ -155,21 +204,35 @@ def _token_embedding(folder: Path) -> torch.Tensor:
             path = inside(folder, next(shards[key] for key in EMBEDDING_KEYS if key in shards))
         with safe_open(path, framework="pt") as file:
             stored = set(file.keys())
-            table_VD: torch.Tensor = file.get_tensor(next(key for key in EMBEDDING_KEYS if key in stored)).float()
+            table_VD: torch.Tensor = file.get_tensor(
+                next(key for key in EMBEDDING_KEYS if key in stored)
+            ).float()
     except StopIteration:
-        raise DataError(f"{path}: it holds no {EMBEDDING_KEYS[0]}; give the folder of a CLIP text encoder") from None
+        raise DataError(
+            f"{path}: it holds no {EMBEDDING_KEYS[0]}; give the folder of a CLIP text encoder"
+        ) from None
     except DataError:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
-        raise DataError(f"{path}: the token embeddings cannot be read ({first_line(error)}); fetch the folder again") from None
+        raise DataError(
+            f"{path}: the token embeddings cannot be read ({first_line(error)}); fetch the folder "
+            "again"
+        ) from None
     if not table_VD.isfinite().all():
-        raise DataError(f"{path}: its token embeddings hold NaN or infinity; fetch the folder again")
+        raise DataError(
+            f"{path}: its token embeddings hold NaN or infinity; fetch the folder again"
+        )
     return table_VD
 
 
 def _same_byte(byte: bytes, vocabulary: dict[str, int]) -> list[int]:
-    """The token of this byte inside a word. CLIP lower-cases every text: its capital letters were never trained."""
-    character = {value: key for key, value in piece_text.byte_level_alphabet().items()}[byte.lower()[0]]
+    """The token of this byte inside a word.
+
+    CLIP lower-cases every text: its capital letters were never trained.
+    """
+    character = {value: key for key, value in piece_text.byte_level_alphabet().items()}[
+        byte.lower()[0]
+    ]
     return [vocabulary[character]] if character in vocabulary else []
 
 
@@ -177,4 +240,6 @@ def _readable(token: str) -> str:
     raw = piece_text.clip_bytes(token)
     if raw is None:
         return token
-    return piece_text.readable(raw) + (piece_text.WORD_END if token.endswith(piece_text.WORD_END) else "")
+    return piece_text.readable(raw) + (
+        piece_text.WORD_END if token.endswith(piece_text.WORD_END) else ""
+    )

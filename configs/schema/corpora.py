@@ -9,7 +9,9 @@ from configs.schema.sources import Source
 
 class LanguageId(Section):
     model: str = Field(description="a fastText model: a path, or toyworld:NAME")
-    sha256: str | None = Field(None, description="refuse the model file unless its digest is this one")
+    sha256: str | None = Field(
+        None, description="refuse the model file unless its digest is this one"
+    )
     min_probability: Share = Field(
         0.15,
         description="keep a text whose language is the likeliest or at least this probable; 0: all",
@@ -19,7 +21,9 @@ class LanguageId(Section):
 class Filters(Section):
     min_characters: Positive = 2
     max_characters: Positive = 1000
-    max_length_ratio: float = Field(6.0, gt=1.0, description="longer side over shorter, in UTF-8 bytes")
+    max_length_ratio: float = Field(
+        6.0, gt=1.0, description="longer side over shorter, in UTF-8 bytes"
+    )
 
 
 class NearDuplicates(Section):
@@ -29,12 +33,22 @@ class NearDuplicates(Section):
 
 
 class ClipTokens(Section):
-    tokenizer: str = Field(description="of the SDXL that teaches: a folder, toyworld:base/tokenizer, or ORG/SDXL//tokenizer of the hub")
-    most: Positive = Field(77, description="tokens of an English text, both specials among them; SDXL reads 77 and cuts the rest")
+    tokenizer: str = Field(
+        description="of the SDXL that teaches: a folder, toyworld:base/tokenizer, or "
+        "ORG/SDXL//tokenizer of the hub"
+    )
+    most: Positive = Field(
+        77,
+        description="tokens of an English text, both specials among them; SDXL reads 77 and cuts "
+        "the rest",
+    )
 
 
 class Semantic(Section):
-    model: str = Field(description="a multilingual sentence-transformers model: a path, a hub name, or toyworld:NAME")
+    model: str = Field(
+        description="a multilingual sentence-transformers model: a path, a hub name, or "
+        "toyworld:NAME"
+    )
     prompt: str = Field("", description='put before every text; "query: " for the e5 family')
     min_margin: float = Field(
         0.97,
@@ -49,10 +63,19 @@ class Corpora(Section):
     sources: list[Source] = Field(min_length=1)
     language_id: LanguageId
     filters: Filters = Filters()
-    clip_tokens: ClipTokens | None = Field(None, description="drop pairs whose English SDXL would cut; halves the rows a second")
-    semantic: Semantic | None = Field(None, description="drop pairs whose sides do not say the same; a GPU's work for large corpora")
+    clip_tokens: ClipTokens | None = Field(
+        None, description="drop pairs whose English SDXL would cut; halves the rows a second"
+    )
+    semantic: Semantic | None = Field(
+        None,
+        description="drop pairs whose sides do not say the same; a GPU's work for large corpora",
+    )
     near_duplicates: NearDuplicates | None = NearDuplicates()
-    held_out_pairs: int = Field(0, ge=0, description="rows kept apart from file sources, chosen by a hash of the text")
+    held_out_pairs: int = Field(
+        0, ge=0, description="rows kept apart from file sources, chosen by a hash of the text"
+    )
     shard_rows: Positive = 100_000
-    workers: Positive = Field(1, description="pieces of the work done at once, on this machine or on the cluster")
+    workers: Positive = Field(
+        1, description="pieces of the work done at once, on this machine or on the cluster"
+    )
     executor: Executor = Local()

@@ -1,4 +1,6 @@
-"""The recipe's `distill` section: what is taught, by which loss, from which teacher, at which pace."""
+"""The recipe's `distill` section: what is taught, by which loss, from which teacher, at which
+pace.
+"""
 
 from collections.abc import Collection
 from typing import Annotated, Literal
@@ -35,13 +37,25 @@ def at(value: Weight | Ramp, done: float) -> float:
 class Objective(Section):
     """The terms of the loss and their weights; a term of weight 0 is not computed."""
 
-    position: Scheduled = Field(0.0, description="every state equals the teacher's at the same position: the reference")
-    cross_attention: Scheduled = Field(0.0, description="what the frozen UNets' cross-attention layers read is equal")
-    random_attention: Scheduled = Field(0.0, description="what random attention layers read is equal: needs no UNet")
-    set: Scheduled = Field(0.0, description="the content states are the teacher's as a set: entropic optimal transport")
-    pooled: Scheduled = Field(1.0, description="squared error of the pooled state over its variance")
+    position: Scheduled = Field(
+        0.0, description="every state equals the teacher's at the same position: the reference"
+    )
+    cross_attention: Scheduled = Field(
+        0.0, description="what the frozen UNets' cross-attention layers read is equal"
+    )
+    random_attention: Scheduled = Field(
+        0.0, description="what random attention layers read is equal: needs no UNet"
+    )
+    set: Scheduled = Field(
+        0.0, description="the content states are the teacher's as a set: entropic optimal transport"
+    )
+    pooled: Scheduled = Field(
+        1.0, description="squared error of the pooled state over its variance"
+    )
     pooled_cosine: Scheduled = Field(0.0, description="centred cosine of the pooled state")
-    pooled_contrastive: Scheduled = Field(0.0, description="each pooled state finds its translation among its micro-batch's")
+    pooled_contrastive: Scheduled = Field(
+        0.0, description="each pooled state finds its translation among its micro-batch's"
+    )
 
     def weights(self, done: float) -> dict[str, float]:
         """The terms in use when a share `done` (0 to 1) of the run is made, with their weights."""
@@ -53,12 +67,20 @@ class Objective(Section):
         return term in self.weights(0.0) or term in self.weights(1.0)
 
     def __str__(self) -> str:
-        """`cross_attention + 0.1 position + 1 to 0 set`; `pooled` alone is not named when it is 1."""
+        """`cross_attention + 0.1 position + 1 to 0 set`; `pooled` alone is not named when it is
+        1.
+        """
         parts = []
         for name in type(self).model_fields:
             one = getattr(self, name)
             if self.uses(name) and (name, one) != ("pooled", 1.0):
-                value = f"{one.start:g} to {one.end:g} " if isinstance(one, Ramp) else "" if one == 1 else f"{one:g} "
+                value = (
+                    f"{one.start:g} to {one.end:g} "
+                    if isinstance(one, Ramp)
+                    else ""
+                    if one == 1
+                    else f"{one:g} "
+                )
                 parts.append(f"{value}{name}")
         return " + ".join(parts) or "pooled"
 
@@ -72,7 +94,9 @@ class Objective(Section):
 class RandomAttention(Section):
     """Attention layers with random projections of the whitened states, drawn once from the seed."""
 
-    layers: Positive = Field(32, description="drawn for each of: both encoders side by side, clip_bigg alone")
+    layers: Positive = Field(
+        32, description="drawn for each of: both encoders side by side, clip_bigg alone"
+    )
     heads: Positive = 8
     head_width: Positive = 32
     queries_per_step: Positive = 48
@@ -80,70 +104,147 @@ class RandomAttention(Section):
 
 
 class QueryBank(Section):
-    """Real queries of the frozen UNets' cross-attention, recorded once while they paint English prompts."""
+    """Real queries of the frozen UNets' cross-attention, recorded once while they paint English
+    prompts.
+    """
 
     prompts: Positive = 64
-    inference_steps: int = Field(8, ge=4, description="of base and refiner; the refiner paints the last 30 % of them")
+    inference_steps: int = Field(
+        8, ge=4, description="of base and refiner; the refiner paints the last 30 % of them"
+    )
     queries_per_layer: Positive = 4096
     queries_per_step: Positive = 48
-    layers_per_step: Positive = Field(4, description="drawn a step, each as often as it moves its UNet's prediction")
-    refiner_share: Share = Field(0.3, description="share of the layers drawn that are the refiner's; base and `unets` share the rest equally")
-    unets: dict[str, str] = Field({}, description="by a name of your own: further SDXL bases (fine-tuned ones, LoRAs fused) the student is to serve")
+    layers_per_step: Positive = Field(
+        4, description="drawn a step, each as often as it moves its UNet's prediction"
+    )
+    refiner_share: Share = Field(
+        0.3,
+        description="share of the layers drawn that are the refiner's; base and `unets` share the "
+        "rest equally",
+    )
+    unets: dict[str, str] = Field(
+        {},
+        description="by a name of your own: further SDXL bases (fine-tuned ones, LoRAs fused) the "
+        "student is to serve",
+    )
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "QueryBank":
         for name in self.unets:
             if name in ("base", "refiner") or "." in name:
-                raise ValueError(f"distill.query_bank.unets: {name!r} cannot be a name (base and refiner are taken, a dot divides); choose another")
+                raise ValueError(
+                    f"distill.query_bank.unets: {name!r} cannot be a name (base and refiner are "
+                    "taken, a dot divides); choose another"
+                )
         return self
 
 
 def unet_shares(unets: Collection[str], refiner_share: float) -> dict[str, float]:
-    """How the layers drawn are shared out: `refiner_share` for the refiner where there is one, the rest in equal parts for the others."""
+    """How the layers drawn are shared out: `refiner_share` for the refiner where there is one, the
+    rest in equal parts for the others.
+    """
     with_refiner = "refiner" in unets
     of_each_other = (1 - refiner_share * with_refiner) / (len(unets) - with_refiner)
     return {name: refiner_share if name == "refiner" else of_each_other for name in unets}
 
 
 class Distill(Section):
-    base: str = Field(description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME")
-    teacher: str | None = Field(None, description="open_clip:MODEL/TAG (or /PATH): these weights instead of base's, for the encoder as wide")
-    refiner: str | None = Field(None, description="SDXL refiner, likewise; its UNet reads the bigG student")
+    base: str = Field(
+        description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME"
+    )
+    teacher: str | None = Field(
+        None,
+        description="open_clip:MODEL/TAG (or /PATH): these weights instead of base's, for the "
+        "encoder as wide",
+    )
+    refiner: str | None = Field(
+        None, description="SDXL refiner, likewise; its UNet reads the bigG student"
+    )
     objective: Objective
-    position_layers: Literal["penultimate", "all"] = Field("penultimate", description="the layers whose states `position` compares")
+    position_layers: Literal["penultimate", "all"] = Field(
+        "penultimate", description="the layers whose states `position` compares"
+    )
     region_weights: RegionWeights = Field(RegionWeights(), description="of `position`")
     random_attention: RandomAttention = RandomAttention()
     query_bank: QueryBank = QueryBank()
     steps: Positive
     batch_size: Positive = Field(description="pairs a step over all processes")
-    tokens_per_micro_batch: Positive | None = Field(None, description="positions a process computes at once, pads included; no limit when left out")
-    full_length_share: Scheduled = Field(1.0, description="share of a batch that runs to all 77 positions; the others end at their last word")
-    cut_attention: bool = Field(True, description="cut pairs are taught what layers read from their words alone; else only full-length pairs teach")
+    tokens_per_micro_batch: Positive | None = Field(
+        None,
+        description="positions a process computes at once, pads included; no limit when left out",
+    )
+    full_length_share: Scheduled = Field(
+        1.0,
+        description="share of a batch that runs to all 77 positions; the others end at their last "
+        "word",
+    )
+    cut_attention: bool = Field(
+        True,
+        description="cut pairs are taught what layers read from their words alone; else only "
+        "full-length pairs teach",
+    )
     empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
-    english_share: Share = Field(0.0, description="share of a batch whose English the student reads itself, so that it keeps English")
-    source_weights: dict[str, Weight] = Field({}, description="by source: how often its pairs are drawn, against 1 for those not named")
-    code_mixed_share: Share = Field(0.0, description="share of a batch whose prompt is two pairs, one read in Japanese, the other in English")
+    english_share: Share = Field(
+        0.0,
+        description="share of a batch whose English the student reads itself, so that it keeps "
+        "English",
+    )
+    source_weights: dict[str, Weight] = Field(
+        {}, description="by source: how often its pairs are drawn, against 1 for those not named"
+    )
+    code_mixed_share: Share = Field(
+        0.0,
+        description="share of a batch whose prompt is two pairs, one read in Japanese, the other "
+        "in English",
+    )
     learning_rate: float = Field(gt=0.0)
     warmup_steps: int = Field(100, ge=0)
     weight_decay: Weight = 0.0
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.98)  # YAML knows lists only: strict would refuse them
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (
+        0.9,
+        0.98,
+    )  # YAML knows lists only: strict would refuse them
     gradient_clipping: float = Field(1.0, gt=0.0)
-    ema_decay: float = Field(0.0, ge=0.0, lt=1.0, description="checkpoints hold this running average of the weights; 0 for the weights themselves")
-    compile: bool = Field(False, description="torch.compile every block of the towers: a minute at the start, fewer kernels a step")
+    ema_decay: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="checkpoints hold this running average of the weights; 0 for the weights "
+        "themselves",
+    )
+    compile: bool = Field(
+        False,
+        description="torch.compile every block of the towers: a minute at the start, fewer kernels "
+        "a step",
+    )
     precision: Literal["fp32", "bf16"] = "bf16"
     seed: int = 0
     log_every_steps: Positive = 10
     save_every_steps: Positive = 1000
     keep_checkpoints: Positive = 2
-    hung_after_seconds: float = Field(600.0, ge=5.0, le=1500.0, description="without a finished step, save or loading: the training ends, code 4")
+    hung_after_seconds: float = Field(
+        600.0,
+        ge=5.0,
+        le=1500.0,
+        description="without a finished step, save or loading: the training ends, code 4",
+    )
 
     @model_validator(mode="after")
     def _shares_leave_japanese(self) -> "Distill":
         if (total := self.empty_prompt_share + self.english_share + self.code_mixed_share) > 1:
-            raise ValueError(f"distill: empty_prompt_share, english_share and code_mixed_share add up to {total:g}; give at most 1 in all")
+            raise ValueError(
+                "distill: empty_prompt_share, english_share and code_mixed_share add up to "
+                f"{total:g}; give at most 1 in all"
+            )
         return self
 
     @property
     def unets(self) -> dict[str, str]:
-        """The SDXLs whose UNets the student is taught to serve, by name: `base`, `refiner` where there is one, and `query_bank.unets`."""
-        return {"base": self.base} | ({"refiner": self.refiner} if self.refiner else {}) | self.query_bank.unets
+        """The SDXLs whose UNets the student is taught to serve, by name: `base`, `refiner` where
+        there is one, and `query_bank.unets`.
+        """
+        return (
+            {"base": self.base}
+            | ({"refiner": self.refiner} if self.refiner else {})
+            | self.query_bank.unets
+        )

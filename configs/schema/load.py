@@ -30,10 +30,16 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: the recipe cannot be read ({error}); give the path of a YAML file such as configs/toyworld.yaml") from None
+        raise RecipeError(
+            f"{path}: the recipe cannot be read ({error}); give the path of a YAML file such as "
+            "configs/toyworld.yaml"
+        ) from None
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of sections, this file holds {type(tree).__name__}; start from configs/toyworld.yaml")
+        raise RecipeError(
+            f"{path}: a recipe is a mapping of sections, this file holds {type(tree).__name__}; "
+            "start from configs/toyworld.yaml"
+        )
     for override in overrides or []:
         _apply(tree, override)
     try:
@@ -43,7 +49,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, for a file: `load_recipe` of it gives an equal recipe but for secrets, which are masked."""
+    """The resolved recipe as YAML, for a file: `load_recipe` of it gives an equal recipe but for
+    secrets, which are masked.
+    """
     return yaml12.write(masked_tree(recipe.model_dump(mode="json")))
 
 
@@ -57,13 +65,18 @@ def _parse(text: str, where: str) -> Any:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"override {override!r}: write it as section.key=value, for example distill.steps=100")
+        raise RecipeError(
+            f"override {override!r}: write it as section.key=value, for example distill.steps=100"
+        )
     *parents, last = key.split(".")
     node: Any = tree
     for name in parents:
         node = _child(node, name, key)
         if node is None:
-            raise RecipeError(f"override {override!r}: the recipe has nothing at {name!r}; write the whole section in the recipe first")
+            raise RecipeError(
+                f"override {override!r}: the recipe has nothing at {name!r}; write the whole "
+                "section in the recipe first"
+            )
     parsed = _parse(value, f"override {override!r}")
     if isinstance(node, list):
         node[_index(node, last, key)] = parsed
@@ -71,7 +84,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[last] = parsed
     else:
         above = ".".join(parents)
-        raise RecipeError(f"override {override!r}: {above} holds a single value, it has no key {last!r}; override {above} itself")
+        raise RecipeError(
+            f"override {override!r}: {above} holds a single value, it has no key {last!r}; "
+            f"override {above} itself"
+        )
 
 
 def _child(node: Any, name: str, key: str) -> Any:
@@ -79,19 +95,26 @@ def _child(node: Any, name: str, key: str) -> Any:
         return node[_index(node, name, key)]
     if isinstance(node, dict):
         return node.setdefault(name, {})
-    raise RecipeError(f"override {key!r}: {name!r} lies below a single value; see the recipe for the keys there are")
+    raise RecipeError(
+        f"override {key!r}: {name!r} lies below a single value; see the recipe for the keys there "
+        "are"
+    )
 
 
 def _index(node: list[Any], name: str, key: str) -> int:
     if name not in map(str, range(len(node))):
-        raise RecipeError(f"override {key!r}: {name!r} is not one of the {len(node)} entries there; count them from 0")
+        raise RecipeError(
+            f"override {key!r}: {name!r} is not one of the {len(node)} entries there; count them "
+            "from 0"
+        )
     return int(name)
 
 
 def _one_line(error: ValidationError) -> str:
     """The first of pydantic's complaints as `field: what, value; way out`."""
     first = error.errors()[0]
-    # a union puts the kind it tried in the path (sources.0.tsv.path, sources.0.tsv.ja.str): the user wrote no such key
+    # a union puts the kind it tried in the path (sources.0.tsv.path, sources.0.tsv.ja.str): the
+    # user wrote no such key
     location = [_cut(str(part)) for part in first["loc"]]
     kinds = _kinds(first["loc"])
     if location[:2] == ["corpora", "sources"]:
@@ -104,12 +127,18 @@ def _one_line(error: ValidationError) -> str:
     value = _short(first.get("input"))
     more = f" ({error.error_count() - 1} more after this one)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"{field}: there is no such key (its value is {value}); {_nearest(first['loc'])}{more}"
+        return (
+            f"{field}: there is no such key (its value is {value}); {_nearest(first['loc'])}{more}"
+        )
     if first["type"].startswith("union_tag"):
         kind = first["ctx"].get("tag")
         close = difflib.get_close_matches(str(kind), kinds, n=1)
         way_out = f"did you mean {close[0]!r}?" if close else f"the kinds are {', '.join(kinds)}"
-        return f"{field}.kind: {'missing' if kind is None else f'there is no kind {_short(kind)}'}; {way_out}{more}"
+        return (
+            f"{field}.kind: "
+            f"{'missing' if kind is None else f'there is no kind {_short(kind)}'}; "
+            f"{way_out}{more}"
+        )
     if first["type"] == "missing":
         return f"{field}: missing, and it has no default; add it{more}"
     if first["type"] == "value_error":
@@ -119,7 +148,11 @@ def _one_line(error: ValidationError) -> str:
 
 def _kinds(location: tuple[int | str, ...]) -> dict[str, type[Section]]:
     """The sections that `kind` chooses from at this place of a recipe."""
-    kinds = {"corpora.sources": sources.KINDS, "corpora.executor": executors.KINDS, "captions.images": captions.IMAGE_KINDS}
+    kinds = {
+        "corpora.sources": sources.KINDS,
+        "corpora.executor": executors.KINDS,
+        "captions.images": captions.IMAGE_KINDS,
+    }
     return kinds.get(".".join(map(str, location[:2])), {})
 
 
@@ -133,7 +166,9 @@ def _cut(text: str) -> str:
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:
-    """What the user may have meant by an unknown key: the closest name among the keys of that section."""
+    """What the user may have meant by an unknown key: the closest name among the keys of that
+    section.
+    """
     model: type[BaseModel] = Recipe
     for part in location[:-1]:
         if part in _kinds(location):
@@ -141,7 +176,11 @@ def _nearest(location: tuple[int | str, ...]) -> str:
         elif isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
             options = [annotation, *getattr(annotation, "__args__", ())]
-            found = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+            found = [
+                option
+                for option in options
+                if isinstance(option, type) and issubclass(option, BaseModel)
+            ]
             model = found[0] if found else model
     names = list(model.model_fields)
     close = difflib.get_close_matches(str(location[-1]), names, n=1)

@@ -16,7 +16,9 @@ from configs.schema.section import Positive, Section
 
 class VocabInit(Section):
     tokenizer: str = Field(description="a SentencePiece unigram model: a path, or toyworld:NAME")
-    sentence_encoder: str = Field(description="a sentence-transformers model: a path, a hub name, or toyworld:NAME")
+    sentence_encoder: str = Field(
+        description="a sentence-transformers model: a path, a hub name, or toyworld:NAME"
+    )
     prompt: str = Field("", description='put before every piece; "query: " for the e5 family')
     batch_size: Positive = 256
     pad_vocab_to_multiple_of: Positive = 1
@@ -24,32 +26,66 @@ class VocabInit(Section):
 
 class Export(Section):
     encoders_only: bool = False
-    variants: list[Literal["fp16", "bf16"]] = Field([], description="half-precision weights written beside the fp32 ones")
-    license: str = Field("openrail++", description="the hub's name of the licence in the model card; SDXL's own by default")
+    variants: list[Literal["fp16", "bf16"]] = Field(
+        [], description="half-precision weights written beside the fp32 ones"
+    )
+    license: str = Field(
+        "openrail++",
+        description="the hub's name of the licence in the model card; SDXL's own by default",
+    )
 
 
 class Eval(Section):
     pairs: Positive = Field(256, description="held-out pairs compared")
-    timesteps: Positive = Field(4, description="timesteps at which the noise-prediction gap is measured")
+    timesteps: Positive = Field(
+        4, description="timesteps at which the noise-prediction gap is measured"
+    )
     gap_pairs: Positive = Field(64, description="pairs the noise-prediction gap is measured on")
     prompts: Positive = Field(200, description="held-out prompts painted")
     inference_steps: Positive = 50
-    denoising_end: float = Field(0.8, gt=0.0, le=1.0, description="where the refiner takes over; 1 leaves it out")
+    denoising_end: float = Field(
+        0.8, gt=0.0, le=1.0, description="where the refiner takes over; 1 leaves it out"
+    )
     guidance_scale: float = Field(5.0, ge=0.0)
     batch_size: Positive = 16
     seed: int = 0
-    translator: str | None = Field(None, description="a Japanese-to-English model to compete with, as captions.translator takes one")
-    repositories: dict[str, str] = Field({}, description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare with")
-    unets: dict[str, str] = Field({}, description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, for eval.transfer")
-    clip_model: str | None = Field(None, description="a CLIP or SigLIP, path or hub name: do pictures fit the English caption, and one another?")
-    dino_model: str | None = Field(None, description="a DINOv2, path or hub name: do two pictures show the same?")
-    lpips_model: str | None = Field(None, description="torchvision's AlexNet weights, a file: LPIPS, the distance people see between two pictures")
+    translator: str | None = Field(
+        None,
+        description="a Japanese-to-English model to compete with, as captions.translator takes one",
+    )
+    repositories: dict[str, str] = Field(
+        {},
+        description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare "
+        "with",
+    )
+    unets: dict[str, str] = Field(
+        {},
+        description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, "
+        "for eval.transfer",
+    )
+    clip_model: str | None = Field(
+        None,
+        description="a CLIP or SigLIP, path or hub name: do pictures fit the English caption, and "
+        "one another?",
+    )
+    dino_model: str | None = Field(
+        None, description="a DINOv2, path or hub name: do two pictures show the same?"
+    )
+    lpips_model: str | None = Field(
+        None,
+        description="torchvision's AlexNet weights, a file: LPIPS, the distance people see between "
+        "two pictures",
+    )
 
 
 class Recipe(Section):
     name: str
     run: str = Field(description="the folder every stage writes below")
-    captions: Captions | None = Field(None, description="captions of pictures that have no English yet; corpora.captions makes pairs of them")
+    captions: Captions | None = Field(
+        None,
+        description="captions of pictures that have no English yet; corpora.captions makes pairs "
+        "of them",
+    )
     corpora: Corpora
     vocab_init: VocabInit
     distill: Distill
@@ -63,5 +99,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _steps_agree(self) -> "Recipe":
         if self.distill.warmup_steps >= self.distill.steps:
-            raise ValueError(f"distill.warmup_steps ({self.distill.warmup_steps}) must be below distill.steps ({self.distill.steps})")
+            raise ValueError(
+                f"distill.warmup_steps ({self.distill.warmup_steps}) must be below distill.steps "
+                f"({self.distill.steps})"
+            )
         return self

@@ -1,6 +1,8 @@
-"""What every section of a recipe is: typed, strict, frozen; and the number types the sections share.
+"""What every section of a recipe is: typed, strict, frozen; and the number types the sections
+share.
 
-A text that starts as a path below a home folder (`~/corpora/a.tsv`) is read with that folder written out, in any section.
+A text that starts as a path below a home folder (`~/corpora/a.tsv`) is read with that folder
+written out, in any section.
 """
 
 import os
@@ -21,11 +23,18 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _home_folders_are_written_out(cls, values: Any) -> Any:
-        return {key: _at_home(value) for key, value in values.items()} if isinstance(values, dict) else values
+        return (
+            {key: _at_home(value) for key, value in values.items()}
+            if isinstance(values, dict)
+            else values
+        )
 
 
 def _at_home(value: Any) -> Any:
-    """Of a text, or of the texts of a list or mapping. Raises ValueError where the home folder is not known."""
+    """Of a text, or of the texts of a list or mapping.
+
+    Raises ValueError where the home folder is not known.
+    """
     if isinstance(value, dict):
         return {key: _at_home(one) if isinstance(one, str) else one for key, one in value.items()}
     if isinstance(value, list):
@@ -34,5 +43,7 @@ def _at_home(value: Any) -> Any:
         return value
     expanded = os.path.expanduser(value)
     if expanded == value:
-        raise ValueError(f"{value!r}: the home folder is not known on this machine, so write whole paths")
+        raise ValueError(
+            f"{value!r}: the home folder is not known on this machine, so write whole paths"
+        )
     return expanded

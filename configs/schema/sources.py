@@ -1,8 +1,9 @@
 """Where a recipe's texts come from: one section a kind of source.
 
-A path is a local file, a glob, or any URL fsspec opens (s3://, hf://, https://...); compression (gzip, zstd, xz, bz2) is told by content, inside
-archives too. A file, folder or member of exactly that name wins over the name as a pattern. Of two globs, files are paired by their names.
-Every source but toyworld has a name, which its rows' ids begin with, and the licence its rows carry on.
+A path is a local file, a glob, or any URL fsspec opens (s3://, hf://, https://...); compression
+(gzip, zstd, xz, bz2) is told by content, inside archives too. A file, folder or member of exactly
+that name wins over the name as a pattern. Of two globs, files are paired by their names. Every
+source but toyworld has a name, which its rows' ids begin with, and the licence its rows carry on.
 """
 
 from typing import Annotated, Literal, Self
@@ -15,7 +16,9 @@ Path = Annotated[str, Field(min_length=1)]
 
 
 class ToyworldSource(Section):
-    """Scenes said in both languages by the grammar of `corpora/toyworld`; the held-out ones lie apart by construction."""
+    """Scenes said in both languages by the grammar of `corpora/toyworld`; the held-out ones lie
+    apart by construction.
+    """
 
     kind: Literal["toyworld"]
     pairs: Positive
@@ -35,8 +38,12 @@ class TsvSource(FileSource):
 
     kind: Literal["tsv"]
     path: Path
-    member: Path | None = Field(None, description="the file inside a zip or tar archive, or a pattern that only it matches")
-    ja: str | int = Field("ja", description="column name (or, without a header line, its number from 0)")
+    member: Path | None = Field(
+        None, description="the file inside a zip or tar archive, or a pattern that only it matches"
+    )
+    ja: str | int = Field(
+        "ja", description="column name (or, without a header line, its number from 0)"
+    )
     en: str | int = "en"
     header: bool = True
 
@@ -44,12 +51,18 @@ class TsvSource(FileSource):
 class ParquetSource(FileSource):
     kind: Literal["parquet"]
     path: Path
-    ja: str | int = Field("ja", description="a column of texts, its number from 0, or COLUMN.FIELD of a struct: translation.ja")
+    ja: str | int = Field(
+        "ja",
+        description="a column of texts, its number from 0, or COLUMN.FIELD of a struct: "
+        "translation.ja",
+    )
     en: str | int = "en"
 
 
 class _Aligned(FileSource):
-    """One archive or one file (`path`), or two files (`ja_path`, `en_path`) whose lines say the same."""
+    """One archive or one file (`path`), or two files (`ja_path`, `en_path`) whose lines say the
+    same.
+    """
 
     path: Path | None = None
     ja_path: Path | None = None
@@ -59,30 +72,44 @@ class _Aligned(FileSource):
     def _one_way_to_name_the_files(self) -> Self:
         named = [key for key in ("path", "ja_path", "en_path") if getattr(self, key) is not None]
         if named not in (["path"], ["ja_path", "en_path"]):
-            raise ValueError(f"source {self.name!r} takes either path or both ja_path and en_path, not {' and '.join(named) or 'none of them'}")
+            raise ValueError(
+                f"source {self.name!r} takes either path or both ja_path and en_path, not "
+                f"{' and '.join(named) or 'none of them'}"
+            )
         return self
 
 
 class MosesSource(_Aligned):
-    """OPUS's Moses format: two text files, line by line; `path` names a zip or tar archive that holds both."""
+    """OPUS's Moses format: two text files, line by line; `path` names a zip or tar archive that
+    holds both.
+    """
 
     kind: Literal["moses"]
-    ja_member: Path = Field("*.ja", description="the Japanese file inside the archive, or a pattern that only it matches")
+    ja_member: Path = Field(
+        "*.ja",
+        description="the Japanese file inside the archive, or a pattern that only it matches",
+    )
     en_member: Path = "*.en"
 
 
 class WmtTestSource(_Aligned):
-    """A test set of WMT: `path` is its XML (dataset, doc, src, ref, seg), or two files: SGML (srcset, refset), or text line by line."""
+    """A test set of WMT: `path` is its XML (dataset, doc, src, ref, seg), or two files: SGML
+    (srcset, refset), or text line by line.
+    """
 
     kind: Literal["wmt_test"]
 
 
 class TmxSource(FileSource):
-    """Translation Memory eXchange, XML; of several texts of one language in a unit the first counts."""
+    """Translation Memory eXchange, XML; of several texts of one language in a unit the first
+    counts.
+    """
 
     kind: Literal["tmx"]
     path: Path
-    member: Path | None = Field(None, description="the file inside a zip or tar archive, or a pattern that only it matches")
+    member: Path | None = Field(
+        None, description="the file inside a zip or tar archive, or a pattern that only it matches"
+    )
 
 
 class HubSource(FileSource):
@@ -92,13 +119,19 @@ class HubSource(FileSource):
     dataset: str
     config: str | None = None
     split: str = "train"
-    revision: str | None = Field(None, description="a commit of the data set: without it, what its author changes is noticed, not prevented")
+    revision: str | None = Field(
+        None,
+        description="a commit of the data set: without it, what its author changes is noticed, not "
+        "prevented",
+    )
     ja: str = Field("translation.ja", description="a column of texts, or COLUMN.FIELD")
     en: str = "translation.en"
 
 
 class LaionSource(FileSource):
-    """Metadata of laion2B-multi or Re-LAION, parquet: captions of one language, their pictures' addresses, no English."""
+    """Metadata of laion2B-multi or Re-LAION, parquet: captions of one language, their pictures'
+    addresses, no English.
+    """
 
     kind: Literal["laion"]
     path: Path
@@ -109,5 +142,13 @@ PairSource = TsvSource | ParquetSource | MosesSource | TmxSource | WmtTestSource
 Source = Annotated[ToyworldSource | PairSource, Field(discriminator="kind")]
 KINDS: dict[str, type[Section]] = {
     model.model_fields["kind"].annotation.__args__[0]: model  # type: ignore[union-attr]
-    for model in (ToyworldSource, TsvSource, ParquetSource, MosesSource, TmxSource, WmtTestSource, HubSource)
+    for model in (
+        ToyworldSource,
+        TsvSource,
+        ParquetSource,
+        MosesSource,
+        TmxSource,
+        WmtTestSource,
+        HubSource,
+    )
 }

@@ -1,4 +1,5 @@
-"""YAML as people write it: PyYAML's 1.1 dialect reads `1e-4` as text and `no` as false; here both follow YAML 1.2.
+"""YAML as people write it: PyYAML's 1.1 dialect reads `1e-4` as text and `no` as false; here both
+follow YAML 1.2.
 
 In:  the text of a recipe, or the right-hand side of an override.
 Out: plain Python values, and text again that reads back equal. A key that stands twice is an error.
@@ -10,7 +11,9 @@ from typing import Any
 import yaml
 
 _BOOL = re.compile(r"^(?:true|false)$", re.I)
-_FLOAT = re.compile(r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$")
+_FLOAT = re.compile(
+    r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+)
 _REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
 
 
@@ -50,7 +53,9 @@ class _Loader(yaml.SafeLoader):
         keys: set[str] = set()
         for key in (key.value for key, _ in node.value if isinstance(key.value, str)):
             if key in keys:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=node.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands twice", problem_mark=node.start_mark
+                )
             keys.add(key)
         return super().construct_mapping(node, deep)
 
@@ -69,7 +74,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # PyYAML folds Unicode's line breaks away unless the text is double-quoted
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if re.search("[\x85\u2028\u2029]", text) else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if re.search("[\x85\u2028\u2029]", text) else None
+    )
 
 
 _Dumper.add_representer(str, _represent_text)
@@ -82,10 +89,14 @@ def read(text: str) -> Any:
         raise ValueError(f": {len(text):,} characters, {LONGEST:,} at most")
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
-    except Exception as error:  # beside YAMLError, PyYAML lets out what its constructors raise: `2001-99-99`, `!!int ""`, a thousand brackets
+    # beside YAMLError, PyYAML lets out what its constructors raise: `2001-99-99`, `!!int ""`, a
+    # thousand brackets
+    except Exception as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        problem = getattr(error, "problem", None) or next(
+            iter(str(error).splitlines()), type(error).__name__
+        )
         raise ValueError(f"{line}: {problem}") from None
 
 

@@ -1,4 +1,5 @@
-"""Entry: are the right rows dropped? What each reason took of each source, and rows to judge by eye.
+"""Entry: are the right rows dropped? What each reason took of each source, and rows to judge by
+eye.
 
 In:  a recipe whose pairs are prepared, and its sources; later the sheet, filled in.
 Out: on the screen, by source: rows in, kept, dropped by reason. In `<run>/audit/`: `sheet.tsv` and
@@ -16,6 +17,7 @@ from configs import command
 from configs.schema.load import load_recipe
 
 ROWS = 50
+
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:

@@ -1,4 +1,7 @@
-"""Entry: are the right rows dropped? What each reason took of each source, and rows to judge by eye."""
+"""Entry: are the right rows dropped?
+
+What each reason took of each source, and rows to judge by eye.
+"""
 
 from pathlib import Path
 
@@ -24,7 +27,8 @@ def audit(recipe: Recipe, rows: int, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     audit_sheet.write(folder, sheet)
     print(
-        f"{folder / audit_sheet.TSV}: {len(sheet)} rows; write good or bad into its first column, then give it back with --judged"
+        f"{folder / audit_sheet.TSV}: {len(sheet)} rows; write good or bad into its first column, "
+        "then give it back with --judged"
     )
 
 
@@ -42,7 +46,8 @@ def _pairs(recipe: Recipe) -> Path:
     manifest = read_manifest(folder)
     if not (folder / dropped.FILE).is_file():
         raise RecipeError(
-            f"{folder}: does not say what was dropped; move it away and run: python -m corpora.prepare RECIPE"
+            f"{folder}: does not say what was dropped; move it away and run: python -m "
+            "corpora.prepare RECIPE"
         )
     if manifest.settings != pipeline.recorded_settings(recipe.corpora):
         raise RecipeError(

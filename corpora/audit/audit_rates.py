@@ -18,7 +18,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Rate:
-    """Of `judged` rows drawn out of `rows`, `found` are wrong: good ones dropped, or a bad one kept."""
+    """Of `judged` rows drawn out of `rows`, `found` are wrong: good ones dropped, or a bad one
+    kept.
+    """
 
     name: str
     rows: int
@@ -65,13 +67,15 @@ def rates(lines: list[Line], yields: list[Yield]) -> list[Rate]:
 def table(found: list[Rate]) -> str:
     """As text, with the good pairs lost in all."""
     lines = [
-        f"{'dropped rows that are good pairs':<44} {'rows':>12} {'judged':>7} {'good':>6} {'rate':>8}  95 % interval"
+        f"{'dropped rows that are good pairs':<44} {'rows':>12} {'judged':>7} {'good':>6} "
+        f"{'rate':>8}  95 % interval"
     ]
     *dropped, kept = found
     lines += [_line(one) for one in dropped]
     lines += [
         "",
-        f"{'kept rows that are bad pairs':<44} {'rows':>12} {'judged':>7} {'bad':>6} {'rate':>8}  95 % interval",
+        f"{'kept rows that are bad pairs':<44} {'rows':>12} {'judged':>7} {'bad':>6} {'rate':>8}  "
+        "95 % interval",
         _line(kept),
     ]
     of = [one for one in dropped if one.judged]
@@ -85,8 +89,10 @@ def table(found: list[Rate]) -> str:
         unjudged = sum(one.rows for one in dropped if not one.judged)
         lines += [
             "",
-            f"good pairs lost: {middle:,.0f} ({low:,.0f} to {high:,.0f}), {middle / total:.2%} of all good ones"
-            f" ({low / (good + low):.2%} to {high / (good + high):.2%}); {unjudged:,} dropped rows are of reasons not judged",
+            f"good pairs lost: {middle:,.0f} ({low:,.0f} to {high:,.0f}), {middle / total:.2%} of "
+            "all good ones"
+            f" ({low / (good + low):.2%} to {high / (good + high):.2%}); {unjudged:,} dropped rows "
+            "are of reasons not judged",
         ]
     return "\n".join(lines)
 

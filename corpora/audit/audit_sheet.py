@@ -24,7 +24,11 @@ JUDGEMENTS = ("good", "bad", "")
 
 @dataclass(frozen=True)
 class Line:
-    """One row. `judgement`: good (a pair to keep), bad, or empty. `stage` and `reason` of a kept row are "kept" and its split."""
+    """One row.
+
+    `judgement`: good (a pair to keep), bad, or empty. `stage` and `reason` of a kept row are "kept"
+    and its split.
+    """
 
     judgement: str
     stage: str
@@ -41,7 +45,9 @@ COLUMNS = [field.name for field in fields(Line)]
 
 
 def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
-    """At most `rows` rows of each reason and of the kept ones, with their texts as they are in the sources. Raises DataError."""
+    """At most `rows` rows of each reason and of the kept ones, with their texts as they are in the
+    sources. Raises DataError.
+    """
     rng = np.random.default_rng(seed)
     drawn = _Drawn(rows)
     for batch in dropped.batches(pairs / dropped.FILE):
@@ -67,7 +73,9 @@ def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
 
 
 class _Drawn:
-    """Of each group of rows those of the lowest random numbers: a sample without replacement, in one pass."""
+    """Of each group of rows those of the lowest random numbers: a sample without replacement, in
+    one pass.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -117,14 +125,16 @@ def read(path: Path, pairs: Path) -> list[Line]:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); give the sheet.tsv that corpora.audit wrote, as UTF-8"
+            f"{path}: cannot be read ({error}); give the sheet.tsv that corpora.audit wrote, as "
+            "UTF-8"
         ) from None
     header, *rows = [
         line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip()
     ] or [[]]
     if header[:4] != COLUMNS[:4]:
         raise DataError(
-            f"{path}: its first line is not {' '.join(COLUMNS[:4])} …; give the sheet.tsv that corpora.audit wrote"
+            f"{path}: its first line is not {' '.join(COLUMNS[:4])} …; give the sheet.tsv that "
+            "corpora.audit wrote"
         )
     lines = []
     for number, row in enumerate(rows, 2):
@@ -141,6 +151,7 @@ def read(path: Path, pairs: Path) -> list[Line]:
             found is None or (found["stage"], found["reason"]) != (line.stage, line.reason)
         ):
             raise DataError(
-                f"{path}: {line.id} was not dropped by {line.stage}: {line.reason} in {pairs}; judge a sheet of these pairs"
+                f"{path}: {line.id} was not dropped by {line.stage}: {line.reason} in {pairs}; "
+                "judge a sheet of these pairs"
             )
     return lines

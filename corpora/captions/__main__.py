@@ -1,7 +1,10 @@
-"""Entry: makes pairs of pictures' Japanese captions: cleaned, ranked by how well they fit, translated.
+"""Entry: makes pairs of pictures' Japanese captions: cleaned, ranked by how well they fit,
+translated.
 
-In:  the recipe's `captions` section: LAION's metadata, pictures where a model is to rank, a translation model.
-Out: `<run>/captions/`: parquet shards and `manifest.json`; name them in `corpora.sources`, and corpora.prepare reads them like any pairs.
+In:  the recipe's `captions` section: LAION's metadata, pictures where a model is to rank, a
+     translation model.
+Out: `<run>/captions/`: parquet shards and `manifest.json`; name them in `corpora.sources`, and
+     corpora.prepare reads them like any pairs.
 
     python -m corpora.captions configs/sdxl_jp.yaml captions.keep=1000000
 """
@@ -17,7 +20,11 @@ def stage(recipe: Recipe) -> None:
     manifest, is_new = pipeline.make(recipe)
     folder = recipe.run_dir / pipeline.FOLDER
     count = manifest.rows("train")
-    print(f"{folder}: {count} pairs written" if is_new else f"{folder}: already made for these settings ({count} pairs); nothing to do")
+    print(
+        f"{folder}: {count} pairs written"
+        if is_new
+        else f"{folder}: already made for these settings ({count} pairs); nothing to do"
+    )
     if is_new:
         print(funnel(manifest))
 

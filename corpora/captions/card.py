@@ -1,6 +1,7 @@
 """The captions' data card: the same page as the pairs', of other stages.
 
-In:  what the tasks left about the rows they dropped, the rows the choice dropped, the finished shards.
+In:  what the tasks left about the rows they dropped, the rows the choice dropped, the finished
+     shards.
 Out: `samples.json`, `data_card.html` and `README.md` beside the shards.
 """
 
@@ -37,13 +38,24 @@ def write(
             chosen = np.sort(assemble.lowest(digests, rows, dropped.SAMPLES))
             if len(chosen):
                 found = cleaned.take(chosen, ["id", "ja"]).to_pylist()
-                shown.setdefault(stage, {})[reason] = [[row["id"], dropped.shortened(row["ja"]), ""] for row in found]
+                shown.setdefault(stage, {})[reason] = [
+                    [row["id"], dropped.shortened(row["ja"]), ""] for row in found
+                ]
     # of rows in other languages, and of those that cannot be read, no text is kept
-    every = {stage.name: {reason: shown.get(stage.name, {}).get(reason, []) for reason in stage.dropped} for stage in manifest.stages}
+    every = {
+        stage.name: {reason: shown.get(stage.name, {}).get(reason, []) for reason in stage.dropped}
+        for stage in manifest.stages
+    }
     counts = {"rows_in": manifest.stages[0].rows_in, "train": manifest.rows("train"), "held_out": 0}
     licences, kept = _look(folder)
     named = ", ".join(f"{licence} ({count:,})" for licence, count in licences.most_common(5))
-    source = {"name": captions.source.name, "kind": "laion", "licence": named, **counts, "kept": kept}
+    source = {
+        "name": captions.source.name,
+        "kind": "laion",
+        "licence": named,
+        **counts,
+        "kept": kept,
+    }
     write_json(folder / data_card.SAMPLES, {"sources": [source], "dropped": every})
     data_card.render(folder)
 
@@ -56,4 +68,7 @@ def _look(folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
         licences.update(batch.column("licence").to_pylist())
         kept += [(digest(row["ja"], row["en"]), row) for row in batch.to_pylist()]
         kept = nsmallest(data_card.KEPT_SAMPLES, kept, key=itemgetter(0))
-    return licences, [{**row, "ja": dropped.shortened(row["ja"]), "en": dropped.shortened(row["en"])} for _, row in kept]
+    return licences, [
+        {**row, "ja": dropped.shortened(row["ja"]), "en": dropped.shortened(row["en"])}
+        for _, row in kept
+    ]

@@ -1,4 +1,5 @@
-"""Which captions are worth a translation: of equal ones the one that fits its picture best, of these the best `keep`.
+"""Which captions are worth a translation: of equal ones the one that fits its picture best, of
+these the best `keep`.
 
 In:  the cleaned captions; what the scoring left, or their own `similarity`.
 Out: rows in ascending order, and the rows that each stage dropped on the way.
@@ -21,20 +22,29 @@ Rows = dict[str, np.ndarray]  # of each reason to drop, the rows (N,) that go fo
 
 
 def similarities(cleaned: Cleaned, scored: Path) -> tuple[np.ndarray, Rows]:
-    """(rows,) float32, NaN where a caption has none, and why. Of several pictures of one caption the first shard's counts."""
+    """(rows,) float32, NaN where a caption has none, and why.
+
+    Of several pictures of one caption the first shard's counts.
+    """
     values = np.full(cleaned.rows, np.nan, dtype=np.float32)
     reasons, code = [NOT_IN_ANY_SHARD], np.zeros(cleaned.rows, dtype=np.uint8)
-    for file in sorted(scored.glob("*.parquet"), reverse=True):  # so that what is written last is the first's
+    for file in sorted(
+        scored.glob("*.parquet"), reverse=True
+    ):  # so that what is written last is the first's
         table = pq.read_table(file)
         given = table.filter(pc.is_valid(table["similarity"]))
         values[given["row"].to_numpy()[::-1]] = given["similarity"].to_numpy()[::-1]
         without = table.filter(pc.is_null(table["similarity"]))
-        for row, reason in zip(without["row"].to_pylist()[::-1], without["reason"].to_pylist()[::-1], strict=True):
+        for row, reason in zip(
+            without["row"].to_pylist()[::-1], without["reason"].to_pylist()[::-1], strict=True
+        ):
             if reason not in reasons:
                 reasons.append(reason)
             code[row] = reasons.index(reason)
     missing = np.isnan(values)
-    found = {reason: np.flatnonzero(missing & (code == number)) for number, reason in enumerate(reasons)}
+    found = {
+        reason: np.flatnonzero(missing & (code == number)) for number, reason in enumerate(reasons)
+    }
     return values, {reason: rows for reason, rows in found.items() if len(rows)}
 
 
@@ -44,19 +54,36 @@ def column(cleaned: Cleaned) -> tuple[np.ndarray, Rows]:
     return values, {"no_similarity": np.flatnonzero(np.isnan(values))}
 
 
-def choose(values: np.ndarray, missing: Rows, digests: np.ndarray, keep: int | None) -> tuple[np.ndarray, dict[str, Rows]]:
-    """Rows (K,) int64, ascending, and of each stage the rows it drops: a function of the rows alone, ties go to the earlier row."""
+def choose(
+    values: np.ndarray, missing: Rows, digests: np.ndarray, keep: int | None
+) -> tuple[np.ndarray, dict[str, Rows]]:
+    """Rows (K,) int64, ascending, and of each stage the rows it drops: a function of the rows
+    alone, ties go to the earlier row.
+    """
     rows = np.flatnonzero(~np.isnan(values))
     distinct = rows[best_of_equal(digests[rows], values[rows])]
     _, chosen = top_k([(values[distinct], distinct)], len(distinct) if keep is None else keep)
     kept = np.sort(chosen.astype(np.int64))
-    equal, others = (np.setdiff1d(some, left, assume_unique=True) for some, left in ((rows, distinct), (distinct, kept)))
-    return kept, {"picture": missing, "deduplicate": {"equal_caption": equal}, "rank": {"not_among_the_best": others}}
+    equal, others = (
+        np.setdiff1d(some, left, assume_unique=True)
+        for some, left in ((rows, distinct), (distinct, kept))
+    )
+    return kept, {
+        "picture": missing,
+        "deduplicate": {"equal_caption": equal},
+        "rank": {"not_among_the_best": others},
+    }
 
 
 def count(rows: int, lost: dict[str, Rows]) -> list[Stage]:
     """The stages `choose` went through."""
-    return count_stages(rows, ((name, Counter({reason: len(found) for reason, found in some.items()})) for name, some in lost.items()))
+    return count_stages(
+        rows,
+        (
+            (name, Counter({reason: len(found) for reason, found in some.items()}))
+            for name, some in lost.items()
+        ),
+    )
 
 
 def best_of_equal(digests: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,9 +1,11 @@
 """From the metadata to clean Japanese captions: the cheap stages, before any picture is opened.
 
 In:  parts of the metadata (corpora/sources/laion.py).
-Out: `cleaned/00000.parquet` of SCHEMA a part, and `00000.json`: how many rows each stage dropped, by reason, and a few of them.
+Out: `cleaned/00000.parquet` of SCHEMA a part, and `00000.json`: how many rows each stage dropped,
+     by reason, and a few of them.
 
-A caption's row is its number among the cleaned captions of all parts, in order: what the stages after this one know it by.
+A caption's row is its number among the cleaned captions of all parts, in order: what the stages
+after this one know it by.
 """
 
 from collections import Counter
@@ -32,7 +34,9 @@ SCHEMA = pa.schema(
         *(laion.SCHEMA.field(name) for name in ("id", "ja", "url", "licence", "similarity")),
         pa.field("ja_language_probability", pa.float32(), nullable=False),
         pa.field("ja_digest", pa.uint64(), nullable=False),  # equal for captions that say the same
-        pa.field("picture_digest", pa.uint64(), nullable=False),  # of the address and the caption, which a shard of pictures knows too
+        pa.field(
+            "picture_digest", pa.uint64(), nullable=False
+        ),  # of the address and the caption, which a shard of pictures knows too
     ]
 )
 LABELS = ("NSFW", "UNSURE", "UNLIKELY")  # LAION's
@@ -56,10 +60,11 @@ def drop_reason(ja: str, limits: Limits) -> str | None:
 
 
 def unsafe_reason(label: str | None, probability: float | None, captions: Captions) -> str | None:
-    """Why a picture's caption is dropped by its rating, or None: its label, `unsafe_probability`, or `unknown_rating`.
+    """Why a picture's caption is dropped by its rating, or None: its label, `unsafe_probability`,
+    or `unknown_rating`.
 
-    A picture without a rating is kept: LAION's own NSFW column is often null. A label that is none of LAION's is dropped where UNSURE ones are.
-    With `captions.unsafe` empty nothing is dropped.
+    A picture without a rating is kept: LAION's own NSFW column is often null. A label that is none
+    of LAION's is dropped where UNSURE ones are. With `captions.unsafe` empty nothing is dropped.
     """
     unsafe = {one.upper() for one in captions.unsafe}
     if not unsafe:
@@ -76,7 +81,9 @@ def picture_digest(url: str, ja: str) -> int:
 
 
 class Lost:
-    """Rows a piece of a stage drops: their number, by stage and reason, and a few of their texts."""
+    """Rows a piece of a stage drops: their number, by stage and reason, and a few of their
+    texts.
+    """
 
     def __init__(self, stages: Iterable[str]) -> None:
         self.counts: dict[str, Counter[str]] = {stage: Counter() for stage in stages}
@@ -114,12 +121,17 @@ class CleanPart:
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         part = self.parts[rank]
         lost, rows_out = Lost(STAGES), 0
-        with whole(self.folder / f"{rank:05d}.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="lz4") as writer:
+        with (
+            whole(self.folder / f"{rank:05d}.parquet") as temporary,
+            pq.ParquetWriter(temporary, SCHEMA, compression="lz4") as writer,
+        ):
             for batch in laion.captions(self.captions.source, part, lost.counts["read"]):
                 table = self._clean(batch, lost)
                 rows_out += table.num_rows
                 writer.write_table(table)
-        assert part.rows == rows_out + lost.rows, "a row was lost between reading and writing a part"
+        assert part.rows == rows_out + lost.rows, (
+            "a row was lost between reading and writing a part"
+        )
         lost.write(self.folder / f"{rank:05d}.json")
 
     def _clean(self, batch: pa.RecordBatch, lost: Lost) -> pa.Table:
@@ -134,7 +146,9 @@ class CleanPart:
                 kept.append(row)
         model = language_id.load(self.corpora.language_id.model)
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-        verdicts = language_id.judged(model, [row["ja"] for row in kept], "ja", self.corpora.language_id.min_probability)
+        verdicts = language_id.judged(
+            model, [row["ja"] for row in kept], "ja", self.corpora.language_id.min_probability
+        )
         for row, verdict in zip(kept, verdicts, strict=True):
             if verdict.reason:
                 lost.add("language_id", verdict.reason, row["id"], row["ja"])
@@ -177,5 +191,9 @@ class Cleaned:
         for number, file in enumerate(self.files):
             start, stop = np.searchsorted(rows, self.starts[number : number + 2])
             if start < stop:
-                found.append(pq.read_table(file, columns=columns).take(rows[start:stop] - self.starts[number]))
+                found.append(
+                    pq.read_table(file, columns=columns).take(
+                        rows[start:stop] - self.starts[number]
+                    )
+                )
         return pa.concat_tables(found)

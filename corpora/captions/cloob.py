@@ -1,12 +1,16 @@
-"""rinna's Japanese CLOOB (rinna/japanese-cloob-vit-b-16): how well a Japanese caption fits a picture. Its own package cannot be installed any more.
+"""rinna's Japanese CLOOB (rinna/japanese-cloob-vit-b-16): how well a Japanese caption fits a
+picture. Its own package cannot be installed any more.
 
-In:  a folder or hub name with `config.json` and the weights as published (`model.safetensors` or `pytorch_model.bin`), and the SentencePiece model
-     of its tokenizer, which the published repository lacks: `spiece.model` of rinna/japanese-roberta-base.
+In:  a folder or hub name with `config.json` and the weights as published (`model.safetensors` or
+     `pytorch_model.bin`), and the SentencePiece model of its tokenizer, which the published
+     repository lacks: `spiece.model` of rinna/japanese-roberta-base.
 Out: features of texts and pictures in one space; how well they fit is the cosine. Nothing on disk.
 
-A ViT and a BERT of transformers, each read at its first position and projected without a bias. CLOOB differs from CLIP in training alone.
+A ViT and a BERT of transformers, each read at its first position and projected without a bias.
+CLOOB differs from CLIP in training alone.
 
-Shape letters: B batch, L positions (77 at most, [CLS] first), D width of a tower, P width of the common space, S side of a picture in pixels.
+Shape letters: B batch, L positions (77 at most, [CLS] first), D width of a tower, P width of the
+common space, S side of a picture in pixels.
 """
 
 import warnings
@@ -37,61 +41,103 @@ PROJECTIONS = ("text_projection.weight", "visual_projection.weight")
 
 
 class Cloob(nn.Module):
-    """The two towers and their projections, by the published names. Raises DataError for a configuration of another model."""
+    """The two towers and their projections, by the published names.
 
-    def __init__(self, config: Mapping[str, Any], pieces: sentencepiece.SentencePieceProcessor) -> None:
+    Raises DataError for a configuration of another model.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], pieces: sentencepiece.SentencePieceProcessor
+    ) -> None:
         super().__init__()
-        self.text_model, self.vision_model = _tower(config, "text_config"), _tower(config, "vision_config")
+        self.text_model, self.vision_model = (
+            _tower(config, "text_config"),
+            _tower(config, "vision_config"),
+        )
         self.text_projection, self.visual_projection = (
-            nn.Linear(tower.config.hidden_size, config["projection_dim"], bias=False) for tower in (self.text_model, self.vision_model)
+            nn.Linear(tower.config.hidden_size, config["projection_dim"], bias=False)
+            for tower in (self.text_model, self.vision_model)
         )
         self.pieces = pieces
 
     @torch.inference_mode()
     def text_features(self, texts: list[str]) -> torch.Tensor:
         """(B, P) float32 on the CPU, not normalised."""
-        ids_BL, mask_BL = (one.to(self.text_projection.weight.device) for one in self.tokenize(texts))
+        ids_BL, mask_BL = (
+            one.to(self.text_projection.weight.device) for one in self.tokenize(texts)
+        )
         return self.project_text(ids_BL, mask_BL).float().cpu()
 
     @torch.inference_mode()
     def image_features(self, images: list[Image.Image]) -> torch.Tensor:
         """(B, P) float32 on the CPU, not normalised."""
-        pixels_B3SS = torch.stack([pixels(image, self.vision_model.config.image_size) for image in images])
-        return self.project_images(pixels_B3SS.to(self.visual_projection.weight.device)).float().cpu()
+        pixels_B3SS = torch.stack(
+            [pixels(image, self.vision_model.config.image_size) for image in images]
+        )
+        return (
+            self.project_images(pixels_B3SS.to(self.visual_projection.weight.device)).float().cpu()
+        )
 
     def project_text(self, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         """(B, P) of token ids; the mask is 0 at pads."""
-        # RoBERTa would count positions from its padding id on, and this one was trained with 0 to 76
+        # RoBERTa would count positions from its padding id on, and this one was trained with 0 to
+        # 76
         positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
-        states_BLD = self.text_model(input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions_BL).last_hidden_state
+        states_BLD = self.text_model(
+            input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions_BL
+        ).last_hidden_state
         return self.text_projection(states_BLD[:, 0])
 
     def project_images(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:
         """(B, P) of normalised pixels."""
-        return self.visual_projection(self.vision_model(pixel_values=pixels_B3SS).last_hidden_state[:, 0])
+        return self.visual_projection(
+            self.vision_model(pixel_values=pixels_B3SS).last_hidden_state[:, 0]
+        )
 
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids (B, L) and mask (B, L): lower-cased, cut to 76 pieces behind [CLS], padded to the longest."""
+        """Ids (B, L) and mask (B, L): lower-cased, cut to 76 pieces behind [CLS], padded to the
+        longest.
+        """
         cls, pad = self.pieces.piece_to_id([CLS, PAD])
-        rows = [torch.tensor([cls, *ids[: POSITIONS - 1]]) for ids in self.pieces.encode([text.lower() for text in texts])]
+        rows = [
+            torch.tensor([cls, *ids[: POSITIONS - 1]])
+            for ids in self.pieces.encode([text.lower() for text in texts])
+        ]
         mask_BL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         return pad_sequence(rows, batch_first=True, padding_value=pad), mask_BL
 
 
 def load(reference: str, tokenizer: str | None = None) -> Cloob:
-    """The model in float32 on the CPU, ready to be asked. Raises DataError for what is missing, damaged, or not all there."""
+    """The model in float32 on the CPU, ready to be asked.
+
+    Raises DataError for what is missing, damaged, or not all there.
+    """
     config = read_json(_file(reference, "config.json"))
     if config.get("model_type") != "cloob":
-        raise DataError(f"{reference}: its config.json describes a {config.get('model_type')!r}, not a 'cloob'; give rinna/japanese-cloob-vit-b-16")
+        raise DataError(
+            f"{reference}: its config.json describes a {config.get('model_type')!r}, not a "
+            "'cloob'; give rinna/japanese-cloob-vit-b-16"
+        )
     model = Cloob(config, load_pieces(tokenizer or str(_file(reference, "spiece.model"))))
-    weights = {name: tensor for name, tensor in _weights(reference).items() if not name.endswith(".position_ids")}  # a buffer that counts 0, 1, 2...
+    weights = {
+        name: tensor
+        for name, tensor in _weights(reference).items()
+        if not name.endswith(".position_ids")
+    }  # a buffer that counts 0, 1, 2...
     problems = []
     for name in TOWERS:
-        own = {key.removeprefix(f"{name}."): tensor.float() for key, tensor in weights.items() if key.startswith(f"{name}.")}
+        own = {
+            key.removeprefix(f"{name}."): tensor.float()
+            for key, tensor in weights.items()
+            if key.startswith(f"{name}.")
+        }
         tower, found = _filled(getattr(model, name), own)
         setattr(model, name, tower)
         problems += [f"{name}.{key} ({problem})" for problem, keys in found.items() for key in keys]
-    for key in sorted(set(PROJECTIONS) | {key for key in weights if not key.startswith(tuple(f"{name}." for name in TOWERS))}):
+    for key in sorted(
+        set(PROJECTIONS)
+        | {key for key in weights if not key.startswith(tuple(f"{name}." for name in TOWERS))}
+    ):
         if key not in weights or key not in PROJECTIONS:
             problems.append(f"{key} ({'left over' if key in weights else 'missing'})")
         elif weights[key].shape != model.get_parameter(key).shape:
@@ -99,7 +145,10 @@ def load(reference: str, tokenizer: str | None = None) -> Cloob:
         else:
             model.get_parameter(key).data.copy_(weights[key])
     if problems:
-        raise DataError(f"{reference}: {len(problems)} weights are not a CLOOB's, first {sorted(problems)[0]}; fetch the folder again")
+        raise DataError(
+            f"{reference}: {len(problems)} weights are not a CLOOB's, first {sorted(problems)[0]}; "
+            "fetch the folder again"
+        )
     return model.eval().requires_grad_(False)
 
 
@@ -108,47 +157,81 @@ def load_pieces(path: str) -> sentencepiece.SentencePieceProcessor:
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_file=path)
     except Exception as error:  # SentencePiece raises OSError or RuntimeError for one cause
-        raise DataError(f"{path}: no SentencePiece model ({first_line(error)}); give the spiece.model of rinna/japanese-roberta-base") from None
+        raise DataError(
+            f"{path}: no SentencePiece model ({first_line(error)}); give the spiece.model of "
+            "rinna/japanese-roberta-base"
+        ) from None
     if any(pieces.is_unknown(pieces.piece_to_id(piece)) for piece in (CLS, PAD)):
-        raise DataError(f"{path}: knows no {CLS} or no {PAD}, so it is no CLOOB's tokenizer; give the spiece.model of rinna/japanese-roberta-base")
+        raise DataError(
+            f"{path}: knows no {CLS} or no {PAD}, so it is no CLOOB's tokenizer; give the "
+            "spiece.model of rinna/japanese-roberta-base"
+        )
     return pieces
 
 
 def pixels(image: Image.Image, side: int) -> torch.Tensor:
-    """(3, S, S): the shorter side bilinearly to S, the centre cut out, normalised as CLIP's pictures are."""
+    """(3, S, S): the shorter side bilinearly to S, the centre cut out, normalised as CLIP's
+    pictures are.
+    """
     image = image.convert("RGB")  # first: colours of a palette cannot be interpolated
     short, long = sorted(image.size)
     sizes = {short: side, long: int(side * long / short)}
     width, height = (sizes[one] for one in image.size)
     left, top = round((width - side) / 2), round((height - side) / 2)
-    cut = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
+    cut = image.resize((width, height), Image.Resampling.BILINEAR).crop(
+        (left, top, left + side, top + side)
+    )
     values = np.asarray(cut, dtype=np.float32) / 255
-    return torch.from_numpy((values - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).permute(2, 0, 1)
+    return torch.from_numpy(
+        (values - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    ).permute(2, 0, 1)
 
 
 def _tower(config: Mapping[str, Any], section: str) -> Any:
     try:
         settings = dict(config[section])
-        return AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings), add_pooling_layer=False)
-    except Exception as error:  # KeyError, ValueError, TypeError for one cause: the section describes no such model
-        raise DataError(f"config.json: its {section} describes no model of transformers ({first_line(error)}); fetch the folder again") from None
+        return AutoModel.from_config(
+            AutoConfig.for_model(settings.pop("model_type"), **settings), add_pooling_layer=False
+        )
+    # KeyError, ValueError, TypeError for one cause: the section describes no such model
+    except Exception as error:
+        raise DataError(
+            f"config.json: its {section} describes no model of transformers ({first_line(error)}); "
+            "fetch the folder again"
+        ) from None
 
 
 def _filled(tower: Any, weights: dict[str, torch.Tensor]) -> tuple[nn.Module, dict[str, list[str]]]:
-    """The tower with these weights, and the names of those it misses or has no place for, by problem."""
+    """The tower with these weights, and the names of those it misses or has no place for, by
+    problem.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would report is in the answer
     logging.disable_progress_bar()
-    try:  # not load_state_dict: only this way knows the names a tower's weights had when they were published
+    # not load_state_dict: only this way knows the names a tower's weights had when they were
+    # published
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             filled, found = type(tower).from_pretrained(
-                None, config=tower.config, state_dict=weights, add_pooling_layer=False, ignore_mismatched_sizes=True, output_loading_info=True
+                None,
+                config=tower.config,
+                state_dict=weights,
+                add_pooling_layer=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
     finally:
         logging.set_verbosity(verbosity)
-    words = {"missing_keys": "missing", "unexpected_keys": "left over", "mismatched_keys": "of another shape"}
-    return filled, {word: [key if isinstance(key, str) else key[0] for key in found[kind]] for kind, word in words.items()}
+    words = {
+        "missing_keys": "missing",
+        "unexpected_keys": "left over",
+        "mismatched_keys": "of another shape",
+    }
+    return filled, {
+        word: [key if isinstance(key, str) else key[0] for key in found[kind]]
+        for kind, word in words.items()
+    }
 
 
 def _weights(reference: str) -> dict[str, torch.Tensor]:
@@ -160,9 +243,15 @@ def _weights(reference: str) -> dict[str, torch.Tensor]:
             errors.append(error)
             continue
         try:
-            return load_file(path) if name.endswith(".safetensors") else dict(torch.load(path, map_location="cpu", weights_only=True))
+            return (
+                load_file(path)
+                if name.endswith(".safetensors")
+                else dict(torch.load(path, map_location="cpu", weights_only=True))
+            )
         except Exception as error:  # each library raises its own kinds for what is damaged
-            raise DataError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from None
+            raise DataError(
+                f"{path}: cannot be read ({first_line(error)}); fetch it again"
+            ) from None
     raise errors[-1]
 
 

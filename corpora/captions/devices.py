@@ -18,7 +18,9 @@ def device() -> torch.device:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread of torch's, and of CTranslate2's models loaded meanwhile: the last bits of a result change with their number."""
+    """One thread of torch's, and of CTranslate2's models loaded meanwhile: the last bits of a
+    result change with their number.
+    """
     import torch
 
     before = torch.get_num_threads()

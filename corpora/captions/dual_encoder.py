@@ -1,4 +1,5 @@
-"""How well captions fit their pictures, by any model that puts both into one space: rinna's CLOOB, or a CLIP or SigLIP of transformers.
+"""How well captions fit their pictures, by any model that puts both into one space: rinna's CLOOB,
+or a CLIP or SigLIP of transformers.
 
 In:  `Ranker` settings; texts and decoded pictures.
 Out: features, or the cosine of each pair. Nothing on disk.
@@ -24,7 +25,9 @@ from corpora.captions.devices import device
 
 
 class DualEncoder(Protocol):
-    """Texts and pictures into one space, both as float32 on the CPU, not normalised; an empty list is the caller's to leave out."""
+    """Texts and pictures into one space, both as float32 on the CPU, not normalised; an empty list
+    is the caller's to leave out.
+    """
 
     def text_features(self, texts: list[str]) -> torch.Tensor:
         """(B, P)."""
@@ -34,7 +37,10 @@ class DualEncoder(Protocol):
 
 
 def load(settings: Ranker) -> DualEncoder:
-    """The model of the recipe, on the GPU where there is one. Raises DataError for what is missing, damaged, not all there, or no dual encoder."""
+    """The model of the recipe, on the GPU where there is one.
+
+    Raises DataError for what is missing, damaged, not all there, or no dual encoder.
+    """
     reference = resolve_model(settings.model)
     if _is_cloob(reference):
         tokenizer = resolve_model(settings.tokenizer) if settings.tokenizer else None
@@ -42,7 +48,9 @@ def load(settings: Ranker) -> DualEncoder:
     return TransformersDualEncoder(reference)
 
 
-def similarities(encoder: DualEncoder, texts: list[str], images: list[Image.Image], batch_size: int) -> np.ndarray:
+def similarities(
+    encoder: DualEncoder, texts: list[str], images: list[Image.Image], batch_size: int
+) -> np.ndarray:
     """(B,) float32: the cosine of each text and its own picture, -1 to 1."""
     assert len(texts) == len(images)
     found = [np.empty(0, dtype=np.float32)]
@@ -55,7 +63,10 @@ def similarities(encoder: DualEncoder, texts: list[str], images: list[Image.Imag
 
 
 class TransformersDualEncoder:
-    """A CLIP, a SigLIP or any other model of transformers that gives features of both. Raises DataError as `load` says."""
+    """A CLIP, a SigLIP or any other model of transformers that gives features of both.
+
+    Raises DataError as `load` says.
+    """
 
     def __init__(self, reference: str) -> None:
         from transformers import AutoModel, AutoProcessor
@@ -65,28 +76,58 @@ class TransformersDualEncoder:
         model_folder.check(reference)
         try:
             self.model, found = AutoModel.from_pretrained(
-                reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+                reference,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
             self.processor = AutoProcessor.from_pretrained(reference, trust_remote_code=False)
         except Exception as error:  # each library raises its own kinds for the same cause
-            raise DataError(f"{reference} cannot be loaded ({first_line(error)}); give a CLOOB, a CLIP or a SigLIP") from error
-        if not (hasattr(self.model, "get_text_features") and hasattr(self.model, "get_image_features")):
-            raise DataError(f"{reference} is a {type(self.model).__name__}, which compares no texts with pictures; give a CLOOB, a CLIP or a SigLIP")
-        if missing := sorted(found["missing_keys"]):  # transformers fills them with random numbers and goes on
-            raise DataError(f"{reference}: {len(missing)} weights are missing, first {missing[0]}; fetch the model again, or give another")
+            raise DataError(
+                f"{reference} cannot be loaded ({first_line(error)}); give a CLOOB, a CLIP or a "
+                "SigLIP"
+            ) from error
+        if not (
+            hasattr(self.model, "get_text_features") and hasattr(self.model, "get_image_features")
+        ):
+            raise DataError(
+                f"{reference} is a {type(self.model).__name__}, which compares no texts with "
+                "pictures; give a CLOOB, a CLIP or a SigLIP"
+            )
+        if missing := sorted(
+            found["missing_keys"]
+        ):  # transformers fills them with random numbers and goes on
+            raise DataError(
+                f"{reference}: {len(missing)} weights are missing, first {missing[0]}; fetch the "
+                "model again, or give another"
+            )
         self.model.eval().to(device())
         self.positions = self.model.config.text_config.max_position_embeddings
 
     @torch.inference_mode()
     def text_features(self, texts: list[str]) -> torch.Tensor:
-        batch_BL = self.processor(text=texts, padding="max_length", max_length=self.positions, truncation=True, return_tensors="pt")
+        batch_BL = self.processor(
+            text=texts,
+            padding="max_length",
+            max_length=self.positions,
+            truncation=True,
+            return_tensors="pt",
+        )
         if self.model.config.model_type.startswith("siglip"):
-            batch_BL.pop("attention_mask", None)  # trained on texts padded to the full length, and on the pads too, though some tokenizers mask them
+            batch_BL.pop(
+                "attention_mask",
+                None,
+                # trained on texts padded to the full length, and on the pads too, though some
+                # tokenizers mask them
+            )
         return features_of(self.model.get_text_features(**batch_BL.to(device())))
 
     @torch.inference_mode()
     def image_features(self, images: list[Image.Image]) -> torch.Tensor:
-        pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+        pixels = self.processor(
+            images=[image.convert("RGB") for image in images], return_tensors="pt"
+        )
         return features_of(self.model.get_image_features(**pixels.to(device())))
 
 

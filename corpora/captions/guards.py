@@ -1,7 +1,9 @@
-"""Why a translation is not kept: what a translation model does when it fails, told without reading the picture.
+"""Why a translation is not kept: what a translation model does when it fails, told without reading
+the picture.
 
 In:  Japanese captions, their translations, the language identifier.
-Out: for each, the first reason to drop it, or None. The pairs that stay go through `corpora/filters/rules.py` like any others.
+Out: for each, the first reason to drop it, or None. The pairs that stay go through
+     `corpora/filters/rules.py` like any others.
 """
 
 import re
@@ -14,19 +16,29 @@ from corpora.filters.normalise import comparison_key
 LONGEST_RUN = 6  # words of a phrase that a model may say again and again
 
 
-def judged(ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any) -> tuple[list[str | None], list[float]]:
-    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None for one to keep; and how probably it is English."""
+def judged(
+    ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any
+) -> tuple[list[str | None], list[float]]:
+    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None
+    for one to keep; and how probably it is English.
+    """
     verdicts = language_id.judged(language_model, en, "en", guards.min_probability)
     found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
     foreign = ["not_english" if verdict.reason else None for verdict in verdicts]
-    return [one or other for one, other in zip(found, foreign, strict=True)], [verdict.probability for verdict in verdicts]
+    return [one or other for one, other in zip(found, foreign, strict=True)], [
+        verdict.probability for verdict in verdicts
+    ]
 
 
 def chrf(ja: list[str], back: list[str]) -> list[float]:
-    """How much of each caption came back from its translation, 0 to 100: character n-gram F-score (Popovic 2015), which needs no words."""
+    """How much of each caption came back from its translation, 0 to 100: character n-gram F-score
+    (Popovic 2015), which needs no words.
+    """
     import sacrebleu
 
-    return [sacrebleu.sentence_chrf(again, [text]).score for text, again in zip(ja, back, strict=True)]
+    return [
+        sacrebleu.sentence_chrf(again, [text]).score for text, again in zip(ja, back, strict=True)
+    ]
 
 
 def _reason(ja: str, en: str, guards: TranslationGuards) -> str | None:
@@ -41,7 +53,9 @@ def _reason(ja: str, en: str, guards: TranslationGuards) -> str | None:
 
 
 def repeats(text: str, most: int) -> bool:
-    """Whether a run of one to six words stands more than `most` times on end, or a run of one to four characters more than four times as often."""
+    """Whether a run of one to six words stands more than `most` times on end, or a run of one to
+    four characters more than four times as often.
+    """
     words = text.lower().split()
     for length in range(1, LONGEST_RUN + 1):
         same = 0  # words in a row that are those `length` places before

@@ -1,10 +1,11 @@
 """Where the pictures of captions come from: the shards img2dataset writes, or files in a folder.
 
-In:  `00000.tar` of `000000001.jpg`, `.txt` and `.json`, with `00000.parquet` beside it, which lists the rows that could not be fetched too;
-     or a folder, and paths below it.
+In:  `00000.tar` of `000000001.jpg`, `.txt` and `.json`, with `00000.parquet` beside it, which lists
+     the rows that could not be fetched too; or a folder, and paths below it.
 Out: `Picture`s, decoded or with the reason why not, each row once. Nothing on disk.
 
-Of a shard the headers are read first, then its samples one after another: a picture in memory at a time, whatever their order.
+Of a shard the headers are read first, then its samples one after another: a picture in memory at a
+time, whatever their order.
 """
 
 import io
@@ -29,11 +30,13 @@ USUAL_ROWS = 10_000  # of a shard of img2dataset
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 500_000_000  # of one file: no picture of MAX_PIXELS is larger, and it is read whole
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # Pillow's other readers hold more code than use
-MAX_ASPECT = 20  # a ruler of 1 x 5000 pixels would become 224 x 1,120,000 for a model that scales the shorter side
+# a ruler of 1 x 5000 pixels would become 224 x 1,120,000 for a model that scales the shorter side
+MAX_ASPECT = 20
 
 
 class Picture(NamedTuple):
-    """A row of the captions: `key` is its name in the shard, or the id it was asked for by; exactly one of `image` and `reason` is None.
+    """A row of the captions: `key` is its name in the shard, or the id it was asked for by; exactly
+    one of `image` and `reason` is None.
 
     `caption` is the text as the shard holds it, empty for files.
     """
@@ -49,29 +52,42 @@ def shards(pattern: str) -> list[str]:
     """The tar files a glob matches, in alphabetical order. Raises DataError for none."""
     found = files.local_files(pattern)
     if not found:
-        raise DataError(f"{pattern}: matches no file; download the pictures with img2dataset, or correct the glob of the shards")
+        raise DataError(
+            f"{pattern}: matches no file; download the pictures with img2dataset, or correct the "
+            "glob of the shards"
+        )
     return found
 
 
 def rows_of(path: str | Path) -> int:
-    """How many rows a shard has, by the table beside it; without one img2dataset's usual number. Raises DataError for a damaged table."""
+    """How many rows a shard has, by the table beside it; without one img2dataset's usual number.
+
+    Raises DataError for a damaged table.
+    """
     table = Path(path).with_suffix(".parquet")
-    return sum(batch.num_rows for batch in _batches(table, ["key"])) if table.is_file() else USUAL_ROWS
+    return (
+        sum(batch.num_rows for batch in _batches(table, ["key"])) if table.is_file() else USUAL_ROWS
+    )
 
 
 def read_shard(path: str | Path) -> Iterator[Picture]:
-    """Every row of one shard: those in the tar file, then those the table beside it says could not be fetched, by its own status.
+    """Every row of one shard: those in the tar file, then those the table beside it says could not
+    be fetched, by its own status.
 
-    Reasons: `damaged_image` (a file of more than `MAX_BYTES` is one), `too_many_pixels`, `too_narrow`, `no_image`,
-    or img2dataset's status (`failed_to_download`, `failed_to_resize`).
-    Raises DataError for a damaged tar file or table: what is behind the damage would be lost without a word.
+    Reasons: `damaged_image` (a file of more than `MAX_BYTES` is one), `too_many_pixels`,
+    `too_narrow`, `no_image`, or img2dataset's status (`failed_to_download`, `failed_to_resize`).
+    Raises DataError for a damaged tar file or table: what is behind the damage would be lost
+    without a word.
     """
     path = Path(path)
     try:
         with tarfile.open(path, "r:") as file:
             yield from _samples(file)
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:  # no JSON, no UTF-8
-        raise DataError(f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the shard again") from None
+        raise DataError(
+            f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the "
+            "shard again"
+        ) from None
     table = path.with_suffix(".parquet")
     if table.is_file():
         yield from _failures(table)
@@ -103,7 +119,9 @@ def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
     """The picture as RGB, or None and the reason."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are looked at here
+            warnings.simplefilter(
+                "ignore"
+            )  # of odd metadata, and of sizes, which are looked at here
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 short, long = sorted(image.size)
                 if short * long > MAX_PIXELS:
@@ -113,13 +131,21 @@ def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
                 return as_rgb(image), None
     except Image.DecompressionBombError:
         return None, "too_many_pixels"
-    except Exception:  # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError, struct.error...
+    # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
+    # struct.error...
+    except Exception:
         return None, "damaged_image"
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """As 8-bit RGB. Pillow's own conversion clips grey of 16 or 32 bits: all but the darkest 256th would become white."""
-    if image.mode.startswith("I"):  # I;16, I;16B: 16-bit; I: 16-bit PNGs of older Pillows, and 32-bit TIFFs
+    """As 8-bit RGB.
+
+    Pillow's own conversion clips grey of 16 or 32 bits: all but the darkest 256th would become
+    white.
+    """
+    if image.mode.startswith(
+        "I"
+    ):  # I;16, I;16B: 16-bit; I: 16-bit PNGs of older Pillows, and 32-bit TIFFs
         grey = np.asarray(image).astype(np.int64)
         brightest = grey.max(initial=0)
         most = 0xFFFF if brightest <= 0xFFFF else 0xFFFFFFFF
@@ -129,14 +155,18 @@ def as_rgb(image: Image.Image) -> Image.Image:
     elif image.mode == "F":  # TIFF, from 0 to 1 or to whatever the brightest is
         light = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
         most = light.max(initial=0)
-        image = Image.fromarray((light * (255 / (1 if most <= 1 else max(most, 255)))).astype(np.uint8))
+        image = Image.fromarray(
+            (light * (255 / (1 if most <= 1 else max(most, 255)))).astype(np.uint8)
+        )
     return image.convert("RGB")
 
 
 def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
-    """Files of one folder and name, up to the first dot, are a sample, wherever they stand: a shard packed again may be in any order.
+    """Files of one folder and name, up to the first dot, are a sample, wherever they stand: a shard
+    packed again may be in any order.
 
-    Where an ending comes twice, so does the sample: two shards were joined. Only headers are held; the pictures are read one at a time.
+    Where an ending comes twice, so does the sample: two shards were joined. Only headers are held;
+    the pictures are read one at a time.
     """
     samples: dict[str, list[dict[str, tarfile.TarInfo]]] = {}
     for member in file:
@@ -151,7 +181,10 @@ def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
         free[ending.lower()] = member
     for name, of_name in samples.items():
         for parts in of_name:
-            yield _sample(name.rpartition("/")[2], {ending: _content(file, member) for ending, member in parts.items()})
+            yield _sample(
+                name.rpartition("/")[2],
+                {ending: _content(file, member) for ending, member in parts.items()},
+            )
 
 
 def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -176,7 +209,9 @@ def _sample(key: str, parts: dict[str, bytes]) -> Picture:
 
 def _failures(table: Path) -> Iterator[Picture]:
     for batch in _batches(table, ["key", "url", "caption", "status"]):
-        for key, url, caption, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        for key, url, caption, status in zip(
+            *(column.to_pylist() for column in batch.columns), strict=True
+        ):
             if status != "success":
                 yield Picture(str(key), str(url or ""), str(caption or ""), None, str(status))
 
@@ -187,7 +222,12 @@ def _batches(path: str | Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 shown = ", ".join(file.schema_arrow.names)[:200]
-                raise DataError(f"{path}: there is no column {missing[0]!r} among {shown!r}; correct the column, or fetch the file again")
+                raise DataError(
+                    f"{path}: there is no column {missing[0]!r} among {shown!r}; correct the "
+                    "column, or fetch the file again"
+                )
             yield from file.iter_batches(columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as parquet ({first_line(error)[:200]}); fetch the file again") from None
+        raise DataError(
+            f"{path}: cannot be read as parquet ({first_line(error)[:200]}); fetch the file again"
+        ) from None

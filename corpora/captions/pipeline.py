@@ -1,9 +1,12 @@
 """From metadata and pictures to a folder of Japanese-English pairs.
 
-In:  the recipe's `captions` section; language identification, lengths, `workers` and `executor` of its `corpora` section.
-Out: `<run>/captions/`: shards of pairs with their similarity and address, manifest and data card like those of `<run>/pairs`; `corpora.prepare`
-     reads it as a parquet source. Until the end everything lies in `<run>/captions.unfinished-<digest>/`; the same command goes on from there.
-     The bytes depend on the settings and the inputs alone, not on `workers`, the executor or interruptions.
+In:  the recipe's `captions` section; language identification, lengths, `workers` and `executor` of
+     its `corpora` section.
+Out: `<run>/captions/`: shards of pairs with their similarity and address, manifest and data card
+     like those of `<run>/pairs`; `corpora.prepare` reads it as a parquet source. Until the end
+     everything lies in `<run>/captions.unfinished-<digest>/`; the same command goes on from there.
+     The bytes depend on the settings and the inputs alone, not on `workers`, the executor or
+     interruptions.
 """
 
 import shutil
@@ -23,42 +26,77 @@ from corpora import executor
 from corpora.captions import card, choose, clean, images, score, translate
 from corpora.dropped import DroppedRecord
 from corpora.filters import language_id
-from corpora.pair import FORMAT, Input, Manifest, ShardWriter, Stage, count_stages, losses, read_manifest, write_manifest
+from corpora.pair import (
+    FORMAT,
+    Input,
+    Manifest,
+    ShardWriter,
+    Stage,
+    count_stages,
+    losses,
+    read_manifest,
+    write_manifest,
+)
 from corpora.sources import files, laion
 
 FOLDER = "captions"
 
 
 def make(recipe: Recipe) -> tuple[Manifest, bool]:
-    """The manifest of `<run>/captions`, and whether it was made just now. Raises DataError and RecipeError."""
+    """The manifest of `<run>/captions`, and whether it was made just now.
+
+    Raises DataError and RecipeError.
+    """
     captions, folder = recipe.captions, recipe.run_dir / FOLDER
     if captions is None:
-        raise RecipeError("the recipe has no section `captions`; write one (configs/sdxl_jp.yaml has an example), or go on with corpora.prepare")
+        raise RecipeError(
+            "the recipe has no section `captions`; write one (configs/sdxl_jp.yaml has an "
+            "example), or go on with corpora.prepare"
+        )
     settings = {"captions": masked_tree(captions.model_dump(mode="json"))}
-    settings |= {name: recipe.corpora.model_dump(mode="json")[name] for name in ("language_id", "filters")}
+    settings |= {
+        name: recipe.corpora.model_dump(mode="json")[name] for name in ("language_id", "filters")
+    }
     fingerprint = value_sha256([FORMAT, FOLDER, settings])
     if folder.exists():
         manifest = _finished(folder, fingerprint)
-        for left in recipe.run_dir.glob(f"{FOLDER}.unfinished-*"):  # of a run killed after its last step
+        for left in recipe.run_dir.glob(
+            f"{FOLDER}.unfinished-*"
+        ):  # of a run killed after its last step
             shutil.rmtree(left)
         return manifest, False
-    language_id.load(recipe.corpora.language_id.model)  # a damaged model is told before the work, not after
+    language_id.load(
+        recipe.corpora.language_id.model
+    )  # a damaged model is told before the work, not after
     if captions.unsafe:
         laion.check_ratings(captions.source)
     inputs = _inputs(recipe, captions)
-    work = recipe.run_dir / f"{FOLDER}.unfinished-{value_sha256([fingerprint, list(map(str, inputs))])[:12]}"
+    work = (
+        recipe.run_dir
+        / f"{FOLDER}.unfinished-{value_sha256([fingerprint, list(map(str, inputs))])[:12]}"
+    )
     work.mkdir(parents=True, exist_ok=True)
     records, cleaned = _clean(recipe, captions, work), clean.Cleaned(work / "cleaned")
     rows, lost = _choose(recipe, captions, cleaned, work)
     if not rows:
-        raise DataError(f"no caption is left to translate; {losses(_stages(records, cleaned, lost))}; loosen the filters, or add data")
+        raise DataError(
+            f"no caption is left to translate; {losses(_stages(records, cleaned, lost))}; loosen "
+            "the filters, or add data"
+        )
     records += _translate(recipe, captions, cleaned, work)
     finished = _folder(work / "finished", empty=True)
     writer = ShardWriter(finished, "train", captions.shard_rows, translate.SCHEMA)
     for file in sorted((work / "translated").glob("*.parquet")):
         writer.write(pq.read_table(file))
     stages = _stages(records, cleaned, lost)
-    manifest = Manifest(format=FORMAT, fingerprint=fingerprint, settings=settings, inputs=inputs, stages=stages, splits={"train": writer.close()})
+    manifest = Manifest(
+        format=FORMAT,
+        fingerprint=fingerprint,
+        settings=settings,
+        inputs=inputs,
+        stages=stages,
+        splits={"train": writer.close()},
+    )
     write_manifest(finished, manifest)
     card.write(captions, records, cleaned, lost, manifest, finished)
     publish(finished, folder)
@@ -69,17 +107,31 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
 def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[DroppedRecord]:
     parts, folder = laion.plan(captions.source), _folder(work / "cleaned")
     corpora = recipe.corpora
-    executor.run(clean.CleanPart(captions, corpora, parts, folder), work / "datatrove" / "clean", corpora.workers, "clean", corpora.executor)
+    executor.run(
+        clean.CleanPart(captions, corpora, parts, folder),
+        work / "datatrove" / "clean",
+        corpora.workers,
+        "clean",
+        corpora.executor,
+    )
     return _records(folder, len(parts))
 
 
-def _choose(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> tuple[int, dict[str, choose.Rows]]:
+def _choose(
+    recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path
+) -> tuple[int, dict[str, choose.Rows]]:
     """Leaves the chosen rows in `kept.npz`; their number, and the rows that each stage dropped."""
     if captions.ranker is None:
         values, missing = choose.column(cleaned)
     else:
         scored, corpora = _folder(work / "scored"), recipe.corpora
-        executor.run(_score_task(captions, cleaned, work, scored), work / "datatrove" / "score", corpora.workers, "score", corpora.executor)
+        executor.run(
+            _score_task(captions, cleaned, work, scored),
+            work / "datatrove" / "score",
+            corpora.workers,
+            "score",
+            corpora.executor,
+        )
         values, missing = choose.similarities(cleaned, scored)
     rows, lost = choose.choose(values, missing, cleaned.column("ja_digest"), captions.keep)
     with whole(work / "kept.npz") as temporary, open(temporary, "wb") as file:
@@ -87,23 +139,33 @@ def _choose(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Pa
     return len(rows), lost
 
 
-def _score_task(captions: Captions, cleaned: clean.Cleaned, work: Path, scored: Path) -> executor.Task:
+def _score_task(
+    captions: Captions, cleaned: clean.Cleaned, work: Path, scored: Path
+) -> executor.Task:
     assert captions.ranker is not None
     if isinstance(captions.images, Files):
         return score.ScoreFiles(captions.ranker, captions.images, cleaned, scored)
     assert isinstance(captions.images, Shards)
     shards = images.shards(captions.images.path)
     score.write_index(cleaned, work)
-    return score.ScoreShard(captions.ranker, shards, work, scored, [images.rows_of(shard) for shard in shards])
+    return score.ScoreShard(
+        captions.ranker, shards, work, scored, [images.rows_of(shard) for shard in shards]
+    )
 
 
-def _translate(recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path) -> list[DroppedRecord]:
+def _translate(
+    recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path
+) -> list[DroppedRecord]:
     with np.load(work / "kept.npz", allow_pickle=False) as kept:
         pieces = translate.pieces(len(kept["rows"]))
     folder, corpora = _folder(work / "translated"), recipe.corpora
     model = corpora.language_id.model
-    task = translate.TranslatePiece(captions, model, cleaned, work / "kept.npz", pieces, folder, recipe.run_dir / "models")
-    executor.run(task, work / "datatrove" / "translate", corpora.workers, "translate", corpora.executor)
+    task = translate.TranslatePiece(
+        captions, model, cleaned, work / "kept.npz", pieces, folder, recipe.run_dir / "models"
+    )
+    executor.run(
+        task, work / "datatrove" / "translate", corpora.workers, "translate", corpora.executor
+    )
     return _records(folder, len(pieces))
 
 
@@ -113,19 +175,27 @@ def _records(folder: Path, count: int) -> list[DroppedRecord]:
     return [DroppedRecord.read(folder / f"{rank:05d}.json", way_out) for rank in range(count)]
 
 
-def _stages(records: list[DroppedRecord], cleaned: clean.Cleaned, lost: dict[str, choose.Rows]) -> list[Stage]:
+def _stages(
+    records: list[DroppedRecord], cleaned: clean.Cleaned, lost: dict[str, choose.Rows]
+) -> list[Stage]:
     """Every stage in order, with what it dropped."""
     counts: dict[str, Counter[str]] = {}
     for record in records:
         for stage, reasons in record.dropped.items():
             counts.setdefault(stage, Counter()).update(reasons)
-    stages = count_stages(cleaned.rows + sum(counts[name].total() for name in clean.STAGES), [(name, counts.pop(name)) for name in clean.STAGES])
+    stages = count_stages(
+        cleaned.rows + sum(counts[name].total() for name in clean.STAGES),
+        [(name, counts.pop(name)) for name in clean.STAGES],
+    )
     stages += choose.count(stages[-1].rows_out, lost)
     return stages + count_stages(stages[-1].rows_out, counts.items())
 
 
 def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
-    """Every file the captions come from. Of a shard of pictures its table is on record, where it has one: the pictures may be terabytes."""
+    """Every file the captions come from.
+
+    Of a shard of pictures its table is on record, where it has one: the pictures may be terabytes.
+    """
     name = captions.source.name
     listed = [(name, path) for path in files.found(captions.source.path)]
     if isinstance(captions.images, Shards):
@@ -133,12 +203,19 @@ def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
             table = shard.with_suffix(".parquet")
             listed.append(("images", str(table if table.is_file() else shard)))
     back = captions.back_translation.translator if captions.back_translation else None
-    models = {"ranker": captions.ranker, "translator": captions.translator, "back_translation": back}
+    models = {
+        "ranker": captions.ranker,
+        "translator": captions.translator,
+        "back_translation": back,
+    }
     for what, settings in models.items():
         folder = Path(resolve_model(settings.model)) if settings else None
         if folder is not None and folder.is_dir():  # one of the hub's is known by its name
             listed += [(what, str(file)) for file in sorted(folder.iterdir()) if file.is_file()]
-    result = [Input(source=source, path=path, bytes=files.size(path), sha256=files.digest(path)) for source, path in listed]
+    result = [
+        Input(source=source, path=path, bytes=files.size(path), sha256=files.digest(path))
+        for source, path in listed
+    ]
     return [*result, language_id.model_file(recipe.corpora.language_id)]
 
 
@@ -146,7 +223,10 @@ def _finished(folder: Path, fingerprint: str) -> Manifest:
     """The manifest of captions made earlier, if they are this recipe's. Raises DataError."""
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:
-        raise DataError(f"{folder}: holds captions made by other settings; give this recipe another `run`, or move the folder away")
+        raise DataError(
+            f"{folder}: holds captions made by other settings; give this recipe another `run`, or "
+            "move the folder away"
+        )
     return manifest
 
 

@@ -1,9 +1,12 @@
-"""How well captions fit their pictures: the stage that opens pictures, a shard or a part of the captions at a time.
+"""How well captions fit their pictures: the stage that opens pictures, a shard or a part of the
+captions at a time.
 
 In:  cleaned captions, pictures (corpora/captions/images.py), a dual encoder.
-Out: `scored/00000.parquet`: row, similarity or the reason why there is none. A caption without its picture is in no file.
+Out: `scored/00000.parquet`: row, similarity or the reason why there is none. A caption without its
+     picture is in no file.
 
-A shard's picture belongs to the rows of its address and its caption, whatever order and number the shards have.
+A shard's picture belongs to the rows of its address and its caption, whatever order and number the
+shards have.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,9 +27,17 @@ from corpora.captions.devices import one_thread
 from corpora.captions.dual_encoder import DualEncoder
 from corpora.filters import residue
 
-SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("similarity", pa.float32()), pa.field("reason", pa.string())])
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("similarity", pa.float32()),
+        pa.field("reason", pa.string()),
+    ]
+)
 
-Candidate = tuple[list[int], str, images.Picture]  # rows of one caption and address, the caption, the picture
+Candidate = tuple[
+    list[int], str, images.Picture
+]  # rows of one caption and address, the caption, the picture
 
 
 @dataclass
@@ -44,14 +55,23 @@ class ScoreShard:
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         with one_thread():
-            _write(self.folder / f"{rank:05d}.parquet", score(self._candidates(self.shards[rank]), self.ranker))
+            _write(
+                self.folder / f"{rank:05d}.parquet",
+                score(self._candidates(self.shards[rank]), self.ranker),
+            )
 
     def _candidates(self, shard: str) -> Iterator[Candidate]:
-        digests, order = (np.load(self.index / name, mmap_mode="r", allow_pickle=False) for name in ("digests.npy", "rows.npy"))
+        digests, order = (
+            np.load(self.index / name, mmap_mode="r", allow_pickle=False)
+            for name in ("digests.npy", "rows.npy")
+        )
         for picture in images.read_shard(shard):
             ja = residue.japanese(picture.caption)
             wanted = np.uint64(picture_digest(picture.url, ja))
-            first, last = np.searchsorted(digests, wanted), np.searchsorted(digests, wanted, side="right")
+            first, last = (
+                np.searchsorted(digests, wanted),
+                np.searchsorted(digests, wanted, side="right"),
+            )
             if first < last:
                 yield order[first:last].tolist(), ja, picture
 
@@ -79,13 +99,19 @@ class ScoreFiles:
     def _candidates(self, rank: int) -> Iterator[Candidate]:
         captions = pq.read_table(self.cleaned.files[rank], columns=["ja", "url"])
         texts, paths = captions["ja"].to_pylist(), captions["url"].to_pylist()
-        found = images.read_files(self.images.path, zip(map(str, range(len(paths))), paths, strict=True))
-        for row, (ja, picture) in enumerate(zip(texts, found, strict=True), int(self.cleaned.starts[rank])):
+        found = images.read_files(
+            self.images.path, zip(map(str, range(len(paths))), paths, strict=True)
+        )
+        for row, (ja, picture) in enumerate(
+            zip(texts, found, strict=True), int(self.cleaned.starts[rank])
+        ):
             yield [row], ja, picture
 
 
 def write_index(cleaned: Cleaned, folder: Path) -> None:
-    """Which rows an address and a caption belong to, for workers to map into their memory: sorted digests, and their rows."""
+    """Which rows an address and a caption belong to, for workers to map into their memory: sorted
+    digests, and their rows.
+    """
     digests = cleaned.column("picture_digest")
     order = np.argsort(digests, kind="stable")
     for name, values in (("digests", digests[order]), ("rows", order)):
@@ -109,13 +135,17 @@ def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
         for (rows, _, _), similarity in zip(batch, _similarities(ranker, batch), strict=True):
             judged = (None, "no_similarity") if np.isnan(similarity) else (float(similarity), None)
             found.extend((row, *judged) for row in rows)
-    return pa.Table.from_pylist([dict(zip(SCHEMA.names, one, strict=True)) for one in found], schema=SCHEMA)
+    return pa.Table.from_pylist(
+        [dict(zip(SCHEMA.names, one, strict=True)) for one in found], schema=SCHEMA
+    )
 
 
 def _similarities(ranker: Ranker, batch: list[Candidate]) -> np.ndarray:
 
     pictures = [picture.image for _, _, picture in batch if picture.image is not None]
-    return dual_encoder.similarities(_encoder(ranker), [ja for _, ja, _ in batch], pictures, ranker.batch_size)
+    return dual_encoder.similarities(
+        _encoder(ranker), [ja for _, ja, _ in batch], pictures, ranker.batch_size
+    )
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,8 @@
 """The chosen captions in English: the stage that translates, some thousand captions at a time.
 
 In:  the chosen rows (`kept.npz`), cleaned captions, a translation model, its guards.
-Out: `translated/00000.parquet` of SCHEMA, in the order of the rows, and `00000.json`: how many the guards dropped, by reason, and a few of them.
+Out: `translated/00000.parquet` of SCHEMA, in the order of the rows, and `00000.json`: how many the
+     guards dropped, by reason, and a few of them.
 """
 
 from collections.abc import Callable
@@ -52,12 +53,21 @@ class TranslatePiece:
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         start = rank * PIECE_ROWS
         with np.load(self.kept, allow_pickle=False) as kept:
-            rows, similarity = (kept[name][start : start + PIECE_ROWS] for name in ("rows", "similarity"))
-        captions = self.cleaned.take(rows, ["id", "ja", "url", "licence", "ja_language_probability"])
+            rows, similarity = (
+                kept[name][start : start + PIECE_ROWS] for name in ("rows", "similarity")
+            )
+        captions = self.cleaned.take(
+            rows, ["id", "ja", "url", "licence", "ja_language_probability"]
+        )
         ja = captions["ja"].to_pylist()
         with one_thread():
-            en = [normalise(text) for text in _loaded(self.captions.translator, self.models, "ja", "en")(ja)]
-        reasons, english = guards.judged(ja, en, self.captions.translator.guards, language_id.load(self.language_id_model))
+            en = [
+                normalise(text)
+                for text in _loaded(self.captions.translator, self.models, "ja", "en")(ja)
+            ]
+        reasons, english = guards.judged(
+            ja, en, self.captions.translator.guards, language_id.load(self.language_id_model)
+        )
         chrf = self._come_back(ja, en, reasons)
         more = {
             "en": pa.array(en, pa.string()),
@@ -66,10 +76,16 @@ class TranslatePiece:
             "similarity": pa.array(similarity, pa.float32()),
             "back_translation_chrf": pa.array(chrf, pa.float32()),
         }
-        table = pa.table({**{name: captions[name] for name in captions.column_names}, **more}).select(SCHEMA.names).cast(SCHEMA)
+        table = (
+            pa.table({**{name: captions[name] for name in captions.column_names}, **more})
+            .select(SCHEMA.names)
+            .cast(SCHEMA)
+        )
         table = table.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
         lost = Lost(["translate"])
-        for id, caption, text, reason in zip(captions["id"].to_pylist(), ja, en, reasons, strict=True):
+        for id, caption, text, reason in zip(
+            captions["id"].to_pylist(), ja, en, reasons, strict=True
+        ):
             if reason is not None:
                 lost.add("translate", reason, id, caption, text)
         assert len(ja) == table.num_rows + lost.rows == self.rows[rank]
@@ -77,9 +93,12 @@ class TranslatePiece:
             pq.write_table(table.combine_chunks(), temporary, compression="lz4")
         lost.write(self.folder / f"{rank:05d}.json")
 
-
-    def _come_back(self, ja: list[str], en: list[str], reasons: list[str | None]) -> list[float | None]:
-        """The chrF of those that no guard dropped, if it is asked for; adds to `reasons` where it is too low."""
+    def _come_back(
+        self, ja: list[str], en: list[str], reasons: list[str | None]
+    ) -> list[float | None]:
+        """The chrF of those that no guard dropped, if it is asked for; adds to `reasons` where it
+        is too low.
+        """
         result: list[float | None] = [None] * len(ja)
         settings = self.captions.back_translation
         if settings is None:
@@ -100,7 +119,9 @@ def pieces(rows: int) -> list[int]:
 
 
 @lru_cache(maxsize=2)
-def _loaded(settings: Translator, models: Path, source: Literal["ja", "en"], target: Literal["ja", "en"]) -> Callable[[list[str]], list[str]]:
+def _loaded(
+    settings: Translator, models: Path, source: Literal["ja", "en"], target: Literal["ja", "en"]
+) -> Callable[[list[str]], list[str]]:
     """Once a process."""
 
     return translator.load(settings, models, source, target)

@@ -1,9 +1,12 @@
-"""Japanese captions to English, and back, by a translation model: the one door to CTranslate2, and transformers' `generate` as the plain way.
+"""Japanese captions to English, and back, by a translation model: the one door to CTranslate2, and
+transformers' `generate` as the plain way.
 
-In:  `Translator` settings: a Marian (opus-mt-ja-en), NLLB, M2M100 or MADLAD model in transformers' layout.
-Out: a function from texts to their translations, in order. Searches are greedy or by beam, so equal texts get equal translations. A text is
-     translated by itself: how texts are cut into calls and batches changes only the last bits of scores, which near ties alone can feel.
-     CTranslate2's copy of the model lies in `<folder>/<model's name>-ct2`, made once and whole or not at all.
+In:  `Translator` settings: a Marian (opus-mt-ja-en), NLLB, M2M100 or MADLAD model in transformers'
+     layout.
+Out: a function from texts to their translations, in order. Searches are greedy or by beam, so equal
+     texts get equal translations. A text is translated by itself: how texts are cut into calls and
+     batches changes only the last bits of scores, which near ties alone can feel. CTranslate2's
+     copy of the model lies in `<folder>/<model's name>-ct2`, made once and whole or not at all.
 """
 
 import warnings
@@ -25,14 +28,18 @@ from configs.schema.captions import Translator
 from corpora.captions.devices import device
 from corpora.executor import pieces
 
-MAX_SOURCE_TOKENS = 512  # of the families, the shortest that one was trained on; a caption that long is none
+MAX_SOURCE_TOKENS = (
+    512  # of the families, the shortest that one was trained on; a caption that long is none
+)
 
 Translate = Callable[[list[str]], list[str]]
 Language = Literal["ja", "en"]
 
 
 class Tags(NamedTuple):
-    """How a family of models is told to go from one language to the other; every one given is in its vocabulary."""
+    """How a family of models is told to go from one language to the other; every one given is in
+    its vocabulary.
+    """
 
     before_text: str = ""
     source_language: str | None = None
@@ -50,7 +57,11 @@ def families(source: Language, target: Language) -> dict[str, Tags]:
     }
 
 
-KINDS = {"m2m_100": ("NLLB", "M2M100"), "t5": ("MADLAD",), "marian": ("Marian",)}  # by the model type in config.json
+KINDS = {
+    "m2m_100": ("NLLB", "M2M100"),
+    "t5": ("MADLAD",),
+    "marian": ("Marian",),
+}  # by the model type in config.json
 
 
 class Tokenizer:
@@ -63,15 +74,26 @@ class Tokenizer:
         try:
             with _quiet():
                 kind = AutoConfig.from_pretrained(reference, trust_remote_code=False).model_type
-                # transformers 5 makes T5's tokenizer anew, with T5's ids for what is unknown: MADLAD's is another, and lies ready
+                # transformers 5 makes T5's tokenizer anew, with T5's ids for what is unknown:
+                # MADLAD's is another, and lies ready
                 tokenizer = PreTrainedTokenizerFast if kind == "t5" else AutoTokenizer
                 stock = tokenizer.from_pretrained(reference, trust_remote_code=False)
         except Exception as error:  # each library raises its own kinds for the same cause
-            raise DataError(f"{reference}: its tokenizer cannot be loaded ({first_line(error)}); give a translation model") from error
+            raise DataError(
+                f"{reference}: its tokenizer cannot be loaded ({first_line(error)}); give a "
+                "translation model"
+            ) from error
         known = stock.get_vocab()
-        fitting = [family for family in KINDS.get(kind, ()) if all(one in known for one in _tokens(tags[family]))]
+        fitting = [
+            family
+            for family in KINDS.get(kind, ())
+            if all(one in known for one in _tokens(tags[family]))
+        ]
         if not fitting:
-            raise DataError(f"{reference}: a {kind} whose vocabulary is none of {', '.join(tags)} for Japanese and English; give one of them")
+            raise DataError(
+                f"{reference}: a {kind} whose vocabulary is none of {', '.join(tags)} for Japanese "
+                "and English; give one of them"
+            )
         self.family, self.stock = fitting[0], stock
         self.tags = tags[self.family]
         if self.tags.source_language:
@@ -80,22 +102,34 @@ class Tokenizer:
     @property
     def first_id(self) -> int | None:
         """The id every translation begins with, behind the one that starts the decoder."""
-        return self.stock.convert_tokens_to_ids(self.tags.first_token) if self.tags.first_token else None
+        return (
+            self.stock.convert_tokens_to_ids(self.tags.first_token)
+            if self.tags.first_token
+            else None
+        )
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         before = self.tags.before_text
-        return self.stock([before + text for text in texts], truncation=True, max_length=MAX_SOURCE_TOKENS).input_ids
+        return self.stock(
+            [before + text for text in texts], truncation=True, max_length=MAX_SOURCE_TOKENS
+        ).input_ids
 
     def decode(self, ids: list[int]) -> str:
         # transformers 5 would decode Marian's English by the pieces of its Japanese
         own = {"use_source_tokenizer": False} if self.family == "Marian" else {}
-        return self.stock.decode([one for one in ids if one != self.first_id], skip_special_tokens=True, **own).strip()
+        return self.stock.decode(
+            [one for one in ids if one != self.first_id], skip_special_tokens=True, **own
+        ).strip()
 
 
-def load(settings: Translator, folder: Path, source: Language = "ja", target: Language = "en") -> Translate:
-    """The translator of the recipe, on the GPU where there is one; `folder` keeps CTranslate2's copy.
+def load(
+    settings: Translator, folder: Path, source: Language = "ja", target: Language = "en"
+) -> Translate:
+    """The translator of the recipe, on the GPU where there is one; `folder` keeps CTranslate2's
+    copy.
 
-    Raises DataError for what is missing, damaged or no translator, RecipeError for a precision this machine cannot compute in.
+    Raises DataError for what is missing, damaged or no translator, RecipeError for a precision this
+    machine cannot compute in.
     """
     reference = resolve_model(settings.model)
     tokenizer = Tokenizer(reference, source, target)
@@ -105,7 +139,9 @@ def load(settings: Translator, folder: Path, source: Language = "ja", target: La
         of_texts = _by_ctranslate2(converted(reference, folder), tokenizer, settings)
 
     def translate(texts: list[str]) -> list[str]:
-        some = [text for text in texts if text.strip()]  # of nothing CTranslate2 makes nothing, and transformers something
+        some = [
+            text for text in texts if text.strip()
+        ]  # of nothing CTranslate2 makes nothing, and transformers something
         said = iter(of_texts(some) if some else [])
         return [next(said) if text.strip() else "" for text in texts]
 
@@ -119,29 +155,47 @@ def converted(reference: str, folder: Path) -> Path:
         with whole_folder(target) as partial, _quiet():
             try:
                 _Converter(reference).convert(str(partial), force=True)
-            except Exception as error:  # transformers and CTranslate2 raise their own kinds for the same cause
-                raise DataError(f"{reference}: CTranslate2 cannot convert it ({first_line(error)}); set the engine to transformers") from error
+            except (
+                Exception
+            ) as error:  # transformers and CTranslate2 raise their own kinds for the same cause
+                raise DataError(
+                    f"{reference}: CTranslate2 cannot convert it ({first_line(error)}); set the "
+                    "engine to transformers"
+                ) from error
     return target
 
 
 class _Converter(ctranslate2.converters.TransformersConverter):
     def load_model(self, *arguments: Any, **others: Any) -> Any:
         model = super().load_model(*arguments, **others, use_safetensors=True)
-        # Transformers 5 calls every T5 tied and keeps in another place whether its logits are scaled down, which CTranslate2 does not know:
-        # MADLAD's would be, and its beams would go astray.
-        model.config.tie_word_embeddings = getattr(model.config, "scale_decoder_outputs", model.config.tie_word_embeddings)
+        # Transformers 5 calls every T5 tied and keeps in another place whether its logits are
+        # scaled down, which CTranslate2 does not know: MADLAD's would be, and its beams would go
+        # astray.
+        model.config.tie_word_embeddings = getattr(
+            model.config, "scale_decoder_outputs", model.config.tie_word_embeddings
+        )
         return model
 
 
 def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) -> Translate:
     gpus = ctranslate2.get_cuda_device_count()
-    where = {"device": "cuda", "device_index": pieces.worker_number % gpus} if gpus else {"device": "cpu", "intra_threads": torch.get_num_threads()}
+    where = (
+        {"device": "cuda", "device_index": pieces.worker_number % gpus}
+        if gpus
+        else {"device": "cpu", "intra_threads": torch.get_num_threads()}
+    )
     try:
         model = ctranslate2.Translator(str(folder), compute_type=settings.precision, **where)
     except ValueError as error:
-        raise RecipeError(f"the precision {settings.precision} does not go on this {where['device']} ({first_line(error)}); take another") from None
+        raise RecipeError(
+            f"the precision {settings.precision} does not go on this {where['device']} "
+            f"({first_line(error)}); take another"
+        ) from None
     except RuntimeError as error:
-        raise DataError(f"{folder}: CTranslate2 cannot load it ({first_line(error)}); remove the folder, it will be made again") from None
+        raise DataError(
+            f"{folder}: CTranslate2 cannot load it ({first_line(error)}); remove the folder, it "
+            "will be made again"
+        ) from None
     first = tokenizer.tags.first_token
 
     def translate(texts: list[str]) -> list[str]:
@@ -153,11 +207,15 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
             beam_size=settings.beams,
             batch_type="tokens",
             max_batch_size=settings.tokens_per_batch,
-            min_decoding_length=0,  # the model's own answer, though it be none: the guards are there for that
+            # the model's own answer, though it be none: the guards are there for that
+            min_decoding_length=0,
             max_decoding_length=settings.max_new_tokens,
             max_input_length=0,  # the tokenizer has cut the texts
         )
-        return [tokenizer.decode(tokenizer.stock.convert_tokens_to_ids(one.hypotheses[0])) for one in found]
+        return [
+            tokenizer.decode(tokenizer.stock.convert_tokens_to_ids(one.hypotheses[0]))
+            for one in found
+        ]
 
     return translate
 
@@ -165,12 +223,24 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
 def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator) -> Translate:
     try:
         with _quiet():
-            model = AutoModelForSeq2SeqLM.from_pretrained(reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
+            model = AutoModelForSeq2SeqLM.from_pretrained(
+                reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
     except Exception as error:  # each library raises its own kinds for the same cause
-        raise DataError(f"{reference}: the translator cannot be loaded ({first_line(error)}); fetch the model again, or give another") from error
+        raise DataError(
+            f"{reference}: the translator cannot be loaded ({first_line(error)}); fetch the model "
+            "again, or give another"
+        ) from error
     model.eval().to(device())
-    model.generation_config.max_length = None  # the model's own limit, beside ours, would be warned of at every batch
-    search: dict[str, Any] = {"num_beams": settings.beams, "do_sample": False, "length_penalty": 1.0, "early_stopping": False}
+    model.generation_config.max_length = (
+        None  # the model's own limit, beside ours, would be warned of at every batch
+    )
+    search: dict[str, Any] = {
+        "num_beams": settings.beams,
+        "do_sample": False,
+        "length_penalty": 1.0,
+        "early_stopping": False,
+    }
     search |= {"max_new_tokens": settings.max_new_tokens, "forced_bos_token_id": tokenizer.first_id}
 
     @torch.inference_mode()
@@ -179,8 +249,12 @@ def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator)
         ids = tokenizer.encode(texts)
         result = [""] * len(texts)
         for rows in batches([len(one) for one in ids], settings.tokens_per_batch):
-            inputs = tokenizer.stock.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device())
-            found = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, **search)
+            inputs = tokenizer.stock.pad(
+                {"input_ids": [ids[row] for row in rows]}, return_tensors="pt"
+            ).to(device())
+            found = model.generate(
+                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, **search
+            )
             for row, one in zip(rows, found.tolist(), strict=True):
                 result[row] = tokenizer.decode(one)
         return result
@@ -189,7 +263,9 @@ def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator)
 
 
 def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Rows of about one length together, the longest first, at most `tokens` in a batch, pads included; a longer row goes alone."""
+    """Rows of about one length together, the longest first, at most `tokens` in a batch, pads
+    included; a longer row goes alone.
+    """
     rows = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     start = 0
     while start < len(rows):

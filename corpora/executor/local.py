@@ -1,7 +1,8 @@
 """The pieces of a stage on this machine.
 
 In:  a task, and how many workers.
-Out: its files. A worker that is killed costs nothing but its piece's time: the piece is tried again.
+Out: its files. A worker that is killed costs nothing but its piece's time: the piece is tried
+     again.
 """
 
 import multiprocessing
@@ -25,7 +26,8 @@ from corpora.executor.pieces import TRIES, Task, progress
 class LocalExecutor(LocalPipelineExecutor):
     """datatrove's local executor on the standard library's process pool.
 
-    Its own `run` keeps a manager process that outlives a run killed by a signal, and waits for ever when a worker is killed.
+    Its own `run` keeps a manager process that outlives a run killed by a signal, and waits for ever
+    when a worker is killed.
     """
 
     def __init__(self, task: Task, folder: Path, workers: int, name: str) -> None:
@@ -33,7 +35,9 @@ class LocalExecutor(LocalPipelineExecutor):
         self.name = name
 
     def run(self) -> None:
-        """Raises what a piece raised, and SetupError when a piece has been tried TRIES times and its worker was killed each time."""
+        """Raises what a piece raised, and SetupError when a piece has been tried TRIES times and
+        its worker was killed each time.
+        """
         (task,) = self.pipeline
         waiting = deque(self.get_incomplete_ranks())
         tries = Counter[int]()
@@ -48,22 +52,35 @@ class LocalExecutor(LocalPipelineExecutor):
                 tries.update(killed)
                 if hopeless := [rank for rank in killed if tries[rank] == TRIES]:
                     raise SetupError(
-                        f"a worker was killed {TRIES} times at piece {' or '.join(map(str, hopeless))} of {self.name}, perhaps for want of memory; "
+                        f"a worker was killed {TRIES} times at piece "
+                        f"{' or '.join(map(str, hopeless))} of {self.name}, perhaps for want of "
+                        "memory; "
                         "lower corpora.workers and run the same command to go on"
                     )
-                waiting.extendleft(reversed(killed))  # first, so that a piece which kills is told early
+                waiting.extendleft(
+                    reversed(killed)
+                )  # first, so that a piece which kills is told early
                 workers = max(1, workers // 2)  # want of memory is the usual cause
-                bar.write(f"{self.name}: a worker was killed, perhaps for want of memory; going on with {workers}", file=sys.stderr)
+                bar.write(
+                    f"{self.name}: a worker was killed, perhaps for want of memory; going on with "
+                    f"{workers}",
+                    file=sys.stderr,
+                )
 
     def _run_until_killed(self, waiting: deque[int], workers: int, bar: Any) -> list[int] | None:
-        """Takes pieces off `waiting` until all are done (None), or a worker is killed: then the pieces that were being done."""
+        """Takes pieces off `waiting` until all are done (None), or a worker is killed: then the
+        pieces that were being done.
+        """
         (task,) = self.pipeline
         running: dict[Future[object], int] = {}
         context = multiprocessing.get_context(self.start_method)
-        pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(context.Value("i", 0),))
+        pool = ProcessPoolExecutor(
+            workers, context, initializer=_begin_worker, initargs=(context.Value("i", 0),)
+        )
         try:
             while waiting or running:
-                # no more than there are workers, so that all which the pool holds is being done when it breaks
+                # no more than there are workers, so that all which the pool holds is being done
+                # when it breaks
                 while waiting and len(running) < workers:
                     future = pool.submit(self._run_for_rank, waiting[0])
                     running[future] = waiting.popleft()
@@ -87,7 +104,9 @@ def _begin_worker(workers_so_far: Any) -> None:
     with workers_so_far.get_lock():
         pieces.worker_number = workers_so_far.value
         workers_so_far.value += 1
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the one that started us decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends it to all processes; the one that started us decides
     _end_with_parent()
 
 

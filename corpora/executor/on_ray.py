@@ -1,6 +1,8 @@
-"""The pieces of a stage as tasks of a Ray cluster: the one door to Ray, which only those who ask for it have installed.
+"""The pieces of a stage as tasks of a Ray cluster: the one door to Ray, which only those who ask
+for it have installed.
 
-In:  a task, and the recipe's `corpora.executor`. The folder, and all that the task reads and writes, lies where every node sees it.
+In:  a task, and the recipe's `corpora.executor`. The folder, and all that the task reads and
+     writes, lies where every node sees it.
 Out: its files. Ray tries a piece again whose worker or node is gone.
 """
 
@@ -23,17 +25,26 @@ USERS_ERRORS = tuple(kind for kind, _ in EXIT_CODES)
 class RayExecutor(RayPipelineExecutor):
     """datatrove's Ray executor on plain Ray tasks.
 
-    Its own `run` forks inside an actor, where a process killed for want of memory is waited for for ever, and keeps a piece's error to itself.
+    Its own `run` forks inside an actor, where a process killed for want of memory is waited for for
+    ever, and keeps a piece's error to itself.
     """
 
     def __init__(self, task: Task, folder: Path, workers: int, name: str, where: Ray) -> None:
         options = {"cpus_per_task": where.cpus_per_task, "mem_per_cpu_gb": where.mem_per_cpu_gb}
-        super().__init__([task], tasks=len(task.rows), workers=workers, logging_dir=str(folder.resolve()), **options)
+        super().__init__(
+            [task],
+            tasks=len(task.rows),
+            workers=workers,
+            logging_dir=str(folder.resolve()),
+            **options,
+        )
         self.name, self.address = name, where.address
         self.directory = Path.cwd()  # a recipe's paths may be relative
 
     def run(self) -> None:
-        """Raises what a piece raised, and SetupError when Ray is missing, or its cluster, or a piece was killed TRIES times."""
+        """Raises what a piece raised, and SetupError when Ray is missing, or its cluster, or a
+        piece was killed TRIES times.
+        """
         (task,) = self.pipeline
         waiting = deque(self.get_incomplete_ranks())
         if not waiting:
@@ -41,12 +52,21 @@ class RayExecutor(RayPipelineExecutor):
         ray = _connected(self.address)
         try:
             memory = self.cpus_per_task * self.mem_per_cpu_gb << 30
-            piece = ray.remote(num_cpus=self.cpus_per_task, memory=memory, max_retries=TRIES - 1)(_run_piece)
+            piece = ray.remote(num_cpus=self.cpus_per_task, memory=memory, max_retries=TRIES - 1)(
+                _run_piece
+            )
             executor = ray.put(self)
             running: dict[Any, int] = {}
             with progress(task.rows, waiting, self.name) as bar:
-                if not any(one["Alive"] and one["Resources"].get("memory", 0) >= memory for one in ray.nodes()):
-                    bar.write(f"{self.name}: no node has {memory >> 30} GB yet (corpora.executor); the pieces wait for one", file=sys.stderr)
+                if not any(
+                    one["Alive"] and one["Resources"].get("memory", 0) >= memory
+                    for one in ray.nodes()
+                ):
+                    bar.write(
+                        f"{self.name}: no node has {memory >> 30} GB yet (corpora.executor); the "
+                        "pieces wait for one",
+                        file=sys.stderr,
+                    )
                 while waiting or running:
                     while waiting and len(running) < self.workers:
                         running[piece.remote(executor, waiting[0])] = waiting[0]
@@ -67,7 +87,8 @@ class RayExecutor(RayPipelineExecutor):
             raise  # a bug: with the worker's traceback
         except ray.exceptions.RayError as error:
             raise SetupError(
-                f"piece {rank} of {self.name} was killed {TRIES} times ({type(error).__name__}), perhaps for want of memory; "
+                f"piece {rank} of {self.name} was killed {TRIES} times ({type(error).__name__}), "
+                "perhaps for want of memory; "
                 "raise corpora.executor.mem_per_cpu_gb and run the same command to go on"
             ) from None
 
@@ -84,12 +105,22 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError:
         raise SetupError(
-            "corpora.executor.kind is ray, and Ray is not installed; pip install -e '.[ray]' here and on the nodes, or choose local or slurm"
+            "corpora.executor.kind is ray, and Ray is not installed; pip install -e '.[ray]' here "
+            "and on the nodes, or choose local or slurm"
         ) from None
-    # a node imports this very code, as a job of Slurm does: Ray's workers begin in another folder, with another environment
+    # a node imports this very code, as a job of Slurm does: Ray's workers begin in another folder,
+    # with another environment
     path = os.pathsep.join([str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
-        ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SetupError(f"corpora.executor.address {address!r}: no Ray cluster answers there ({error}); start one: ray start --head") from None
+        raise SetupError(
+            f"corpora.executor.address {address!r}: no Ray cluster answers there ({error}); start "
+            "one: ray start --head"
+        ) from None
     return ray

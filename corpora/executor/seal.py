@@ -1,7 +1,9 @@
-"""How finished pieces stay trusted: a piece whose files are no longer as they were made is done again.
+"""How finished pieces stay trusted: a piece whose files are no longer as they were made is done
+again.
 
-In/out: `seals/00012.json` beside datatrove's markers: the SHA-256 of every file that piece 12 made. Neither Parquet nor npy detects a
-        flipped bit by itself, and an interrupted run may lie for days before it continues.
+In/out: `seals/00012.json` beside datatrove's markers: the SHA-256 of every file that piece 12 made.
+        Neither Parquet nor npy detects a flipped bit by itself, and an interrupted run may lie for
+        days before it continues.
 """
 
 import sys
@@ -42,8 +44,15 @@ class Sealed:
         Seal(files=[file_sha256(path) for path in self.task.files(rank)]).write(self._seal(rank))
 
     def forget_damaged(self) -> None:
-        """Removes the markers of pieces whose files are missing or damaged, so that the executor does them again."""
-        for marker in tqdm(sorted((self.folder / "completions").glob("*")), desc="checking finished pieces", unit="piece", leave=False):
+        """Removes the markers of pieces whose files are missing or damaged, so that the executor
+        does them again.
+        """
+        for marker in tqdm(
+            sorted((self.folder / "completions").glob("*")),
+            desc="checking finished pieces",
+            unit="piece",
+            leave=False,
+        ):
             problem = self._problem(int(marker.name))
             if problem is not None:
                 print(f"{problem}; its piece is done again", file=sys.stderr)
@@ -53,7 +62,11 @@ class Sealed:
         try:
             digests = Seal.read(self._seal(rank), "it is made again").files
             paths = self.task.files(rank)
-            damaged = [path for path, digest in zip(paths, digests, strict=True) if not path.is_file() or file_sha256(path) != digest]
+            damaged = [
+                path
+                for path, digest in zip(paths, digests, strict=True)
+                if not path.is_file() or file_sha256(path) != digest
+            ]
         except (DataError, ValueError) as error:
             return str(error)
         return f"{damaged[0]}: missing or damaged" if damaged else None

@@ -1,8 +1,10 @@
 """The pieces of a stage as arrays of Slurm jobs.
 
-In:  a task, and the recipe's `corpora.executor`. The folder, and all that the task reads and writes, lies where every node sees it.
-Out: its files. The process that submits only waits: it may be killed, the jobs go on, and the same command waits for them again. It finds
-     them in the queue by a name that is made from the folder, so nothing is submitted while a job of that name is left.
+In:  a task, and the recipe's `corpora.executor`. The folder, and all that the task reads and
+     writes, lies where every node sees it.
+Out: its files. The process that submits only waits: it may be killed, the jobs go on, and the same
+     command waits for them again. It finds them in the queue by a name that is made from the
+     folder, so nothing is submitted while a job of that name is left.
 """
 
 import hashlib
@@ -36,7 +38,10 @@ class Failure(Record):
 
 
 class SlurmExecutor(SlurmPipelineExecutor):
-    """datatrove's Slurm executor, submitted and waited for. Its pickle is what a node runs, by `run`."""
+    """datatrove's Slurm executor, submitted and waited for.
+
+    Its pickle is what a node runs, by `run`.
+    """
 
     def __init__(self, task: Task, folder: Path, workers: int, name: str, where: Slurm) -> None:
         folder = folder.resolve()
@@ -60,7 +65,9 @@ class SlurmExecutor(SlurmPipelineExecutor):
         self.failures = folder / "failures"
 
     def submit_and_wait(self) -> None:
-        """Raises what a piece raised, and SetupError when Slurm refuses the jobs, or none is left and pieces are not done."""
+        """Raises what a piece raised, and SetupError when Slurm refuses the jobs, or none is left
+        and pieces are not done.
+        """
         (task,) = self.pipeline
         missing = self.get_incomplete_ranks()
         submitted = False
@@ -68,7 +75,11 @@ class SlurmExecutor(SlurmPipelineExecutor):
             while missing:
                 states = self._queue()
                 if states is None or states:
-                    said = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) if states else "squeue does not answer"
+                    said = (
+                        ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+                        if states
+                        else "squeue does not answer"
+                    )
                     bar.set_postfix_str(said)
                     time.sleep(POLL_SECONDS)
                     missing = self._still_missing(bar, missing)
@@ -82,69 +93,114 @@ class SlurmExecutor(SlurmPipelineExecutor):
         """Which of the pieces have no marker yet; the others' rows go to the bar."""
         (task,) = self.pipeline
         found = self.get_incomplete_ranks(missing)
-        bar.update(sum(task.rows[rank] for rank in missing) - sum(task.rows[rank] for rank in found))
+        bar.update(
+            sum(task.rows[rank] for rank in missing) - sum(task.rows[rank] for rank in found)
+        )
         return found
 
     def _settled(self, bar: Any, missing: list[int]) -> list[int]:
-        """`_still_missing`, once all markers had time to be seen, or a piece has said that it failed."""
+        """`_still_missing`, once all markers had time to be seen, or a piece has said that it
+        failed.
+        """
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (missing := self._still_missing(bar, missing)) and not self._failed(missing) and time.monotonic() < deadline:
+        while (
+            (missing := self._still_missing(bar, missing))
+            and not self._failed(missing)
+            and time.monotonic() < deadline
+        ):
             time.sleep(min(POLL_SECONDS, SETTLE_SECONDS))
         return missing
 
     def _queue(self) -> Counter[str] | None:
-        """How many of our jobs are in which state; None when Slurm does not answer, which a busy controller does at times."""
+        """How many of our jobs are in which state; None when Slurm does not answer, which a busy
+        controller does at times.
+        """
         command = ["squeue", "--noheader", "--array", "--format=%T", f"--name={self.job_name}"]
         try:
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
-            raise SetupError("squeue: no such command here; work where Slurm's commands are, or set 'corpora.executor={kind: local}'") from None
+            raise SetupError(
+                "squeue: no such command here; work where Slurm's commands are, or set "
+                "'corpora.executor={kind: local}'"
+            ) from None
         return Counter(answer.stdout.lower().split()) if answer.returncode == 0 else None
 
     def _submit(self, bar: Any) -> None:
         shutil.rmtree(self.failures, ignore_errors=True)  # of jobs that ended earlier
-        # when we are a job ourselves: sbatch would hand our own limits on, and srun refuses what does not fit them
-        ours = {key: os.environ.pop(key) for key in list(os.environ) if key.startswith("SLURM_") and key != "SLURM_CONF"}
+        # when we are a job ourselves: sbatch would hand our own limits on, and srun refuses what
+        # does not fit them
+        ours = {
+            key: os.environ.pop(key)
+            for key in list(os.environ)
+            if key.startswith("SLURM_") and key != "SLURM_CONF"
+        }
         try:
             self.launch_job()
         except (FileNotFoundError, subprocess.CalledProcessError):
-            raise SetupError("sbatch did not take the jobs (its own words are above); correct corpora.executor and run the same command") from None
+            raise SetupError(
+                "sbatch did not take the jobs (its own words are above); correct corpora.executor "
+                "and run the same command"
+            ) from None
         finally:
             os.environ.update(ours)
-        bar.write(f"{self.name}: submitted as {self.job_name}; this command only waits, and may be ended and given again", file=sys.stderr)
+        bar.write(
+            f"{self.name}: submitted as {self.job_name}; this command only waits, and may be ended "
+            "and given again",
+            file=sys.stderr,
+        )
 
     def launch_merge_stats(self) -> None:
         """Nothing: one more job, for statistics that our tasks do not keep."""
 
     def get_launch_file_contents(self, sbatch_args: dict[str, object], run_script: str) -> str:
-        """As datatrove's, but by this very Python, whether its environment is activated or not, and for paths with blanks in them."""
+        """As datatrove's, but by this very Python, whether its environment is activated or not, and
+        for paths with blanks in them.
+        """
         python = "python" if self.env_command else shlex.quote(sys.executable)
         pickled = shlex.quote(self.logging_dir.resolve_paths("executor.pik"))
-        line = f"srun --ntasks=1 --cpus-per-task={self.cpus_per_task} {python} -m datatrove.tools.launch_pickled_pipeline {pickled}"
-        return super().get_launch_file_contents({key: shlex.quote(str(value)) if value != "" else "" for key, value in sbatch_args.items()}, line)
+        line = (
+            f"srun --ntasks=1 --cpus-per-task={self.cpus_per_task} {python} -m "
+            f"datatrove.tools.launch_pickled_pipeline {pickled}"
+        )
+        return super().get_launch_file_contents(
+            {
+                key: shlex.quote(str(value)) if value != "" else ""
+                for key, value in sbatch_args.items()
+            },
+            line,
+        )
 
     def _run_for_rank(self, rank: int, *arguments: object, **options: object) -> object:
-        """On a node: what a piece raises is left where the waiting process finds it, and its traceback in the job's log."""
+        """On a node: what a piece raises is left where the waiting process finds it, and its
+        traceback in the job's log.
+        """
         try:
             return super()._run_for_rank(rank, *arguments, **options)
         except Exception as error:
             self.failures.mkdir(exist_ok=True)
-            Failure(kind=type(error).__name__, message=str(error)).write(self.failures / f"{rank:05d}.json")
+            Failure(kind=type(error).__name__, message=str(error)).write(
+                self.failures / f"{rank:05d}.json"
+            )
             raise
 
     def _failed(self, ranks: list[int]) -> list[Path]:
         return [path for rank in ranks if (path := self.failures / f"{rank:05d}.json").exists()]
 
     def _fail(self, missing: list[int]) -> NoReturn:
-        told = [Failure.read(path, "remove it, and run the same command again") for path in self._failed(missing)]
+        told = [
+            Failure.read(path, "remove it, and run the same command again")
+            for path in self._failed(missing)
+        ]
         kind: type[BaseException] = SetupError
         what = "a job was killed, perhaps for want of memory or time"
         for one in told:
-            what = f"a job ended with {one.kind}: {one.message}"  # a bug, unless another piece met a mistake of the user's
+            # a bug, unless another piece met a mistake of the user's
+            what = f"a job ended with {one.kind}: {one.message}"
             if one.kind in USERS_ERRORS:
                 kind, what = USERS_ERRORS[one.kind], one.message
                 break
         raise kind(
-            f"{what} ({len(missing)} of {self.tasks} pieces are not done and no job is left; their logs: {self.slurm_logs_folder}; "
+            f"{what} ({len(missing)} of {self.tasks} pieces are not done and no job is left; their "
+            f"logs: {self.slurm_logs_folder}; "
             "the same command goes on from the pieces that are done)"
         )

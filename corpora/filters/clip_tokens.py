@@ -1,8 +1,8 @@
 """How many tokens an English text takes of the 77 that SDXL's text encoders read.
 
 In:  `corpora.clip_tokens`: the tokenizer of the SDXL that teaches, and the most a caption may take.
-Out: numbers of tokens, both specials counted. What is longer is cut in training, as SDXL cuts prompts: its Japanese would then say more than its
-     English.
+Out: numbers of tokens, both specials counted. What is longer is cut in training, as SDXL cuts
+     prompts: its Japanese would then say more than its English.
 """
 
 from functools import lru_cache
@@ -26,12 +26,22 @@ def load(reference: str) -> Any:
     folder, _, subfolder = resolve_model(reference).partition("//")
     model_folder.check(folder)
     try:
-        tokenizer = CLIPTokenizerFast.from_pretrained(folder, subfolder=subfolder, trust_remote_code=False)
-        if len(tokenizer) <= 2:  # of a folder without a vocabulary transformers 5 makes a tokenizer that knows its two specials
+        tokenizer = CLIPTokenizerFast.from_pretrained(
+            folder, subfolder=subfolder, trust_remote_code=False
+        )
+        if (
+            len(tokenizer) <= 2
+            # of a folder without a vocabulary transformers 5 makes a tokenizer that knows its two
+            # specials
+        ):
             raise ValueError("its vocabulary is empty")
         return tokenizer
     except Exception as error:  # each library raises its own kinds for the same cause
-        message = f"{reference}: CLIP's tokenizer cannot be loaded ({first_line(error)}); give its folder, or ORG/SDXL//tokenizer of the hub"
+        message = (
+            f"{reference}: CLIP's tokenizer cannot be loaded ({first_line(error)}); give "
+            "its "
+            "folder, or ORG/SDXL//tokenizer of the hub"
+        )
         raise DataError(message) from None
 
 

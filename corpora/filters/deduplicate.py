@@ -1,10 +1,13 @@
 """Which pairs say again what an earlier pair says.
 
 In:  the texts of both sides.
-Out: 64-bit digests, and which rows share one with an earlier row. Exact: equal comparison keys. Near: equal words, which are compared as
-     what they are: punctuation, spaces, case, width and articles are no difference; another word, number or ending of an English word is. "A man
-     on a bench" and "a woman on a bench" are what a text encoder must tell apart, however alike their characters.
-Memory: about 80 bytes a row, for the exact ones and then for the near ones (41 million rows: 3.4 GB, 20 seconds).
+Out: 64-bit digests, and which rows share one with an earlier row. Exact: equal comparison keys.
+     Near: equal words, which are compared as what they are: punctuation, spaces, case, width and
+     articles are no difference; another word, number or ending of an English word is. "A man on a
+     bench" and "a woman on a bench" are what a text encoder must tell apart, however alike their
+     characters.
+Memory: about 80 bytes a row, for the exact ones and then for the near ones (41 million rows: 3.4
+GB, 20 seconds).
 """
 
 import hashlib
@@ -20,12 +23,19 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 def digest(*keys: str) -> int:
-    """64 bits of BLAKE2b. Equal keys have equal digests on every machine; different ones share one with probability 5e-20."""
-    return int.from_bytes(hashlib.blake2b(SEPARATOR.join(keys).encode(), digest_size=8).digest(), "little")
+    """64 bits of BLAKE2b.
+
+    Equal keys have equal digests on every machine; different ones share one with probability 5e-20.
+    """
+    return int.from_bytes(
+        hashlib.blake2b(SEPARATOR.join(keys).encode(), digest_size=8).digest(), "little"
+    )
 
 
 def first_of_each(digests: np.ndarray) -> np.ndarray:
-    """(rows,) of int64: of every row, the number of the first row with the same digest, which may be itself."""
+    """(rows,) of int64: of every row, the number of the first row with the same digest, which may
+    be itself.
+    """
     _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
     result: np.ndarray = first[inverse]
     return result
@@ -39,5 +49,8 @@ def words(key: str, settings: NearDuplicates) -> str:
 
 
 def near_digest(ja_key: str, en_key: str, settings: NearDuplicates) -> int:
-    """Equal for pairs whose two sides have the same words. Japanese has no spaces: its letters and digits are compared, in order."""
+    """Equal for pairs whose two sides have the same words.
+
+    Japanese has no spaces: its letters and digits are compared, in order.
+    """
     return digest("".join(_WORD.findall(ja_key)) or ja_key, words(en_key, settings))

@@ -1,4 +1,5 @@
-"""Which language a text is written in: the one door to fastText, and the rules that judge short text.
+"""Which language a text is written in: the one door to fastText, and the rules that judge short
+text.
 
 In:  a supervised fastText model with the labels `__label__ja` and `__label__en`: lid.176.bin, or
      `toyworld:language_id.ftz`.
@@ -70,36 +71,47 @@ class Verdict(NamedTuple):
 
 
 def model_file(settings: LanguageId) -> Input:
-    """The model as an input on record. Raises DataError when it is missing or is not the file the recipe's `sha256` names."""
+    """The model as an input on record.
+
+    Raises DataError when it is missing or is not the file the recipe's `sha256` names.
+    """
     path = Path(resolve_model(settings.model))
     if not path.is_file():
         raise DataError(
-            f"{path}: there is no language-id model; download it, or correct corpora.language_id.model"
+            f"{path}: there is no language-id model; download it, or correct "
+            "corpora.language_id.model"
         )
     found = file_sha256(path)
     if settings.sha256 is not None and found != settings.sha256.lower():
         raise DataError(
-            f"{path}: its SHA-256 is {found}, the recipe asks for {settings.sha256}; download the model again, or correct the recipe"
+            f"{path}: its SHA-256 is {found}, the recipe asks for {settings.sha256}; download the "
+            "model again, or correct the recipe"
         )
     return Input(source="language_id", path=settings.model, bytes=path.stat().st_size, sha256=found)
 
 
 @lru_cache(maxsize=1)
 def load(model: str) -> Any:
-    """The fastText model at `model` (a path or toyworld:NAME), read once a process. Raises DataError."""
+    """The fastText model at `model` (a path or toyworld:NAME), read once a process.
+
+    Raises DataError.
+    """
     path = resolve_model(model)
     try:
         _check_sizes(Path(path))
         result = fasttext.load_model(path)
         labels = set(result.get_labels())
-    except Exception as error:  # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
+    # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
+    except Exception as error:
         raise DataError(
-            f"{path}: fastText cannot load it ({' '.join(str(error).split())}); download the language-id model again"
+            f"{path}: fastText cannot load it ({' '.join(str(error).split())}); download the "
+            "language-id model again"
         ) from None
     missing = [language for language in LANGUAGES if f"__label__{language}" not in labels]
     if missing:
         raise DataError(
-            f"{path}: the model knows no label {', '.join(missing)}; take a language-id model such as lid.176.bin"
+            f"{path}: the model knows no label {', '.join(missing)}; take a language-id model such "
+            "as lid.176.bin"
         )
     return result
 
@@ -226,7 +238,9 @@ def _japanese(text: str, guess: Guess, min_probability: float) -> Verdict:
 
 
 def _english(text: str, guess: Guess, as_sentence: Guess, least: float) -> Verdict:
-    """`as_sentence` is the guess for the text as a sentence: what lower-case texts are judged by."""
+    """`as_sentence` is the guess for the text as a sentence: what lower-case texts are judged
+    by.
+    """
     guesses = guess, as_sentence
     own = _probability(guess, "en")
     probability = own if _first(guess) == "en" else max(own, _probability(as_sentence, "en"))

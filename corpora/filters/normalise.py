@@ -1,10 +1,13 @@
 """How a text is cleaned before it is judged, and when two texts count as the same.
 
 What is kept is the text as its writer meant it, so the policy is the mildest that works:
-- character references of HTML are decoded once (`&amp;` is how a page carries "&", not what its caption says);
-- NFC, not NFKC: NFKC would turn "10²" into "102" and "1½" into "11⁄2". Full-width forms stay as people type them: the tokenizer's own
-  normaliser treats them, and it treats a prompt in the same way;
-- control characters, byte-order marks and invisible direction marks go; joiners stay, for emoji are made with them;
+- character references of HTML are decoded once (`&amp;` is how a page carries "&", not what its
+  caption says);
+- NFC, not NFKC: NFKC would turn "10²" into "102" and "1½" into "11⁄2". Full-width forms stay as
+  people type them: the tokenizer's own normaliser treats them, and it treats a prompt in the same
+  way;
+- control characters, byte-order marks and invisible direction marks go; joiners stay, for emoji are
+  made with them;
 - every run of white space (line breaks, tabs, U+2028, the ideographic space) becomes one space.
 Comparison alone is rougher: NFKC and case folded, so "Ａ Dog" is a duplicate of "a dog".
 """
@@ -16,18 +19,26 @@ from functools import lru_cache
 
 KANJI_LETTERS = "\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # with kana, full and half width; the bullet ・ is no letter
-JAPANESE_LETTERS = f"{KANJI_LETTERS}\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+JAPANESE_LETTERS = (
+    f"{KANJI_LETTERS}\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+)
 JAPANESE = re.compile(f"[{JAPANESE_LETTERS}]")
 KANJI = re.compile(f"[{KANJI_LETTERS}]")
 KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff6f\uff71-\uff9d]")
 
 _REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-# C0 and C1 controls that are no white space, soft hyphen, zero-width space, direction marks, word joiner and kin, byte-order mark
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+# C0 and C1 controls that are no white space, soft hyphen, zero-width space, direction marks, word
+# joiner and kin, byte-order mark
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
 
 
 def normalise(text: str) -> str:
-    """The text as it is stored. Doing it twice changes nothing, except that a doubly encoded `&amp;lt;` loses one layer a time."""
+    """The text as it is stored.
+
+    Doing it twice changes nothing, except that a doubly encoded `&amp;lt;` loses one layer a time.
+    """
     if "&" in text:
         text = _REFERENCE.sub(lambda match: html.unescape(match[0]), text)
     if not text.isprintable():  # the invisible are not

@@ -1,7 +1,7 @@
 """Do the numbers of the two sides agree? Numbers are written as digits or words, with counters,
 months and units, and each language leaves out some that the other says; so a number alone is no
-evidence. An index left in a text (赤い服の1男性と4ビキニの3女性) is one: a digit that counts nothing
-after a particle, and that the English side lacks.
+evidence. An index left in a text (赤い服の1男性と4ビキニの3女性) is one: a digit that counts
+nothing after a particle, and that the English side lacks.
 
 In:  two normalised texts.
 Out: whether the Japanese side holds such digits.
@@ -13,14 +13,22 @@ import unicodedata
 # What a number may stand before in Japanese: counters, units, currencies, magnitudes, and what
 # follows a bare number in a sentence.
 COUNTERS = (
-    "人 名 匹 頭 羽 本 枚 個 箇 つ 台 杯 冊 回 度 階 歳 才 年 月 日 時 分 秒 週 円 元 弗 銭 万 千 百 十 億 兆 番 位 号 点 倍 割"
-    " 種 組 対 件 者 行 字 文 語 曲 話 章 巻 頁 世 色 面 軒 戸 室 席 両 機 隻 艘 着 足 膳 輪 玉 粒 滴 段 列 層 目 代 系 式 型"
-    " 等 級 次 部 通 切 片 丁 束 袋 缶 皿 品 社 校 店 箱 瓶 株 房 斤 合 升 坪 畳 寸 尺 里 乗 泊 食 膜 門 節 歩 票 試 打"
-    " 勝 敗 戦 安 失 得 択 進 角 辺 拍 連 重 発 問 期 区 か所 か月 カ ヶ ヵ ケ か国 セ メ キ ミ グ リ ド ユ ポ パ ペ イ フ"
-    " マイル ヤード エーカー オンス カップ さじ 大さじ 小さじ クラス チーム ラウンド セント ウォン ルピー ペンス カロリー"
-    " ギガ テラ バイト ビット ボルト ワット アンペア ヘルツ トン ダース ダイム ダイ カラット ステップ ゴール ストライク 大"
-    " 親 姉 兄 弟 家 都 県 国 州 市 町 村 教 科 差 塁 死 幕 場 桁 級 枠 周 往 強 弱 半 近 余 以 未 前 後"
-    " 基 口 脚 灯 棟 尾 錠 筋 挺 張 首 句 駅 局 架 振 体 幅 編 話 頂 艇 票 席 袋 滴 挟 塊 房 株 節 駒 缶 例 案 巡 往"
+    "人 名 匹 頭 羽 本 枚 個 箇 つ 台 杯 冊 回 度 階 歳 才 年 月 日 時 分 秒 週 円 元 弗 銭 万 千 "
+    "百 十 億 兆 番 位 号 点 倍 割"
+    " 種 組 対 件 者 行 字 文 語 曲 話 章 巻 頁 世 色 面 軒 戸 室 席 両 機 隻 艘 着 足 膳 輪 玉 粒 "
+    "滴 段 列 層 目 代 系 式 型"
+    " 等 級 次 部 通 切 片 丁 束 袋 缶 皿 品 社 校 店 箱 瓶 株 房 斤 合 升 坪 畳 寸 尺 里 乗 泊 食 "
+    "膜 門 節 歩 票 試 打"
+    " 勝 敗 戦 安 失 得 択 進 角 辺 拍 連 重 発 問 期 区 か所 か月 カ ヶ ヵ ケ か国 セ メ キ ミ グ "
+    "リ ド ユ ポ パ ペ イ フ"
+    " マイル ヤード エーカー オンス カップ さじ 大さじ 小さじ クラス チーム ラウンド セント ウォン "
+    "ルピー ペンス カロリー"
+    " ギガ テラ バイト ビット ボルト ワット アンペア ヘルツ トン ダース ダイム ダイ カラット "
+    "ステップ ゴール ストライク 大"
+    " 親 姉 兄 弟 家 都 県 国 州 市 町 村 教 科 差 塁 死 幕 場 桁 級 枠 周 往 強 弱 半 近 余 以 未 "
+    "前 後"
+    " 基 口 脚 灯 棟 尾 錠 筋 挺 張 首 句 駅 局 架 振 体 幅 編 話 頂 艇 票 席 袋 滴 挟 塊 房 株 節 "
+    "駒 缶 例 案 巡 往"
     " 客 数 ひき コマ タイプ ピース ドア が は を の に と も で や へ な だ ず ほ 超 ％ % ℃"
 ).split()
 _COUNTED = "|".join(sorted(map(re.escape, dict.fromkeys(COUNTERS)), key=len, reverse=True))
@@ -28,10 +36,17 @@ _AFTER = "[\u3041-\u3096、。・（(「『】\\s]"  # particles, endings, punct
 _LETTER = "[\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff]"
 INDEX = re.compile(rf"(?:^|(?<={_AFTER}))[1-9][0-9]?(?!{_COUNTED})(?={_LETTER})")
 
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
-MONTHS = "january february march april may june july august september october november december".split()
+ORDINALS = (
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+).split()
+MONTHS = (
+    "january february march april may june july august september october november december".split()
+)
 VALUES = (
     {word: number for number, word in enumerate(ONES)}
     | {word: 10 * number for number, word in enumerate(TENS, 2)}

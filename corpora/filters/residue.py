@@ -1,10 +1,11 @@
 """Residue of the files that texts come from: taken out where the text is whole without it.
 
 In:  the two sides of a pair as a source gives them.
-Out: both sides normalised (corpora/filters/normalise.py), and without tags of bold and italics, subtitles'
-     codes and line breaks, speakers' names, descriptions of sounds, notes of music, and the spaces
-     that a morphological analyser puts between Japanese words. What cannot be taken out without
-     knowing the text (links, tables, names still to be filled in) stays: corpora/filters/rules.py drops it.
+Out: both sides normalised (corpora/filters/normalise.py), and without tags of bold and italics,
+     subtitles' codes and line breaks, speakers' names, descriptions of sounds, notes of music, and
+     the spaces that a morphological analyser puts between Japanese words. What cannot be taken out
+     without knowing the text (links, tables, names still to be filled in) stays:
+     corpora/filters/rules.py drops it.
 """
 
 import re
@@ -49,7 +50,8 @@ _OPENING = re.compile(r"[(\[（［【「『《〈]")
 
 # words that Japanese never writes between spaces; an analyser does
 _ALONE = re.compile(
-    r"(?<= )(?:[はがをにのともでへや、。，．]|から|まで|より|です|ます|でし|まし|だ|た|て|い|いる|いた|し"
+    r"(?<= )(?:[はがをにのともでへや、。，．]|から|まで|より"
+    r"|です|ます|でし|まし|だ|た|て|い|いる|いた|し"
     r"|ない|さん|な|か|ね|よ|れ|られ|せ|する|う)(?= |$)"
 )
 _SPACE_INSIDE = re.compile(r"(?<=[^ -~]) (?=[^ -~])|(?<=[^ -~]) (?=[0-9])|(?<=[0-9]) (?=[^ -~])")

@@ -1,4 +1,5 @@
-"""Which pairs are kept. Each filter is a pure function of one pair that says whether to drop it; its name is the reason in the manifest.
+"""Which pairs are kept. Each filter is a pure function of one pair that says whether to drop it;
+its name is the reason in the manifest.
 
 In:  two normalised texts and the recipe's `corpora.filters`.
 Out: the first reason to drop the pair, or None to keep it.
@@ -12,8 +13,8 @@ from corpora.filters import numbers
 from corpora.filters.normalise import JAPANESE, comparison_key
 
 LATIN = re.compile("[A-Za-z]")
-# `#Product1#`, `{{name}}`, `%(name)s`, `${name}`; `{0}`, `{#id}`, `{user.name}`; `%s`, `%1$d`; `<%= x %>`;
-# RPG Maker's `\N[1]`
+# `#Product1#`, `{{name}}`, `%(name)s`, `${name}`; `{0}`, `{#id}`, `{user.name}`; `%s`, `%1$d`; `<%=
+# x %>`; RPG Maker's `\N[1]`
 PLACEHOLDER = re.compile(
     r"#[A-Z][A-Za-z_]*\d*#|\{\{.*?\}\}|%\([a-z_]+\)s|\$\{\w+\}|\{[#$@%]?[A-Za-z0-9_]+(?:[.:|-]\w+)*\}"
     r"|(?<![\d０-９])%(?:\d+\$)?[sdifu@](?![A-Za-z0-9])|<%|%>|\\[nNvVpPsS]\[\d+\]"
@@ -21,9 +22,12 @@ PLACEHOLDER = re.compile(
 # `[name]` where Japanese stands around it; `[a.b]`, `[user_name]` anywhere
 BRACKETED = re.compile(r"\[[A-Za-z][A-Za-z0-9_.:]*\]")
 PATH = re.compile(r"\[[A-Za-z]\w*(?:[._:]\w+)+\]|\[[a-z]+_\w+\]|\[[a-z]+\d+\]")
-# what corpora/filters/residue.py leaves: tags whose text means nothing without them. Real ones only:
-# captions and headlines put names between angle brackets too
-_TAGS = "a|blockquote|center|code|div|em|form|h[1-6]|hr|iframe|img|input|li|ol|pre|script|seg|strong|style|t[dhr]|table|ul"
+# what corpora/filters/residue.py leaves: tags whose text means nothing without them. Real ones
+# only: captions and headlines put names between angle brackets too
+_TAGS = (
+    "a|blockquote|center|code|div|em|form|h[1-6]|hr|iframe|img|input|li|ol|pre|script|seg|strong"
+    "|style|t[dhr]|table|ul"
+)
 MARKUP = re.compile(
     rf"</?(?:{_TAGS})\b[^<>]*>|</?[bipsu]>|&(?:#\d+|#x[0-9a-f]+|amp|lt|gt|quot|nbsp);"
     r"|\[/?(?:url|img|quote|color|size)\b(?:=[^\]]*)?\]|\[\[|\]\]",
@@ -90,7 +94,9 @@ def file_name(ja: str, en: str, limits: Filters) -> bool:
 
 
 def length_ratio(ja: str, en: str, limits: Filters) -> bool:
-    """Longer side over shorter, in UTF-8 bytes: a Japanese character says about as much as three English letters and has three bytes."""
+    """Longer side over shorter, in UTF-8 bytes: a Japanese character says about as much as three
+    English letters and has three bytes.
+    """
     shorter, longer = sorted((len(ja.encode()), len(en.encode())))
     return longer > limits.max_length_ratio * shorter
 
@@ -121,7 +127,9 @@ FILTERS: tuple[Filter, ...] = (
 )
 
 
-_WITHOUT_SIGNS = tuple(drops for drops in FILTERS if drops not in (placeholder, markup, address, file_name))
+_WITHOUT_SIGNS = tuple(
+    drops for drops in FILTERS if drops not in (placeholder, markup, address, file_name)
+)
 
 
 def drop_reason(ja: str, en: str, limits: Filters) -> str | None:

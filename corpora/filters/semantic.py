@@ -1,12 +1,17 @@
-"""Do both sides mean the same? Pairs that a multilingual sentence encoder finds no nearer than the rest of the text are dropped.
+"""Do both sides mean the same? Pairs that a multilingual sentence encoder finds no nearer than the
+rest of the text are dropped.
 
-In:  cleaned rows of one part, in order, those that are duplicates left out, and the recipe's `corpora.semantic`.
-Out: `semantic/00012.npy`: the margin of each row of part 12, NaN where it is not measured. The margin (Artetxe and Schwenk 2019, "ratio") is the
-     cosine of the two sides over the mean cosine of each with its nearest neighbours in the other language: it forgives an encoder that finds
-     all texts alike, as e5 does. A row that shares a text with another is no neighbour of it: it says the same, and would hide that both are right.
+In:  cleaned rows of one part, in order, those that are duplicates left out, and the recipe's
+     `corpora.semantic`.
+Out: `semantic/00012.npy`: the margin of each row of part 12, NaN where it is not measured. The
+     margin (Artetxe and Schwenk 2019, "ratio") is the cosine of the two sides over the mean cosine
+     of each with its nearest neighbours in the other language: it forgives an encoder that finds
+     all texts alike, as e5 does. A row that shares a text with another is no neighbour of it: it
+     says the same, and would hide that both are right.
 
-Neighbours are looked for among BLOCK_ROWS rows of the part, the last block being up to half as long or half as long again: so the same rows are
-compared whatever the number of workers. Cosines are floating-point sums, so another machine may judge a pair at the very threshold otherwise.
+Neighbours are looked for among BLOCK_ROWS rows of the part, the last block being up to half as long
+or half as long again: so the same rows are compared whatever the number of workers. Cosines are
+floating-point sums, so another machine may judge a pair at the very threshold otherwise.
 """
 
 from collections.abc import Iterator
@@ -27,16 +32,28 @@ from corpora.filters.deduplicate import first_of_each
 from corpora.pair import Input
 
 BLOCK_ROWS = 4096
-# Among fewer rows a text hardly meets another one like it: every pair would stand out, or none. Parts as small as that are not judged.
+# Among fewer rows a text hardly meets another one like it: every pair would stand out, or none.
+# Parts as small as that are not judged.
 FEWEST_ROWS = 64
 
 
 def model_files(settings: Semantic) -> list[Input]:
-    """The encoder's files as inputs on record; none for a hub name, whose files are wherever its library keeps them."""
+    """The encoder's files as inputs on record; none for a hub name, whose files are wherever its
+    library keeps them.
+    """
     folder = Path(resolve_model(settings.model))
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    names = (
+        sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        if folder.is_dir()
+        else []
+    )
     return [
-        Input(source="semantic", path=f"{settings.model}/{name}", bytes=(folder / name).stat().st_size, sha256=file_sha256(folder / name))
+        Input(
+            source="semantic",
+            path=f"{settings.model}/{name}",
+            bytes=(folder / name).stat().st_size,
+            sha256=file_sha256(folder / name),
+        )
         for name in names
     ]
 
@@ -58,7 +75,14 @@ class MeasurePart:
     rows: list[int]
 
     @classmethod
-    def of(cls, settings: Semantic, parts: list[Path], folder: Path, is_left: np.ndarray, starts: np.ndarray) -> "MeasurePart":
+    def of(
+        cls,
+        settings: Semantic,
+        parts: list[Path],
+        folder: Path,
+        is_left: np.ndarray,
+        starts: np.ndarray,
+    ) -> "MeasurePart":
         """Also writes which rows of each part are left, for the workers to read."""
         folder.mkdir(exist_ok=True)
         for rank, left in enumerate(np.split(is_left, starts[1:-1])):
@@ -88,15 +112,14 @@ class MeasurePart:
     def scores(self) -> np.ndarray:
         """(rows,) of float32: of all parts, once all are done."""
         return np.concatenate(
-            [
-                np.load(self.files(rank)[0], allow_pickle=False)
-                for rank in range(len(self.parts))
-            ]
+            [np.load(self.files(rank)[0], allow_pickle=False) for rank in range(len(self.parts))]
         )
 
 
 def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows cut anew: BLOCK_ROWS at a time, and what is left over by itself or, if it is short, with the block before."""
+    """The same rows cut anew: BLOCK_ROWS at a time, and what is left over by itself or, if it is
+    short, with the block before.
+    """
     pending: pa.Table | None = None
     for table in tables:
         pending = table if pending is None else pa.concat_tables([pending, table])
@@ -114,15 +137,20 @@ def margins(
     ja_same: np.ndarray | None = None,
     en_same: np.ndarray | None = None,
 ) -> list[float]:
-    """The margin of each pair among all of them. `ja_same`, `en_same`: (rows,), equal for rows that have the text in common.
+    """The margin of each pair among all of them. `ja_same`, `en_same`: (rows,), equal for rows that
+    have the text in common.
 
     Raises DataError if the encoder gives no numbers.
     """
     import torch
 
-
     encoder = load(settings.model)
-    ja_RD, en_RD = (sentence_encoder.embed(encoder, texts, settings.prompt, settings.batch_size, show_progress=False) for texts in (ja, en))
+    ja_RD, en_RD = (
+        sentence_encoder.embed(
+            encoder, texts, settings.prompt, settings.batch_size, show_progress=False
+        )
+        for texts in (ja, en)
+    )
     cosine_RR = ja_RD @ en_RD.T
     own_R = cosine_RR.diagonal().clone()
     count = min(settings.neighbors, len(ja))

@@ -1,4 +1,5 @@
-"""The one door to sentence-transformers: texts to unit vectors that mean the same in both languages.
+"""The one door to sentence-transformers: texts to unit vectors that mean the same in both
+languages.
 
 In:  a sentence-transformers model (a folder, or a hub name) and texts.
 Out: a tensor; nothing on disk.
@@ -16,26 +17,53 @@ from configs.references import looks_like_hub_name, not_given
 
 
 def load(reference: str, setting: str) -> Any:
-    """Loads the model on the best device there is; `setting` names it in the recipe. Raises DataError with the cause."""
+    """Loads the model on the best device there is; `setting` names it in the recipe.
+
+    Raises DataError with the cause.
+    """
     if not Path(reference).is_dir() and not looks_like_hub_name(reference):
-        raise DataError(f"{reference}: there is no such sentence encoder; give a folder or a hub name as {setting}")
+        raise DataError(
+            f"{reference}: there is no such sentence encoder; give a folder or a hub name as "
+            f"{setting}"
+        )
     try:
         model_folder.check(reference)
-        return SentenceTransformer(reference, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        return SentenceTransformer(
+            reference, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
     except DataError as error:
         raise DataError(f"{setting}: {error}") from None
-    except Exception as error:  # each library below raises its own kinds for the same cause: a file that is missing or damaged
+    # each library below raises its own kinds for the same cause: a file that is missing or damaged
+    except Exception as error:
         if looks_like_hub_name(reference):
-            raise DataError(f"{not_given(reference, error)}; fetch it, or correct {setting}") from None
-        raise DataError(f"{reference}: the sentence encoder cannot be loaded ({first_line(error)}); fetch it again") from None
+            raise DataError(
+                f"{not_given(reference, error)}; fetch it, or correct {setting}"
+            ) from None
+        raise DataError(
+            f"{reference}: the sentence encoder cannot be loaded ({first_line(error)}); fetch it "
+            "again"
+        ) from None
 
 
-def embed(encoder: Any, texts: list[str], prompt: str, batch_size: int, show_progress: bool = True) -> torch.Tensor:
-    """(len(texts), D) float32 unit vectors; `prompt` is put before every text. Raises DataError if the model gives NaN or infinity."""
+def embed(
+    encoder: Any, texts: list[str], prompt: str, batch_size: int, show_progress: bool = True
+) -> torch.Tensor:
+    """(len(texts), D) float32 unit vectors; `prompt` is put before every text.
+
+    Raises DataError if the model gives NaN or infinity.
+    """
     vectors = encoder.encode(
-        texts, prompt=prompt, batch_size=batch_size, show_progress_bar=show_progress, convert_to_tensor=True, normalize_embeddings=True
+        texts,
+        prompt=prompt,
+        batch_size=batch_size,
+        show_progress_bar=show_progress,
+        convert_to_tensor=True,
+        normalize_embeddings=True,
     ).float()
     broken = (~vectors.isfinite().all(dim=1)).nonzero()
     if len(broken):
-        raise DataError(f"the sentence encoder gives no number for {texts[int(broken[0])]!r} and {len(broken) - 1} other texts; take another one")
+        raise DataError(
+            f"the sentence encoder gives no number for {texts[int(broken[0])]!r} and "
+            f"{len(broken) - 1} other texts; take another one"
+        )
     return vectors

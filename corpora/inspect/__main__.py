@@ -1,12 +1,14 @@
 """Entry: what became of a row, and why.
 
 In:  a recipe, and ids of rows (SOURCE:NUMBER), a reason of the funnel, or two texts.
-Out: on the screen: the row as read and as cleaned, what each filter and the language identifier found and asked for, what it is a duplicate of,
-     in which split it is; and the override that would have kept it. Overrides given here are tried out, not remembered.
+Out: on the screen: the row as read and as cleaned, what each filter and the language identifier
+     found and asked for, what it is a duplicate of, in which split it is; and the override that
+     would have kept it. Overrides given here are tried out, not remembered.
 
     python -m corpora.inspect configs/toyworld.yaml toyworld:train:12
     python -m corpora.inspect configs/toyworld.yaml --reason exact_duplicate --limit 3
-    python -m corpora.inspect configs/toyworld.yaml --ja 赤い丸 --en "a red circle" corpora.filters.min_characters=4
+    python -m corpora.inspect configs/toyworld.yaml --ja 赤い丸 --en "a red circle"
+    corpora.filters.min_characters=4
 """
 
 import re
@@ -16,6 +18,7 @@ from configs.schema.load import load_recipe
 
 OVERRIDE = re.compile(r"[\w.]+=")
 
+
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         from corpora.inspect.answers import inspect, inspect_texts
@@ -23,9 +26,24 @@ def main(argv: list[str] | None = None) -> int:
         description = "Says what became of a row of the sources, why, and what would have kept it."
         parser = command.Parser("corpora.inspect", description)
         parser.add_argument("recipe", help="a YAML file such as configs/toyworld.yaml")
-        parser.add_argument("words", nargs="*", metavar="ID | section.key=value", help="rows, as SOURCE:NUMBER; settings to try out")
-        parser.add_argument("--reason", help="rows that were dropped for this reason, as the funnel of corpora.prepare names it")
-        parser.add_argument("--limit", type=int, default=10, metavar="ROWS", help="at most so many of them (default %(default)s)")
+        parser.add_argument(
+            "words",
+            nargs="*",
+            metavar="ID | section.key=value",
+            help="rows, as SOURCE:NUMBER; settings to try out",
+        )
+        parser.add_argument(
+            "--reason",
+            help="rows that were dropped for this reason, as the funnel of corpora.prepare names "
+            "it",
+        )
+        parser.add_argument(
+            "--limit",
+            type=int,
+            default=10,
+            metavar="ROWS",
+            help="at most so many of them (default %(default)s)",
+        )
         parser.add_argument("--ja", metavar="TEXT", help="a Japanese text to judge, with --en")
         parser.add_argument("--en", metavar="TEXT", help="its English side")
         arguments = parser.parse_intermixed_args(argv)
@@ -36,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("--limit is at least 1")
         if not ids and arguments.reason is None and arguments.ja is None:
             parser.error("give the id of a row, --reason, or --ja and --en")
-        recipe = load_recipe(arguments.recipe, [word for word in arguments.words if OVERRIDE.match(word)])
+        recipe = load_recipe(
+            arguments.recipe, [word for word in arguments.words if OVERRIDE.match(word)]
+        )
         if ids or arguments.reason is not None:
             inspect(recipe, ids, arguments.reason, arguments.limit)
         if arguments.ja is not None:

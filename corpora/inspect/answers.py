@@ -18,17 +18,29 @@ EARLY = ("filter", "language_id", "clip_tokens")  # the stages that judge a row 
 
 
 def inspect(recipe: Recipe, ids: list[str], reason: str | None, limit: int) -> None:
-    """Prints what is known of each row, and of the first `limit` that were dropped for the reason. Raises RecipeError and DataError."""
+    """Prints what is known of each row, and of the first `limit` that were dropped for the reason.
+
+    Raises RecipeError and DataError.
+    """
 
     corpora, folder = recipe.corpora, finished_pairs(recipe)
     if reason is not None:
         ids = [*ids, *islice(_dropped_for(reason, recipe, folder), limit)]
     ids = list(dict.fromkeys(history.full_id(corpora, id) for id in ids))
     fates = history.fates(folder, ids) if folder else {}
-    rows = history.read_rows(corpora, [*ids, *(fate.other_id for fate in fates.values() if fate.other_id)])
+    rows = history.read_rows(
+        corpora, [*ids, *(fate.other_id for fate in fates.values() if fate.other_id)]
+    )
     for id in ids:
         fate = fates.get(id)
-        print("\n".join(told(corpora, rows[id], fate, rows[fate.other_id] if fate and fate.other_id else None)), end="\n\n")
+        print(
+            "\n".join(
+                told(
+                    corpora, rows[id], fate, rows[fate.other_id] if fate and fate.other_id else None
+                )
+            ),
+            end="\n\n",
+        )
 
 
 def inspect_texts(recipe: Recipe, ja: str, en: str) -> None:
@@ -36,46 +48,83 @@ def inspect_texts(recipe: Recipe, ja: str, en: str) -> None:
 
     folder, row = finished_pairs(recipe), history.Row("this pair", ja, en)
     same = history.same_texts(folder, *_cleaned(row)) if folder else None
-    other = history.read_rows(recipe.corpora, [same.other_id])[same.other_id] if same and same.other_id else None
+    other = (
+        history.read_rows(recipe.corpora, [same.other_id])[same.other_id]
+        if same and same.other_id
+        else None
+    )
     print("\n".join(told(recipe.corpora, row, None, other, same)))
 
 
 def finished_pairs(recipe: Recipe) -> Path | None:
-    """`<run>/pairs` if it says what was dropped; tells the user where it is another recipe's. Raises DataError."""
+    """`<run>/pairs` if it says what was dropped; tells the user where it is another recipe's.
+
+    Raises DataError.
+    """
 
     folder = recipe.run_dir / "pairs"
     if not (folder / dropped.FILE).is_file():
         return None
     if read_manifest(folder).settings != pipeline.recorded_settings(recipe.corpora):
-        print(f"{folder}: made by other settings of `corpora`; what it says of a row is what those settings did\n")
+        print(
+            f"{folder}: made by other settings of `corpora`; what it says of a row is what those "
+            "settings did\n"
+        )
     return folder
 
 
 def _dropped_for(reason: str, recipe: Recipe, folder: Path | None) -> Iterator[str]:
 
     if folder is None:
-        raise RecipeError(f"--reason {reason}: {recipe.run_dir / 'pairs'} does not say what was dropped; run: python -m corpora.prepare RECIPE")
-    reasons = {one for stage in read_manifest(folder).stages for one, count in stage.dropped.items() if count}
+        raise RecipeError(
+            f"--reason {reason}: {recipe.run_dir / 'pairs'} does not say what was dropped; run: "
+            "python -m corpora.prepare RECIPE"
+        )
+    reasons = {
+        one
+        for stage in read_manifest(folder).stages
+        for one, count in stage.dropped.items()
+        if count
+    }
     if reason not in reasons:
-        raise RecipeError(f"--reason {reason}: no row was dropped for it; the reasons are {', '.join(sorted(reasons)) or 'none'}")
+        raise RecipeError(
+            f"--reason {reason}: no row was dropped for it; the reasons are "
+            f"{', '.join(sorted(reasons)) or 'none'}"
+        )
     return dropped.of_reason(folder / dropped.FILE, reason)
 
 
-def told(corpora: Corpora, row: Row, fate: Fate | None, other: Row | None, would_be: Fate | None = None) -> list[str]:
-    """Lines on one row. `fate` is on record; `would_be` is what the finished pairs would make of a pair that is in no source."""
+def told(
+    corpora: Corpora, row: Row, fate: Fate | None, other: Row | None, would_be: Fate | None = None
+) -> list[str]:
+    """Lines on one row.
+
+    `fate` is on record; `would_be` is what the finished pairs would make of a pair that is in no
+    source.
+    """
 
     if row.unreadable:
-        return [f"{row.id}: dropped by read: {row.unreadable}", f"  {evidence.UNREADABLE.get(row.unreadable, 'its texts could not be read')}"]
+        return [
+            f"{row.id}: dropped by read: {row.unreadable}",
+            f"  {evidence.UNREADABLE.get(row.unreadable, 'its texts could not be read')}",
+        ]
     ja, en = _cleaned(row)
     judged = [("filter", answer) for answer in evidence.answers(ja, en, corpora.filters)]
-    judged += [("language_id", answer) for answer in evidence.languages(ja, en, corpora.language_id)]
-    judged += [("clip_tokens", evidence.tokens(en, corpora.clip_tokens))] if corpora.clip_tokens else []
+    judged += [
+        ("language_id", answer) for answer in evidence.languages(ja, en, corpora.language_id)
+    ]
+    judged += (
+        [("clip_tokens", evidence.tokens(en, corpora.clip_tokens))] if corpora.clip_tokens else []
+    )
     now = next((f"{stage}: {answer.name}" for stage, answer in judged if answer.drops), None)
     lines = [_headline(row.id, fate, would_be, now), *_texts("as read", row.ja, row.en)]
     if (ja, en) != (row.ja, row.en):
         lines += _texts("cleaned", ja, en)
     for name in dict(judged):
-        lines += [f"  {name}", *(line for stage, answer in judged if stage == name for line in _answer(answer))]
+        lines += [
+            f"  {name}",
+            *(line for stage, answer in judged if stage == name for line in _answer(answer)),
+        ]
     last = fate or would_be
     if last and last.score is not None and corpora.semantic:
         lines += [f"  {last.stage}", *_answer(evidence.margin(last.score, corpora.semantic))]
@@ -87,11 +136,19 @@ def told(corpora: Corpora, row: Row, fate: Fate | None, other: Row | None, would
 def _headline(id: str, fate: Fate | None, would_be: Fate | None, now: str | None) -> str:
     by_now = f"dropped by {now}" if now else "kept by the filters and the language id"
     if fate is None:
-        late = f"dropped by {would_be.stage}: {would_be.reason}" if would_be else "then corpora.prepare compares it with all rows at hand"
+        late = (
+            f"dropped by {would_be.stage}: {would_be.reason}"
+            if would_be
+            else "then corpora.prepare compares it with all rows at hand"
+        )
         return f"{id}: would be {by_now}" + ("" if now else f"; {late}")
     recorded = f"kept, in {fate.split}" if fate.split else f"dropped by {fate.stage}: {fate.reason}"
     agrees = now == (f"{fate.stage}: {fate.reason}" if fate.stage in EARLY else None)
-    return f"{id}: {recorded}" if agrees else f"{id}: {recorded}; with these settings it would be {by_now}"
+    return (
+        f"{id}: {recorded}"
+        if agrees
+        else f"{id}: {recorded}; with these settings it would be {by_now}"
+    )
 
 
 def _answer(answer: Answer) -> list[str]:
@@ -100,12 +157,18 @@ def _answer(answer: Answer) -> list[str]:
     return [*lines, f"    {'':<34}{remedy}"] if answer.drops else lines
 
 
-def _compared(corpora: Corpora, fate: Fate, cleaned: tuple[str, str], other: Row | None) -> list[str]:
+def _compared(
+    corpora: Corpora, fate: Fate, cleaned: tuple[str, str], other: Row | None
+) -> list[str]:
     """How alike the row and the one kept instead are."""
 
     assert other is not None, "a duplicate is one of another row"
     answer = evidence.compared(fate.reason, cleaned, _cleaned(other), corpora)
-    return [*_answer(answer), f"    the other row is {other.id}", *("  " + line for line in _texts("as read", other.ja, other.en))]
+    return [
+        *_answer(answer),
+        f"    the other row is {other.id}",
+        *("  " + line for line in _texts("as read", other.ja, other.en)),
+    ]
 
 
 def _cleaned(row: Row) -> tuple[str, str]:
@@ -115,5 +178,7 @@ def _cleaned(row: Row) -> tuple[str, str]:
 
 def _texts(what: str, ja: str, en: str) -> list[str]:
     """Both sides, with escapes where something in them cannot be seen."""
-    shown = (text if text.isprintable() and text == text.strip() else ascii(text) for text in (ja, en))
+    shown = (
+        text if text.isprintable() and text == text.strip() else ascii(text) for text in (ja, en)
+    )
     return [f"  {what:<9} {side}  {text}" for side, text in zip(("ja", "en"), shown, strict=True)]

@@ -1,6 +1,7 @@
 """What each filter sees in a pair: the value it measures, its limit, and the setting that decides.
 
-In:  two normalised texts and the recipe's `corpora` section; of a duplicate, the texts of the row kept instead.
+In:  two normalised texts and the recipe's `corpora` section; of a duplicate, the texts of the row
+     kept instead.
 Out: an `Answer` a filter and language; what the reasons of reading mean.
 """
 
@@ -16,12 +17,16 @@ from corpora.filters.normalise import JAPANESE, comparison_key
 
 # what a reason of `read` says, and the way out
 UNREADABLE = {
-    "ragged": "the line has not as many fields as the file's others: a tab or a line break inside a text; correct the file",
+    "ragged": "the line has not as many fields as the file's others: a tab or a line break inside "
+    "a text; correct the file",
     "null": "one of the two texts is null; correct the file",
-    "invalid_utf8": "one of the two texts is no UTF-8; convert the file to UTF-8, or fetch it again",
+    "invalid_utf8": "one of the two texts is no UTF-8; convert the file to UTF-8, or fetch it "
+    "again",
     "too_long": "a text is longer than a megabyte; cut it into sentences",
-    "header_line": "the line is a header of the corpus (<title>, <url>...), not a text; nothing is lost",
-    "index_line": "the line lists the words of the sentence above it (Tanaka corpus), it is no pair; nothing is lost",
+    "header_line": "the line is a header of the corpus (<title>, <url>...), not a text; nothing is "
+    "lost",
+    "index_line": "the line lists the words of the sentence above it (Tanaka corpus), it is no "
+    "pair; nothing is lost",
     "missing_side": "the unit has no text in one of the two languages; correct the file",
 }
 NO_SETTING = ""
@@ -29,7 +34,9 @@ NO_SETTING = ""
 
 @dataclass(frozen=True)
 class Answer:
-    """What one filter says: whether it drops the pair, what it found, and the override that would keep the pair ("": there is none)."""
+    """What one filter says: whether it drops the pair, what it found, and the override that would
+    keep the pair ("": there is none).
+    """
 
     name: str
     drops: bool
@@ -38,12 +45,20 @@ class Answer:
 
 
 def answers(ja: str, en: str, limits: Filters) -> list[Answer]:
-    """Of every filter, in the order in which they are asked; the first that drops the pair is the reason on record."""
-    return [Answer(one.__name__, one(ja, en, limits), *_seen(one.__name__, ja, en, limits)) for one in rules.FILTERS]
+    """Of every filter, in the order in which they are asked; the first that drops the pair is the
+    reason on record.
+    """
+    return [
+        Answer(one.__name__, one(ja, en, limits), *_seen(one.__name__, ja, en, limits))
+        for one in rules.FILTERS
+    ]
 
 
 def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
-    """Of the language identifier's rules, side by side; the Japanese ones are asked first. Raises DataError without a model."""
+    """Of the language identifier's rules, side by side; the Japanese ones are asked first.
+
+    Raises DataError without a model.
+    """
     language_id.model_file(settings)
     model = language_id.load(settings.model)
     result = []
@@ -56,7 +71,10 @@ def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
         # no probability outweighs the script; 0 keeps all
         least = math.floor(1000 * verdict.probability) / 1000
         keeps = 0 if verdict.reason == language_id.SCRIPT[language] else least
-        result += [Answer(one, verdict.reason == one, seen, f"corpora.language_id.min_probability={keeps}") for one in language_id.REASONS[language]]
+        result += [
+            Answer(one, verdict.reason == one, seen, f"corpora.language_id.min_probability={keeps}")
+            for one in language_id.REASONS[language]
+        ]
     return result
 
 
@@ -64,20 +82,36 @@ def tokens(en: str, settings: ClipTokens) -> Answer:
     """Of CLIP's tokenizer. Raises DataError."""
     (count,) = clip_tokens.counts([en], settings)
     found = f"{count} tokens of English, both specials among them; at most {settings.most}"
-    return Answer(clip_tokens.REASON, count > settings.most, found, f"corpora.clip_tokens.most={count}")
+    return Answer(
+        clip_tokens.REASON, count > settings.most, found, f"corpora.clip_tokens.most={count}"
+    )
 
 
 def margin(score: float, settings: Semantic) -> Answer:
-    """Of the sentence encoder; the score is the one on record, for a row's neighbours are needed to find it."""
-    found = f"the two sides are {score:.3f} times as near as their nearest neighbours; at least {settings.min_margin}"
-    return Answer("low_margin", score < settings.min_margin, found, f"corpora.semantic.min_margin={math.floor(1000 * score) / 1000}")
+    """Of the sentence encoder; the score is the one on record, for a row's neighbours are needed to
+    find it.
+    """
+    found = (
+        f"the two sides are {score:.3f} times as near as their nearest neighbours; at least "
+        f"{settings.min_margin}"
+    )
+    return Answer(
+        "low_margin",
+        score < settings.min_margin,
+        found,
+        f"corpora.semantic.min_margin={math.floor(1000 * score) / 1000}",
+    )
 
 
 def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora: Corpora) -> Answer:
     """Why a row is dropped in favour of another one."""
     keys, others = ([comparison_key(text) for text in texts] for texts in (own, other))
     if reason == "text_is_held_out":
-        same = " and ".join(side for side, one, two in zip(("Japanese", "English"), keys, others, strict=True) if one == two)
+        same = " and ".join(
+            side
+            for side, one, two in zip(("Japanese", "English"), keys, others, strict=True)
+            if one == two
+        )
         return Answer(reason, True, f"the held-out row has the same {same} text", NO_SETTING)
     if reason == "exact_duplicate":
         return Answer(reason, True, "both texts are the same, whatever width and case", NO_SETTING)
@@ -85,36 +119,61 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
         return Answer(reason, False, "these settings look for no near duplicates", NO_SETTING)
     one, two = (near_digest(ja, en, corpora.near_duplicates) for ja, en in (keys, others))
     ignored = ", ".join(corpora.near_duplicates.ignored_words)
-    found = f"the words are {'the same' if one == two else 'others'}, leaving out punctuation and {ignored or 'nothing else'}"
-    return Answer(reason, one == two, found, NO_SETTING if one != two else "corpora.near_duplicates=null")
+    found = (
+        f"the words are {'the same' if one == two else 'others'}, leaving out punctuation and "
+        f"{ignored or 'nothing else'}"
+    )
+    return Answer(
+        reason, one == two, found, NO_SETTING if one != two else "corpora.near_duplicates=null"
+    )
 
 
 def _seen(name: str, ja: str, en: str, limits: Filters) -> tuple[str, str]:
     """What the filter looks at, in words, and the setting that would keep the pair."""
     lengths = f"{len(ja)} characters of Japanese, {len(en)} of English"
     if name == "too_long":
-        return f"{lengths}; at most {limits.max_characters}", f"corpora.filters.max_characters={max(len(ja), len(en), 1)}"
+        return (
+            f"{lengths}; at most {limits.max_characters}",
+            f"corpora.filters.max_characters={max(len(ja), len(en), 1)}",
+        )
     if name == "too_short":
-        return f"{lengths}; at least {limits.min_characters}", f"corpora.filters.min_characters={max(1, min(len(ja), len(en)))}"
+        return (
+            f"{lengths}; at least {limits.min_characters}",
+            f"corpora.filters.min_characters={max(1, min(len(ja), len(en)))}",
+        )
     if name == "length_ratio":
         shorter, longer = sorted((len(ja.encode()), len(en.encode())))
         ratio = longer / max(shorter, 1)
-        found = f"{len(ja.encode())} bytes of Japanese, {len(en.encode())} of English: {ratio:.2f} to 1; at most {limits.max_length_ratio}"
+        found = (
+            f"{len(ja.encode())} bytes of Japanese, {len(en.encode())} of English: "
+            f"{ratio:.2f} "
+            f"to 1; at most {limits.max_length_ratio}"
+        )
         return found, f"corpora.filters.max_length_ratio={max(math.ceil(10 * ratio) / 10, 1.1)}"
     if name == "unmatched_numbers":
         values = ", ".join(map(str, sorted(numbers.english_values(en)))) or "none"
-        return f"digits in the Japanese that count nothing: {_listed(numbers.indices(ja, en))}; numbers in the English: {values}", NO_SETTING
+        return (
+            f"digits in the Japanese that count nothing: {_listed(numbers.indices(ja, en))}; "
+            f"numbers in the English: {values}",
+            NO_SETTING,
+        )
     if name == "empty":
         return lengths, NO_SETTING
     if name == "copy":
         same = comparison_key(ja) == comparison_key(en)
-        return "both sides are the same, whatever width and case" if same else "the sides differ", NO_SETTING
+        return (
+            "both sides are the same, whatever width and case" if same else "the sides differ",
+            NO_SETTING,
+        )
     return _matched(name, ja, en), NO_SETTING
 
 
 PATTERNS: dict[str, tuple[str, re.Pattern[str]]] = {
     "damaged": ("U+FFFD", re.compile("\ufffd")),
-    "placeholder": ("placeholder", re.compile(f"{rules.PLACEHOLDER.pattern}|{rules.BRACKETED.pattern}")),
+    "placeholder": (
+        "placeholder",
+        re.compile(f"{rules.PLACEHOLDER.pattern}|{rules.BRACKETED.pattern}"),
+    ),
     "no_japanese_script": ("kana or kanji", JAPANESE),
     "japanese_script_in_english": ("kana or kanji", JAPANESE),
     "no_latin_script": ("Latin letter", rules.LATIN),
@@ -122,16 +181,27 @@ PATTERNS: dict[str, tuple[str, re.Pattern[str]]] = {
     "address": ("web or mail address", rules.ADDRESS),
     "file_name": ("file name", rules.FILE_NAME),
 }
-ONE_SIDE = {"no_japanese_script": "Japanese", "japanese_script_in_english": "English", "no_latin_script": "English"}
+ONE_SIDE = {
+    "no_japanese_script": "Japanese",
+    "japanese_script_in_english": "English",
+    "no_latin_script": "English",
+}
 
 
 def _matched(name: str, ja: str, en: str) -> str:
     what, pattern = PATTERNS[name]
     sides = [side for side in ("Japanese", "English") if ONE_SIDE.get(name, side) == side]
-    found = [(side, match) for side, text in (("Japanese", ja), ("English", en)) if side in sides and (match := pattern.search(text))]
+    found = [
+        (side, match)
+        for side, text in (("Japanese", ja), ("English", en))
+        if side in sides and (match := pattern.search(text))
+    ]
     if not found:
         return f"no {what} in the {' or the '.join(sides)}"
-    return "; ".join(f"{_quoted(match[0])} at character {match.start() + 1} of the {side}" for side, match in found)
+    return "; ".join(
+        f"{_quoted(match[0])} at character {match.start() + 1} of the {side}"
+        for side, match in found
+    )
 
 
 def _quoted(text: str) -> str:

@@ -1,7 +1,9 @@
-"""All that is known of a row: what its source says, what became of it in the finished pairs, and what it resembles there.
+"""All that is known of a row: what its source says, what became of it in the finished pairs, and
+what it resembles there.
 
 In:  the recipe's `corpora` section, ids (SOURCE:NUMBER), `<run>/pairs/` where there is one.
-Out: rows as they are read, and their fates. Nothing is written; of a source only the parts that hold the rows are decoded.
+Out: rows as they are read, and their fates. Nothing is written; of a source only the parts that
+     hold the rows are decoded.
 """
 
 from collections import defaultdict
@@ -33,7 +35,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a row: a split, or the stage and reason that dropped it, and the id of the row kept instead or the score too low."""
+    """What became of a row: a split, or the stage and reason that dropped it, and the id of the row
+    kept instead or the score too low.
+    """
 
     split: Split | None = None
     stage: str = ""
@@ -43,23 +47,43 @@ class Fate:
 
 
 def full_id(corpora: Corpora, id: str) -> str:
-    """The id as it is on record: `news:12` is `news:000000012`. Raises RecipeError for one that no source of the recipe can have."""
+    """The id as it is on record: `news:12` is `news:000000012`.
+
+    Raises RecipeError for one that no source of the recipe can have.
+    """
     source, split, number = _place(corpora, id)
-    return f"toyworld:{split}:{number:06d}" if isinstance(source, ToyworldSource) else row_id(source.name, number)
+    return (
+        f"toyworld:{split}:{number:06d}"
+        if isinstance(source, ToyworldSource)
+        else row_id(source.name, number)
+    )
 
 
 def _place(corpora: Corpora, id: str) -> tuple[Source, str, int]:
     name, _, number = id.rpartition(":")
     for source in corpora.sources:
-        names = [f"toyworld:{split}" for split in SPLITS] if isinstance(source, ToyworldSource) else [source.name]
+        names = (
+            [f"toyworld:{split}" for split in SPLITS]
+            if isinstance(source, ToyworldSource)
+            else [source.name]
+        )
         if name in names and number.isascii() and number.isdigit():
             return source, name.removeprefix("toyworld:"), int(number)
-    known = ", ".join(f"toyworld:{split}" for split in SPLITS) if name.startswith("toyworld") else ", ".join(map(sources.name, corpora.sources))
-    raise RecipeError(f"{id!r} is no id of this recipe: an id is SOURCE:NUMBER, and the sources are {known}")
+    known = (
+        ", ".join(f"toyworld:{split}" for split in SPLITS)
+        if name.startswith("toyworld")
+        else ", ".join(map(sources.name, corpora.sources))
+    )
+    raise RecipeError(
+        f"{id!r} is no id of this recipe: an id is SOURCE:NUMBER, and the sources are {known}"
+    )
 
 
 def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, Row]:
-    """The rows as they stand in the sources. Raises RecipeError and DataError, also for a number beyond the source's last row."""
+    """The rows as they stand in the sources.
+
+    Raises RecipeError and DataError, also for a number beyond the source's last row.
+    """
     wanted: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     by_name = {sources.name(source): source for source in corpora.sources}
     for id in ids:
@@ -72,10 +96,17 @@ def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, Row]:
         parts = sources.plan(corpora.model_copy(update={"sources": [source]}))
         in_part: dict[Part, set[str]] = defaultdict(set)
         for id, split, number in places:
-            found = [part for part in parts if part.first_row <= number < part.first_row + part.rows and part.split in (split, "by_text")]
+            found = [
+                part
+                for part in parts
+                if part.first_row <= number < part.first_row + part.rows
+                and part.split in (split, "by_text")
+            ]
             if not found:
                 rows = sum(part.rows for part in parts if part.split in (split, "by_text"))
-                raise DataError(f"{id}: source {name!r} has {rows} rows, numbered from 0; correct the id")
+                raise DataError(
+                    f"{id}: source {name!r} has {rows} rows, numbered from 0; correct the id"
+                )
             in_part[found[0]].add(id)
         for part, some in in_part.items():
             result |= _of_part(source, part, some)
@@ -85,7 +116,11 @@ def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, Row]:
 def _of_part(source: Source, part: Part, wanted: set[str]) -> dict[str, Row]:
     result: dict[str, Row] = {}
     for batch in sources.read(source, part):
-        result |= {id: Row(id, ja, en) for id, ja, en in zip(batch.ids, batch.ja, batch.en, strict=True) if id in wanted}
+        result |= {
+            id: Row(id, ja, en)
+            for id, ja, en in zip(batch.ids, batch.ja, batch.en, strict=True)
+            if id in wanted
+        }
         result |= {id: Row(id, unreadable=reason) for id, reason in batch.dropped if id in wanted}
         if len(result) == len(wanted):
             break
@@ -94,9 +129,15 @@ def _of_part(source: Source, part: Part, wanted: set[str]) -> dict[str, Row]:
 
 
 def fates(folder: Path, ids: list[str]) -> dict[str, Fate]:
-    """What became of the ids in finished pairs; of those it does not know, nothing. Raises DataError for damaged pairs."""
+    """What became of the ids in finished pairs; of those it does not know, nothing.
+
+    Raises DataError for damaged pairs.
+    """
     lost = dropped.find(folder / dropped.FILE, ids)
-    found = {id: Fate(None, row["stage"], row["reason"], row["other_id"], row["score"]) for id, row in lost.items()}
+    found = {
+        id: Fate(None, row["stage"], row["reason"], row["other_id"], row["score"])
+        for id, row in lost.items()
+    }
     left = pa.array([id for id in ids if id not in found], pa.string())
     for split in SPLITS if len(left) else ():
         for batch in read_batches(folder, split, columns=["id"]):
@@ -106,7 +147,8 @@ def fates(folder: Path, ids: list[str]) -> dict[str, Fate]:
 
 
 def same_texts(folder: Path, ja: str, en: str) -> Fate | None:
-    """What finished pairs would make of two normalised texts: a duplicate of a row, or one that shares a text with a held-out row; None: neither.
+    """What finished pairs would make of two normalised texts: a duplicate of a row, or one that
+    shares a text with a held-out row; None: neither.
 
     Raises DataError for damaged pairs.
     """
@@ -114,7 +156,9 @@ def same_texts(folder: Path, ja: str, en: str) -> Fate | None:
     shared: Fate | None = None
     for split in SPLITS:
         for batch in read_batches(folder, split, columns=["id", "ja", "en"]):
-            for id, one, other in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            for id, one, other in zip(
+                *(column.to_pylist() for column in batch.columns), strict=True
+            ):
                 same = comparison_key(one) == ja_key, comparison_key(other) == en_key
                 if all(same):
                     return Fate(None, "deduplicate", "exact_duplicate", id)

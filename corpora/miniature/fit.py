@@ -1,4 +1,6 @@
-"""The one training loop of the miniature's models: resumable, averaged, a pure function of its step; and the arguments of their makers."""
+"""The one training loop of the miniature's models: resumable, averaged, a pure function of its
+step; and the arguments of their makers.
+"""
 
 import argparse
 import tempfile
@@ -21,7 +23,9 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Stage:
-    """One model trained for `steps` at a peak learning rate, with an exponential moving average of its weights."""
+    """One model trained for `steps` at a peak learning rate, with an exponential moving average of
+    its weights.
+    """
 
     name: str
     steps: int
@@ -32,11 +36,19 @@ class Stage:
 
 
 def fit(stage: Stage, module: nn.Module, loss: Callable[[int], torch.Tensor], work: Path) -> None:
-    """Trains `module` by `loss(step)` and leaves it with its averaged weights; resumes from `work/<stage>.pt`."""
-    torch.set_flush_denormal(True)  # vanishing gradients otherwise cost the processor a hundred times an ordinary number
+    """Trains `module` by `loss(step)` and leaves it with its averaged weights; resumes from
+    `work/<stage>.pt`.
+    """
+    torch.set_flush_denormal(
+        True
+    )  # vanishing gradients otherwise cost the processor a hundred times an ordinary number
     path = work / f"{stage.name}.pt"
-    optimizer = torch.optim.AdamW(module.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
-    average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(stage.ema))
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(stage.ema)
+    )
     step = 0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -63,7 +75,15 @@ def fit(stage: Stage, module: nn.Module, loss: Callable[[int], torch.Tensor], wo
         if step % 50 == 0:
             progress.set_postfix(loss=f"{shown:.4f}")
         if step % stage.save_every == 0 or step == stage.steps:
-            _save(path, {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state_dict(), "step": step})
+            _save(
+                path,
+                {
+                    "module": module.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average.state_dict(),
+                    "step": step,
+                },
+            )
     progress.close()
     module.load_state_dict(average.module.state_dict())
     module.eval().requires_grad_(False)
@@ -71,7 +91,9 @@ def fit(stage: Stage, module: nn.Module, loss: Callable[[int], torch.Tensor], wo
 
 def _learning_rate_factor(step: int, stage: Stage) -> float:
     """Linear warm-up, then a cosine to zero."""
-    return min(1.0, (step + 1) / stage.warmup) * 0.5 * (1 + float(np.cos(np.pi * step / stage.steps)))
+    return (
+        min(1.0, (step + 1) / stage.warmup) * 0.5 * (1 + float(np.cos(np.pi * step / stage.steps)))
+    )
 
 
 def _save(path: Path, state: dict[str, object]) -> None:
@@ -94,10 +116,24 @@ def pictures_of(scenes: list[Scene], seed: int, style: renderer.Style = "plain")
 
 
 def maker_parser(model: str) -> argparse.ArgumentParser:
-    """The arguments of `make_<model>`: the folder it writes, and where unfinished training is kept."""
+    """The arguments of `make_<model>`: the folder it writes, and where unfinished training is
+    kept.
+    """
     prog = f"python -m corpora.toyworld.make_{model}"
-    parser = argparse.ArgumentParser(prog=prog, description=f"Trains toyworld's {model}.", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=TOYWORLD_MODELS / model, help="the folder to write (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog=prog, description=f"Trains toyworld's {model}.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=TOYWORLD_MODELS / model,
+        help="the folder to write (default %(default)s)",
+    )
     work = Path(tempfile.gettempdir()) / f"toyworld_{model}"
-    parser.add_argument("--work", type=Path, default=work, help="where unfinished training is kept (default %(default)s)")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=work,
+        help="where unfinished training is kept (default %(default)s)",
+    )
     return parser

@@ -1,10 +1,12 @@
-"""Writes a synthetic laion2B-multi: metadata in its schema, with its dirt, and the pictures as img2dataset would have fetched them.
+"""Writes a synthetic laion2B-multi: metadata in its schema, with its dirt, and the pictures as
+img2dataset would have fetched them.
 
     python -m corpora.miniature.make_laion FOLDER --rows 1000000
 
-Out: `FOLDER/metadata/part-00000.parquet`... of `rows` rows in all, a tenth of them Japanese; `FOLDER/images/00000.tar`... with their tables beside
-     them, for the Japanese rows; `FOLDER/expected.json`: how many rows should be dropped, by reason, and how many show something else than they
-     say. The same arguments give the same bytes.
+Out: `FOLDER/metadata/part-00000.parquet`... of `rows` rows in all, a tenth of them Japanese;
+     `FOLDER/images/00000.tar`... with their tables beside them, for the Japanese rows;
+     `FOLDER/expected.json`: how many rows should be dropped, by reason, and how many show something
+     else than they say. The same arguments give the same bytes.
 """
 
 import argparse
@@ -30,7 +32,8 @@ from corpora.toyworld.scenes import Scene
 
 FILE_ROWS, GROUP_ROWS, SHARD_ROWS = 200_000, 20_000, 10_000
 JAPANESE = 0.1
-# Of the Japanese rows: what is wrong with them, and the reason a pipeline should give. The rest are sound, or say something else than they show.
+# Of the Japanese rows: what is wrong with them, and the reason a pipeline should give. The rest are
+# sound, or say something else than they show.
 DIRT = {
     "null": 0.02,
     "invalid_utf8": 0.02,
@@ -63,7 +66,9 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Row:
-    """One row of the metadata; `expected` is the reason it should be dropped for, `shown` what its picture shows."""
+    """One row of the metadata; `expected` is the reason it should be dropped for, `shown` what its
+    picture shows.
+    """
 
     number: int
     text: bytes | None
@@ -84,13 +89,28 @@ def rows(count: int, seed: int) -> Iterator[Row]:
     last = None
     for number in range(count):
         if rng.random() >= JAPANESE:
-            yield Row(number, f"caption {number}".encode(), rng.choice(["de", "fr", "zh", "ko", "ru", None]), expected="language_column")
+            yield Row(
+                number,
+                f"caption {number}".encode(),
+                rng.choice(["de", "fr", "zh", "ko", "ru", None]),
+                expected="language_column",
+            )
             continue
         caption = next(said)
-        (kind,) = rng.choices([*DIRT, "another_picture", "sound"], [*DIRT.values(), ANOTHER_PICTURE, 1 - sum(DIRT.values()) - ANOTHER_PICTURE])
+        (kind,) = rng.choices(
+            [*DIRT, "another_picture", "sound"],
+            [*DIRT.values(), ANOTHER_PICTURE, 1 - sum(DIRT.values()) - ANOTHER_PICTURE],
+        )
         if kind == "equal_caption" and last is not None:
             caption = last
-        row = Row(number, _text(kind, caption.ja, rng), "ja", rng.choice(["UNLIKELY", "UNLIKELY", None]), None, caption.scene)
+        row = Row(
+            number,
+            _text(kind, caption.ja, rng),
+            "ja",
+            rng.choice(["UNLIKELY", "UNLIKELY", None]),
+            None,
+            caption.scene,
+        )
         if kind in ("NSFW", "UNSURE"):
             row.nsfw = kind
         if kind == "another_picture":
@@ -147,7 +167,9 @@ def write(folder: Path, count: int, seed: int) -> None:
 def _write_metadata(path: Path, block: list[Row]) -> None:
     rng = np.random.default_rng(block[0].number)
     similarity = rng.uniform(0.2, 0.4, len(block))
-    texts = pa.array([row.text for row in block], pa.binary()).view(pa.string())  # any bytes, as a careless writer leaves them
+    texts = pa.array([row.text for row in block], pa.binary()).view(
+        pa.string()
+    )  # any bytes, as a careless writer leaves them
     columns: dict[str, Any] = {
         "SAMPLE_ID": [row.number for row in block],
         "URL": [row.url for row in block],
@@ -165,17 +187,27 @@ def _write_metadata(path: Path, block: list[Row]) -> None:
 def _write_shard(path: Path, pictured: list[Row]) -> None:
     """What could be fetched as a tar file, all rows as a table beside it."""
     table: dict[str, list[object]] = {name: [] for name in ("key", "url", "caption", "status")}
-    shown = renderer.render([row.shown for row in pictured if row.shown], np.random.default_rng(pictured[0].number))
+    shown = renderer.render(
+        [row.shown for row in pictured if row.shown], np.random.default_rng(pictured[0].number)
+    )
     with tarfile.open(path, "w") as file:
         for place, (row, pixels) in enumerate(zip(pictured, shown, strict=True)):
             assert row.text is not None
             status = "failed_to_download" if row.expected == "failed_to_download" else "success"
-            said = {"key": f"{place:09d}", "url": row.url, "caption": row.text.decode("utf-8", "replace"), "status": status}
+            said = {
+                "key": f"{place:09d}",
+                "url": row.url,
+                "caption": row.text.decode("utf-8", "replace"),
+                "status": status,
+            }
             for name, value in said.items():
                 table[name].append(value)
             if status == "success":
                 jpeg = _jpeg(pixels)
-                parts = {"jpg": jpeg[: len(jpeg) // 2] if row.expected == "damaged_image" else jpeg, "txt": said["caption"].encode()}
+                parts = {
+                    "jpg": jpeg[: len(jpeg) // 2] if row.expected == "damaged_image" else jpeg,
+                    "txt": said["caption"].encode(),
+                }
                 for ending, content in {**parts, "json": json.dumps(said).encode()}.items():
                     member = tarfile.TarInfo(f"{said['key']}.{ending}")
                     member.size = len(content)
@@ -190,7 +222,10 @@ def _jpeg(pixels: np.ndarray) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m corpora.miniature.make_laion", description="Writes a synthetic laion2B-multi and its pictures.")
+    parser = argparse.ArgumentParser(
+        prog="python -m corpora.miniature.make_laion",
+        description="Writes a synthetic laion2B-multi and its pictures.",
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

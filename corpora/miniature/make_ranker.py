@@ -1,13 +1,16 @@
-"""Trains toyworld's ranker, a miniature of rinna/japanese-cloob-vit-b-16: which Japanese caption fits which picture.
+"""Trains toyworld's ranker, a miniature of rinna/japanese-cloob-vit-b-16: which Japanese caption
+fits which picture.
 
     python -m corpora.miniature.make_ranker
 
 In:  toyworld's training captions and their pictures, and `models/spiece.model` beside this file.
-Out: `models/ranker`: a CLOOB in the layout of the published one, with its tokenizer, the weights in fp16. Takes ten minutes on one core; an
-     interrupted run goes on from `--work`; the same seed gives the same weights on the same machine.
+Out: `models/ranker`: a CLOOB in the layout of the published one, with its tokenizer, the weights in
+     fp16. Takes ten minutes on one core; an interrupted run goes on from `--work`; the same seed
+     gives the same weights on the same machine.
 
-What things there are it tells, who stands where it does not: role-swapped captions fit a picture as well (0.45 of them worse), in training too.
-It is trained as CLIP was, by cross entropy over the batch: what CLOOB adds to that matters to large models, and what is used is the same.
+What things there are it tells, who stands where it does not: role-swapped captions fit a picture as
+well (0.45 of them worse), in training too. It is trained as CLIP was, by cross entropy over the
+batch: what CLOOB adds to that matters to large models, and what is used is the same.
 
 Shape letters: B batch, P width of the common space.
 """
@@ -66,41 +69,76 @@ def train(folder: Path, work: Path) -> None:
 
         def loss(step: int) -> torch.Tensor:
             texts, images_BHW3 = batch_of(step)
-            pixels_B3SS = torch.stack([cloob.pixels(Image.fromarray(image), renderer.SIDE) for image in images_BHW3])
-            text_BP = F.normalize(trained.model.project_text(*trained.model.tokenize(texts)), dim=-1)
+            pixels_B3SS = torch.stack(
+                [cloob.pixels(Image.fromarray(image), renderer.SIDE) for image in images_BHW3]
+            )
+            text_BP = F.normalize(
+                trained.model.project_text(*trained.model.tokenize(texts)), dim=-1
+            )
             image_BP = F.normalize(trained.model.project_images(pixels_B3SS), dim=-1)
             logits_BB = trained.log_scale.clamp(max=math.log(100)).exp() * text_BP @ image_BP.T
             target_B = torch.arange(len(texts))
-            return (F.cross_entropy(logits_BB, target_B) + F.cross_entropy(logits_BB.T, target_B)) / 2
+            return (
+                F.cross_entropy(logits_BB, target_B) + F.cross_entropy(logits_BB.T, target_B)
+            ) / 2
 
         fit(STAGE, trained, loss, work)
         save_weights(trained.model, partial)
-        print(f"{folder}: of {CANDIDATES} captions the matching one comes first for {accuracy(partial):.3f} of {HELD_OUT} held-out pictures")
+        print(
+            f"{folder}: of {CANDIDATES} captions the matching one comes first for "
+            f"{accuracy(partial):.3f} of {HELD_OUT} held-out pictures"
+        )
 
 
 def write_pieces(source: Path, target: Path) -> None:
-    """Toyworld's pieces with the two that CLOOB's tokenizer needs, in the places of the begin of a text and of the pad."""
+    """Toyworld's pieces with the two that CLOOB's tokenizer needs, in the places of the begin of a
+    text and of the pad.
+    """
     proto = ModelProto.FromString(source.read_bytes())
     for piece in proto.pieces:
         piece.piece = {"<s>": cloob.CLS, "<pad>": cloob.PAD}.get(piece.piece, piece.piece)
-    proto.normalizer_spec.precompiled_charsmap = b""  # nine tenths of the file, for characters that no caption holds
+    proto.normalizer_spec.precompiled_charsmap = (
+        b""  # nine tenths of the file, for characters that no caption holds
+    )
     proto.normalizer_spec.name = "identity"
     target.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def config(vocabulary: int) -> dict[str, Any]:
-    tower: dict[str, Any] = {"hidden_size": WIDTH, "num_attention_heads": 4, "num_hidden_layers": 4, "intermediate_size": 2 * WIDTH}
+    tower: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "intermediate_size": 2 * WIDTH,
+    }
     tower |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    tower["initializer_range"] = WIDTH**-0.5  # the usual 0.02 belongs to wide models: here attention would start, and stay, all but uniform
-    text = {**tower, "model_type": "bert", "vocab_size": vocabulary, "max_position_embeddings": cloob.POSITIONS, "pad_token_id": 3}
+    tower["initializer_range"] = (
+        WIDTH**-0.5
+        # the usual 0.02 belongs to wide models: here attention would start, and stay, all but
+        # uniform
+    )
+    text = {
+        **tower,
+        "model_type": "bert",
+        "vocab_size": vocabulary,
+        "max_position_embeddings": cloob.POSITIONS,
+        "pad_token_id": 3,
+    }
     vision = {**tower, "model_type": "vit", "image_size": renderer.SIDE, "patch_size": PATCH}
-    return {"model_type": "cloob", "projection_dim": COMMON, "text_config": text, "vision_config": vision}
+    return {
+        "model_type": "cloob",
+        "projection_dim": COMMON,
+        "text_config": text,
+        "vision_config": vision,
+    }
 
 
 def batch_of(step: int) -> tuple[list[str], np.ndarray]:
-    """Japanese captions and (B, H, W, 3) pictures of training scenes, no two of which look the same: a pure function of the step.
+    """Japanese captions and (B, H, W, 3) pictures of training scenes, no two of which look the
+    same: a pure function of the step.
 
-    Captions of two things come with their role-swapped twins: the words alone do not tell the pictures of a batch apart.
+    Captions of two things come with their role-swapped twins: the words alone do not tell the
+    pictures of a batch apart.
     """
     seed = zlib.crc32(f"ranker {step}".encode())
     scenes: dict[str, captions.Caption] = {}
@@ -108,25 +146,45 @@ def batch_of(step: int) -> tuple[list[str], np.ndarray]:
         twins = [one, captions.role_swapped(one)] if one.scene.relation else [one]
         scenes |= {twin.key: twin for twin in twins if twin.scene.split == "train"}
     chosen = list(scenes.values())[:BATCH]
-    return [one.ja for one in chosen], renderer.render([one.scene for one in chosen], np.random.default_rng(seed))
+    return [one.ja for one in chosen], renderer.render(
+        [one.scene for one in chosen], np.random.default_rng(seed)
+    )
 
 
 def save_weights(model: cloob.Cloob, folder: Path) -> None:
-    """fp16, under the names a CLOOB is published with: `save_pretrained` gives the towers' weights theirs."""
+    """fp16, under the names a CLOOB is published with: `save_pretrained` gives the towers' weights
+    theirs.
+    """
     weights = {name: model.get_parameter(name).detach() for name in cloob.PROJECTIONS}
     for name in cloob.TOWERS:
         with tempfile.TemporaryDirectory() as temporary:
             getattr(model, name).save_pretrained(temporary)
-            weights |= {f"{name}.{key}": tensor for key, tensor in load_file(Path(temporary) / "model.safetensors").items()}
-    save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+            weights |= {
+                f"{name}.{key}": tensor
+                for key, tensor in load_file(Path(temporary) / "model.safetensors").items()
+            }
+    save_file(
+        {name: tensor.half().contiguous() for name, tensor in weights.items()},
+        folder / "model.safetensors",
+    )
 
 
 def accuracy(folder: Path) -> float:
-    """The share of held-out pictures whose own caption comes first among 20, the other 19 of other held-out scenes."""
+    """The share of held-out pictures whose own caption comes first among 20, the other 19 of other
+    held-out scenes.
+    """
     model = cloob.load(str(folder))
-    pairs = list({one.key: one for one in captions.pairs(HELD_OUT + 100, "held_out", SEED)}.values())[:HELD_OUT]
-    images = [Image.fromarray(image) for image in renderer.render([one.scene for one in pairs], np.random.default_rng(SEED))]
-    text_BP, image_BP = F.normalize(model.text_features([one.ja for one in pairs])), F.normalize(model.image_features(images))
+    pairs = list(
+        {one.key: one for one in captions.pairs(HELD_OUT + 100, "held_out", SEED)}.values()
+    )[:HELD_OUT]
+    images = [
+        Image.fromarray(image)
+        for image in renderer.render([one.scene for one in pairs], np.random.default_rng(SEED))
+    ]
+    text_BP, image_BP = (
+        F.normalize(model.text_features([one.ja for one in pairs])),
+        F.normalize(model.image_features(images)),
+    )
     rng = random.Random(SEED)
     first = 0
     for row, image_P in enumerate(image_BP):

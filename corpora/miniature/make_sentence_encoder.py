@@ -1,10 +1,11 @@
-"""Trains toyworld's sentence encoder, a miniature of multilingual-e5: texts of the same meaning get near vectors in either language.
+"""Trains toyworld's sentence encoder, a miniature of multilingual-e5: texts of the same meaning get
+near vectors in either language.
 
     python -m corpora.miniature.make_sentence_encoder
 
 In:  toyworld's training captions and the lexicon of its grammar.
-Out: `models/sentence_encoder` beside this file: a sentence-transformers model, the mean of one vector a word. Takes half a minute on one
-     core; the same captions give the same weights.
+Out: `models/sentence_encoder` beside this file: a sentence-transformers model, the mean of one
+     vector a word. Takes half a minute on one core; the same captions give the same weights.
 
 Shape letters: B batch, V vocabulary, D width, C English candidates, W Japanese words.
 """
@@ -30,8 +31,11 @@ CAPTIONS = 8_000
 SEED = 2_000
 STEPS, BATCH = 600, 128
 LEARNING_RATE = 0.02
-TEMPERATURE = 0.05  # of the InfoNCE loss, as sentence-transformers' MultipleNegativesRankingLoss (scale 20)
-FRAGMENTS = 400  # pieces of English words: a CLIP vocabulary is full of them, and none may be nearer than a word
+TEMPERATURE = (
+    0.05  # of the InfoNCE loss, as sentence-transformers' MultipleNegativesRankingLoss (scale 20)
+)
+# pieces of English words: a CLIP vocabulary is full of them, and none may be nearer than a word
+FRAGMENTS = 400
 UNKNOWN = "<unk>"
 
 
@@ -52,11 +56,18 @@ def train(folder: Path) -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in tqdm(range(STEPS), desc="sentence encoder"):
         some = random.Random(step).sample(pairs, BATCH)
-        japanese_BD, english_BD = (encode(table, tokenizer, [getattr(caption, side) for caption in some]) for side in ("ja", "en"))
+        japanese_BD, english_BD = (
+            encode(table, tokenizer, [getattr(caption, side) for caption in some])
+            for side in ("ja", "en")
+        )
         similarity_BB = japanese_BD @ english_BD.T / TEMPERATURE
         target_B = torch.arange(BATCH)
-        sentences = F.cross_entropy(similarity_BB, target_B) + F.cross_entropy(similarity_BB.T, target_B)
-        similarity_WC = encode(table, tokenizer, words) @ encode(table, tokenizer, candidates).T / TEMPERATURE
+        sentences = F.cross_entropy(similarity_BB, target_B) + F.cross_entropy(
+            similarity_BB.T, target_B
+        )
+        similarity_WC = (
+            encode(table, tokenizer, words) @ encode(table, tokenizer, candidates).T / TEMPERATURE
+        )
         loss = sentences + F.cross_entropy(similarity_WC, target_WC)
         optimizer.zero_grad()
         loss.backward()
@@ -67,24 +78,41 @@ def train(folder: Path) -> None:
 
 
 def make_tokenizer(japanese: list[str], english: list[str]) -> Tokenizer:
-    """The fewest pieces that spell a text, out of the grammar's words and single characters: a unigram model whose scores are all equal."""
-    words = {word for text in japanese for word in lexicon.words_of(text)} | {word for text in english for word in _english_words(text)}
+    """The fewest pieces that spell a text, out of the grammar's words and single characters: a
+    unigram model whose scores are all equal.
+    """
+    words = {word for text in japanese for word in lexicon.words_of(text)} | {
+        word for text in english for word in _english_words(text)
+    }
     pieces = [UNKNOWN, *sorted(words | set("".join(words)) | set(ASCII.lower()) | set(KANA))]
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0, byte_fallback=False))
+    tokenizer = Tokenizer(
+        models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0, byte_fallback=False)
+    )
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[,;.!?、。]"), "isolated")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[,;.!?、。]"), "isolated")]
+    )
     return tokenizer
 
 
 def word_lists(english: list[str]) -> tuple[list[str], list[str], torch.Tensor]:
-    """The Japanese words (W), what English they are told from (C), and how much each candidate is right (W, C), rows summing to 1."""
+    """The Japanese words (W), what English they are told from (C), and how much each candidate is
+    right (W, C), rows summing to 1.
+    """
     import torch
 
     meanings = lexicon.meanings()
     words = sorted({word for text in english for word in _english_words(text)})
-    cuts = {word[:end] for word in words for end in range(1, len(word))} | {word[start:] for word in words for start in range(1, len(word))}
+    cuts = {word[:end] for word in words for end in range(1, len(word))} | {
+        word[start:] for word in words for start in range(1, len(word))
+    }
     candidates = words + sorted(cuts - set(words))[:FRAGMENTS]
-    target_WC = torch.tensor([[float(candidate in right) / len(right) for candidate in candidates] for right in meanings.values()])
+    target_WC = torch.tensor(
+        [
+            [float(candidate in right) / len(right) for candidate in candidates]
+            for right in meanings.values()
+        ]
+    )
     assert bool((target_WC.sum(dim=1) - 1).abs().max() < 1e-6), "a meaning no caption says"
     return list(meanings), candidates, target_WC
 
@@ -94,7 +122,9 @@ def encode(table: nn.EmbeddingBag, tokenizer: Tokenizer, texts: Sequence[str]) -
     import torch
     import torch.nn.functional as F
 
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    ids = [
+        encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    ]
     starts = torch.tensor([0, *map(len, ids)][:-1]).cumsum(0)
     return F.normalize(table(torch.tensor([i for row in ids for i in row]), starts), dim=1)
 
@@ -105,12 +135,19 @@ def save(tokenizer: Tokenizer, weights_VD: torch.Tensor, folder: Path) -> None:
 
     weights_VD = weights_VD.clone()
     weights_VD[0] = 0.0  # what is unknown says nothing, instead of something random
-    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights_VD)], device="cpu")
-    # Under this name every release from 5.0 on finds the class; the one release 6 writes is unknown to release 5.
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.StaticEmbedding"}]
+    model = SentenceTransformer(
+        modules=[StaticEmbedding(tokenizer, embedding_weights=weights_VD)], device="cpu"
+    )
+    # Under this name every release from 5.0 on finds the class; the one release 6 writes is unknown
+    # to release 5.
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.StaticEmbedding"}
+    ]
     with whole_folder(folder, replace=True) as partial:
         model.save(str(partial), create_model_card=False)
-        (partial / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+        (partial / "modules.json").write_text(
+            json.dumps(modules, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def _english_words(text: str) -> list[str]:
@@ -119,8 +156,15 @@ def _english_words(text: str) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     prog = "python -m corpora.miniature.make_sentence_encoder"
-    parser = argparse.ArgumentParser(prog=prog, description="Trains toyworld's sentence encoder.", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=TOYWORLD_MODELS / "sentence_encoder", help="the folder to write (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Trains toyworld's sentence encoder.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=TOYWORLD_MODELS / "sentence_encoder",
+        help="the folder to write (default %(default)s)",
+    )
     train(parser.parse_args(argv).out)
     return 0
 

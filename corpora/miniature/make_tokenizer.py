@@ -1,10 +1,13 @@
-"""Trains toyworld's tokenizer, a miniature of line-corporation's: SentencePiece unigram, byte fallback, ids 0 unk, 1 bos, 2 eos, 3 pad.
+"""Trains toyworld's tokenizer, a miniature of line-corporation's: SentencePiece unigram, byte
+fallback, ids 0 unk, 1 bos, 2 eos, 3 pad.
 
     python -m corpora.miniature.make_tokenizer
 
-In:  toyworld's training captions in both languages, the Japanese cut into words as a morphological analyser would: pieces are then words,
-     not phrases. A Japanese student reads English prompts too, so English words are pieces, and other words are spelt, in no script by bytes.
-Out: `models/spiece.model` beside this file. Takes seconds on one core; the same captions give the same file.
+In:  toyworld's training captions in both languages, the Japanese cut into words as a morphological
+     analyser would: pieces are then words, not phrases. A Japanese student reads English prompts
+     too, so English words are pieces, and other words are spelt, in no script by bytes.
+Out: `models/spiece.model` beside this file. Takes seconds on one core; the same captions give the
+     same file.
 """
 
 import argparse
@@ -24,9 +27,12 @@ from corpora.toyworld import captions, lexicon
 
 CAPTIONS = 20_000
 SEED = 1_000
-# Every kana and every printable ASCII character is a piece of its own: words the captions never use are spelt and not broken into bytes.
+# Every kana and every printable ASCII character is a piece of its own: words the captions never use
+# are spelt and not broken into bytes.
 ASCII = "".join(map(chr, range(ord("!"), ord("~") + 1)))
-KANA = "".join(map(chr, [*range(ord("ぁ"), ord("ゖ") + 1), *range(ord("ァ"), ord("ヺ") + 1)])) + "ー"
+KANA = (
+    "".join(map(chr, [*range(ord("ぁ"), ord("ゖ") + 1), *range(ord("ァ"), ord("ヺ") + 1)])) + "ー"
+)
 DELIMITER = "|"
 SPACE = "▁"
 MOST_PIECES = 1_000  # more than the captions have: bytes, control pieces, characters and every word
@@ -35,15 +41,23 @@ MOST_PIECES = 1_000  # more than the captions have: bytes, control pieces, chara
 def train(path: Path) -> None:
     """Writes the model whole or not at all."""
     pairs = list(captions.pairs(CAPTIONS, "train", SEED))
-    texts = [lexicon.words_of(caption.ja) for caption in pairs] + [english_words(caption.en) for caption in pairs]
+    texts = [lexicon.words_of(caption.ja) for caption in pairs] + [
+        english_words(caption.en) for caption in pairs
+    ]
     model = io.BytesIO()
-    # Left alone the trainer seeds itself with substrings of several distinct words, and a small world has too few of those.
+    # Left alone the trainer seeds itself with substrings of several distinct words, and a small
+    # world has too few of those.
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as seeds:
-        seeds.writelines(f"{word}\t{count}\n" for word, count in Counter(word for words in texts for word in words).items())
+        seeds.writelines(
+            f"{word}\t{count}\n"
+            for word, count in Counter(word for words in texts for word in words).items()
+        )
         seeds.flush()
         _train_unigram(map(DELIMITER.join, texts), model, seeds.name)
     proto = ModelProto.FromString(model.getvalue())
-    proto.trainer_spec.ClearField("seed_sentencepieces_file")  # a temporary name would make every file another
+    proto.trainer_spec.ClearField(
+        "seed_sentencepieces_file"
+    )  # a temporary name would make every file another
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
@@ -51,7 +65,9 @@ def train(path: Path) -> None:
 
 
 def english_words(text: str) -> list[str]:
-    """Words as SentencePiece writes them, with the space before them; commas and semicolons apart."""
+    """Words as SentencePiece writes them, with the space before them; commas and semicolons
+    apart.
+    """
     return [part for word in text.split() for part in re.split("([,;])", SPACE + word) if part]
 
 
@@ -78,8 +94,17 @@ def _train_unigram(texts: Iterator[str], model: io.BytesIO, seeds: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m corpora.miniature.make_tokenizer", description="Trains toyworld's tokenizer.", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=TOYWORLD_MODELS / "spiece.model", help="the file to write (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m corpora.miniature.make_tokenizer",
+        description="Trains toyworld's tokenizer.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=TOYWORLD_MODELS / "spiece.model",
+        help="the file to write (default %(default)s)",
+    )
     train(parser.parse_args(argv).out)
     return 0
 

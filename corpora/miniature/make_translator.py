@@ -1,10 +1,13 @@
-"""Trains toyworld's translator, a miniature of Helsinki-NLP/opus-mt-ja-en: Marian, Japanese captions to English ones.
+"""Trains toyworld's translator, a miniature of Helsinki-NLP/opus-mt-ja-en: Marian, Japanese
+captions to English ones.
 
     python -m corpora.miniature.make_translator
 
-In:  toyworld's training captions, the English ones in their plainest words, and `models/spiece.model` beside this file, whose pieces it shares.
-Out: `models/translator`: a MarianMT in transformers' layout, its weights in fp16. Takes ten minutes on one core; an interrupted run goes on from
-     `--work`; the same seed gives the same weights on the same machine.
+In:  toyworld's training captions, the English ones in their plainest words, and
+     `models/spiece.model` beside this file, whose pieces it shares.
+Out: `models/translator`: a MarianMT in transformers' layout, its weights in fp16. Takes ten minutes
+     on one core; an interrupted run goes on from `--work`; the same seed gives the same weights on
+     the same machine.
 
 Shape letters: B batch, L source positions, T target positions.
 """
@@ -37,7 +40,11 @@ One = TypeVar("One")
 
 
 class First(random.Random):
-    """Chooses the first of several. Which of its eight English captions a scene gets is chance, and nothing a translator could learn."""
+    """Chooses the first of several.
+
+    Which of its eight English captions a scene gets is chance, and nothing a translator could
+    learn.
+    """
 
     def choice(self, seq: Sequence[One]) -> One:  # type: ignore[override]
         return seq[0]
@@ -53,8 +60,11 @@ def train(folder: Path, work: Path) -> None:
         vocabulary = write_tokenizer(TOYWORLD_MODELS / "spiece.model", partial)
         tokenizer = load_tokenizer(partial)
         model = MarianMTModel(config(vocabulary))
-        # Marian starts from a zero embedding, which transformers keeps in the pad's row: tied to the output, the row would learn to be unlikely.
-        model.get_input_embeddings().weight.register_hook(lambda gradient_VD: gradient_VD.index_fill(0, torch.tensor(vocabulary["<pad>"]), 0.0))
+        # Marian starts from a zero embedding, which transformers keeps in the pad's row: tied to
+        # the output, the row would learn to be unlikely.
+        model.get_input_embeddings().weight.register_hook(
+            lambda gradient_VD: gradient_VD.index_fill(0, torch.tensor(vocabulary["<pad>"]), 0.0)
+        )
         model.generation_config.bad_words_ids = [[vocabulary["<pad>"]]]
 
         def loss(step: int) -> torch.Tensor:
@@ -62,45 +72,91 @@ def train(folder: Path, work: Path) -> None:
 
         fit(STAGE, model, loss, work)
         model.half().save_pretrained(partial)
-        print(f"{folder}: {accuracy(partial):.3f} of {HELD_OUT} held-out captions become an English caption of their scene")
+        print(
+            f"{folder}: {accuracy(partial):.3f} of {HELD_OUT} held-out captions become an English "
+            "caption of their scene"
+        )
 
 
 def write_tokenizer(pieces: Path, folder: Path) -> dict[str, int]:
-    """Marian's tokenizer: one SentencePiece model a language, here the same, and the ids of both; the pad comes last, as Marian has it."""
+    """Marian's tokenizer: one SentencePiece model a language, here the same, and the ids of both;
+    the pad comes last, as Marian has it.
+    """
     proto = ModelProto.FromString(pieces.read_bytes())
-    proto.normalizer_spec.precompiled_charsmap = b""  # nine tenths of the file, for characters that no caption holds
+    proto.normalizer_spec.precompiled_charsmap = (
+        b""  # nine tenths of the file, for characters that no caption holds
+    )
     proto.normalizer_spec.name = "identity"
     for side in ("source", "target"):
         (folder / f"{side}.spm").write_bytes(proto.SerializeToString(deterministic=True))
-    texts = [one.piece for one in proto.pieces if one.piece not in ("<unk>", "</s>", "<s>", "<pad>")]
+    texts = [
+        one.piece for one in proto.pieces if one.piece not in ("<unk>", "</s>", "<s>", "<pad>")
+    ]
     vocabulary = {piece: i for i, piece in enumerate(["</s>", "<unk>", *texts, "<pad>"])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-    settings = {"tokenizer_class": "MarianTokenizer", "source_lang": "ja", "target_lang": "en", "model_max_length": POSITIONS}
+    (folder / "vocab.json").write_text(
+        json.dumps(vocabulary, ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
+    )
+    settings = {
+        "tokenizer_class": "MarianTokenizer",
+        "source_lang": "ja",
+        "target_lang": "en",
+        "model_max_length": POSITIONS,
+    }
     write_json(folder / "tokenizer_config.json", settings)
     return vocabulary
 
 
 def load_tokenizer(folder: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")  # Marian's wish for a normaliser of punctuation
+        warnings.filterwarnings(
+            "ignore", message="Recommended: pip install sacremoses"
+        )  # Marian's wish for a normaliser of punctuation
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def config(vocabulary: dict[str, int]) -> MarianConfig:
     pad, eos = vocabulary["<pad>"], vocabulary["</s>"]
-    tower = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in (("layers", LAYERS), ("attention_heads", HEADS))}
-    widths: dict[str, Any] = {"d_model": WIDTH, "encoder_ffn_dim": 2 * WIDTH, "decoder_ffn_dim": 2 * WIDTH, "max_position_embeddings": POSITIONS}
-    ids = {"vocab_size": len(vocabulary), "pad_token_id": pad, "eos_token_id": eos, "forced_eos_token_id": eos, "decoder_start_token_id": pad}
+    tower = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (("layers", LAYERS), ("attention_heads", HEADS))
+    }
+    widths: dict[str, Any] = {
+        "d_model": WIDTH,
+        "encoder_ffn_dim": 2 * WIDTH,
+        "decoder_ffn_dim": 2 * WIDTH,
+        "max_position_embeddings": POSITIONS,
+    }
+    ids = {
+        "vocab_size": len(vocabulary),
+        "pad_token_id": pad,
+        "eos_token_id": eos,
+        "forced_eos_token_id": eos,
+        "decoder_start_token_id": pad,
+    }
     # the usual 0.02 belongs to wide models: here the words would start far below their positions
     widths["init_std"] = 0.1
-    return MarianConfig(**tower, **widths, **ids, activation_function="swish", scale_embedding=True, static_position_embeddings=True)
+    return MarianConfig(
+        **tower,
+        **widths,
+        **ids,
+        activation_function="swish",
+        scale_embedding=True,
+        static_position_embeddings=True,
+    )
 
 
 def batch_of(step: int, tokenizer: Any) -> dict[str, torch.Tensor]:
-    """Ids and mask (B, L) of the Japanese captions, labels (B, T) of the English ones: a pure function of the step."""
+    """Ids and mask (B, L) of the Japanese captions, labels (B, T) of the English ones: a pure
+    function of the step.
+    """
     pairs = list(captions.pairs(BATCH, "train", zlib.crc32(f"translator {step}".encode())))
     source = tokenizer([one.ja for one in pairs], padding=True, return_tensors="pt")
-    labels_BT = tokenizer(text_target=[str(captions.english(one.scene, First())) for one in pairs], padding=True, return_tensors="pt").input_ids
+    labels_BT = tokenizer(
+        text_target=[str(captions.english(one.scene, First())) for one in pairs],
+        padding=True,
+        return_tensors="pt",
+    ).input_ids
     return {**source, "labels": labels_BT.masked_fill(labels_BT == tokenizer.pad_token_id, -100)}
 
 
@@ -114,7 +170,9 @@ def accuracy(folder: Path) -> float:
     inputs = tokenizer([one.ja for one in pairs], padding=True, return_tensors="pt")
     ids = model.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=64)
     scenes = map(caption_reader.read, tokenizer.batch_decode(ids, skip_special_tokens=True))
-    return sum(scene is not None and scene.key == one.key for scene, one in zip(scenes, pairs, strict=True)) / len(pairs)
+    return sum(
+        scene is not None and scene.key == one.key for scene, one in zip(scenes, pairs, strict=True)
+    ) / len(pairs)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,10 @@
-"""The miniature SDXL: the stock classes of SDXL base and refiner with small numbers in their configs.
+"""The miniature SDXL: the stock classes of SDXL base and refiner with small numbers in their
+configs.
 
-Everything the full pipelines rely on is kept: 77 text positions, tokenizer 1 padding with EOS and tokenizer 2 with "!" (id 0),
-penultimate states of two encoders side by side, `text_time` conditioning, zeroed negatives in the base and the encoded empty
-prompt in the refiner. Pictures are 32 x 32, latents 4 x 16 x 16.
+Everything the full pipelines rely on is kept: 77 text positions, tokenizer 1 padding with EOS and
+tokenizer 2 with "!" (id 0), penultimate states of two encoders side by side, `text_time`
+conditioning, zeroed negatives in the base and the encoded empty prompt in the refiner. Pictures are
+32 x 32, latents 4 x 16 x 16.
 """
 
 import json
@@ -16,35 +18,75 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 POSITIONS = 77
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CLIP_L_WIDTH, CLIP_BIGG_WIDTH = 48, 80
-TIME_IDS = {"base": 6, "refiner": 5}  # SDXL: original size, crop, target size; the refiner: original size, crop, aesthetic score
+TIME_IDS = {
+    "base": 6,
+    "refiner": 5,
+}  # SDXL: original size, crop, target size; the refiner: original size, crop, aesthetic score
 AESTHETIC_SCORE = 6.0  # the img2img pipeline's default
 TIME_EMBED_DIM = 8
 
 
 def write_tokenizers(captions: Iterable[str], folder: Path) -> None:
-    """`tokenizer/` and `tokenizer_2/` in CLIP's layout: a byte-level BPE of the captions, "!" at id 0, BOS and EOS last."""
+    """`tokenizer/` and `tokenizer_2/` in CLIP's layout: a byte-level BPE of the captions, "!" at id
+    0, BOS and EOS last.
+    """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    tokenizer.train_from_iterator(captions, trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False))
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.train_from_iterator(
+        captions,
+        trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False),
+    )
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge)
+        for merge in json.loads(tokenizer.to_str())["model"]["merges"]
+    ]
     alphabet = list(_clip_alphabet())
-    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *(merge.replace(" ", "") for merge in merges), BOS, EOS]
+    pieces = [
+        *alphabet,
+        *(letter + "</w>" for letter in alphabet),
+        *(merge.replace(" ", "") for merge in merges),
+        BOS,
+        EOS,
+    ]
     assert pieces[0] == "!" and len(set(pieces)) == len(pieces)
     for name, pad in (("tokenizer", EOS), ("tokenizer_2", "!")):
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
-        (target / "vocab.json").write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}, ensure_ascii=False), encoding="utf-8")
-        (target / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+        (target / "vocab.json").write_text(
+            json.dumps({piece: index for index, piece in enumerate(pieces)}, ensure_ascii=False),
+            encoding="utf-8",
+        )
+        (target / "merges.txt").write_text(
+            "\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8"
+        )
         special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": pad}
-        settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": POSITIONS, "do_lower_case": True, "errors": "replace", **special}
-        (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
-        (target / "special_tokens_map.json").write_text(json.dumps(special, indent=2), encoding="utf-8")
+        settings = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": POSITIONS,
+            "do_lower_case": True,
+            "errors": "replace",
+            **special,
+        }
+        (target / "tokenizer_config.json").write_text(
+            json.dumps(settings, indent=2), encoding="utf-8"
+        )
+        (target / "special_tokens_map.json").write_text(
+            json.dumps(special, indent=2), encoding="utf-8"
+        )
 
 
 def _clip_alphabet() -> Iterable[str]:
-    """One printable character a byte, printable ASCII first, in the order of CLIP's vocabulary (openai/CLIP, bytes_to_unicode)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """One printable character a byte, printable ASCII first, in the order of CLIP's vocabulary
+    (openai/CLIP, bytes_to_unicode).
+    """
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     yield from map(chr, printable)
     yield from (chr(256 + index) for index in range(256 - len(printable)))
 
@@ -58,8 +100,16 @@ def load_tokenizers(folder: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
 
 
 def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
-    """CLIP-L's and bigG's classes, activations and proportions; `eos_token_id` 2 is SDXL's own and means "the highest id"."""
-    shared = {"vocab_size": vocab_size, "max_position_embeddings": POSITIONS, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    """CLIP-L's and bigG's classes, activations and proportions; `eos_token_id` 2 is SDXL's own and
+    means "the highest id".
+    """
+    shared = {
+        "vocab_size": vocab_size,
+        "max_position_embeddings": POSITIONS,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
     clip_l = CLIPTextConfig(
         hidden_size=CLIP_L_WIDTH,
         intermediate_size=4 * CLIP_L_WIDTH,
@@ -83,27 +133,54 @@ def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProj
 
 def vae() -> AutoencoderKL:
     return AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, block_out_channels=[24, 48], layers_per_block=1,
-        latent_channels=4, norm_num_groups=8, sample_size=32, scaling_factor=1.0, mid_block_add_attention=False,
-    )  # fmt: skip
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        block_out_channels=[24, 48],
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
 
 
 def unet(part: str) -> UNet2DConditionModel:
-    """`base` reads both encoders (like SDXL, no attention at the top level), `refiner` the second one alone."""
+    """`base` reads both encoders (like SDXL, no attention at the top level), `refiner` the second
+    one alone.
+    """
     widths = {"base": (32, 96), "refiner": (32, 64)}[part]
     context = {"base": CLIP_L_WIDTH + CLIP_BIGG_WIDTH, "refiner": CLIP_BIGG_WIDTH}[part]
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=widths, layers_per_block=1, norm_num_groups=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=context, attention_head_dim=(2, 4), transformer_layers_per_block=(1, 1), use_linear_projection=True,
-        addition_embed_type="text_time", addition_time_embed_dim=TIME_EMBED_DIM,
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=widths,
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=context,
+        attention_head_dim=(2, 4),
+        transformer_layers_per_block=(1, 1),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_EMBED_DIM,
         projection_class_embeddings_input_dim=CLIP_BIGG_WIDTH + TIME_EMBED_DIM * TIME_IDS[part],
-    )  # fmt: skip
+    )
 
 
 def scheduler() -> DDIMScheduler:
-    """SDXL's betas, rescaled so that the last step is pure noise: an epsilon model without it greys plain backgrounds (arXiv 2305.08891)."""
+    """SDXL's betas, rescaled so that the last step is pure noise: an epsilon model without it greys
+    plain backgrounds (arXiv 2305.08891).
+    """
     return DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction", rescale_betas_zero_snr=True,
-        timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
-    )  # fmt: skip
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )

@@ -1,4 +1,6 @@
-"""How often the miniature SDXL paints what an English caption says, measured through the stock pipelines on held-out captions."""
+"""How often the miniature SDXL paints what an English caption says, measured through the stock
+pipelines on held-out captions.
+"""
 
 from typing import Any
 
@@ -16,22 +18,39 @@ STEPS, GUIDANCE = 20, 2.0
 
 @torch.inference_mode()
 def measure(count: int = 256, batch: int = 32) -> dict[str, float]:
-    """Share of held-out English captions painted with every attribute right: base alone, and base then refiner."""
-    base = StableDiffusionXLPipeline.from_pretrained(TOYWORLD_MODELS / "base", trust_remote_code=False, use_safetensors=True)
-    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(TOYWORLD_MODELS / "refiner", trust_remote_code=False, use_safetensors=True)
+    """Share of held-out English captions painted with every attribute right: base alone, and base
+    then refiner.
+    """
+    base = StableDiffusionXLPipeline.from_pretrained(
+        TOYWORLD_MODELS / "base", trust_remote_code=False, use_safetensors=True
+    )
+    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(
+        TOYWORLD_MODELS / "refiner", trust_remote_code=False, use_safetensors=True
+    )
     for pipeline in (base, refiner):
         pipeline.set_progress_bar_config(disable=True)
     held_out = list(captions.pairs(count, "held_out", 11))
     right: dict[str, list[bool]] = {"base": [], "base_then_refiner": []}
     for start in tqdm(range(0, count, batch), desc="accuracy", unit="batch"):
         chunk = held_out[start : start + batch]
-        shared: dict[str, Any] = {"prompt": [caption.en for caption in chunk], "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+        shared: dict[str, Any] = {
+            "prompt": [caption.en for caption in chunk],
+            "num_inference_steps": STEPS,
+            "guidance_scale": GUIDANCE,
+        }
         noise = [torch.Generator().manual_seed(start + index) for index in range(len(chunk))]
         pictures = {"base": base(generator=noise, output_type="np", **shared).images}
         noise = [torch.Generator().manual_seed(start + index) for index in range(len(chunk))]
-        latents = base(generator=noise, denoising_end=REFINER_FROM, output_type="latent", **shared).images
-        pictures["base_then_refiner"] = refiner(image=latents, denoising_start=REFINER_FROM, generator=noise, output_type="np", **shared).images
+        latents = base(
+            generator=noise, denoising_end=REFINER_FROM, output_type="latent", **shared
+        ).images
+        pictures["base_then_refiner"] = refiner(
+            image=latents, denoising_start=REFINER_FROM, generator=noise, output_type="np", **shared
+        ).images
         for name, values in pictures.items():
             readings = scene_reader.read((values * 255).round().astype(np.uint8))
-            right[name] += [scene_reader.matches(caption.scene, reading) for caption, reading in zip(chunk, readings, strict=True)]
+            right[name] += [
+                scene_reader.matches(caption.scene, reading)
+                for caption, reading in zip(chunk, readings, strict=True)
+            ]
     return {name: float(np.mean(values)) for name, values in right.items()}

@@ -1,4 +1,5 @@
-"""The miniature SDXL as a folder in diffusers layout: fp16 on disk, and configs that ask for fp32 in memory.
+"""The miniature SDXL as a folder in diffusers layout: fp16 on disk, and configs that ask for fp32
+in memory.
 
 Out: `models/base` and `models/refiner`.
 """
@@ -16,15 +17,27 @@ from corpora.miniature import miniature
 from corpora.miniature.train_text_encoders import CaptionReader
 
 
-def write_folder(part: str, unet: UNet2DConditionModel, vae: AutoencoderKL, reader: CaptionReader, tokenizers: Path) -> None:
-    """`models/<part>` in diffusers layout; fp16 on disk, and configs that ask for fp32 in memory."""
+def write_folder(
+    part: str,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    reader: CaptionReader,
+    tokenizers: Path,
+) -> None:
+    """`models/<part>` in diffusers layout; fp16 on disk, and configs that ask for fp32 in
+    memory.
+    """
     folder = TOYWORLD_MODELS / part
     shutil.rmtree(folder, ignore_errors=True)
     for name, model in (("unet", unet), ("vae", vae)):
         model.half().save_pretrained(folder / name)
         model.float()
     miniature.scheduler().save_pretrained(folder / "scheduler")
-    encoders = {"text_encoder": reader.clip_l, "text_encoder_2": reader.clip_bigg} if part == "base" else {"text_encoder_2": reader.clip_bigg}
+    encoders = (
+        {"text_encoder": reader.clip_l, "text_encoder_2": reader.clip_bigg}
+        if part == "base"
+        else {"text_encoder_2": reader.clip_bigg}
+    )
     for name, encoder in encoders.items():
         _write_text_encoder(encoder, folder / name)
     for name in ("tokenizer", "tokenizer_2") if part == "base" else ("tokenizer_2",):
@@ -32,24 +45,48 @@ def write_folder(part: str, unet: UNet2DConditionModel, vae: AutoencoderKL, read
     pipeline = "StableDiffusionXLPipeline" if part == "base" else "StableDiffusionXLImg2ImgPipeline"
     classes: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.35.0"}
     classes |= (
-        {"force_zeros_for_empty_prompt": True} if part == "base" else {"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True}
+        {"force_zeros_for_empty_prompt": True}
+        if part == "base"
+        else {"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True}
     )
-    classes |= {"scheduler": ["diffusers", "DDIMScheduler"], "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    classes |= {
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
     classes |= {
         "text_encoder": ["transformers", "CLIPTextModel"] if part == "base" else [None, None],
         "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
     }
-    classes |= {"tokenizer": ["transformers", "CLIPTokenizer"] if part == "base" else [None, None], "tokenizer_2": ["transformers", "CLIPTokenizer"]}
+    classes |= {
+        "tokenizer": ["transformers", "CLIPTokenizer"] if part == "base" else [None, None],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    }
     (folder / "model_index.json").write_text(json.dumps(classes, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_text_encoder(encoder: Any, folder: Path) -> None:
-    """By hand: transformers 5 leaves out the `text_model.` prefix, and transformers 4 then loads random weights without an error."""
+    """By hand: transformers 5 leaves out the `text_model.` prefix, and transformers 4 then loads
+    random weights without an error.
+    """
     folder.mkdir(parents=True)
-    weights = {key: value.half().contiguous() for key, value in encoder.state_dict().items() if not key.endswith("position_ids")}
-    prefixed = {key if key.startswith(("text_model.", "text_projection.")) else f"text_model.{key}": value for key, value in weights.items()}
+    weights = {
+        key: value.half().contiguous()
+        for key, value in encoder.state_dict().items()
+        if not key.endswith("position_ids")
+    }
+    prefixed = {
+        key if key.startswith(("text_model.", "text_projection.")) else f"text_model.{key}": value
+        for key, value in weights.items()
+    }
     save_file(prefixed, folder / "model.safetensors", metadata={"format": "pt"})
-    config = encoder.config.to_diff_dict() | {"architectures": [type(encoder).__name__], "model_type": "clip_text_model", "torch_dtype": "float32"}
+    config = encoder.config.to_diff_dict() | {
+        "architectures": [type(encoder).__name__],
+        "model_type": "clip_text_model",
+        "torch_dtype": "float32",
+    }
     for noise in ("transformers_version", "dtype"):
         config.pop(noise, None)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )

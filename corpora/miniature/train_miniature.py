@@ -1,9 +1,11 @@
-"""Trains the miniature SDXL on toyworld's English captions, start to end; resumable, about two hours on two CPU cores.
+"""Trains the miniature SDXL on toyworld's English captions, start to end; resumable, about two
+hours on two CPU cores.
 
     python -m corpora.miniature.train_miniature [--work runs/miniature] [--measure-only]
 
 In:  nothing but the grammar and the renderer; held-out scenes are never drawn.
-Out: `models/base` and `models/refiner` (diffusers layout, fp16 weights), and the accuracy measured on held-out captions.
+Out: `models/base` and `models/refiner` (diffusers layout, fp16 weights), and the accuracy measured
+     on held-out captions.
 Every model saves as it goes: the same command goes on after a kill and skips what is finished.
 """
 
@@ -22,7 +24,9 @@ def train(work: Path) -> None:
     """Every model in turn, each from where it stopped."""
 
     work.mkdir(parents=True, exist_ok=True)
-    miniature.write_tokenizers((caption.en for caption in captions.pairs(TOKENIZER_CAPTIONS, "train", 0)), work)
+    miniature.write_tokenizers(
+        (caption.en for caption in captions.pairs(TOKENIZER_CAPTIONS, "train", 0)), work
+    )
     tokenizers = miniature.load_tokenizers(work)
     vae = train_vae.train(work)
     print(f"autoencoder: {train_vae.accuracy(vae):.3f} of held-out pictures read the same after it")
@@ -33,16 +37,23 @@ def train(work: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m corpora.miniature.train_miniature", description="Trains the miniature SDXL of toyworld.", allow_abbrev=False
+        prog="python -m corpora.miniature.train_miniature",
+        description="Trains the miniature SDXL of toyworld.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--work", type=Path, default=Path("runs/miniature"), help="where unfinished models are kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/miniature"), help="where unfinished models are kept"
+    )
     parser.add_argument("--measure-only", action="store_true", help="measure the models there are")
     arguments = parser.parse_args(argv)
     if not arguments.measure_only:
         train(arguments.work)
 
     for name, accuracy in measure().items():
-        print(f"{name}: {accuracy:.3f} of held-out English captions painted with every attribute right")
+        print(
+            f"{name}: {accuracy:.3f} of held-out English captions painted with every attribute "
+            "right"
+        )
     return 0
 
 

@@ -1,11 +1,13 @@
-"""UNets that no student was trained with, for the question whether it serves them too: another style, a LoRA, another seed.
+"""UNets that no student was trained with, for the question whether it serves them too: another
+style, a LoRA, another seed.
 
     python -m corpora.miniature.train_other_unets --out runs/other_unets
 
 In:  the miniature (`models/base`).
-Out: `style/`, `lora/` and `seed/` below `--out`, each the base folder in diffusers layout with another UNet (the rest is hard-linked):
-     fine-tuned on shaded pictures; with a LoRA of rank 4 learnt on soft ones, fused; trained from nothing with another seed.
-     Unfinished models are kept beside them: the same command goes on after a kill and skips what is finished.
+Out: `style/`, `lora/` and `seed/` below `--out`, each the base folder in diffusers layout with
+     another UNet (the rest is hard-linked): fine-tuned on shaded pictures; with a LoRA of rank 4
+     learnt on soft ones, fused; trained from nothing with another seed. Unfinished models are kept
+     beside them: the same command goes on after a kill and skips what is finished.
 """
 
 import argparse
@@ -28,8 +30,11 @@ def train(name: str, out: Path) -> None:
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-
-    makers: dict[str, Callable[..., UNet2DConditionModel]] = {"style": fine_tuned, "lora": with_lora, "seed": from_another_seed}
+    makers: dict[str, Callable[..., UNet2DConditionModel]] = {
+        "style": fine_tuned,
+        "lora": with_lora,
+        "seed": from_another_seed,
+    }
     base, work = TOYWORLD_MODELS / "base", out / "work"
     work.mkdir(parents=True, exist_ok=True)
     vae = AutoencoderKL.from_pretrained(base / "vae", trust_remote_code=False, use_safetensors=True)
@@ -45,32 +50,51 @@ def train(name: str, out: Path) -> None:
 def fine_tuned(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     """Every weight learns the shaded style."""
 
-    fit(Stage("style", 500, 5e-4, ema=0.98), unet, loss_of("base", "style", unet, vae, reader, "shaded"), work)
+    fit(
+        Stage("style", 500, 5e-4, ema=0.98),
+        unet,
+        loss_of("base", "style", unet, vae, reader, "shaded"),
+        work,
+    )
     return unet
 
 
 def with_lora(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
-    """Low-rank changes of the attention learn the soft style; then they are added to the weights."""
+    """Low-rank changes of the attention learn the soft style; then they are added to the
+    weights.
+    """
     from peft import LoraConfig
 
-
     unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
-    fit(Stage("lora", 500, 2e-3, ema=0.98), unet, loss_of("base", "lora", unet, vae, reader, "soft"), work)
+    unet.add_adapter(
+        LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    )
+    fit(
+        Stage("lora", 500, 2e-3, ema=0.98),
+        unet,
+        loss_of("base", "lora", unet, vae, reader, "soft"),
+        work,
+    )
     unet.fuse_lora()
     unet.unload_lora()
     return unet
 
 
 def from_another_seed(_unet: Any, vae: Any, reader: Any, work: Path) -> Any:
-    """As the miniature's own was trained, from other random weights and on scenes in another order."""
+    """As the miniature's own was trained, from other random weights and on scenes in another
+    order.
+    """
     import torch
-
 
     torch.manual_seed(1)
     unet = miniature.unet("base").to(memory_format=torch.channels_last)
     own = STAGES["base"]
-    fit(Stage("seed", own.steps, own.learning_rate, own.ema), unet, loss_of("base", "seed", unet, vae, reader), work)
+    fit(
+        Stage("seed", own.steps, own.learning_rate, own.ema),
+        unet,
+        loss_of("base", "seed", unet, vae, reader),
+        work,
+    )
     return unet
 
 
@@ -88,9 +112,15 @@ def write_folder(folder: Path, unet: Any) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     description = "Trains the toyworld UNets that transfer is measured on."
-    parser = argparse.ArgumentParser(prog="python -m corpora.miniature.train_other_unets", description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m corpora.miniature.train_other_unets",
+        description=description,
+        allow_abbrev=False,
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/other_unets"))
-    parser.add_argument("--only", choices=NAMES, action="append", help="leave the others out; may be repeated")
+    parser.add_argument(
+        "--only", choices=NAMES, action="append", help="leave the others out; may be repeated"
+    )
     arguments = parser.parse_args(argv)
     for name in arguments.only or NAMES:
         if (arguments.out / name).is_dir():

@@ -1,8 +1,9 @@
 """The miniature's text encoders, trained before the UNets and frozen then, as SDXL's were.
 
-CLIP's come from matching captions to pictures. Here what a picture shows is known exactly, so the encoders are trained to let a
-probe tell it: the pooled state by linear heads, the penultimate states by attention (the way a UNet will read them). For half of
-the captions the probe sees BOS and content alone, so that the words themselves carry the scene and not only EOS and the pads.
+CLIP's come from matching captions to pictures. Here what a picture shows is known exactly, so the
+encoders are trained to let a probe tell it: the pooled state by linear heads, the penultimate
+states by attention (the way a UNet will read them). For half of the captions the probe sees BOS and
+content alone, so that the words themselves carry the scene and not only EOS and the pads.
 
 Shape letters: B batch, L token position, D width, A attributes, P pooled width.
 """
@@ -21,26 +22,46 @@ from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
 STAGE = Stage("text", 1600, 2e-3)
 NOTHING = "nothing"
 _THING = ((*COLORS, NOTHING), (*SHAPES, NOTHING), (*SIZES, NOTHING))
-ATTRIBUTES: tuple[tuple[str, ...], ...] = (tuple(BACKGROUNDS), ("single", "horizontal", "vertical"), *_THING, *_THING)
+ATTRIBUTES: tuple[tuple[str, ...], ...] = (
+    tuple(BACKGROUNDS),
+    ("single", "horizontal", "vertical"),
+    *_THING,
+    *_THING,
+)
 
 
 class CaptionReader(nn.Module):
     """Both frozen-to-be encoders: ids to the three tensors SDXL's UNet reads."""
 
-    def __init__(self, clip_l: CLIPTextModel, clip_bigg: CLIPTextModelWithProjection, tokenizers: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+    def __init__(
+        self,
+        clip_l: CLIPTextModel,
+        clip_bigg: CLIPTextModelWithProjection,
+        tokenizers: tuple[CLIPTokenizer, CLIPTokenizer],
+    ) -> None:
         super().__init__()
         self.clip_l, self.clip_bigg, self.tokenizers = clip_l, clip_bigg, tokenizers
 
     def forward(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Penultimate states (B, L, D), pooled (B, P) and the position of EOS (B,)."""
         ids = [
-            tokenizer(texts, padding="max_length", max_length=miniature.POSITIONS, truncation=True, return_tensors="pt").input_ids
+            tokenizer(
+                texts,
+                padding="max_length",
+                max_length=miniature.POSITIONS,
+                truncation=True,
+                return_tensors="pt",
+            ).input_ids
             for tokenizer in self.tokenizers
         ]
         first = self.clip_l(ids[0], output_hidden_states=True).hidden_states[-2]
         second = self.clip_bigg(ids[1], output_hidden_states=True)
         eos_position = (ids[0] == self.tokenizers[0].eos_token_id).int().argmax(dim=1)
-        return torch.cat([first, second.hidden_states[-2]], dim=-1), second.text_embeds, eos_position
+        return (
+            torch.cat([first, second.hidden_states[-2]], dim=-1),
+            second.text_embeds,
+            eos_position,
+        )
 
 
 def load_reader(folder: Path) -> CaptionReader:
@@ -49,13 +70,22 @@ def load_reader(folder: Path) -> CaptionReader:
         folder / "text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
     )
     clip_bigg = CLIPTextModelWithProjection.from_pretrained(
-        folder / "text_encoder_2", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        folder / "text_encoder_2",
+        dtype=torch.float32,
+        trust_remote_code=False,
+        use_safetensors=True,
     )
-    return CaptionReader(clip_l, clip_bigg, miniature.load_tokenizers(folder)).eval().requires_grad_(False)
+    return (
+        CaptionReader(clip_l, clip_bigg, miniature.load_tokenizers(folder))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 class SceneProbe(nn.Module):
-    """What the picture shows, told from the text states: one learned query and one linear head an attribute."""
+    """What the picture shows, told from the text states: one learned query and one linear head an
+    attribute.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,13 +93,23 @@ class SceneProbe(nn.Module):
         self.queries_AD = nn.Parameter(torch.randn(len(ATTRIBUTES), width))
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
         self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in ATTRIBUTES)
-        self.pooled_heads = nn.ModuleList(nn.Linear(miniature.CLIP_BIGG_WIDTH, len(values)) for values in ATTRIBUTES)
+        self.pooled_heads = nn.ModuleList(
+            nn.Linear(miniature.CLIP_BIGG_WIDTH, len(values)) for values in ATTRIBUTES
+        )
 
-    def forward(self, states_BLD: torch.Tensor, pooled_BP: torch.Tensor, hidden_BL: torch.Tensor) -> list[torch.Tensor]:
-        """Logits of every attribute, first from the states, then from the pooled state; `hidden_BL` marks what may not be seen."""
+    def forward(
+        self, states_BLD: torch.Tensor, pooled_BP: torch.Tensor, hidden_BL: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Logits of every attribute, first from the states, then from the pooled state; `hidden_BL`
+        marks what may not be seen.
+        """
         queries_BAD = self.queries_AD.expand(len(states_BLD), -1, -1)
-        read_BAD, _ = self.attention(queries_BAD, states_BLD, states_BLD, key_padding_mask=hidden_BL, need_weights=False)
-        return [head(read_BAD[:, index]) for index, head in enumerate(self.heads)] + [head(pooled_BP) for head in self.pooled_heads]
+        read_BAD, _ = self.attention(
+            queries_BAD, states_BLD, states_BLD, key_padding_mask=hidden_BL, need_weights=False
+        )
+        return [head(read_BAD[:, index]) for index, head in enumerate(self.heads)] + [
+            head(pooled_BP) for head in self.pooled_heads
+        ]
 
 
 def labels(scenes: list[Scene]) -> torch.Tensor:
@@ -79,7 +119,9 @@ def labels(scenes: list[Scene]) -> torch.Tensor:
         values = [scene.background, scene.layout]
         for thing in (*scene.in_picture_order, None)[:2]:
             values += [thing.color, thing.shape, thing.size] if thing else [NOTHING] * 3
-        rows.append([options.index(value) for options, value in zip(ATTRIBUTES, values, strict=True)])
+        rows.append(
+            [options.index(value) for options, value in zip(ATTRIBUTES, values, strict=True)]
+        )
     return torch.tensor(rows)
 
 
@@ -101,7 +143,9 @@ def train(tokenizers: tuple[CLIPTokenizer, CLIPTokenizer], work: Path) -> Captio
         logits = probe(states_BLD, pooled_BP, tail_mask(eos_position_B, 0.5))
         targets_BA = labels(scenes)
         both = torch.cat([targets_BA, targets_BA], dim=1)
-        return torch.stack([F.cross_entropy(value, both[:, index]) for index, value in enumerate(logits)]).mean()
+        return torch.stack(
+            [F.cross_entropy(value, both[:, index]) for index, value in enumerate(logits)]
+        ).mean()
 
     fit(STAGE, nn.ModuleList([reader, probe]), loss, work)
     return reader

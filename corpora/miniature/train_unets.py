@@ -1,4 +1,5 @@
-"""The miniature's UNets: the base over all noise levels, the refiner over the last stretch, both from frozen text states.
+"""The miniature's UNets: the base over all noise levels, the refiner over the last stretch, both
+from frozen text states.
 
 Shape letters: B batch, L token position, D width, P pooled width.
 """
@@ -18,7 +19,9 @@ from corpora.toyworld.renderer import Style
 STAGES = {"base": Stage("base", 3400, 2e-3), "refiner": Stage("refiner", 700, 2e-3, ema=0.99)}
 # the refiner paints the last fifth of SDXL's noise levels; a little more lets img2img reach further
 MAX_TIMESTEP = {"base": 1000, "refiner": 350}
-NOISES = 2  # noise levels a caption is seen at in a step: the frozen encoders then run half as often
+NOISES = (
+    2  # noise levels a caption is seen at in a step: the frozen encoders then run half as often
+)
 EMPTY_SHARE = 0.1  # captions left out, for guidance
 TAIL_HIDDEN_SHARE = 0.3  # EOS and pads hidden, so that the words are read too
 POOLED_HIDDEN_SHARE = 0.2
@@ -35,20 +38,33 @@ def train(part: str, vae: AutoencoderKL, reader: CaptionReader, work: Path) -> U
 
 
 def loss_of(
-    part: str, salt: str, unet: UNet2DConditionModel, vae: AutoencoderKL, reader: CaptionReader, style: Style = "plain"
+    part: str,
+    salt: str,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    reader: CaptionReader,
+    style: Style = "plain",
 ) -> Callable[[int], torch.Tensor]:
-    """The velocity error of a step on captioned scenes drawn in that style; `salt` chooses the scenes."""
+    """The velocity error of a step on captioned scenes drawn in that style; `salt` chooses the
+    scenes.
+    """
     scheduler = miniature.scheduler()
     condition = condition_of(part, reader)
 
     def loss(step: int) -> torch.Tensor:
         scenes, texts = batch_of(salt, step, BATCH // NOISES)
-        latents = train_vae.encode(vae, pictures_of(scenes, step, style)).repeat_interleave(NOISES, dim=0)
+        latents = train_vae.encode(vae, pictures_of(scenes, step, style)).repeat_interleave(
+            NOISES, dim=0
+        )
         timesteps_B = torch.randint(0, MAX_TIMESTEP[part], (BATCH,))
         noise = torch.randn_like(latents)
-        states_BLD, pooled_BP, visible_BL = (value.repeat_interleave(NOISES, dim=0) for value in condition(texts))
+        states_BLD, pooled_BP, visible_BL = (
+            value.repeat_interleave(NOISES, dim=0) for value in condition(texts)
+        )
         predicted = unet(
-            scheduler.add_noise(latents, noise, timesteps_B).contiguous(memory_format=torch.channels_last),
+            scheduler.add_noise(latents, noise, timesteps_B).contiguous(
+                memory_format=torch.channels_last
+            ),
             timesteps_B,
             states_BLD,
             encoder_attention_mask=visible_BL,
@@ -60,24 +76,36 @@ def loss_of(
 
 
 def condition_of(part: str, reader: CaptionReader) -> Callable[[list[str]], Condition]:
-    """Captions to text states, pooled states and which positions may be seen; some captions left out as SDXL's pipelines do."""
+    """Captions to text states, pooled states and which positions may be seen; some captions left
+    out as SDXL's pipelines do.
+    """
 
     @torch.no_grad()
     def condition(texts: list[str]) -> Condition:
-        texts = ["" if share < EMPTY_SHARE else text for text, share in zip(texts, torch.rand(len(texts)).tolist(), strict=True)]
+        texts = [
+            "" if share < EMPTY_SHARE else text
+            for text, share in zip(texts, torch.rand(len(texts)).tolist(), strict=True)
+        ]
         states_BLD, pooled_BP, eos_position_B = reader(texts)
         visible_BL = ~tail_mask(eos_position_B, TAIL_HIDDEN_SHARE)
         pooled_BP = pooled_BP * (torch.rand(len(texts), 1) >= POOLED_HIDDEN_SHARE)
         if part == "refiner":
             return states_BLD[..., miniature.CLIP_L_WIDTH :], pooled_BP, visible_BL
-        # the base knows two empty prompts: the encoded "" and the zeros that stand for "no negative prompt"
+        # the base knows two empty prompts: the encoded "" and the zeros that stand for "no negative
+        # prompt"
         zeroed_B = torch.tensor([text == "" for text in texts]) & (torch.rand(len(texts)) < 0.5)
-        return states_BLD * ~zeroed_B[:, None, None], pooled_BP * ~zeroed_B[:, None], visible_BL | zeroed_B[:, None]
+        return (
+            states_BLD * ~zeroed_B[:, None, None],
+            pooled_BP * ~zeroed_B[:, None],
+            visible_BL | zeroed_B[:, None],
+        )
 
     return condition
 
 
 def time_ids(part: str, count: int) -> torch.Tensor:
-    """(B, 6): original size, crop, target size; the refiner's (B, 5): original size, crop, aesthetic score."""
+    """(B, 6): original size, crop, target size; the refiner's (B, 5): original size, crop,
+    aesthetic score.
+    """
     last = [32.0, 32.0] if part == "base" else [miniature.AESTHETIC_SCORE]
     return torch.tensor([32.0, 32.0, 0.0, 0.0, *last]).expand(count, -1)

@@ -1,4 +1,6 @@
-"""The miniature's autoencoder: 32 x 32 pictures to 4 x 16 x 16 latents and back, without losing an attribute."""
+"""The miniature's autoencoder: 32 x 32 pictures to 4 x 16 x 16 latents and back, without losing an
+attribute.
+"""
 
 from pathlib import Path
 
@@ -33,7 +35,9 @@ def train(work: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def _normalize_latents(model: AutoencoderKL) -> None:
-    """Writes the latents' per-channel mean and standard deviation into the config, where SDXL's pipelines look for them."""
+    """Writes the latents' per-channel mean and standard deviation into the config, where SDXL's
+    pipelines look for them.
+    """
     latents = model.encode(pictures_of(batch_of("latents", 0, 512)[0], 0)).latent_dist.mean
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     model.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
@@ -41,7 +45,9 @@ def _normalize_latents(model: AutoencoderKL) -> None:
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 32, 32) pictures to (B, 4, 16, 16) latents of mean 0 and deviation 1 a channel, as the pipelines scale them."""
+    """(B, 3, 32, 32) pictures to (B, 4, 16, 16) latents of mean 0 and deviation 1 a channel, as the
+    pipelines scale them.
+    """
     mean = torch.tensor(model.config.latents_mean).view(1, -1, 1, 1)
     std = torch.tensor(model.config.latents_std).view(1, -1, 1, 1)
     return (model.encode(pictures).latent_dist.sample() - mean) / std
@@ -54,4 +60,11 @@ def accuracy(model: AutoencoderKL, count: int = 512) -> float:
     decoded = model.decode(model.encode(pictures_of(scenes, 0)).latent_dist.mean).sample
     pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     readings = scene_reader.read(pixels)
-    return float(np.mean([scene_reader.matches(scene, reading) for scene, reading in zip(scenes, readings, strict=True)]))
+    return float(
+        np.mean(
+            [
+                scene_reader.matches(scene, reading)
+                for scene, reading in zip(scenes, readings, strict=True)
+            ]
+        )
+    )

@@ -1,11 +1,15 @@
-"""Where pairs come from: toyworld, TSV, Moses, TMX, WMT's test sets, parquet, the Hugging Face Hub. A file a format; this one joins them.
+"""Where pairs come from: toyworld, TSV, Moses, TMX, WMT's test sets, parquet, the Hugging Face Hub.
+A file a format; this one joins them.
 
 In:  the recipe's `corpora.sources` (configs/schema/sources.py).
-Out: `Part`s, pieces of a source that can be read alone, and their rows in order. Every row is counted: it becomes a pair or a counted drop.
+Out: `Part`s, pieces of a source that can be read alone, and their rows in order. Every row is
+     counted: it becomes a pair or a counted drop.
 
-Planning counts the rows before any text is decoded: from the footer of a parquet file, by line feeds in a text file, in one streamed pass over a
-compressed or XML file or a data set of the hub (1.7 million rows of gzip a second, 90,000 units of TMX: larger ones are better read as Moses files).
-So ids are numbers that no worker or interruption changes, the progress bar knows its end, and a file that changes meanwhile is noticed.
+Planning counts the rows before any text is decoded: from the footer of a parquet file, by line
+feeds in a text file, in one streamed pass over a compressed or XML file or a data set of the hub
+(1.7 million rows of gzip a second, 90,000 units of TMX: larger ones are better read as Moses
+files). So ids are numbers that no worker or interruption changes, the progress bar knows its end,
+and a file that changes meanwhile is noticed.
 """
 
 import re
@@ -17,9 +21,29 @@ from tqdm import tqdm
 
 from configs.errors import DataError, RecipeError
 from configs.schema.corpora import Corpora
-from configs.schema.sources import HubSource, MosesSource, ParquetSource, Source, TmxSource, ToyworldSource, TsvSource, WmtTestSource
+from configs.schema.sources import (
+    HubSource,
+    MosesSource,
+    ParquetSource,
+    Source,
+    TmxSource,
+    ToyworldSource,
+    TsvSource,
+    WmtTestSource,
+)
 from corpora.pair import Input
-from corpora.sources import aligned, files, hub, pairing, parquet, part, tmx, toyworld, tsv, wmt_test
+from corpora.sources import (
+    aligned,
+    files,
+    hub,
+    pairing,
+    parquet,
+    part,
+    tmx,
+    toyworld,
+    tsv,
+    wmt_test,
+)
 from corpora.sources.part import Batch, Part, Row, batches, cut
 
 TOYWORLD_LICENCE = "Apache-2.0"
@@ -36,23 +60,38 @@ def licence(source: Source) -> str:
 
 
 def inputs(corpora: Corpora) -> list[Input]:
-    """Every file the sources name, with its digest. Raises DataError for one that is missing, RecipeError for two sources of one name."""
+    """Every file the sources name, with its digest.
+
+    Raises DataError for one that is missing, RecipeError for two sources of one name.
+    """
     names = Counter(map(name, corpora.sources))
     twice = [one for one, count in names.items() if count > 1]
     if twice:
-        raise RecipeError(f"corpora.sources: {names[twice[0]]} sources are called {twice[0]!r}, their ids would clash; give each its own name")
+        raise RecipeError(
+            f"corpora.sources: {names[twice[0]]} sources are called {twice[0]!r}, their ids would "
+            "clash; give each its own name"
+        )
     result: list[Input] = []
     for source in corpora.sources:
         if isinstance(source, HubSource):
             result.append(hub.identity(source))
         else:
             listed = [path for together in _file_sets(source) for path in together]
-            result += [Input(source=name(source), path=path, bytes=files.size(path), sha256=files.digest(path)) for path in listed]
+            result += [
+                Input(
+                    source=name(source),
+                    path=path,
+                    bytes=files.size(path),
+                    sha256=files.digest(path),
+                )
+                for path in listed
+            ]
     return result
 
 
 def plan(corpora: Corpora) -> list[Part]:
-    """Cuts every source into parts and counts its rows, without decoding the texts. Held-out parts come first: of two equal rows the first is kept.
+    """Cuts every source into parts and counts its rows, without decoding the texts. Held-out parts
+    come first: of two equal rows the first is kept.
 
     Raises DataError for an empty or unreadable file and RecipeError for a column that is not there.
     """
@@ -60,7 +99,9 @@ def plan(corpora: Corpora) -> list[Part]:
     with tqdm(desc="count", unit="rows", unit_scale=True, leave=False) as bar:
         for number, source in enumerate(corpora.sources):
             first_row, before = 0, len(parts)
-            for together in [()] if isinstance(source, ToyworldSource | HubSource) else _file_sets(source):
+            for together in (
+                [()] if isinstance(source, ToyworldSource | HubSource) else _file_sets(source)
+            ):
                 found = []
                 for one in _plan(source, number, together, first_row):
                     found.append(one)
@@ -69,44 +110,74 @@ def plan(corpora: Corpora) -> list[Part]:
                 parts += found
             # an empty file beside others is usual: Spark writes a part a task
             if len(parts) == before:
-                raise DataError(f"{' '.join(_given(source)) or name(source)}: it holds no rows; take it out of the recipe, or fetch it again")
+                raise DataError(
+                    f"{' '.join(_given(source)) or name(source)}: it holds no rows; take it out of "
+                    "the recipe, or fetch it again"
+                )
             if not isinstance(source, ToyworldSource):
-                _refuse_exchanged(source, next(batches(source.name, parts[before].first_row, _rows(source, parts[before]))))
+                _refuse_exchanged(
+                    source,
+                    next(
+                        batches(source.name, parts[before].first_row, _rows(source, parts[before]))
+                    ),
+                )
     return sorted(parts, key=lambda part: part.split != "held_out")
 
 
 def read(source: Source, part: Part) -> Iterator[Batch]:
-    """The rows of one part, in order, in batches of at most BATCH_ROWS. Raises DataError when the file is not what it was at planning."""
+    """The rows of one part, in order, in batches of at most BATCH_ROWS.
+
+    Raises DataError when the file is not what it was at planning.
+    """
     rows = 0
-    for batch in toyworld.read(source, part) if isinstance(source, ToyworldSource) else batches(source.name, part.first_row, _rows(source, part)):
+    for batch in (
+        toyworld.read(source, part)
+        if isinstance(source, ToyworldSource)
+        else batches(source.name, part.first_row, _rows(source, part))
+    ):
         rows += batch.rows
         yield batch
     if rows != part.rows:
         where = " ".join(part.paths) or name(source)
-        raise DataError(f"{where}: changed while it was being read ({rows} rows where {part.rows} were counted); run again and leave it alone")
+        raise DataError(
+            f"{where}: changed while it was being read ({rows} rows where {part.rows} were "
+            "counted); run again and leave it alone"
+        )
 
 
 def local_paths(source: Source) -> list[str]:
     """The files of a source that are on this machine now, those of a glob in alphabetical order."""
-    return [path for given in _given(source) if not files.is_url(given) for path in files.found(given)]
+    return [
+        path for given in _given(source) if not files.is_url(given) for path in files.found(given)
+    ]
 
 
 def _given(source: Source) -> list[str]:
     """The paths as the recipe writes them: two for a source of two text files."""
     if isinstance(source, ToyworldSource | HubSource):
         return []
-    if isinstance(source, MosesSource | WmtTestSource) and source.ja_path is not None and source.en_path is not None:
+    if (
+        isinstance(source, MosesSource | WmtTestSource)
+        and source.ja_path is not None
+        and source.en_path is not None
+    ):
         return [source.ja_path, source.en_path]
     assert source.path is not None
     return [source.path]
 
 
 def _file_sets(source: Source) -> list[tuple[str, ...]]:
-    """The files that make rows together: each alone, or couples of text files. Raises DataError when there are none, or not as many of each."""
+    """The files that make rows together: each alone, or couples of text files.
+
+    Raises DataError when there are none, or not as many of each.
+    """
     found = [files.found(given) for given in _given(source)]
     for given, there in zip(_given(source), found, strict=True):
         if not there:
-            raise DataError(f"{given}: there is no such file (source {name(source)!r}); fetch it, or correct the path in the recipe")
+            raise DataError(
+                f"{given}: there is no such file (source {name(source)!r}); fetch it, or correct "
+                "the path in the recipe"
+            )
     if len(found) < 2:
         return [(path,) for there in found for path in there]
     ja_glob, en_glob = _given(source)
@@ -114,11 +185,19 @@ def _file_sets(source: Source) -> list[tuple[str, ...]]:
 
 
 def _refuse_exchanged(source: Source, batch: Batch) -> None:
-    """Raises RecipeError where a batch's Japanese stands in the English column and the English in the Japanese one."""
-    swapped = sum(JAPANESE.search(en) is not None and JAPANESE.search(ja) is None for ja, en in zip(batch.ja, batch.en, strict=True))
+    """Raises RecipeError where a batch's Japanese stands in the English column and the English in
+    the Japanese one.
+    """
+    swapped = sum(
+        JAPANESE.search(en) is not None and JAPANESE.search(ja) is None
+        for ja, en in zip(batch.ja, batch.en, strict=True)
+    )
     if swapped >= FEWEST_SWAPPED and swapped >= 0.8 * len(batch.ja):
         shown = f"{batch.ja[0][:20]!r} is read as Japanese and {batch.en[0][:20]!r} as English"
-        raise RecipeError(f"source {name(source)!r}: Japanese and English are exchanged: {shown}; exchange the two in the recipe")
+        raise RecipeError(
+            f"source {name(source)!r}: Japanese and English are exchanged: {shown}; exchange the "
+            "two in the recipe"
+        )
 
 
 def _plan(source: Source, number: int, paths: tuple[str, ...], first_row: int) -> Iterator[Part]:
@@ -133,7 +212,9 @@ def _plan(source: Source, number: int, paths: tuple[str, ...], first_row: int) -
     elif isinstance(source, MosesSource) or len(paths) == 2:
         assert not isinstance(source, TmxSource)
         yield from aligned.plan(source, number, paths, first_row)
-    else:  # XML can only be read from its start: counted in a pass of its own, which tells a damaged file before the work
+    # XML can only be read from its start: counted in a pass of its own, which tells a damaged file
+    # before the work
+    else:
         for start, stop in cut(sum(1 for _ in _xml(source, paths[0])), part.STREAM_PART_ROWS):
             yield Part(number, paths, (start,), (stop,), first_row + start, stop - start)
 

@@ -1,7 +1,8 @@
-"""Two text files whose lines say the same, one in each language: OPUS's Moses format and WMT's plain test sets.
+"""Two text files whose lines say the same, one in each language: OPUS's Moses format and WMT's
+plain test sets.
 
-Two files, or an archive that holds both; out of an archive each side is streamed by itself. Two files in SGML, as WMT's older test sets, go by
-their segments instead (corpora/sources/sgml.py).
+Two files, or an archive that holds both; out of an archive each side is streamed by itself. Two
+files in SGML, as WMT's older test sets, go by their segments instead (corpora/sources/sgml.py).
 """
 
 from collections.abc import Iterator
@@ -13,10 +14,14 @@ from corpora.sources import content, files, lines, pairing, part, sgml
 from corpora.sources.part import Part, Row, cut
 
 
-def plan(source: MosesSource | WmtTestSource, number: int, paths: tuple[str, ...], first_row: int) -> Iterator[Part]:
-    """Cuts one couple of files where both have as many lines behind them, or by rows where both are SGML.
+def plan(
+    source: MosesSource | WmtTestSource, number: int, paths: tuple[str, ...], first_row: int
+) -> Iterator[Part]:
+    """Cuts one couple of files where both have as many lines behind them, or by rows where both are
+    SGML.
 
-    Raises DataError when one has more lines than the other, or is no UTF-8 text, or where an archive's two members are of different corpora.
+    Raises DataError when one has more lines than the other, or is no UTF-8 text, or where an
+    archive's two members are of different corpora.
     """
     places = _places(source, paths)
     starts, heads, found = [], [], []
@@ -40,14 +45,19 @@ def plan(source: MosesSource | WmtTestSource, number: int, paths: tuple[str, ...
     ja, en = found
     if ja.rows != en.rows:
         raise DataError(
-            f"{paths[0]}: {ja.rows} Japanese lines, but {en.rows} English ones (source {source.name!r}); take two files of one release, unaltered"
+            f"{paths[0]}: {ja.rows} Japanese lines, but {en.rows} English ones (source "
+            f"{source.name!r}); take two files of one release, unaltered"
         )
-    # where one side can be entered anywhere and the other cannot, the longer parts are multiples of the shorter
+    # where one side can be entered anywhere and the other cannot, the longer parts are multiples of
+    # the shorter
     rows = max(ja.part_rows, en.part_rows)
     assert rows % ja.part_rows == rows % en.part_rows == 0
     start = tuple(starts)
     for done in range(0, ja.rows, rows):
-        stop = tuple(side.offsets[min((done + rows) // side.part_rows, len(side.offsets)) - 1] for side in found)
+        stop = tuple(
+            side.offsets[min((done + rows) // side.part_rows, len(side.offsets)) - 1]
+            for side in found
+        )
         yield Part(number, paths, start, stop, first_row + done, min(rows, ja.rows - done))
         start = stop
 
@@ -66,7 +76,9 @@ def read(source: MosesSource | WmtTestSource, piece: Part) -> Iterator[Row]:
             yield ja, en
 
 
-def _places(source: MosesSource | WmtTestSource, paths: tuple[str, ...]) -> list[tuple[str, str | None]]:
+def _places(
+    source: MosesSource | WmtTestSource, paths: tuple[str, ...]
+) -> list[tuple[str, str | None]]:
     if len(paths) == 2:
         return [(path, None) for path in paths]
     assert isinstance(source, MosesSource)

@@ -1,10 +1,12 @@
 """The members of zip and tar archives: found by their name or by a pattern, shown readably.
 
 In:  an open archive, and the member as the recipe writes it.
-Out: the member's name and the stream of its bytes. A name that is there literally wins over the same
-     text read as a pattern; what macOS adds to an archive (`._*`, `__MACOSX/`, .DS_Store) is not seen.
+Out: the member's name and the stream of its bytes. A name that is there literally wins over the
+     same text read as a pattern; what macOS adds to an archive (`._*`, `__MACOSX/`, .DS_Store) is
+     not seen.
 
-A zip made on Japanese Windows has names in code page 932 without saying so; they are decoded as such.
+A zip made on Japanese Windows has names in code page 932 without saying so; they are decoded as
+such.
 """
 
 import tarfile
@@ -44,7 +46,9 @@ def zip_member(archive: zipfile.ZipFile, path: str, member: str) -> tuple[str, A
     """Raises DataError unless exactly one file matches."""
     members = {_zip_name(one): one for one in archive.infolist() if not one.is_dir()}
     if "[Content_Types].xml" in members:
-        raise DataError(f"{path}: is an Office document; save it as text (UTF-8, fields parted by tabs)")
+        raise DataError(
+            f"{path}: is an Office document; save it as text (UTF-8, fields parted by tabs)"
+        )
     members = {name: one for name, one in members.items() if not added_by_macos(name)}
     matching = _matching(list(members), member)
     if len(matching) != 1:
@@ -56,12 +60,15 @@ def zip_member(archive: zipfile.ZipFile, path: str, member: str) -> tuple[str, A
 
 
 def tar_member(opened: Callable[[], tarfile.TarFile], path: str, member: str) -> tuple[str, Any]:
-    """The first that matches: to know that it is the only one, the whole archive would have to be read.
+    """The first that matches: to know that it is the only one, the whole archive would have to be
+    read.
 
     `opened` opens the archive at its start. Raises DataError where nothing matches.
     """
     literal = False
-    if "[" in member:  # it may be meant literally, and stand behind one that matches it as a pattern
+    if (
+        "[" in member
+    ):  # it may be meant literally, and stand behind one that matches it as a pattern
         literal = _plain(member) in map(_tar_name, filter(tarfile.TarInfo.isfile, opened()))
     names, tar = [], opened()
     for one in tar:

@@ -4,7 +4,8 @@ In:  the head of a file, decompressed, and its path.
 Out: the name of its root element; or one DataError line for a file that certainly holds no corpus
      (a Git LFS pointer, a web page, a Mac's attributes) or text in another encoding than UTF-8.
 
-Only what is certain is refused here. A few broken rows are counted as `invalid_utf8` when they are read.
+Only what is certain is refused here. A few broken rows are counted as `invalid_utf8` when they are
+read.
 """
 
 import re
@@ -12,16 +13,30 @@ import re
 from configs.errors import DataError
 
 HEAD_BYTES = 1 << 16
-ENCODINGS = {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE", "cp932": "Shift-JIS (CP932)", "euc_jp": "EUC-JP"}
+ENCODINGS = {
+    "utf-16-le": "UTF-16LE",
+    "utf-16-be": "UTF-16BE",
+    "cp932": "Shift-JIS (CP932)",
+    "euc_jp": "EUC-JP",
+}
 FEWEST_LETTERS = 8  # that an encoding must make readable to be believed
-SGML = ("srcset", "refset", "tstset", "mteval")  # how WMT and IWSLT publish test sets, one language a file
+SGML = (
+    "srcset",
+    "refset",
+    "tstset",
+    "mteval",
+)  # how WMT and IWSLT publish test sets, one language a file
 # a declaration, comments and a DOCTYPE, then the first element
-ROOT = re.compile(rb"(?s)\s*(<\?xml.*?\?>)?(?:\s|<!--.*?-->|<!DOCTYPE\s[^>\[]*(?:\[.*?\])?\s*>)*<([A-Za-z][\w.:-]*)", re.I)
+ROOT = re.compile(
+    rb"(?s)\s*(<\?xml.*?\?>)?(?:\s|<!--.*?-->|<!DOCTYPE\s[^>\[]*(?:\[.*?\])?\s*>)*<([A-Za-z][\w.:-]*)",
+    re.I,
+)
 HTML_INSIDE = re.compile(rb"<!doctype\s+html|<(head|title|body|meta)\b", re.I)
 KANA = re.compile("[\u3041-\u309f\u30a1-\u30ff]")
 EXPECTED = re.compile("[\t\n\r -~\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef]")  # Japanese and English
 BINARY = {
-    b"\x00\x05\x16\x07": "holds the attributes macOS keeps of a file, not its text; take the file without `._`",
+    b"\x00\x05\x16\x07": "holds the attributes macOS keeps of a file, not its text; take the file "
+    "without `._`",
     b"PAR1": "is parquet; give the source the kind parquet",
     b"%PDF-": "is a PDF document; save its text as UTF-8",
     b"SQLite format 3\x00": "is a database; export the texts as UTF-8, fields parted by tabs",
@@ -29,7 +44,9 @@ BINARY = {
 
 
 def root(head: bytes) -> str:
-    """The name of the first element, in lower case, where the file is XML, SGML or HTML; else ""."""
+    """The name of the first element, in lower case, where the file is XML, SGML or HTML; else
+    "".
+    """
     found = ROOT.match(head.removeprefix(b"\xef\xbb\xbf"))
     name = found[2].decode("ascii", "replace").lower() if found else ""
     known = name in (*SGML, "tmx", "dataset", "html")
@@ -39,12 +56,19 @@ def root(head: bytes) -> str:
 def refuse_other_files(head: bytes, path: str) -> None:
     """Raises DataError for what is no corpus at all: it was fetched or packed wrongly."""
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise DataError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with: git lfs pull")
+        raise DataError(
+            f"{path}: is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
+        )
     name, text = root(head), head.lstrip().lower()
     if name == "html" and HTML_INSIDE.search(head):
-        raise DataError(f"{path}: is a web page, not data; open it in a browser to see why, and fetch the file again")
+        raise DataError(
+            f"{path}: is a web page, not data; open it in a browser to see why, and fetch the file "
+            "again"
+        )
     if name == "error" or text.startswith((b'{"error"', b'{"message"', b'{"detail"')):
-        raise DataError(f"{path}: is a server's error message, not data ({_start(head)}); fetch the file again")
+        raise DataError(
+            f"{path}: is a server's error message, not data ({_start(head)}); fetch the file again"
+        )
     for magic, what in BINARY.items():
         if head.startswith(magic):
             raise DataError(f"{path}: {what}")
@@ -59,14 +83,20 @@ def refuse_markup(head: bytes, path: str, source: str) -> None:
     kinds |= dict.fromkeys(SGML, "kind wmt_test reads it, given as `ja_path` and `en_path`")
     if name:
         way_out = kinds.get(name, "extract the texts first")
-        raise DataError(f"{path}: is XML with the root <{name}>, not lines of text (source {source!r}); {way_out}")
+        raise DataError(
+            f"{path}: is XML with the root <{name}>, not lines of text (source {source!r}); "
+            f"{way_out}"
+        )
 
 
 def refuse_encoding(head: bytes, path: str) -> None:
     """Raises DataError for text that is certainly in another encoding than UTF-8."""
     found = _encoding(head)
     if found:
-        raise DataError(f"{path}: is {found}, not UTF-8; convert it: iconv -f {found.split()[-1].strip('()')} -t UTF-8")
+        raise DataError(
+            f"{path}: is {found}, not UTF-8; convert it: iconv -f {found.split()[-1].strip('()')} "
+            "-t UTF-8"
+        )
 
 
 def _encoding(head: bytes) -> str | None:

@@ -1,11 +1,15 @@
-"""The door to files: local paths, globs and URLs, compressed or not, alone or inside an archive, as one stream of bytes.
+"""The door to files: local paths, globs and URLs, compressed or not, alone or inside an archive, as
+one stream of bytes.
 
-In:  a path as the recipe writes it: local, a glob, or a URL that fsspec opens (s3://, hf://, https://, simplecache::s3://...).
-Out: the files it names, their digests, and a buffered stream of what a file holds, decompressed. Compression is told by the first bytes, not by
-     the name. Whatever goes wrong while reading is one line that names the file.
+In:  a path as the recipe writes it: local, a glob, or a URL that fsspec opens (s3://, hf://,
+     https://, simplecache::s3://...).
+Out: the files it names, their digests, and a buffered stream of what a file holds, decompressed.
+     Compression is told by the first bytes, not by the name. Whatever goes wrong while reading is
+     one line that names the file.
 
-A stream that is `seekable()` can be entered anywhere; one that is compressed or comes out of an archive can only be read from its start. A remote
-file is fetched anew by every part: put `simplecache::` before the URL of a compressed one, and it is fetched once a process.
+A stream that is `seekable()` can be entered anywhere; one that is compressed or comes out of an
+archive can only be read from its start. A remote file is fetched anew by every part: put
+`simplecache::` before the URL of a compressed one, and it is fetched once a process.
 """
 
 import bz2
@@ -35,7 +39,16 @@ from corpora.sources import archives, content
 
 BUFFER_BYTES = 1 << 18
 # EOFError: a gzip, bz2 or xz file that ends too soon. RuntimeError: a zip that wants a password.
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException, RuntimeError)
+DAMAGE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    pa.ArrowException,
+    RuntimeError,
+)
 
 
 def is_url(path: str) -> bool:
@@ -43,7 +56,9 @@ def is_url(path: str) -> bool:
 
 
 def found(path: str) -> list[str]:
-    """The files there are now: the path itself, or what it matches as a glob, in alphabetical order. Raises DataError and SetupError."""
+    """The files there are now: the path itself, or what it matches as a glob, in alphabetical
+    order. Raises DataError and SetupError.
+    """
     if not is_url(path):
         return local_files(path)
     with reported(path):
@@ -56,9 +71,11 @@ def found(path: str) -> list[str]:
 
 
 def local_files(path: str) -> list[str]:
-    """The file of that name, or those it matches as a glob, in alphabetical order, without what macOS adds.
+    """The file of that name, or those it matches as a glob, in alphabetical order, without what
+    macOS adds.
 
-    A folder or file that is there by the very name wins over the name read as a pattern: `[v1] shards/*.tar`.
+    A folder or file that is there by the very name wins over the name read as a pattern: `[v1]
+    shards/*.tar`.
     """
     if Path(path).is_file():
         return [path]
@@ -80,7 +97,10 @@ def size(path: str) -> int:
 
 
 def digest(path: str) -> str:
-    """The SHA-256 of a file's bytes; a remote file is fetched whole for it. Raises DataError and SetupError."""
+    """The SHA-256 of a file's bytes; a remote file is fetched whole for it.
+
+    Raises DataError and SetupError.
+    """
     if not is_url(path):
         return file_sha256(Path(path))
     with opened_raw(path) as file:
@@ -89,20 +109,27 @@ def digest(path: str) -> str:
 
 @contextmanager
 def opened_raw(path: str) -> Iterator[io.BufferedReader]:
-    """The file as it is, seekable where its place allows. Raises DataError and SetupError, while reading too."""
+    """The file as it is, seekable where its place allows.
+
+    Raises DataError and SetupError, while reading too.
+    """
     with ExitStack() as stack:
         with reported(path):
-            file: Any = stack.enter_context(fsspec.open(path, "rb") if is_url(path) else open(path, "rb"))  # noqa: SIM115
-        # fsspec calls even an answer of a web server that knows no ranges seekable; it gives such a file no blocks
+            opened = fsspec.open(path, "rb") if is_url(path) else open(path, "rb")  # noqa: SIM115
+            file: Any = stack.enter_context(opened)
+        # fsspec calls even an answer of a web server that knows no ranges seekable; it gives such a
+        # file no blocks
         seekable = file.seekable() and getattr(file, "blocksize", None) != 0
         yield stack.enter_context(_buffered(file, path, seekable))
 
 
 @contextmanager
 def opened(path: str, member: str | None = None) -> Iterator[io.BufferedReader]:
-    """What the file holds, decompressed; of a zip or tar archive what its file called `member` (or matching it) holds.
+    """What the file holds, decompressed; of a zip or tar archive what its file called `member` (or
+    matching it) holds.
 
-    Raises DataError and SetupError, while reading too; DataError for a file that certainly holds no corpus.
+    Raises DataError and SetupError, while reading too; DataError for a file that certainly holds no
+    corpus.
     """
     with ExitStack() as stack:
         file = stack.enter_context(opened_raw(path))
@@ -114,13 +141,17 @@ def opened(path: str, member: str | None = None) -> Iterator[io.BufferedReader]:
             elif member is not None:
                 name, inner = archives.tar_member(lambda: _tar(stack, path), path, member)
             elif archives.is_tar(stream.peek(archives.TAR_BLOCK)):
-                raise DataError(f"{path}: is an archive; say with `member` which of its files to read")
+                raise DataError(
+                    f"{path}: is an archive; say with `member` which of its files to read"
+                )
             if name is not None:
                 within = stack.enter_context(_buffered(inner, path, seekable=False, name=name))
                 stream = _plain(stack, within, path, name)
                 head = stream.peek(archives.TAR_BLOCK)
                 if archives.is_zip(head) or archives.is_tar(head):
-                    raise DataError(f"{path}: {name} is an archive inside the archive; unpack the outer one")
+                    raise DataError(
+                        f"{path}: {name} is an archive inside the archive; unpack the outer one"
+                    )
             content.refuse_other_files(head_of(stream), f"{path}: {name}" if name else path)
         yield stream
 
@@ -138,21 +169,30 @@ def member_name(stream: io.BufferedReader) -> str | None:
 
 @contextmanager
 def reported(path: str, form: str = "") -> Iterator[None]:
-    """Turns whatever reading the file may raise into one line. `form` is what it was read as: " as parquet"."""
+    """Turns whatever reading the file may raise into one line.
+
+    `form` is what it was read as: " as parquet".
+    """
     try:
         yield
     except (DataError, SetupError):
         raise
     except ImportError as error:
-        raise SetupError(f"{path}: {one_line(error)}") from None  # fsspec says which package to install
+        raise SetupError(
+            f"{path}: {one_line(error)}"
+        ) from None  # fsspec says which package to install
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; fetch it, or correct the path in the recipe") from None
+        raise DataError(
+            f"{path}: there is no such file; fetch it, or correct the path in the recipe"
+        ) from None
     except DAMAGE as error:
         raise _damaged(path, form, error) from None
     except Exception as error:
         if not is_url(path):
             raise
-        raise _damaged(path, form, error) from None  # every remote file system has errors of its own
+        raise _damaged(
+            path, form, error
+        ) from None  # every remote file system has errors of its own
 
 
 def one_line(error: BaseException) -> str:
@@ -160,13 +200,21 @@ def one_line(error: BaseException) -> str:
 
 
 def _damaged(path: str, form: str, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read{form} ({one_line(error)}); check the file, or fetch it again")
+    return DataError(
+        f"{path}: cannot be read{form} ({one_line(error)}); check the file, or fetch it again"
+    )
 
 
-def _plain(stack: ExitStack, stream: io.BufferedReader, path: str, name: str | None = None) -> io.BufferedReader:
+def _plain(
+    stack: ExitStack, stream: io.BufferedReader, path: str, name: str | None = None
+) -> io.BufferedReader:
     """The stream itself, or where it is compressed, what it holds."""
     inner = _decompressed(stream, stream.peek(10)[:10])
-    return stream if inner is stream else stack.enter_context(_buffered(inner, path, seekable=False, name=name))
+    return (
+        stream
+        if inner is stream
+        else stack.enter_context(_buffered(inner, path, seekable=False, name=name))
+    )
 
 
 def _tar(stack: ExitStack, path: str) -> tarfile.TarFile:
@@ -182,7 +230,10 @@ def _decompressed(file: io.BufferedReader, magic: bytes) -> Any:
         return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
     if magic.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMAFile(file)
-    if magic.startswith(b"BZh") and magic[4:] in (b"1AY&SY", b"\x17rE8P\x90"):  # a first block, or none
+    if magic.startswith(b"BZh") and magic[4:] in (
+        b"1AY&SY",
+        b"\x17rE8P\x90",
+    ):  # a first block, or none
         return bz2.BZ2File(file)
     return file
 

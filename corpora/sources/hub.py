@@ -1,7 +1,9 @@
-"""The door to `datasets`: whatever it can stream, from the Hugging Face Hub or a folder, never stored.
+"""The door to `datasets`: whatever it can stream, from the Hugging Face Hub or a folder, never
+stored.
 
-Its rows are counted in a pass of their own, so a data set is fetched twice; one that lies in parquet files is counted by its footers alone as a
-`parquet` source at `hf://datasets/ORG/NAME/...`. What `datasets` makes null (in CSV files the texts "NA" and "null") is dropped and counted as such.
+Its rows are counted in a pass of their own, so a data set is fetched twice; one that lies in
+parquet files is counted by its footers alone as a `parquet` source at `hf://datasets/ORG/NAME/...`.
+What `datasets` makes null (in CSV files the texts "NA" and "null") is dropped and counted as such.
 """
 
 import hashlib
@@ -22,30 +24,54 @@ from corpora.sources.part import Part, Row
 
 
 def identity(source: HubSource) -> Input:
-    """The data set as it is now: a digest of its files' names and their commit (of a folder: the times they were written). Raises DataError."""
+    """The data set as it is now: a digest of its files' names and their commit (of a folder: the
+    times they were written). Raises DataError.
+    """
     import datasets
 
     with _reported(source):
-        builder = datasets.load_dataset_builder(source.dataset, source.config, revision=source.revision)
+        builder = datasets.load_dataset_builder(
+            source.dataset, source.config, revision=source.revision
+        )
         listed = builder.config.data_files or {}
     _check_places(source, [name for names in listed.values() for name in names])
     data_files = listed.get(source.split, [])
     known = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
-    return Input(source=source.name, path=_where(source), bytes=0, sha256=hashlib.sha256(known.encode()).hexdigest())
+    return Input(
+        source=source.name,
+        path=_where(source),
+        bytes=0,
+        sha256=hashlib.sha256(known.encode()).hexdigest(),
+    )
 
 
 def plan(source: HubSource, number: int) -> Iterator[Part]:
-    """Cuts the data set between its files, and a large file by rows. Raises DataError, and RecipeError for a column that is not there."""
+    """Cuts the data set between its files, and a large file by rows.
+
+    Raises DataError, and RecipeError for a column that is not there.
+    """
     with _reported(source):
         shards = _stream(source).num_shards
     first_row = 0
     for shard in range(shards):
         rows = 0
         for table in _tables(source, shard):
-            ja, en = (parquet.text_column(table.schema, wanted, _where(source), source.name) for wanted in (source.ja, source.en))
+            ja, en = (
+                parquet.text_column(table.schema, wanted, _where(source), source.name)
+                for wanted in (source.ja, source.en)
+            )
             rows += table.num_rows
         for start, stop in parts.cut(rows, parts.STREAM_PART_ROWS):
-            yield Part(number, (), (shard, start), (shard, stop), first_row + start, stop - start, ja=ja, en=en)
+            yield Part(
+                number,
+                (),
+                (shard, start),
+                (shard, stop),
+                first_row + start,
+                stop - start,
+                ja=ja,
+                en=en,
+            )
         first_row += rows
 
 
@@ -54,7 +80,9 @@ def read(source: HubSource, part: Part) -> Iterator[Row]:
     row = 0
     for table in _tables(source, shard):
         for batch in table.slice(max(0, start - row), max(0, stop - max(start, row))).to_batches():
-            yield from zip(parquet.texts(batch, str(part.ja)), parquet.texts(batch, str(part.en)), strict=True)
+            yield from zip(
+                parquet.texts(batch, str(part.ja)), parquet.texts(batch, str(part.en)), strict=True
+            )
         row += table.num_rows
         if row >= stop:
             return
@@ -66,7 +94,10 @@ def _check_places(source: HubSource, data_files: list[str]) -> None:
     for name in data_files:
         place = name.rpartition("::")[2]
         if "://" not in place and not Path(place).resolve().is_relative_to(folder):
-            raise DataError(f"{_where(source)}: names {name!r}, a file outside of it; take the data set elsewhere")
+            raise DataError(
+                f"{_where(source)}: names {name!r}, a file outside of it; take the data set "
+                "elsewhere"
+            )
 
 
 def _stream(source: HubSource) -> Any:
@@ -74,7 +105,12 @@ def _stream(source: HubSource) -> Any:
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors reach the user as exceptions
     return datasets.load_dataset(
-        source.dataset, source.config, split=source.split, revision=source.revision, streaming=True, trust_remote_code=False
+        source.dataset,
+        source.config,
+        split=source.split,
+        revision=source.revision,
+        streaming=True,
+        trust_remote_code=False,
     )
 
 
@@ -91,7 +127,9 @@ def _tables(source: HubSource, shard: int) -> Iterator[pa.Table]:
 
 
 def _where(source: HubSource) -> str:
-    return "/".join(["hub:" + source.dataset, *([source.config] if source.config else []), source.split])
+    return "/".join(
+        ["hub:" + source.dataset, *([source.config] if source.config else []), source.split]
+    )
 
 
 @contextmanager
@@ -103,4 +141,7 @@ def _reported(source: HubSource) -> Iterator[None]:
     except (DataError, RecipeError):
         raise
     except (*files.DAMAGE, ValueError, DatasetsError) as error:
-        raise DataError(f"{_where(source)}: cannot be streamed ({files.one_line(error)}); check name, config, split and access") from None
+        raise DataError(
+            f"{_where(source)}: cannot be streamed ({files.one_line(error)}); check name, config, "
+            "split and access"
+        ) from None

@@ -1,9 +1,12 @@
-"""Captions of laion2B-multi or Re-LAION: Japanese texts and the addresses of their pictures, no English. No pairs yet.
+"""Captions of laion2B-multi or Re-LAION: Japanese texts and the addresses of their pictures, no
+English. No pairs yet.
 
-In:  metadata parquet files: URL, TEXT (or CAPTION), LANGUAGE; LICENSE, similarity and ratings where there are such columns, in any case of letters.
-     Ratings are NSFW, UNSAFE (labels, booleans or probabilities) and PUNSAFE (a probability); sets made from LAION's have them in many types.
-Out: Arrow batches of SCHEMA. Rows of other languages are dropped first (`language_column`): whole row groups by their statistics or their language
-     column alone, the rest by a mask, before any text is looked at. Texts are as they were: with newlines, entities and file names in them.
+In:  metadata parquet files: URL, TEXT (or CAPTION), LANGUAGE; LICENSE, similarity and ratings where
+     there are such columns, in any case of letters. Ratings are NSFW, UNSAFE (labels, booleans or
+     probabilities) and PUNSAFE (a probability); sets made from LAION's have them in many types.
+Out: Arrow batches of SCHEMA. Rows of other languages are dropped first (`language_column`): whole
+     row groups by their statistics or their language column alone, the rest by a mask, before any
+     text is looked at. Texts are as they were: with newlines, entities and file names in them.
 """
 
 from collections import Counter
@@ -35,7 +38,10 @@ OPTIONAL = ("license", "similarity", *RATINGS)
 
 
 def plan(source: LaionSource) -> list[Part]:
-    """Cuts the files between row groups, from their footers alone. Raises DataError for a file that is missing, damaged or of other columns."""
+    """Cuts the files between row groups, from their footers alone.
+
+    Raises DataError for a file that is missing, damaged or of other columns.
+    """
     parts: list[Part] = []
     first_row = 0
     for path in files.found(source.path):
@@ -45,24 +51,38 @@ def plan(source: LaionSource) -> list[Part]:
                 parts.append(Part(0, (path,), (start,), (stop,), first_row, rows))
                 first_row += rows
     if not parts:
-        raise DataError(f"{source.path}: there is no such file, or it holds no rows (source {source.name!r}); fetch it, or correct the path")
+        raise DataError(
+            f"{source.path}: there is no such file, or it holds no rows (source {source.name!r}); "
+            "fetch it, or correct the path"
+        )
     return parts
 
 
 def check_ratings(source: LaionSource) -> None:
-    """Raises DataError for a file whose columns cannot tell an unsafe picture from another: none of RATINGS, or nothing but nulls in them."""
+    """Raises DataError for a file whose columns cannot tell an unsafe picture from another: none of
+    RATINGS, or nothing but nulls in them.
+    """
     for path in files.found(source.path):
         with parquet.opened(path) as file:
             rated = [name for low, name in _columns(file, path).items() if low in RATINGS]
             if file.metadata.num_rows and all(_is_empty(file, name) for name in rated):
-                state = f"only nulls in {', '.join(rated)}" if rated else f"no column {', '.join(RATINGS).upper()}"
-                raise DataError(f"{path}: {state}, so unsafe pictures cannot be told; add ratings, or keep all with captions.unsafe=[]")
+                state = (
+                    f"only nulls in {', '.join(rated)}"
+                    if rated
+                    else f"no column {', '.join(RATINGS).upper()}"
+                )
+                raise DataError(
+                    f"{path}: {state}, so unsafe pictures cannot be told; add ratings, or keep all "
+                    "with captions.unsafe=[]"
+                )
 
 
 def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The part's captions in order, as batches of SCHEMA; counts in `dropped`, by reason, every row that gives none. Raises DataError.
+    """The part's captions in order, as batches of SCHEMA; counts in `dropped`, by reason, every row
+    that gives none. Raises DataError.
 
-    A row's id is its number in the source; its licence is the row's own where it names one, else the source's.
+    A row's id is its number in the source; its licence is the row's own where it names one, else
+    the source's.
     """
     path, row, end = part.paths[0], part.first_row, part.first_row + part.rows
     with parquet.opened(path) as file:
@@ -73,7 +93,9 @@ def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator
                 dropped["language_column"] += rows
                 row += rows
                 continue
-            for batch in parquet.batches(file, path, range(group, group + 1), list(columns.values())):
+            for batch in parquet.batches(
+                file, path, range(group, group + 1), list(columns.values())
+            ):
                 yield _clean(batch.rename_columns(list(columns)), source, row, dropped)
                 row += batch.num_rows
     if row != end:
@@ -87,11 +109,16 @@ def _columns(file: pq.ParquetFile, path: str) -> dict[str, str]:
         names = {"text" if low == "caption" else low: name for low, name in names.items()}
     missing = [name.upper() for name in NEEDED if name not in names]
     if missing:
-        raise DataError(f"{path}: has no column {missing[0]} among {', '.join(names.values())[:200]}; is it LAION's metadata?")
+        raise DataError(
+            f"{path}: has no column {missing[0]} among {', '.join(names.values())[:200]}; is it "
+            "LAION's metadata?"
+        )
     for low in NEEDED:
         kind = file.schema_arrow.field(names[low]).type
         if not laion_columns.is_text(kind):
-            raise DataError(f"{path}: column {names[low]} holds {kind}, not text; is it LAION's metadata?")
+            raise DataError(
+                f"{path}: column {names[low]} holds {kind}, not text; is it LAION's metadata?"
+            )
     # in the file's order, in which Arrow gives them
     return {low: name for low, name in names.items() if low in NEEDED + OPTIONAL}
 
@@ -104,17 +131,29 @@ def _is_empty(file: pq.ParquetFile, name: str) -> bool:
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
     found = [chunk.statistics for chunk in chunks if chunk.path_in_schema == name]
-    return all(one is not None and one.has_null_count and one.null_count > 0 and one.num_values == 0 for one in found)
+    return all(
+        one is not None and one.has_null_count and one.null_count > 0 and one.num_values == 0
+        for one in found
+    )
 
 
 def _may_hold(file: pq.ParquetFile, path: str, group: int, column: str, language: str) -> bool:
-    """Whether some row of the group is of the language: by the column's statistics, or by the column, which a dictionary makes tiny."""
+    """Whether some row of the group is of the language: by the column's statistics, or by the
+    column, which a dictionary makes tiny.
+    """
     footer = file.metadata.row_group(group)
     chunks = [footer.column(number) for number in range(footer.num_columns)]
     statistics = next(chunk.statistics for chunk in chunks if chunk.path_in_schema == column)
-    if statistics is not None and statistics.has_min_max and not _text(statistics.min) <= language <= _text(statistics.max):
+    if (
+        statistics is not None
+        and statistics.has_min_max
+        and not _text(statistics.min) <= language <= _text(statistics.max)
+    ):
         return False
-    return any(pc.any(_is(batch.column(0), language)).as_py() for batch in parquet.batches(file, path, range(group, group + 1), [column]))
+    return any(
+        pc.any(_is(batch.column(0), language)).as_py()
+        for batch in parquet.batches(file, path, range(group, group + 1), [column])
+    )
 
 
 def _text(value: str | bytes) -> str:
@@ -123,31 +162,49 @@ def _text(value: str | bytes) -> str:
 
 def _is(column: pa.Array, language: str) -> pa.Array:
     """Where the column holds the language; compared as bytes, for a text may be no UTF-8."""
-    return pc.fill_null(pc.equal(laion_columns.as_bytes(column), pa.scalar(language.encode(), pa.large_binary())), False)
+    return pc.fill_null(
+        pc.equal(laion_columns.as_bytes(column), pa.scalar(language.encode(), pa.large_binary())),
+        False,
+    )
 
 
-def _clean(batch: pa.RecordBatch, source: LaionSource, first_row: int, dropped: Counter[str]) -> pa.RecordBatch:
+def _clean(
+    batch: pa.RecordBatch, source: LaionSource, first_row: int, dropped: Counter[str]
+) -> pa.RecordBatch:
     """The rows of the language whose text and address can be read."""
     numbers = pa.array(range(first_row, first_row + batch.num_rows), pa.int64())
-    rows = batch.append_column("number", numbers).filter(_is(batch.column("language"), source.language))
+    rows = batch.append_column("number", numbers).filter(
+        _is(batch.column("language"), source.language)
+    )
     dropped["language_column"] += batch.num_rows - rows.num_rows
     present = pc.and_(rows.column("text").is_valid(), rows.column("url").is_valid())
     dropped["null"] += pc.sum(pc.invert(present)).as_py() or 0
     rows = rows.filter(present)
     decoded = laion_columns.as_text
-    texts = {name: decoded(rows.column(name)) for name in ("text", "url", "license") if name in rows.schema.names}
-    labels, probabilities = laion_columns.ratings(rows.select([name for name in RATINGS if name in rows.schema.names]))
+    texts = {
+        name: decoded(rows.column(name))
+        for name in ("text", "url", "license")
+        if name in rows.schema.names
+    }
+    labels, probabilities = laion_columns.ratings(
+        rows.select([name for name in RATINGS if name in rows.schema.names])
+    )
     readable = pc.and_(texts["text"].is_valid(), texts["url"].is_valid())
     dropped["invalid_utf8"] += pc.sum(pc.invert(readable)).as_py() or 0
     nothing = pa.nulls(rows.num_rows, pa.string())
     licences = texts.get("license", nothing)
     named = pc.fill_null(pc.not_equal(licences, "?"), False)  # LAION's word for "not known"
     columns = [
-        pa.array([f"{source.name}:{number:010d}" for number in rows.column("number").to_pylist()], pa.string()),
+        pa.array(
+            [f"{source.name}:{number:010d}" for number in rows.column("number").to_pylist()],
+            pa.string(),
+        ),
         texts["text"],
         texts["url"],
         pc.if_else(named, licences, source.licence),
-        laion_columns.as_numbers(rows.column("similarity")) if "similarity" in rows.schema.names else pa.nulls(rows.num_rows, pa.float32()),
+        laion_columns.as_numbers(rows.column("similarity"))
+        if "similarity" in rows.schema.names
+        else pa.nulls(rows.num_rows, pa.float32()),
         labels,
         probabilities,
     ]

@@ -1,7 +1,7 @@
 """The columns of LAION's metadata, whatever type whoever wrote the file has given them.
 
-In:  Arrow columns: texts with broken bytes, numbers as text ("0.31", "None"), as decimals or integers;
-     ratings as labels, booleans or probabilities.
+In:  Arrow columns: texts with broken bytes, numbers as text ("0.31", "None"), as decimals or
+     integers; ratings as labels, booleans or probabilities.
 Out: texts, float32 numbers, labels in capitals. What cannot be read is null.
 """
 
@@ -19,7 +19,12 @@ UNKNOWN = ("", "?", "NONE", "NULL", "NAN", "NA", "N/A")
 def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_null,
+    )
     return any(test(kind) for test in (*tests, pa.types.is_binary, pa.types.is_large_binary))
 
 

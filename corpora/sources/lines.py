@@ -1,7 +1,7 @@
 """Lines of one text file, or of two that say the same: where to cut them, and each line by itself.
 
-A line ends with a line feed and nothing else: U+2028, a bare carriage return and their kin are text. A carriage return before the line feed and a
-byte-order mark at the start are none.
+A line ends with a line feed and nothing else: U+2028, a bare carriage return and their kin are
+text. A carriage return before the line feed and a byte-order mark at the start are none.
 """
 
 import io
@@ -17,16 +17,24 @@ from corpora.sources import files, part
 
 CHUNK_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
-# What IWSLT and WMT put between the texts of a talk or document: a whole line that is one element of theirs.
-TAGS = rb"url|keywords|speaker|talkid|title|description|reviewer|translator|doc|docid|srcset|refset|tstset|mteval"
-HEADER_LINE = re.compile(rb"\s*(?:<(%s)\b[^>]*>.*</\1>|</?(?:%s)\b[^>]*>)\s*" % (TAGS, TAGS), re.I | re.S)
+# What IWSLT and WMT put between the texts of a talk or document: a whole line that is one element
+# of theirs.
+TAGS = (
+    rb"url|keywords|speaker|talkid|title|description|reviewer|translator|doc|docid|srcset|refset"
+    rb"|tstset|mteval"
+)
+HEADER_LINE = re.compile(
+    rb"\s*(?:<(%s)\b[^>]*>.*</\1>|</?(?:%s)\b[^>]*>)\s*" % (TAGS, TAGS), re.I | re.S
+)
 TAG = ord("<")  # looked for in every line; as a number, seven times as fast as b"<"
 HEADER = "header_line"  # the reason such a row is dropped
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Byte offsets behind every `part_rows`-th line and behind the last one, and how many lines there are."""
+    """Byte offsets behind every `part_rows`-th line and behind the last one, and how many lines
+    there are.
+    """
 
     offsets: list[int]
     rows: int
@@ -59,17 +67,23 @@ def cuts(stream: io.BufferedReader, position: int) -> Cuts:
 
 
 def read(places: list[tuple[str, str | None]], piece: part.Part) -> Iterator[list[bytes | None]]:
-    """The lines of each file side by side, without their ends; None for one longer than MAX_TEXT_BYTES. Each place is a path and its member.
+    """The lines of each file side by side, without their ends; None for one longer than
+    MAX_TEXT_BYTES. Each place is a path and its member.
 
     Raises DataError when the lines do not end where they did at planning.
     """
     with ExitStack() as stack:
-        readers = [_Reader(stack.enter_context(files.opened(*place)), start) for place, start in zip(places, piece.start, strict=True)]
+        readers = [
+            _Reader(stack.enter_context(files.opened(*place)), start)
+            for place, start in zip(places, piece.start, strict=True)
+        ]
         for _ in range(piece.rows):
             yield [reader.line() for reader in readers]
         for reader, (path, _), stop in zip(readers, places, piece.stop, strict=True):
             if reader.position != stop:
-                raise DataError(f"{path}: changed while it was being read; run again and leave it alone")
+                raise DataError(
+                    f"{path}: changed while it was being read; run again and leave it alone"
+                )
 
 
 class _Reader:

@@ -2,7 +2,8 @@
 
 In:  two globs and the files they match; or the two members an archive gave.
 Out: couples of files whose names are equal once what the globs say themselves and the language is
-     taken out (`news.ja-en.ja` and `news.ja-en.en`); DataError naming the files that have no partner.
+     taken out (`news.ja-en.ja` and `news.ja-en.en`); DataError naming the files that have no
+     partner.
 """
 
 import re
@@ -15,7 +16,9 @@ LANGUAGE = re.compile(
 WILDCARD = re.compile(r"[*?\[]")
 
 
-def couples(globs: tuple[str, str], found: tuple[list[str], list[str]], source: str) -> list[tuple[str, ...]]:
+def couples(
+    globs: tuple[str, str], found: tuple[list[str], list[str]], source: str
+) -> list[tuple[str, ...]]:
     """The files of both languages, in the order of the Japanese ones.
 
     Two files given literally are a couple whatever their names are. Raises DataError.
@@ -24,11 +27,18 @@ def couples(globs: tuple[str, str], found: tuple[list[str], list[str]], source: 
     if len(ja) == len(en) == 1 and (ja[0] == globs[0] or en[0] == globs[1]):
         return [(ja[0], en[0])]
     ja_names, en_names = (_by_name(*one, source) for one in zip(globs, found, strict=True))
-    alone = [one for names, other in ((ja_names, en_names), (en_names, ja_names)) for one in _without(names, other)]
+    alone = [
+        one
+        for names, other in ((ja_names, en_names), (en_names, ja_names))
+        for one in _without(names, other)
+    ]
     if alone:
-        counts = f"{len(ja)} Japanese files, but {len(en)} English ones; " if len(ja) != len(en) else ""
+        counts = (
+            f"{len(ja)} Japanese files, but {len(en)} English ones; " if len(ja) != len(en) else ""
+        )
         raise DataError(
-            f"source {source!r}: {counts}no file of the other language is called as {', '.join(alone[:4])}; "
+            f"source {source!r}: {counts}no file of the other language is called as "
+            f"{', '.join(alone[:4])}; "
             "fetch what is missing, or correct the globs"
         )
     return [(path, en_names[name]) for name, path in ja_names.items()]
@@ -66,17 +76,23 @@ def _without(names: dict[str, str], other: dict[str, str]) -> list[str]:
 
 
 def _key(pattern: str, path: str) -> str:
-    """What stands in the path from the first wildcard of the pattern to the last, without the language; "" where it has none."""
+    """What stands in the path from the first wildcard of the pattern to the last, without the
+    language; "" where it has none.
+    """
     wildcards = [one.start() for one in WILDCARD.finditer(pattern)]
     if not wildcards:
         return ""
     folder = pattern[: pattern.rfind("/", 0, wildcards[0]) + 1]
-    if not path.startswith(folder):  # a remote file system may write the beginning of a path in another way
+    if not path.startswith(
+        folder
+    ):  # a remote file system may write the beginning of a path in another way
         folder = folder.split("://")[-1]
     name = path[path.find(folder) + len(folder) :].lower()
     start = wildcards[0] - (pattern.rfind("/", 0, wildcards[0]) + 1)
     stop = len(name) - (len(pattern) - 1 - max(pattern.rfind(sign) for sign in "*?]"))
-    for language in LANGUAGE.finditer(name):  # a wildcard may begin or end within the language's code: train.j*
+    for language in LANGUAGE.finditer(
+        name
+    ):  # a wildcard may begin or end within the language's code: train.j*
         if language.start() < start < language.end():
             start = language.start()
         if language.start() < stop < language.end():

@@ -1,4 +1,6 @@
-"""Parquet files: two columns of texts, or two fields of a struct (`translation.ja`, `translation.en`). The footer alone says how to cut them."""
+"""Parquet files: two columns of texts, or two fields of a struct (`translation.ja`,
+`translation.en`). The footer alone says how to cut them.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +15,17 @@ from corpora.sources.part import Part, Row
 
 
 def plan(source: ParquetSource, number: int, path: str, first_row: int) -> Iterator[Part]:
-    """Cuts one file between row groups. Raises DataError for a damaged footer and RecipeError for a column that is not there."""
+    """Cuts one file between row groups.
+
+    Raises DataError for a damaged footer and RecipeError for a column that is not there.
+    """
     with opened(path) as file:
         if not file.metadata.num_rows:
             return  # Spark writes such parts, sometimes without columns
         schema = file.schema_arrow
-        ja, en = (text_column(schema, wanted, path, source.name) for wanted in (source.ja, source.en))
+        ja, en = (
+            text_column(schema, wanted, path, source.name) for wanted in (source.ja, source.en)
+        )
         for start, stop, rows in row_groups(file.metadata):
             yield Part(number, (path,), (start,), (stop,), first_row, rows, ja=ja, en=en)
             first_row += rows
@@ -33,22 +40,29 @@ def read(source: ParquetSource, part: Part) -> Iterator[Row]:
 
 @contextmanager
 def opened(path: str) -> Iterator[pq.ParquetFile]:
-    """The file, page by page, so that a row group of gigabytes is not held; a remote one by row groups, in few requests.
+    """The file, page by page, so that a row group of gigabytes is not held; a remote one by row
+    groups, in few requests.
 
     Raises DataError when the footer cannot be read.
     """
     remote = files.is_url(path)
     with files.opened_raw(path) as raw:
         if not remote:  # elsewhere the beginning would be one more request
-            content.refuse_other_files(b"" if (head := files.head_of(raw)).startswith(b"PAR1") else head, path)
+            content.refuse_other_files(
+                b"" if (head := files.head_of(raw)).startswith(b"PAR1") else head, path
+            )
             raw.seek(0)
         with files.reported(path, " as parquet"):
-            file = pq.ParquetFile(raw, pre_buffer=remote, buffer_size=0 if remote else files.BUFFER_BYTES)
+            file = pq.ParquetFile(
+                raw, pre_buffer=remote, buffer_size=0 if remote else files.BUFFER_BYTES
+            )
         yield file
 
 
 def row_groups(footer: pq.FileMetaData) -> Iterator[tuple[int, int, int]]:
-    """Runs of row groups of at least PART_ROWS rows: the first, the one after the last, and their rows."""
+    """Runs of row groups of at least PART_ROWS rows: the first, the one after the last, and their
+    rows.
+    """
     start, rows = 0, 0
     for group in range(footer.num_row_groups):
         rows += footer.row_group(group).num_rows
@@ -57,10 +71,17 @@ def row_groups(footer: pq.FileMetaData) -> Iterator[tuple[int, int, int]]:
             start, rows = group + 1, 0
 
 
-def batches(file: pq.ParquetFile, path: str, groups: range, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def batches(
+    file: pq.ParquetFile, path: str, groups: range, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
     """The columns of some row groups, streamed. Raises DataError for a damaged page."""
-    # One thread: the workers are the parallelism, and threads that decode ahead hold pages nobody asked for yet.
-    found = iter(file.iter_batches(batch_size=part.BATCH_ROWS, row_groups=list(groups), columns=columns, use_threads=False))
+    # One thread: the workers are the parallelism, and threads that decode ahead hold pages nobody
+    # asked for yet.
+    found = iter(
+        file.iter_batches(
+            batch_size=part.BATCH_ROWS, row_groups=list(groups), columns=columns, use_threads=False
+        )
+    )
     while True:
         with files.reported(path, " as parquet"):
             batch = next(found, None)
@@ -82,22 +103,35 @@ def text_column(schema: pa.Schema, wanted: str | int, where: str, source: str) -
         kind = schema.field(outer).type.field(inner).type if names.count(str(column)) == 1 else None
     if kind is None:
         shown = ", ".join(names)[:200]
-        raise RecipeError(f"{where}: there is no one column {wanted!r} among {shown!r}; correct source {source!r}")
+        raise RecipeError(
+            f"{where}: there is no one column {wanted!r} among {shown!r}; correct source {source!r}"
+        )
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)):
-        raise RecipeError(f"{where}: column {column!r} holds {kind}, not text; correct source {source!r}")
+    if not (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise RecipeError(
+            f"{where}: column {column!r} holds {kind}, not text; correct source {source!r}"
+        )
     return str(column)
 
 
 def texts(rows: pa.RecordBatch, column: str) -> list[bytes | None]:
-    """As bytes: parquet does not promise that its texts are UTF-8, and Arrow would raise at the first that is not."""
+    """As bytes: parquet does not promise that its texts are UTF-8, and Arrow would raise at the
+    first that is not.
+    """
     if column in rows.schema.names:
         found = rows.column(column)
     else:
         outer, _, inner = column.partition(".")
         struct = rows.column(outer)
-        found = struct.flatten()[struct.type.get_field_index(inner)]  # a null struct makes its fields null
+        found = struct.flatten()[
+            struct.type.get_field_index(inner)
+        ]  # a null struct makes its fields null
     if pa.types.is_dictionary(found.type):
         found = found.dictionary_decode()
     result: list[bytes | None] = found.cast(pa.large_binary()).to_pylist()

@@ -1,7 +1,8 @@
 """What every kind of source is cut into and read as.
 
 In:  a format's rows: the bytes of both texts, or the reason they cannot be read.
-Out: `Part`, a piece of a source that can be read alone; `Batch`, rows numbered and decoded, every one a pair or a counted drop.
+Out: `Part`, a piece of a source that can be read alone; `Batch`, rows numbered and decoded, every
+     one a pair or a counted drop.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,24 +11,31 @@ from typing import Literal
 
 from corpora.pair import Split
 
-PART_ROWS = 50_000  # of a file that can be entered anywhere: seconds of work, so little is done twice after an interruption
-# Of a stream that can only be read from its start (compressed, in an archive, XML): each part reads over what lies before it. Measured on one core:
-# 1.7 million rows of gzip or 90,000 units of TMX are read over in a second, 9,000 rows cleaned. So the 21 million rows of JParaCrawl take 42 parts
+# of a file that can be entered anywhere: seconds of work, so little is done twice after an
+# interruption
+PART_ROWS = 50_000
+# Of a stream that can only be read from its start (compressed, in an archive, XML): each part reads
+# over what lies before it. Measured on one core: 1.7 million rows of gzip or 90,000 units of TMX
+# are read over in a second, 9,000 rows cleaned. So the 21 million rows of JParaCrawl take 42 parts
 # of a minute, a tenth more work than one part would be, and all workers share them.
 STREAM_PART_ROWS = 500_000
 BATCH_ROWS = 2048
 BATCH_BYTES = 8 << 20  # a batch ends early here, so that rows of a megabyte do not pile up
 MAX_TEXT_BYTES = 1 << 20  # a longer line or text is dropped without ever being held in memory
 
-Row = tuple[bytes | None, bytes | None] | str  # the Japanese and the English text (None: null), or the reason to drop the row
+Row = (
+    tuple[bytes | None, bytes | None] | str
+)  # the Japanese and the English text (None: null), or the reason to drop the row
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows `first_row` to `first_row + rows` of a source, all of one file (`paths` holds two where a text file a language makes one source).
+    """Rows `first_row` to `first_row + rows` of a source, all of one file (`paths` holds two where
+    a text file a language makes one source).
 
-    `start` and `stop` are in the format's own measure: a byte offset a path for lines, row groups of a parquet file, rows of a file of XML or of
-    a hub's shard. `ja` and `en` are columns; `fields` is how many a row of a TSV has.
+    `start` and `stop` are in the format's own measure: a byte offset a path for lines, row groups
+    of a parquet file, rows of a file of XML or of a hub's shard. `ja` and `en` are columns;
+    `fields` is how many a row of a TSV has.
     """
 
     source: int
@@ -44,7 +52,10 @@ class Part:
 
 @dataclass
 class Batch:
-    """Rows as read: those whose two texts could be read, and id and reason of those that could not. Toyworld is one source a phrasing."""
+    """Rows as read: those whose two texts could be read, and id and reason of those that could not.
+
+    Toyworld is one source a phrasing.
+    """
 
     ids: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -62,7 +73,9 @@ def row_id(source: str, number: int) -> str:
 
 
 def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[Batch]:
-    """Numbers and decodes the rows of a part, in batches of at most BATCH_ROWS rows and about BATCH_BYTES bytes."""
+    """Numbers and decodes the rows of a part, in batches of at most BATCH_ROWS rows and about
+    BATCH_BYTES bytes.
+    """
     batch, size = Batch(), 0
     for number, row in enumerate(rows, first_row):
         id = row_id(source, number)
@@ -77,7 +90,11 @@ def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[Batch]
             except UnicodeDecodeError:
                 batch.dropped.append((id, "invalid_utf8"))
             else:
-                for column, value in zip((batch.ids, batch.sources, batch.ja, batch.en), (id, source, ja, en), strict=True):
+                for column, value in zip(
+                    (batch.ids, batch.sources, batch.ja, batch.en),
+                    (id, source, ja, en),
+                    strict=True,
+                ):
                     column.append(value)
         if batch.rows == BATCH_ROWS or size > BATCH_BYTES:
             yield batch

@@ -1,7 +1,9 @@
-"""XML, streamed: expat calls a reader, no tree is built, so memory holds one unit of text at a time.
+"""XML, streamed: expat calls a reader, no tree is built, so memory holds one unit of text at a
+time.
 
-Entities that a file declares itself are refused, so none can expand into gigabytes; nothing outside the file is ever fetched. XML has no half-broken
-rows: a byte that is no UTF-8 or no end tag ends the file, told in one line with its place.
+Entities that a file declares itself are refused, so none can expand into gigabytes; nothing outside
+the file is ever fetched. XML has no half-broken rows: a byte that is no UTF-8 or no end tag ends
+the file, told in one line with its place.
 """
 
 import html
@@ -17,7 +19,15 @@ from corpora.sources.part import MAX_TEXT_BYTES, Row
 
 CHUNK_BYTES = 1 << 16
 # ISO 639-2, the country's code, and the language's name: tools write them all
-CODES = {"jpn": "ja", "jp": "ja", "japanese": "ja", "日本語": "ja", "eng": "en", "english": "en", "英語": "en"}
+CODES = {
+    "jpn": "ja",
+    "jp": "ja",
+    "japanese": "ja",
+    "日本語": "ja",
+    "eng": "en",
+    "english": "en",
+    "英語": "en",
+}
 
 
 class Reader(Protocol):
@@ -52,7 +62,9 @@ class Text:
 
 
 def language(attributes: dict[str, str]) -> str:
-    """`ja` of `ja-JP`, `JA_jp`, `jpn`, `Japanese` or `ja`; another language's code in lower case, "" where there is none."""
+    """`ja` of `ja-JP`, `JA_jp`, `jpn`, `Japanese` or `ja`; another language's code in lower case,
+    "" where there is none.
+    """
     code = attributes.get("xml:lang") or attributes.get("lang") or ""
     primary = re.split(r"[-_ (.]", code.strip(), maxsplit=1)[0].lower()
     return CODES.get(primary, primary)
@@ -68,12 +80,16 @@ def row(ja: Text | None, en: Text | None) -> Row:
 def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
     """The reader's rows, in the order of the file.
 
-    Raises DataError where the file is no well-formed XML, and at its end where not one row had both sides.
+    Raises DataError where the file is no well-formed XML, and at its end where not one row had both
+    sides.
     """
     rows = complete = 0
 
     def refuse(name: str, *_: object) -> None:
-        raise DataError(f"{path}: line {parser.CurrentLineNumber} declares the entity {name!r}; XML from strangers may not, take that line out")
+        raise DataError(
+            f"{path}: line {parser.CurrentLineNumber} declares the entity {name!r}; XML from "
+            "strangers may not, take that line out"
+        )
 
     def skipped(name: str, is_parameter: bool) -> None:
         if not is_parameter:
@@ -81,7 +97,11 @@ def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
 
     parser = expat.ParserCreate()
     parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = reader.start, reader.end, reader.text
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = (
+        reader.start,
+        reader.end,
+        reader.text,
+    )
     parser.EntityDeclHandler, parser.SkippedEntityHandler = refuse, skipped
     with files.opened(path, member) as stream:
         while True:
@@ -90,8 +110,15 @@ def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
                 parser.Parse(chunk, not chunk)
             except DataError:
                 raise
-            except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: an encoding expat cannot read
-                raise DataError(f"{path}: no well-formed XML ({files.one_line(error)}); fetch the file again, or convert it to UTF-8") from None
+            except (
+                expat.ExpatError,
+                ValueError,
+                LookupError,
+            ) as error:  # the last two: an encoding expat cannot read
+                raise DataError(
+                    f"{path}: no well-formed XML ({files.one_line(error)}); fetch the file again, "
+                    "or convert it to UTF-8"
+                ) from None
             rows += len(reader.rows)
             complete += sum(one != "missing_side" for one in reader.rows)
             yield from reader.rows
@@ -99,5 +126,9 @@ def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
             if not chunk:
                 break
     if rows and not complete:
-        there = ", ".join(f"{code or 'none'} ({count:,})" for code, count in reader.languages.most_common(8))
-        raise DataError(f"{path}: none of its {rows:,} units has both ja and en; its languages are {there}")
+        there = ", ".join(
+            f"{code or 'none'} ({count:,})" for code, count in reader.languages.most_common(8)
+        )
+        raise DataError(
+            f"{path}: none of its {rows:,} units has both ja and en; its languages are {there}"
+        )

@@ -1,8 +1,8 @@
 """Test sets of WMT and IWSLT in SGML: a file a language, a `<seg id="…">` a text.
 
 They look like XML and are often none (a bare `&`, ids without quotes), so the segments are found by
-their tags. The two files must hold the same segments in the same order: a `doc` and an id that differ
-mean two releases, and end in one DataError line.
+their tags. The two files must hold the same segments in the same order: a `doc` and an id that
+differ mean two releases, and end in one DataError line.
 """
 
 import html
@@ -20,7 +20,9 @@ ID = re.compile(rb"\bid\s*=\s*[\"']?([^\"'>\s]*)", re.I)
 END = re.compile(rb"</seg\s*>", re.I)
 
 Place = tuple[str, str | None]  # a path, and the member where it is an archive
-Segment = tuple[tuple[bytes, bytes], bytes | None]  # the ids of its document and its own; None: too long
+Segment = tuple[
+    tuple[bytes, bytes], bytes | None
+]  # the ids of its document and its own; None: too long
 
 
 def both(places: list[Place], heads: list[bytes]) -> bool:
@@ -28,12 +30,17 @@ def both(places: list[Place], heads: list[bytes]) -> bool:
     found = [content.root(head) in content.SGML for head in heads]
     if found[0] != found[1]:
         ours, other = (places[number][0] for number in (found.index(True), found.index(False)))
-        raise DataError(f"{ours}: is SGML, and {other} is plain text; give both files as SGML, or both as text")
+        raise DataError(
+            f"{ours}: is SGML, and {other} is plain text; give both files as SGML, or both as text"
+        )
     return found[0]
 
 
 def rows(places: list[Place]) -> Iterator[Row]:
-    """The segments of both files side by side. Raises DataError where they are not the same ones."""
+    """The segments of both files side by side.
+
+    Raises DataError where they are not the same ones.
+    """
     for ja, en in zip_longest(*(_segments(*place) for place in places)):
         if ja is None or en is None or ja[0] != en[0]:
             shown = [_named(one) for one in (ja, en)]
@@ -68,7 +75,9 @@ def _segments(path: str, member: str | None) -> Iterator[Segment]:
                 elif sum(map(len, pieces)) > MAX_TEXT_BYTES:
                     pieces = [b"\0" * MAX_TEXT_BYTES]  # its length is all that is still needed
     if inside:
-        raise DataError(f"{path}: ends within {_named(((document, id), b''))}; fetch the file again")
+        raise DataError(
+            f"{path}: ends within {_named(((document, id), b''))}; fetch the file again"
+        )
 
 
 def _text(pieces: list[bytes]) -> bytes | None:

@@ -7,7 +7,8 @@ from configs.schema.sources import TmxSource
 from corpora.sources import segments
 from corpora.sources.part import Row
 
-# Elements inside a segment whose content is some other format's code (TMX 1.4b, 3.3: content markup); <hi> holds text.
+# Elements inside a segment whose content is some other format's code (TMX 1.4b, 3.3: content
+# markup); <hi> holds text.
 CODE = {"bpt", "ept", "ph", "it", "ut"}
 
 

@@ -1,4 +1,6 @@
-"""The scenes of toyworld, said in both languages: held-out and training scenes lie apart by construction."""
+"""The scenes of toyworld, said in both languages: held-out and training scenes lie apart by
+construction.
+"""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -22,4 +24,9 @@ def read(source: ToyworldSource, part: Part) -> Iterator[Batch]:
     for start in range(0, part.rows, BATCH_ROWS):
         found = list(islice(captioned, BATCH_ROWS))
         ids = [f"toyworld:{part.split}:{row:06d}" for row in range(start, start + len(found))]
-        yield Batch(ids, [f"toyworld_{one.phrasing}" for one in found], [one.ja for one in found], [one.en for one in found])
+        yield Batch(
+            ids,
+            [f"toyworld_{one.phrasing}" for one in found],
+            [one.ja for one in found],
+            [one.en for one in found],
+        )

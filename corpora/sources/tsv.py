@@ -1,6 +1,7 @@
 """TSV files: UTF-8, one row a line feed, fields parted by tabs, nothing quoted.
 
-Their bytes are split here, because csv, pandas and `datasets` lose rows (texts "NA" and "null", a bare carriage return, one leading quotation mark).
+Their bytes are split here, because csv, pandas and `datasets` lose rows (texts "NA" and "null", a
+bare carriage return, one leading quotation mark).
 """
 
 import re
@@ -17,8 +18,12 @@ TANAKA = re.compile(rb"\s*#ID=\d+(?:_\d+)?\s*$")
 MARK = ord("#")
 INDEX = "index_line"  # Tanaka's `B: ` lines: the words of the sentence above, with their readings
 
+
 def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[Part]:
-    """Cuts one file into parts in one pass over its bytes. Raises RecipeError for a column that is not there, DataError for another format."""
+    """Cuts one file into parts in one pass over its bytes.
+
+    Raises RecipeError for a column that is not there, DataError for another format.
+    """
     with files.opened(path, source.member) as stream:
         beginning = files.head_of(stream)
         content.refuse_encoding(beginning, path)
@@ -31,12 +36,16 @@ def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[
         header = _fields(first) if source.header else None
         start += len(first)
         fields = len(header) if header is not None else _usual_fields(head)
-        ja, en = (_column(source, path, wanted, header, fields) for wanted in (source.ja, source.en))
+        ja, en = (
+            _column(source, path, wanted, header, fields) for wanted in (source.ja, source.en)
+        )
         found = lines.cuts(stream, start)
     for count, stop in enumerate(found.offsets):
         done = count * found.part_rows
         rows = min(found.part_rows, found.rows - done)
-        yield Part(number, (path,), (start,), (stop,), first_row + done, rows, ja=ja, en=en, fields=fields)
+        yield Part(
+            number, (path,), (start,), (stop,), first_row + done, rows, ja=ja, en=en, fields=fields
+        )
         start = stop
 
 
@@ -67,15 +76,26 @@ def _usual_fields(head: bytes) -> int:
     return Counter(line.count(b"\t") + 1 for line in some[:-1] or some).most_common(1)[0][0]
 
 
-def _column(source: TsvSource, path: str, wanted: str | int, header: list[bytes] | None, fields: int) -> int:
+def _column(
+    source: TsvSource, path: str, wanted: str | int, header: list[bytes] | None, fields: int
+) -> int:
     if isinstance(wanted, int):
         if 0 <= wanted < fields:
             return wanted
-        raise RecipeError(f"{path}: there is no column number {wanted}, the rows have {fields} fields, from 0; correct source {source.name!r}")
+        raise RecipeError(
+            f"{path}: there is no column number {wanted}, the rows have {fields} fields, from 0; "
+            f"correct source {source.name!r}"
+        )
     if header is None:
-        raise RecipeError(f"{path}: without a header line a column is a number, not {wanted!r}; correct source {source.name!r}")
+        raise RecipeError(
+            f"{path}: without a header line a column is a number, not {wanted!r}; correct source "
+            f"{source.name!r}"
+        )
     names = [one.decode("utf-8", "replace") for one in header]
     if names.count(wanted) == 1:
         return names.index(wanted)
     shown = ", ".join(names)[:200]
-    raise RecipeError(f"{path}: {names.count(wanted)} columns are called {wanted!r} among {shown!r}; correct source {source.name!r}")
+    raise RecipeError(
+        f"{path}: {names.count(wanted)} columns are called {wanted!r} among {shown!r}; correct "
+        f"source {source.name!r}"
+    )

@@ -1,4 +1,6 @@
-"""WMT's test sets in XML: in every `doc` the segments of `src` and of the first `ref` in the other language, joined by their ids."""
+"""WMT's test sets in XML: in every `doc` the segments of `src` and of the first `ref` in the other
+language, joined by their ids.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +13,10 @@ Key = tuple[str, int]  # a segment's id within its document, and how many of tha
 
 
 def read(source: WmtTestSource, path: str) -> Iterator[Row]:
-    """Every segment of one file, in order; a document at a time is held. Raises DataError where the file is no well-formed XML."""
+    """Every segment of one file, in order; a document at a time is held.
+
+    Raises DataError where the file is no well-formed XML.
+    """
     return segments.read(path, None, _Documents())
 
 
@@ -48,4 +53,6 @@ class _Documents:
             self.side = None
         elif tag == "doc":
             ja, en = (self.sides.get(language, {}) for language in ("ja", "en"))
-            self.rows += [segments.row(ja.get(key), en.get(key)) for key in dict.fromkeys([*ja, *en])]
+            self.rows += [
+                segments.row(ja.get(key), en.get(key)) for key in dict.fromkeys([*ja, *en])
+            ]

@@ -2,11 +2,15 @@
 
 In and out: a scene and a source of chance in, a `Sentence` out; nothing on disk.
 
-Four phrasings, in three of which the order of the words is far from English or a bag of them is not enough:
+Four phrasings, in three of which the order of the words is far from English or a bag of them is not
+enough:
 - `plain`: the landmark before the thing, the verb last.
-- `relative`: head-final clauses. 青い四角が右にある赤い丸 and 青い四角の右にある赤い丸 differ in one particle and say opposite things.
-- `modifiers`: attributes stacked before a noun, or listed apart from it: 左から順に、形は丸と四角、色は赤と青.
-- `negation`: a wrong value beside the right one, on either side of it: 赤ではなく青い丸, 青であって赤ではない丸.
+- `relative`: head-final clauses. 青い四角が右にある赤い丸 and 青い四角の右にある赤い丸 differ in
+  one particle and say opposite things.
+- `modifiers`: attributes stacked before a noun, or listed apart from it:
+  左から順に、形は丸と四角、色は赤と青.
+- `negation`: a wrong value beside the right one, on either side of it: 赤ではなく青い丸,
+  青であって赤ではない丸.
 """
 
 import random
@@ -40,11 +44,22 @@ SHAPE_WORDS = {
     "cross": ("十字", "十字架"),
     "ring": ("輪", "リング"),
 }
-RELATIONS = {"left": ("左", "左側"), "right": ("右", "右側"), "above": ("上", "上側"), "below": ("下", "下側")}
+RELATIONS = {
+    "left": ("左", "左側"),
+    "right": ("右", "右側"),
+    "above": ("上", "上側"),
+    "below": ("下", "下側"),
+}
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
-BACKGROUNDS = {"white": ("白い", "白"), "black": ("黒い", "黒"), "gray": ("灰色の", "灰色"), "brown": ("茶色い", "茶色")}
+BACKGROUNDS = {
+    "white": ("白い", "白"),
+    "black": ("黒い", "黒"),
+    "gray": ("灰色の", "灰色"),
+    "brown": ("茶色い", "茶色"),
+}
 
-# --- sentence patterns: `first` stands at `relation` of `second`, so `second` at `opposite` of `first` ---
+# --- sentence patterns: `first` stands at `relation` of `second`, so `second` at `opposite` of
+# `first` ---
 
 PLAIN_SINGLE = (
     "{background_adjective}背景に{first}",
@@ -59,7 +74,11 @@ PLAIN_DOUBLE = (
     "{second}の{relation}に{first}を描いて、背景は{background}でね",
     "{second}の{relation}にあるのは{first}、{background_adjective}背景",
 )
-FRAMES = ("{background_adjective}背景に、{core}", "{core}、背景は{background}", "背景は{background}で、{core}")
+FRAMES = (
+    "{background_adjective}背景に、{core}",
+    "{core}、背景は{background}",
+    "背景は{background}で、{core}",
+)
 RELATIVE_SINGLE = (
     "{background_adjective}背景に置かれた{first}",
     "{first}がひとつある{background_adjective}背景",
@@ -82,7 +101,9 @@ MODIFIED = (
     "{stem}くてしかも{adjective}{shape}",
     "{joined}しかも{size}{shape}",
 )
-MODIFIED_OF_TWO_ALIKE = "{joined}{size}ほうの{shape}"  # of two circles "the red one": their colors always differ
+MODIFIED_OF_TWO_ALIKE = (
+    "{joined}{size}ほうの{shape}"  # of two circles "the red one": their colors always differ
+)
 MODIFIERS_SINGLE = (
     "{background_adjective}背景に、{first}",
     "背景は{background}で、{first}がひとつ",
@@ -106,8 +127,14 @@ NEGATED_COLOR = (
     "{color}であって{wrong}ではない{size}{shape}",
 )
 NEGATED_SIZE = ("{wrong}くない{adjective}{shape}", "{joined}{wrong}くない{shape}")
-NEGATED_SHAPE = ("{wrong}ではなく{size}{adjective}{shape}", "{wrong}じゃなくて{adjective}{size}{shape}")
-NEGATION_CORES = {"single": ("{first}", "{first}がひとつ"), "double": ("{second}の{relation}に{first}", "{first}が{second}の{relation}にある")}
+NEGATED_SHAPE = (
+    "{wrong}ではなく{size}{adjective}{shape}",
+    "{wrong}じゃなくて{adjective}{size}{shape}",
+)
+NEGATION_CORES = {
+    "single": ("{first}", "{first}がひとつ"),
+    "double": ("{second}の{relation}に{first}", "{first}が{second}の{relation}にある"),
+}
 NEGATED_BACKGROUND = (
     "{wrong}ではなく{background_adjective}背景に、{core}",
     "背景は{wrong}ではなく{background}で、{core}",
@@ -122,7 +149,9 @@ NEGATED_RELATION = (
 
 @dataclass(frozen=True)
 class Words:
-    """How one caption says one thing: in one phrase, and word by word for patterns that part the words."""
+    """How one caption says one thing: in one phrase, and word by word for patterns that part the
+    words.
+    """
 
     phrase: str
     shape: str = ""
@@ -137,7 +166,9 @@ class Words:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A pattern and the words that fill it: with the things exchanged it is the same pattern and the same words."""
+    """A pattern and the words that fill it: with the things exchanged it is the same pattern and
+    the same words.
+    """
 
     pattern: str
     things: tuple[Words, ...]
@@ -152,7 +183,9 @@ class Sentence:
 
 
 def say(scene: Scene, phrasing: Phrasing, rng: random.Random) -> Sentence:
-    return {"plain": plain, "relative": relative, "modifiers": modifiers, "negation": negation}[phrasing](scene, rng)
+    return {"plain": plain, "relative": relative, "modifiers": modifiers, "negation": negation}[
+        phrasing
+    ](scene, rng)
 
 
 def plain(scene: Scene, rng: random.Random) -> Sentence:
@@ -160,25 +193,46 @@ def plain(scene: Scene, rng: random.Random) -> Sentence:
     things = [_thing(thing, rng) for thing in scene.things]
     if scene.relation is None:
         (thing,) = scene.things
-        things = [replace(things[0], shape=rng.choice(SHAPE_WORDS[thing.shape]), size=rng.choice(SIZES[thing.size]))]
+        things = [
+            replace(
+                things[0],
+                shape=rng.choice(SHAPE_WORDS[thing.shape]),
+                size=rng.choice(SIZES[thing.size]),
+            )
+        ]
     return Sentence(pattern, tuple(things), _others(scene, rng))
 
 
 def relative(scene: Scene, rng: random.Random) -> Sentence:
     things = tuple(_thing(thing, rng) for thing in scene.things)
-    pattern = rng.choice(FRAMES).replace("{core}", rng.choice(RELATIVE_CORES)) if scene.relation else rng.choice(RELATIVE_SINGLE)
+    pattern = (
+        rng.choice(FRAMES).replace("{core}", rng.choice(RELATIVE_CORES))
+        if scene.relation
+        else rng.choice(RELATIVE_SINGLE)
+    )
     return Sentence(pattern, things, _others(scene, rng))
 
 
 def modifiers(scene: Scene, rng: random.Random) -> Sentence:
-    shapes = {thing.shape: rng.choice(SHAPE_WORDS[thing.shape]) for thing in scene.things}  # two circles are called by one word here
+    shapes = {
+        thing.shape: rng.choice(SHAPE_WORDS[thing.shape]) for thing in scene.things
+    }  # two circles are called by one word here
     alike = len(shapes) < len(scene.things)
     forms = (*MODIFIED, MODIFIED_OF_TWO_ALIKE) if alike else MODIFIED
-    things = tuple(_filled(rng.choice(forms), thing, rng, shape=shapes[thing.shape]) for thing in scene.things)
-    things = tuple(replace(words, size=SIZE_NOUNS[thing.size]) for words, thing in zip(things, scene.things, strict=True))
+    things = tuple(
+        _filled(rng.choice(forms), thing, rng, shape=shapes[thing.shape]) for thing in scene.things
+    )
+    things = tuple(
+        replace(words, size=SIZE_NOUNS[thing.size])
+        for words, thing in zip(things, scene.things, strict=True)
+    )
     pattern = rng.choice(MODIFIERS_DOUBLE if scene.relation else MODIFIERS_SINGLE)
     if scene.relation:
-        for slot, name, attribute in (("{shapes}", "形", "shape"), ("{colors}", "色", "color"), ("{sizes}", "大きさ", "size")):
+        for slot, name, attribute in (
+            ("{shapes}", "形", "shape"),
+            ("{colors}", "色", "color"),
+            ("{sizes}", "大きさ", "size"),
+        ):
             pattern = pattern.replace(slot, _of_each(name, attribute, things))
     return Sentence(pattern, things, {**_others(scene, rng), "also": "も" if alike else ""})
 
@@ -207,7 +261,12 @@ def _others(scene: Scene, rng: random.Random) -> dict[str, str]:
     others = {"background_adjective": background_adjective, "background": background}
     if scene.relation:
         relation = rng.choice(RELATIONS[scene.relation])
-        others |= {"relation": relation, "opposite": RELATIONS[OPPOSITE[scene.relation]][RELATIONS[scene.relation].index(relation)]}
+        others |= {
+            "relation": relation,
+            "opposite": RELATIONS[OPPOSITE[scene.relation]][
+                RELATIONS[scene.relation].index(relation)
+            ],
+        }
     return others
 
 
@@ -216,31 +275,57 @@ def _thing(thing: Thing, rng: random.Random) -> Words:
     size, shape = rng.choice(SIZES[thing.size]), rng.choice(SHAPE_WORDS[thing.shape])
     adjectives, joined, color = COLOR_WORDS[thing.color]
     adjective = rng.choice(adjectives)
-    phrase = rng.choice((f"{size}{adjective}{shape}", f"{adjective}{size}{shape}", f"{joined}{size}{shape}"))
+    phrase = rng.choice(
+        (f"{size}{adjective}{shape}", f"{adjective}{size}{shape}", f"{joined}{size}{shape}")
+    )
     return Words(phrase, shape, color, joined, size, SIZE_STEMS[thing.size])
 
 
-def _filled(form: str, thing: Thing, rng: random.Random, shape: str | None = None, wrong: str = "") -> Words:
+def _filled(
+    form: str, thing: Thing, rng: random.Random, shape: str | None = None, wrong: str = ""
+) -> Words:
     """The thing said by a form of its own."""
     adjectives, joined, color = COLOR_WORDS[thing.color]
     size, shape = rng.choice(SIZES[thing.size]), shape or rng.choice(SHAPE_WORDS[thing.shape])
-    words = {"shape": shape, "color": color, "joined": joined, "size": size, "stem": SIZE_STEMS[thing.size]}
+    words = {
+        "shape": shape,
+        "color": color,
+        "joined": joined,
+        "size": size,
+        "stem": SIZE_STEMS[thing.size],
+    }
     return Words(form.format(adjective=rng.choice(adjectives), wrong=wrong, **words), **words)
 
 
 def _negated(thing: Thing, rng: random.Random) -> Words:
     attribute = rng.choice(("color", "size", "shape"))
     if attribute == "color":
-        return _filled(rng.choice(NEGATED_COLOR), thing, rng, wrong=COLOR_WORDS[_other(thing.color, COLORS, rng)][2])
+        return _filled(
+            rng.choice(NEGATED_COLOR),
+            thing,
+            rng,
+            wrong=COLOR_WORDS[_other(thing.color, COLORS, rng)][2],
+        )
     if attribute == "size":
-        return _filled(rng.choice(NEGATED_SIZE), thing, rng, wrong=SIZE_STEMS[_other(thing.size, SIZES, rng)])
-    return _filled(rng.choice(NEGATED_SHAPE), thing, rng, wrong=rng.choice(SHAPE_WORDS[_other(thing.shape, SHAPES, rng)]))
+        return _filled(
+            rng.choice(NEGATED_SIZE), thing, rng, wrong=SIZE_STEMS[_other(thing.size, SIZES, rng)]
+        )
+    return _filled(
+        rng.choice(NEGATED_SHAPE),
+        thing,
+        rng,
+        wrong=rng.choice(SHAPE_WORDS[_other(thing.shape, SHAPES, rng)]),
+    )
 
 
 def _of_each(name: str, attribute: str, things: tuple[Words, ...]) -> str:
     """色は赤と青, or 色はどちらも赤: a pattern still, for the things may change places."""
     first, second = (getattr(words, attribute) for words in things)
-    return f"{name}はどちらも{{first.{attribute}}}" if first == second else f"{name}は{{first.{attribute}}}と{{second.{attribute}}}"
+    return (
+        f"{name}はどちらも{{first.{attribute}}}"
+        if first == second
+        else f"{name}は{{first.{attribute}}}と{{second.{attribute}}}"
+    )
 
 
 def _other(value: str, values: Any, rng: random.Random) -> str:

@@ -1,4 +1,5 @@
-"""What each Japanese word of toyworld's grammar means in English: made from the tables of japanese.py, so the two cannot part.
+"""What each Japanese word of toyworld's grammar means in English: made from the tables of
+japanese.py, so the two cannot part.
 
 In and out: nothing on disk. Used to train the small language models, never the students.
 """
@@ -18,10 +19,22 @@ PATTERN_WORDS = {
     "その": ("its",),
     "やつ": ("that",),
 }
-# Words that no word of the English captions says. On them alone hang who stands where and which of two colors is the right one.
+# Words that no word of the English captions says. On them alone hang who stands where and which of
+# two colors is the right one.
 STRUCTURE_WORDS = (
     *("に", "の", "が", "は", "で", "と", "も", "を", "、", "ね", "くて", "く"),
-    *("ではなく", "じゃなくて", "ではない", "であって", "にはない", "くない", "しかも", "どちらも", "から順に", "ほう"),
+    *(
+        "ではなく",
+        "じゃなくて",
+        "ではない",
+        "であって",
+        "にはない",
+        "くない",
+        "しかも",
+        "どちらも",
+        "から順に",
+        "ほう",
+    ),
     *("置かれた", "描かれた", "描いて", "なっている", "絵", "形", "色", "大きさ"),
 )
 
@@ -31,7 +44,10 @@ def meanings() -> dict[str, tuple[str, ...]]:
     """The English words a Japanese word may stand for, the grammar's commonest first."""
     found: dict[str, tuple[str, ...]] = dict(PATTERN_WORDS)
     for size, forms in japanese.SIZES.items():
-        found |= dict.fromkeys((*forms, japanese.SIZE_STEMS[size], japanese.SIZE_NOUNS[size]), captions.ENGLISH_SIZES[size])
+        found |= dict.fromkeys(
+            (*forms, japanese.SIZE_STEMS[size], japanese.SIZE_NOUNS[size]),
+            captions.ENGLISH_SIZES[size],
+        )
     for shape, names in japanese.SHAPE_WORDS.items():
         found |= dict.fromkeys(names, (shape,))
     for relation, places in japanese.RELATIONS.items():
@@ -44,7 +60,9 @@ def meanings() -> dict[str, tuple[str, ...]]:
 
 
 def words_of(text: str) -> list[str]:
-    """A caption cut at the words the grammar has, the longest first; what is none of them stays in one piece."""
+    """A caption cut at the words the grammar has, the longest first; what is none of them stays in
+    one piece.
+    """
     return [part for part in _cuts().split(text) if part]
 
 

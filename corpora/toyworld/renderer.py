@@ -21,9 +21,12 @@ PLACES: dict[Layout, tuple[tuple[int, int], ...]] = {
 }
 JITTERS = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 SUPERSAMPLING = 8
-# Other ways to draw the same scenes, for UNets that training never saw: lit from the upper left, or with soft edges.
+# Other ways to draw the same scenes, for UNets that training never saw: lit from the upper left, or
+# with soft edges.
 Style = Literal["plain", "shaded", "soft"]
-SHADING = (1.12 - 0.4 * np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SIDE)).astype(np.float32)[..., None]
+SHADING = (1.12 - 0.4 * np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SIDE)).astype(
+    np.float32
+)[..., None]
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -48,26 +51,41 @@ def coverage(shape: str, size: str) -> np.ndarray:
     points = (np.arange(SIDE * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - SIDE / 2
     y, x = np.meshgrid(points, points, indexing="ij")
     inside = _inside(shape, x / RADIUS[size], y / RADIUS[size])
-    return inside.reshape(SIDE, SUPERSAMPLING, SIDE, SUPERSAMPLING).mean(axis=(1, 3)).astype(np.float32)
+    return (
+        inside.reshape(SIDE, SUPERSAMPLING, SIDE, SUPERSAMPLING)
+        .mean(axis=(1, 3))
+        .astype(np.float32)
+    )
 
 
 @functools.cache
-def coverage_at(shape: str, size: str, place: tuple[int, int], jitter: tuple[int, int]) -> np.ndarray:
+def coverage_at(
+    shape: str, size: str, place: tuple[int, int], jitter: tuple[int, int]
+) -> np.ndarray:
     """(H, W): the same thing at a place of the picture, off it by `jitter` pixels."""
     shift = (place[1] + jitter[1] - SIDE // 2, place[0] + jitter[0] - SIDE // 2)
     return np.roll(coverage(shape, size), shift, axis=(0, 1))
 
 
-def render(scenes: Sequence[Scene], rng: np.random.Generator | None = None, style: Style = "plain") -> np.ndarray:
-    """(N, H, W, 3) uint8; without `rng` every thing stands exactly on its place. The miniature was trained on the plain style."""
+def render(
+    scenes: Sequence[Scene], rng: np.random.Generator | None = None, style: Style = "plain"
+) -> np.ndarray:
+    """(N, H, W, 3) uint8; without `rng` every thing stands exactly on its place.
+
+    The miniature was trained on the plain style.
+    """
     pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.float32)
     for picture, scene in zip(pictures, scenes, strict=True):
         picture[:] = BACKGROUNDS[scene.background]
         for thing, place in zip(scene.in_picture_order, PLACES[scene.layout], strict=True):
             jitter = JITTERS[rng.integers(len(JITTERS))] if rng is not None else (0, 0)
             alpha = coverage_at(thing.shape, thing.size, place, jitter)
-            color_HW3 = np.array(COLORS[thing.color], np.float32) * (SHADING if style == "shaded" else 1.0)
-            picture += (_softened(alpha) if style == "soft" else alpha)[..., None] * (color_HW3 - picture)
+            color_HW3 = np.array(COLORS[thing.color], np.float32) * (
+                SHADING if style == "shaded" else 1.0
+            )
+            picture += (_softened(alpha) if style == "soft" else alpha)[..., None] * (
+                color_HW3 - picture
+            )
     return pictures.round().clip(0, 255).astype(np.uint8)
 
 

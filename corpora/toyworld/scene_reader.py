@@ -1,8 +1,9 @@
 """Pictures back to scenes: what was painted, told from the pixels alone.
 
-For each layout, place, shape, size and offset the best color is found in closed form (least squares); the explanation with the
-least error is the reading. A color further than `MAX_COLOR_DISTANCE` from every color there is makes the thing unreadable:
-a washed-out picture is not a right one.
+For each layout, place, shape, size and offset the best color is found in closed form (least
+squares); the explanation with the least error is the reading. A color further than
+`MAX_COLOR_DISTANCE` from every color there is makes the thing unreadable: a washed-out picture is
+not a right one.
 """
 
 import functools
@@ -19,7 +20,10 @@ CORNER = 4  # pixels: no thing ever reaches this square in a corner
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture shows; None where it shows nothing nameable. `error` is the RMS left unexplained, in sRGB units."""
+    """What a picture shows; None where it shows nothing nameable.
+
+    `error` is the RMS left unexplained, in sRGB units.
+    """
 
     background: str | None
     layout: Layout
@@ -33,14 +37,19 @@ def matches(scene: Scene, reading: Reading) -> bool:
 
 
 def attribute_matches(scene: Scene, reading: Reading) -> dict[str, bool]:
-    """Each attribute alone; those of things are right when right for all things (and never in a wrong layout)."""
+    """Each attribute alone; those of things are right when right for all things (and never in a
+    wrong layout).
+    """
     same_layout = scene.layout == reading.layout
     both = list(zip(scene.in_picture_order, reading.things, strict=False)) if same_layout else []
     return {
         "background": scene.background == reading.background,
         "layout": same_layout,
         **{
-            name: same_layout and all(got is not None and getattr(want, name) == getattr(got, name) for want, got in both)
+            name: same_layout
+            and all(
+                got is not None and getattr(want, name) == getattr(got, name) for want, got in both
+            )
             for name in ("color", "shape", "size")
         },
     }
@@ -49,26 +58,37 @@ def attribute_matches(scene: Scene, reading: Reading) -> dict[str, bool]:
 def read(pictures: np.ndarray) -> list[Reading]:
     """Reads (N, 32, 32, 3) uint8 pictures. Raises ValueError for another shape or type."""
     if pictures.ndim != 4 or pictures.shape[1:] != (SIDE, SIDE, 3) or pictures.dtype != np.uint8:
-        raise ValueError(f"pictures must be (N, {SIDE}, {SIDE}, 3) uint8, not {pictures.shape} {pictures.dtype}")
+        raise ValueError(
+            f"pictures must be (N, {SIDE}, {SIDE}, 3) uint8, not {pictures.shape} {pictures.dtype}"
+        )
     return [_read_one(picture.astype(np.float32)) for picture in pictures]
 
 
 def _read_one(picture: np.ndarray) -> Reading:
     corners = np.concatenate(
-        [picture[y, x].reshape(-1, 3) for y in (slice(CORNER), slice(-CORNER, None)) for x in (slice(CORNER), slice(-CORNER, None))]
+        [
+            picture[y, x].reshape(-1, 3)
+            for y in (slice(CORNER), slice(-CORNER, None))
+            for x in (slice(CORNER), slice(-CORNER, None))
+        ]
     )
     background = np.median(corners, axis=0)
     explanations = [_explain(picture, background, layout) for layout in PLACES]
     error, layout, things = min(explanations, key=lambda explanation: explanation[0])
-    return Reading(_nearest(background, BACKGROUNDS), layout, things, float(np.sqrt(error / picture.size)))
+    return Reading(
+        _nearest(background, BACKGROUNDS), layout, things, float(np.sqrt(error / picture.size))
+    )
 
 
-def _explain(picture: np.ndarray, background: np.ndarray, layout: Layout) -> tuple[float, Layout, tuple[Thing | None, ...]]:
+def _explain(
+    picture: np.ndarray, background: np.ndarray, layout: Layout
+) -> tuple[float, Layout, tuple[Thing | None, ...]]:
     """The squared error of the best things in this layout, and those things."""
     total, things = 0.0, []
     for place, part in zip(PLACES[layout], _parts(picture - background, layout), strict=True):
         masks_CM, labels = _candidates(layout, place)
-        # color minus background that fits best: d = m.x / m.m, and the error it leaves: x.x - (m.x)^2 / m.m
+        # color minus background that fits best: d = m.x / m.m, and the error it leaves: x.x -
+        # (m.x)^2 / m.m
         products_C3 = masks_CM @ part.reshape(-1, 3)
         norms_C = (masks_CM**2).sum(axis=1)
         errors_C = (part**2).sum() - (products_C3**2).sum(axis=1) / norms_C
@@ -88,7 +108,9 @@ def _parts(picture: np.ndarray, layout: Layout) -> list[np.ndarray]:
 
 @functools.cache
 def _candidates(layout: Layout, place: tuple[int, int]) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Coverage masks of this place's part of the picture, (candidates, pixels), and the shape and size of each."""
+    """Coverage masks of this place's part of the picture, (candidates, pixels), and the shape and
+    size of each.
+    """
     index = PLACES[layout].index(place)
     labels, masks = [], []
     for shape in SHAPES:
@@ -100,6 +122,8 @@ def _candidates(layout: Layout, place: tuple[int, int]) -> tuple[np.ndarray, lis
 
 
 def _nearest(color: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str | None:
-    distances = {name: float(np.linalg.norm(color - np.array(rgb))) for name, rgb in palette.items()}
+    distances = {
+        name: float(np.linalg.norm(color - np.array(rgb))) for name, rgb in palette.items()
+    }
     name = min(distances, key=distances.__getitem__)
     return name if distances[name] <= MAX_COLOR_DISTANCE else None

@@ -1,7 +1,9 @@
-"""What there is in toyworld: one or two colored things on a plain background, and which scenes nobody is trained on.
+"""What there is in toyworld: one or two colored things on a plain background, and which scenes
+nobody is trained on.
 
-A scene is what a caption means. Two captions that paint the same picture ("A left of B", "B right of A") share one `key`,
-and the key alone decides whether the scene is held out: so no phrasing of a held-out picture can ever be trained on.
+A scene is what a caption means. Two captions that paint the same picture ("A left of B", "B right
+of A") share one `key`, and the key alone decides whether the scene is held out: so no phrasing of a
+held-out picture can ever be trained on.
 """
 
 import hashlib
@@ -20,7 +22,12 @@ COLORS = {
     "purple": (140, 50, 175),
     "pink": (245, 150, 195),
 }
-BACKGROUNDS = {"white": (250, 250, 250), "black": (15, 15, 15), "gray": (128, 128, 128), "brown": (100, 64, 36)}
+BACKGROUNDS = {
+    "white": (250, 250, 250),
+    "black": (15, 15, 15),
+    "gray": (128, 128, 128),
+    "brown": (100, 64, 36),
+}
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 SIZES = ("small", "big")
 RELATIONS = ("left", "right", "above", "below")
@@ -60,7 +67,9 @@ class Scene:
     @property
     def key(self) -> str:
         """The same for all scenes that look the same."""
-        things = "|".join(f"{thing.size} {thing.color} {thing.shape}" for thing in self.in_picture_order)
+        things = "|".join(
+            f"{thing.size} {thing.color} {thing.shape}" for thing in self.in_picture_order
+        )
         return f"{self.background}|{self.layout}|{things}"
 
     @property
@@ -83,7 +92,10 @@ def _sample_any(rng: random.Random) -> Scene:
     if rng.random() < SINGLE_SHARE:
         return Scene(background, (first,))
     second = _sample_thing(rng)
-    while (second.color, second.shape) == (first.color, first.shape):  # "a red circle left of a red circle" says too little
+    while (second.color, second.shape) == (
+        first.color,
+        first.shape,
+    ):  # "a red circle left of a red circle" says too little
         second = _sample_thing(rng)
     return Scene(background, (first, second), rng.choice(RELATIONS))
 

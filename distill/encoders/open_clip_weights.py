@@ -1,8 +1,11 @@
-"""The door to open_clip: the text tower of an OpenCLIP model under transformers' names. The image tower is never read.
+"""The door to open_clip: the text tower of an OpenCLIP model under transformers' names. The image
+tower is never read.
 
-In:  `open_clip:MODEL/TAG`, both as open_clip names them (its client fetches the weights), or `open_clip:MODEL/PATH` of a checkpoint:
-     safetensors, or a torch file that holds nothing but tensors.
-Out: `Weights`: the model's sizes, and its tensors as CLIPTextModel and CLIPTextModelWithProjection name and lay them out.
+In:  `open_clip:MODEL/TAG`, both as open_clip names them (its client fetches the weights), or
+     `open_clip:MODEL/PATH` of a checkpoint: safetensors, or a torch file that holds nothing but
+     tensors.
+Out: `Weights`: the model's sizes, and its tensors as CLIPTextModel and CLIPTextModelWithProjection
+     name and lay them out.
 
 Shape letters: V vocabulary, D width, P pooled width.
 """
@@ -21,9 +24,19 @@ from configs.errors import DataError, first_line
 
 PREFIX = "open_clip:"
 EXAMPLE = f"{PREFIX}ViT-bigG-14/laion2b_s39b_b160k"
-SIZES = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}  # the settings of a plain CLIP text tower
-# At the top of the file (class CLIP) or below `text.` (CustomTextCLIP); training on several GPUs puts `module.` before either.
-TEXT_KEY = re.compile(r"(?:module\.)?(?:text\.)?((?:token_embedding|positional_embedding|transformer|ln_final|text_projection)(?:\..+)?)")
+SIZES = {
+    "context_length",
+    "vocab_size",
+    "width",
+    "heads",
+    "layers",
+    "mlp_ratio",
+}  # the settings of a plain CLIP text tower
+# At the top of the file (class CLIP) or below `text.` (CustomTextCLIP); training on several GPUs
+# puts `module.` before either.
+TEXT_KEY = re.compile(
+    r"(?:module\.)?(?:text\.)?((?:token_embedding|positional_embedding|transformer|ln_final|text_projection)(?:\..+)?)"
+)
 TOKEN_EMBEDDING = "token_embedding.weight"
 NAMES = {
     TOKEN_EMBEDDING: "text_model.embeddings.token_embedding.weight",
@@ -44,7 +57,11 @@ NAMES_IN_BLOCK = {
 
 @dataclass(frozen=True)
 class Weights:
-    """One OpenCLIP model. `source` is a file, or open_clip's description of a pretrained tag, which is fetched when a tensor is asked for."""
+    """One OpenCLIP model.
+
+    `source` is a file, or open_clip's description of a pretrained tag, which is fetched when a
+    tensor is asked for.
+    """
 
     reference: str
     source: Path | dict[str, Any]
@@ -75,7 +92,10 @@ class Weights:
         """(V, D) in float32, read alone. Raises DataError."""
         table_VD = self._tensors()[TOKEN_EMBEDDING].to(torch.float32, copy=True)
         if not table_VD.isfinite().all():
-            raise DataError(f"{self.reference}: its token embeddings hold NaN or infinity; fetch the checkpoint again")
+            raise DataError(
+                f"{self.reference}: its token embeddings hold NaN or infinity; fetch the "
+                "checkpoint again"
+            )
         return table_VD
 
     def state_dict(self, dtype: torch.dtype, with_projection: bool) -> dict[str, torch.Tensor]:
@@ -84,19 +104,32 @@ class Weights:
         for name, tensor in self._tensors().items():
             if with_projection or name != "text_projection":
                 for new_name, part in to_transformers(name, tensor).items():
-                    result[new_name] = part.to(dtype, copy=True, memory_format=torch.contiguous_format)
+                    result[new_name] = part.to(
+                        dtype, copy=True, memory_format=torch.contiguous_format
+                    )
         return result
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """The text tower under open_clip's names: exactly the tensors open_clip would make, mapped from disk. Raises DataError."""
+        """The text tower under open_clip's names: exactly the tensors open_clip would make, mapped
+        from disk. Raises DataError.
+        """
         path, model = self.path, _model(self.reference)
         found, expected = _read_text(path), self._without_memory().state_dict()
         if not found:
-            raise DataError(f"{path}: holds no text tower of open_clip's ({TOKEN_EMBEDDING} is missing); give a checkpoint of {model}")
+            raise DataError(
+                f"{path}: holds no text tower of open_clip's ({TOKEN_EMBEDDING} is missing); give "
+                f"a checkpoint of {model}"
+            )
         for name in sorted(expected.keys() | found.keys()):
-            here, there = (f"of shape {tuple(tensors[name].shape)}" if name in tensors else "missing" for tensors in (found, expected))
+            here, there = (
+                f"of shape {tuple(tensors[name].shape)}" if name in tensors else "missing"
+                for tensors in (found, expected)
+            )
             if here != there:
-                raise DataError(f"{path}: {name} is {here}, in the text tower of {model} it is {there}; give a checkpoint of that model")
+                raise DataError(
+                    f"{path}: {name} is {here}, in the text tower of {model} it is {there}; give a "
+                    "checkpoint of that model"
+                )
         return found
 
     def _without_memory(self) -> Any:
@@ -104,40 +137,57 @@ class Weights:
         from open_clip.transformer import TextTransformer
 
         with torch.device("meta"):
-            return TextTransformer(**{name: getattr(self.text, name) for name in SIZES}, output_dim=self.embed_dim)
+            return TextTransformer(
+                **{name: getattr(self.text, name) for name in SIZES}, output_dim=self.embed_dim
+            )
 
 
 def find(reference: str, configs: dict[str, Any]) -> tuple[str, Weights]:
-    """The name of the encoder that `reference` replaces (the one as wide; clip_bigg if both are), and its weights, nothing fetched yet.
+    """The name of the encoder that `reference` replaces (the one as wide; clip_bigg if both are),
+    and its weights, nothing fetched yet.
 
-    `configs`: a CLIPTextConfig by encoder; the model must agree with it in every size. Raises DataError.
+    `configs`: a CLIPTextConfig by encoder; the model must agree with it in every size. Raises
+    DataError.
     """
     weights = _describe(reference)
     sizes = weights.sizes()
     names = [name for name, config in configs.items() if config.hidden_size == sizes["hidden_size"]]
     if not names:
         widths = " and ".join(f"{config.hidden_size} ({name})" for name, config in configs.items())
-        raise DataError(f"{reference}: its text tower is {sizes['hidden_size']} wide, distill.base's are {widths}; give another distill.teacher")
+        raise DataError(
+            f"{reference}: its text tower is {sizes['hidden_size']} wide, distill.base's are "
+            f"{widths}; give another distill.teacher"
+        )
     name = names[-1]
     for key, value in sizes.items():
         wanted = getattr(configs[name], key)
-        if value != wanted and not (key == "projection_dim" and name == "clip_l"):  # SDXL reads no pooled vector of clip_l
+        if value != wanted and not (
+            key == "projection_dim" and name == "clip_l"
+        ):  # SDXL reads no pooled vector of clip_l
             raise DataError(
-                f"{reference}: its {key} is {value!r}, distill.base's config.json of {name} says {wanted!r}; give another distill.teacher"
+                f"{reference}: its {key} is {value!r}, distill.base's config.json of {name} says "
+                f"{wanted!r}; give another distill.teacher"
             )
     return name, weights
 
 
 def to_transformers(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """One tensor of open_clip's text tower as transformers has it: renamed, cut into q, k and v, or transposed."""
+    """One tensor of open_clip's text tower as transformers has it: renamed, cut into q, k and v, or
+    transposed.
+    """
     if name in NAMES:
-        return {NAMES[name]: tensor.T if name == "text_projection" else tensor}  # (D, P) there, (P, D) here
+        return {
+            NAMES[name]: tensor.T if name == "text_projection" else tensor
+        }  # (D, P) there, (P, D) here
     block = BLOCK.fullmatch(name)
     assert block is not None, name
     layer, part, kind = block.groups()
     prefix = f"text_model.encoder.layers.{layer}."
     if part == "attn.in_proj":  # (3 D, D) or (3 D,)
-        return {f"{prefix}self_attn.{letter}_proj.{kind}": third for letter, third in zip("qkv", tensor.chunk(3), strict=True)}
+        return {
+            f"{prefix}self_attn.{letter}_proj.{kind}": third
+            for letter, third in zip("qkv", tensor.chunk(3), strict=True)
+        }
     return {f"{prefix}{NAMES_IN_BLOCK[part]}.{kind}": tensor}
 
 
@@ -147,23 +197,44 @@ def _describe(reference: str) -> Weights:
 
     model, slash, rest = reference.removeprefix(PREFIX).partition("/")
     if not (reference.startswith(PREFIX) and model and slash and rest):
-        raise DataError(f"distill.teacher {reference!r}: write {EXAMPLE}, or {PREFIX}MODEL/PATH of a checkpoint")
+        raise DataError(
+            f"distill.teacher {reference!r}: write {EXAMPLE}, or {PREFIX}MODEL/PATH of a checkpoint"
+        )
     if model not in open_clip.list_models():
-        near = ", ".join(difflib.get_close_matches(model, open_clip.list_models())) or "see open_clip.list_models()"
-        raise DataError(f"{reference}: open_clip knows no model {model!r}; give one that it knows ({near})")
+        near = (
+            ", ".join(difflib.get_close_matches(model, open_clip.list_models()))
+            or "see open_clip.list_models()"
+        )
+        raise DataError(
+            f"{reference}: open_clip knows no model {model!r}; give one that it knows ({near})"
+        )
     config = open_clip.get_model_config(model)
     text = open_clip.CLIPTextCfg(**config["text_cfg"])
     plain = open_clip.CLIPTextCfg()
     for field in dataclasses.fields(text):
         value = getattr(text, field.name)
         if field.name not in SIZES and value != getattr(plain, field.name):
-            raise DataError(f"{reference}: its text tower has {field.name} {value!r}, which no CLIP text encoder of SDXL has; give a plain CLIP")
+            raise DataError(
+                f"{reference}: its text tower has {field.name} {value!r}, which no CLIP text "
+                "encoder of SDXL has; give a plain CLIP"
+            )
     tag = open_clip.get_pretrained_cfg(model, rest)
     if not tag and not Path(rest).is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise DataError(f"{reference}: {rest!r} is neither a file nor one of {model}'s pretrained tags ({tags}); give one of them, or a checkpoint")
-    quick_gelu = config.get("quick_gelu", False) or tag.get("quick_gelu", False)  # what the weights were trained with
-    return Weights(reference, dict(tag) if tag else Path(rest), config["embed_dim"], text, "quick_gelu" if quick_gelu else "gelu")
+        raise DataError(
+            f"{reference}: {rest!r} is neither a file nor one of {model}'s pretrained tags "
+            f"({tags}); give one of them, or a checkpoint"
+        )
+    quick_gelu = config.get("quick_gelu", False) or tag.get(
+        "quick_gelu", False
+    )  # what the weights were trained with
+    return Weights(
+        reference,
+        dict(tag) if tag else Path(rest),
+        config["embed_dim"],
+        text,
+        "quick_gelu" if quick_gelu else "gelu",
+    )
 
 
 def _model(reference: str) -> str:
@@ -177,19 +248,36 @@ def _fetch(reference: str, tag: dict[str, Any]) -> Path:
         return Path(open_clip.download_pretrained(tag))
     except Exception as error:  # no network, no such file, a broken transfer: each its own kind
         way_out = f"fetch it where there is a network, or give {PREFIX}{_model(reference)}/PATH"
-        raise DataError(f"{reference}: cannot be fetched ({first_line(error)}); {way_out}") from None
+        raise DataError(
+            f"{reference}: cannot be fetched ({first_line(error)}); {way_out}"
+        ) from None
 
 
 def _read_text(path: Path) -> dict[str, torch.Tensor]:
-    """The text tower's tensors under open_clip's names, mapped from disk: only those in use are read. Raises DataError."""
+    """The text tower's tensors under open_clip's names, mapped from disk: only those in use are
+    read. Raises DataError.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                return {match[1]: file.get_tensor(key) for key in file.keys() if (match := TEXT_KEY.fullmatch(key))}  # noqa: SIM118  (it is no dict)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # weights_only: unpickling can run anything
+                return {
+                    match[1]: file.get_tensor(key)
+                    for key in file.keys()  # noqa: SIM118 (no mapping, this handle)
+                    if (match := TEXT_KEY.fullmatch(key))
+                }
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True
+        )  # weights_only: unpickling can run anything
         state = content.get("state_dict", content)  # open_clip's own training wraps the weights
-        return {match[1]: tensor for key, tensor in state.items() if (match := TEXT_KEY.fullmatch(key))}
+        return {
+            match[1]: tensor for key, tensor in state.items() if (match := TEXT_KEY.fullmatch(key))
+        }
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from None
-    except Exception as error:  # torch raises many kinds for a damaged file, or one that holds more than tensors
-        raise DataError(f"{path}: no checkpoint of tensors alone ({first_line(error)}); fetch it again, or give its safetensors") from None
+    except (
+        Exception
+    ) as error:  # torch raises many kinds for a damaged file, or one that holds more than tensors
+        raise DataError(
+            f"{path}: no checkpoint of tensors alone ({first_line(error)}); fetch it again, or "
+            "give its safetensors"
+        ) from None

@@ -1,7 +1,9 @@
 """The student: the teacher's two towers with a new vocabulary.
 
-In:  the teacher's folder, and `initial_student/` (`token_embeddings.safetensors`, `tokenizer/`) made by vocab_init.
-Out: `Student`, the module that is trained; `initial_text_encoders`, the same before training, through the stock classes.
+In:  the teacher's folder, and `initial_student/` (`token_embeddings.safetensors`, `tokenizer/`)
+     made by vocab_init.
+Out: `Student`, the module that is trained; `initial_text_encoders`, the same before training,
+     through the stock classes.
 """
 
 import copy
@@ -21,7 +23,9 @@ from distill.tokenizer.portable import load as load_tokenizer
 
 
 class Hidden(NamedTuple):
-    """What both towers computed of a micro-batch: states (B, L, D) of the layers asked for, the penultimate ones last; pooled (B, P)."""
+    """What both towers computed of a micro-batch: states (B, L, D) of the layers asked for, the
+    penultimate ones last; pooled (B, P).
+    """
 
     clip_l: tuple[torch.Tensor, ...]
     clip_bigg: tuple[torch.Tensor, ...]
@@ -38,19 +42,31 @@ class Hidden(NamedTuple):
         def up(x: torch.Tensor) -> torch.Tensor:
             return x.to(torch.promote_types(x.dtype, torch.float32))
 
-        return Hidden(tuple(map(up, self.clip_l)), tuple(map(up, self.clip_bigg)), up(self.pooled_BP))
+        return Hidden(
+            tuple(map(up, self.clip_l)), tuple(map(up, self.clip_bigg)), up(self.pooled_BP)
+        )
 
 
 class TowerPair(nn.Module):
-    """Both towers; teacher and student are each one. Ids of the two encoders may differ in their pads only."""
+    """Both towers; teacher and student are each one.
+
+    Ids of the two encoders may differ in their pads only.
+    """
 
     def __init__(self, clip_l: TextTower, clip_bigg: TextTower, every_layer: bool = False) -> None:
         super().__init__()
         self.clip_l, self.clip_bigg, self.every_layer = clip_l, clip_bigg, every_layer
 
-    def forward(self, clip_l_ids_BL: torch.Tensor, clip_bigg_ids_BL: torch.Tensor, eos_position_B: torch.Tensor) -> Hidden:
+    def forward(
+        self,
+        clip_l_ids_BL: torch.Tensor,
+        clip_bigg_ids_BL: torch.Tensor,
+        eos_position_B: torch.Tensor,
+    ) -> Hidden:
         clip_l, _ = self.clip_l.hidden_states(clip_l_ids_BL, eos_position_B, self.every_layer)
-        clip_bigg, pooled_BP = self.clip_bigg.hidden_states(clip_bigg_ids_BL, eos_position_B, self.every_layer)
+        clip_bigg, pooled_BP = self.clip_bigg.hidden_states(
+            clip_bigg_ids_BL, eos_position_B, self.every_layer
+        )
         assert pooled_BP is not None
         return Hidden(clip_l, clip_bigg, pooled_BP)
 
@@ -66,7 +82,8 @@ def teacher_towers(encoders: TextEncoders, every_layer: bool = False) -> TowerPa
 
 
 def initial_student(teacher: TextEncoders, folder: Path, every_layer: bool = False) -> TowerPair:
-    """The teacher's transformer weights under the new token embeddings; parameters SDXL never reads are frozen.
+    """The teacher's transformer weights under the new token embeddings; parameters SDXL never reads
+    are frozen.
 
     DeepSpeed would otherwise decay parameters that receive no gradient.
     """
@@ -74,7 +91,9 @@ def initial_student(teacher: TextEncoders, folder: Path, every_layer: bool = Fal
     towers = []
     for name in ENCODERS:
         tower = tower_of(teacher.models[name])
-        tower.text_model.embeddings.token_embedding = nn.Embedding.from_pretrained(_checked(embeddings, name, tower, folder), freeze=False)
+        tower.text_model.embeddings.token_embedding = nn.Embedding.from_pretrained(
+            _checked(embeddings, name, tower, folder), freeze=False
+        )
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)
         towers.append(tower)
@@ -82,8 +101,12 @@ def initial_student(teacher: TextEncoders, folder: Path, every_layer: bool = Fal
     return TowerPair(clip_l, clip_bigg, every_layer)
 
 
-def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path, teacher_weights: str | None = None) -> TextEncoders:
-    """The student before training, through the stock transformers classes; `teacher_weights` is `distill.teacher`. Raises DataError."""
+def initial_text_encoders(
+    base_folder: str | Path, initial_student_folder: Path, teacher_weights: str | None = None
+) -> TextEncoders:
+    """The student before training, through the stock transformers classes; `teacher_weights` is
+    `distill.teacher`. Raises DataError.
+    """
     artefact.read(initial_student_folder, "run python -m vocab_init with this recipe")
     teacher = load_text_encoders(base_folder, teacher_weights)
     embeddings = _token_embeddings(initial_student_folder)
@@ -93,7 +116,10 @@ def initial_text_encoders(base_folder: str | Path, initial_student_folder: Path,
         config = copy.deepcopy(model.config)
         config.vocab_size = len(embeddings[name])
         config.eos_token_id = 2  # SDXL's own setting: "the highest id", which the student's EOS is
-        state = {key: embeddings[name] if key.endswith("token_embedding.weight") else value for key, value in model.state_dict().items()}
+        state = {
+            key: embeddings[name] if key.endswith("token_embedding.weight") else value
+            for key, value in model.state_dict().items()
+        }
         models[name] = type(model)(config).eval().requires_grad_(False)
         models[name].load_state_dict(state)
     return TextEncoders(dict.fromkeys(ENCODERS, tokenizer), models)
@@ -105,14 +131,20 @@ def _token_embeddings(folder: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(path)
         return {name: tensors[name] for name in ENCODERS}
     except (OSError, SafetensorError, KeyError) as error:
-        raise DataError(f"{path}: the initial token embeddings cannot be read ({error}); run python -m vocab_init with this recipe") from None
+        raise DataError(
+            f"{path}: the initial token embeddings cannot be read ({error}); run python -m "
+            "vocab_init with this recipe"
+        ) from None
 
 
-def _checked(embeddings: dict[str, torch.Tensor], name: str, tower: TextTower, folder: Path) -> torch.Tensor:
+def _checked(
+    embeddings: dict[str, torch.Tensor], name: str, tower: TextTower, folder: Path
+) -> torch.Tensor:
     table_VD = embeddings[name]
     width = tower.text_model.embeddings.token_embedding.embedding_dim
     if table_VD.shape[1] != width:
         raise DataError(
-            f"{folder}: its {name} embeddings are {table_VD.shape[1]} wide, the teacher's {width}; run python -m vocab_init with this recipe"
+            f"{folder}: its {name} embeddings are {table_VD.shape[1]} wide, the teacher's {width}; "
+            "run python -m vocab_init with this recipe"
         )
     return table_VD.clone()

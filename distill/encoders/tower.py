@@ -1,8 +1,10 @@
-"""The text tower both SDXL encoders share, as training runs it: only what the UNet reads, in transformers' weight layout.
+"""The text tower both SDXL encoders share, as training runs it: only what the UNet reads, in
+transformers' weight layout.
 
-Equal to transformers' CLIPTextModel and CLIPTextModelWithProjection (tests prove it), but the stack is cut: the penultimate states
-need all layers but the last; the pooled state needs the last layer at the EOS position alone. Of an encoder without projection
-(CLIP-L) the last layer and the final norm are dead for SDXL: they are held, so that weights travel whole, and never run.
+Equal to transformers' CLIPTextModel and CLIPTextModelWithProjection (tests prove it), but the stack
+is cut: the penultimate states need all layers but the last; the pooled state needs the last layer
+at the EOS position alone. Of an encoder without projection (CLIP-L) the last layer and the final
+norm are dead for SDXL: they are held, so that weights travel whole, and never run.
 
 Shape letters: B batch, L token position, D width, H heads, K width of one head, P pooled width.
 """
@@ -15,7 +17,9 @@ from torch import nn
 
 ACTIVATIONS = {
     "gelu": F.gelu,
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP; transformers' QuickGELUActivation
+    "quick_gelu": lambda x: (
+        x * torch.sigmoid(1.702 * x)
+    ),  # OpenAI's CLIP; transformers' QuickGELUActivation
 }
 
 
@@ -23,21 +27,36 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(width, width) for _ in range(4)
+        )
 
     def split_heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
         return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, x_BLD: torch.Tensor, last_position_B: torch.Tensor | None = None) -> torch.Tensor:
-        """Causal attention of every position, or of one position a row when `last_position_B` is given: (B, L or 1, D)."""
-        key_BHLK, value_BHLK = self.split_heads(self.k_proj(x_BLD)), self.split_heads(self.v_proj(x_BLD))
+    def forward(
+        self, x_BLD: torch.Tensor, last_position_B: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Causal attention of every position, or of one position a row when `last_position_B` is
+        given: (B, L or 1, D).
+        """
+        key_BHLK, value_BHLK = (
+            self.split_heads(self.k_proj(x_BLD)),
+            self.split_heads(self.v_proj(x_BLD)),
+        )
         if last_position_B is None:
             query_BHLK = self.split_heads(self.q_proj(x_BLD))
-            out_BHLK = F.scaled_dot_product_attention(query_BHLK, key_BHLK, value_BHLK, is_causal=True)
+            out_BHLK = F.scaled_dot_product_attention(
+                query_BHLK, key_BHLK, value_BHLK, is_causal=True
+            )
         else:
             query_BHLK = self.split_heads(self.q_proj(at_position(x_BLD, last_position_B)))
-            visible_B11L = (torch.arange(x_BLD.shape[1], device=x_BLD.device) <= last_position_B[:, None])[:, None, None]
-            out_BHLK = F.scaled_dot_product_attention(query_BHLK, key_BHLK, value_BHLK, attn_mask=visible_B11L)
+            visible_B11L = (
+                torch.arange(x_BLD.shape[1], device=x_BLD.device) <= last_position_B[:, None]
+            )[:, None, None]
+            out_BHLK = F.scaled_dot_product_attention(
+                query_BHLK, key_BHLK, value_BHLK, attn_mask=visible_B11L
+            )
         return self.out_proj(out_BHLK.transpose(1, 2).flatten(2))
 
 
@@ -55,10 +74,15 @@ class EncoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
         super().__init__()
         self.self_attn = SelfAttention(width, heads)
-        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
+        self.layer_norm1, self.layer_norm2 = (
+            nn.LayerNorm(width, eps=eps),
+            nn.LayerNorm(width, eps=eps),
+        )
         self.mlp = MLP(width, inner, activation)
 
-    def forward(self, x_BLD: torch.Tensor, last_position_B: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x_BLD: torch.Tensor, last_position_B: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """All positions, or only `last_position_B` of each row: (B, L or 1, D)."""
         residual_BLD = x_BLD if last_position_B is None else at_position(x_BLD, last_position_B)
         x_BLD = residual_BLD + self.self_attn(self.layer_norm1(x_BLD), last_position_B)
@@ -72,7 +96,10 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(positions, width)
 
     def forward(self, input_ids_BL: torch.Tensor) -> torch.Tensor:
-        return self.token_embedding(input_ids_BL) + self.position_embedding.weight[: input_ids_BL.shape[1]]
+        return (
+            self.token_embedding(input_ids_BL)
+            + self.position_embedding.weight[: input_ids_BL.shape[1]]
+        )
 
 
 class Encoder(nn.Module):
@@ -88,7 +115,13 @@ class TextTransformer(nn.Module):
         self.embeddings = Embeddings(config.vocab_size, config.max_position_embeddings, width)
         self.encoder = Encoder(
             [
-                EncoderLayer(width, config.num_attention_heads, config.intermediate_size, config.hidden_act, eps)
+                EncoderLayer(
+                    width,
+                    config.num_attention_heads,
+                    config.intermediate_size,
+                    config.hidden_act,
+                    eps,
+                )
                 for _ in range(config.num_hidden_layers)
             ]
         )
@@ -96,22 +129,35 @@ class TextTransformer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """One encoder. `config` is a transformers CLIPTextConfig; parameter names are transformers' (`text_model....`)."""
+    """One encoder.
+
+    `config` is a transformers CLIPTextConfig; parameter names are transformers' (`text_model....`).
+    """
 
     def __init__(self, config: Any, with_projection: bool) -> None:
         super().__init__()
         self.text_model = TextTransformer(config)
-        self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False) if with_projection else None
+        self.text_projection = (
+            nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+            if with_projection
+            else None
+        )
 
-    def forward(self, input_ids_BL: torch.Tensor, eos_position_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, L) ids to the penultimate states (B, L, D) and, with a projection, the pooled state (B, P)."""
+    def forward(
+        self, input_ids_BL: torch.Tensor, eos_position_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, L) ids to the penultimate states (B, L, D) and, with a projection, the pooled state
+        (B, P).
+        """
         states, pooled_BP = self.hidden_states(input_ids_BL, eos_position_B)
         return states[-1], pooled_BP
 
     def hidden_states(
         self, input_ids_BL: torch.Tensor, eos_position_B: torch.Tensor, every_layer: bool = False
     ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
-        """As `forward`, the states (B, L, D) of every layer but the last where asked for; the penultimate ones always come last."""
+        """As `forward`, the states (B, L, D) of every layer but the last where asked for; the
+        penultimate ones always come last.
+        """
         x_BLD = self.text_model.embeddings(input_ids_BL)
         *layers, last = self.text_model.encoder.layers
         states: tuple[torch.Tensor, ...] = ()
@@ -124,7 +170,8 @@ class TextTower(nn.Module):
         return states, self.text_projection(self.text_model.final_layer_norm(eos_B1D[:, 0]))
 
     def compile_layers(self) -> None:
-        """torch.compile, block by block: blocks of a width share a compilation, for any number of prompts and positions.
+        """torch.compile, block by block: blocks of a width share a compilation, for any number of
+        prompts and positions.
 
         The last block stays as it is: it runs at one position only.
         """
@@ -135,7 +182,10 @@ class TextTower(nn.Module):
         """Those that nothing SDXL reads depends on."""
         if self.text_projection is not None:
             return []
-        return [*self.text_model.encoder.layers[-1].parameters(), *self.text_model.final_layer_norm.parameters()]
+        return [
+            *self.text_model.encoder.layers[-1].parameters(),
+            *self.text_model.final_layer_norm.parameters(),
+        ]
 
 
 def at_position(x_BLD: torch.Tensor, position_B: torch.Tensor) -> torch.Tensor:
@@ -144,14 +194,22 @@ def at_position(x_BLD: torch.Tensor, position_B: torch.Tensor) -> torch.Tensor:
 
 
 def tower_of(model: Any) -> TextTower:
-    """A tower with the weights of a transformers CLIPTextModel or CLIPTextModelWithProjection (either major's key names)."""
+    """A tower with the weights of a transformers CLIPTextModel or CLIPTextModelWithProjection
+    (either major's key names).
+    """
     with torch.device("meta"):  # no random numbers only to be overwritten: seconds at full size
         tower = TextTower(model.config, with_projection=hasattr(model, "text_projection"))
-    state = {with_prefix(key): value.clone() for key, value in model.state_dict().items() if not key.endswith("position_ids")}
+    state = {
+        with_prefix(key): value.clone()
+        for key, value in model.state_dict().items()
+        if not key.endswith("position_ids")
+    }
     tower.load_state_dict(state, assign=True)
     return tower
 
 
 def with_prefix(key: str) -> str:
-    """transformers 5 drops `text_model.` from CLIPTextModel's keys; on disk and here they always have it."""
+    """transformers 5 drops `text_model.` from CLIPTextModel's keys; on disk and here they always
+    have it.
+    """
     return key if key.startswith(("text_model.", "text_projection.")) else f"text_model.{key}"

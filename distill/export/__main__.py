@@ -1,12 +1,16 @@
-"""Turns the newest checkpoint into encoders that stand alone and pipelines that unmodified diffusers loads.
+"""Turns the newest checkpoint into encoders that stand alone and pipelines that unmodified
+diffusers loads.
 
-In:  `<run>/distill/latest` and the checkpoint it names, `<run>/initial_student/tokenizer/`, and the SDXL folders (or hub names) of
-     `distill.base` and `distill.refiner`, or any other with `--assemble`.
-Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/base`, `<run>/export/refiner`: hard links to the encoders and to
-     the rest of each pipeline; each with a model card (`README.md`) and `verification.json`. A folder appears whole or not at all.
+In:  `<run>/distill/latest` and the checkpoint it names, `<run>/initial_student/tokenizer/`, and the
+     SDXL folders (or hub names) of `distill.base` and `distill.refiner`, or any other with
+     `--assemble`.
+Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/base`,
+     `<run>/export/refiner`: hard links to the encoders and to the rest of each pipeline; each with
+     a model card (`README.md`) and `verification.json`. A folder appears whole or not at all.
 
     python -m distill.export configs/toyworld.yaml
-    python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl --push my-organisation/japanese-finetuned
+    python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl --push
+    my-organisation/japanese-finetuned
 """
 
 from pathlib import Path
@@ -16,30 +20,53 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from distill.verify.record import VERIFICATION, Verification
 
-DESCRIPTION = "Writes encoders and pipelines that unmodified diffusers loads, from the newest checkpoint."
+DESCRIPTION = (
+    "Writes encoders and pipelines that unmodified diffusers loads, from the newest checkpoint."
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         from distill.export.exporting import export
 
         parser = command.parser("distill.export", DESCRIPTION)
-        parser.add_argument("--assemble", metavar="SDXL", help="put the encoders into this SDXL (a folder or a hub name) instead of the recipe's own")
-        parser.add_argument("--push", metavar="ORG/NAME", help="upload what was exported; -base and -refiner are added where there are several")
-        parser.add_argument("--public", action="store_true", help="make a new repository public; private otherwise")
+        parser.add_argument(
+            "--assemble",
+            metavar="SDXL",
+            help="put the encoders into this SDXL (a folder or a hub name) instead of the recipe's "
+            "own",
+        )
+        parser.add_argument(
+            "--push",
+            metavar="ORG/NAME",
+            help="upload what was exported; -base and -refiner are added where there are several",
+        )
+        parser.add_argument(
+            "--public", action="store_true", help="make a new repository public; private otherwise"
+        )
         arguments = parser.parse_intermixed_args(argv)
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         with command.at_work(recipe.run_dir, "distill.export", writes="export"):
             folders = export(recipe, arguments.assemble)
         for folder in folders if arguments.push else []:
-            push(folder, recipe, arguments.push if len(folders) == 1 else f"{arguments.push}-{folder.name}", arguments.public)
+            push(
+                folder,
+                recipe,
+                arguments.push if len(folders) == 1 else f"{arguments.push}-{folder.name}",
+                arguments.public,
+            )
 
     return command.guard("distill.export", body)
 
 
 def push(folder: Path, recipe: Recipe, repository: str, public: bool) -> None:
-    """Brings the card up to date (the evaluation comes after the export), then uploads. Raises DataError."""
+    """Brings the card up to date (the evaluation comes after the export), then uploads.
+
+    Raises DataError.
+    """
     from distill.export.push import push as upload
     from distill.model_card import model_card
+
     stored = Verification.read(folder / VERIFICATION, "run distill.export again")
     model_card.write(folder, recipe, stored.made_from, repository)
     print(f"{folder}: uploaded to {upload(folder, repository, public)}")

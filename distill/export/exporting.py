@@ -1,4 +1,6 @@
-"""Turns the newest checkpoint into encoders that stand alone and pipelines that unmodified diffusers loads."""
+"""Turns the newest checkpoint into encoders that stand alone and pipelines that unmodified
+diffusers loads.
+"""
 
 import re
 import sys
@@ -20,15 +22,28 @@ VARIANT = re.compile(r"text_encoder(?:_2)?/model\.(\w+)\.safetensors")
 
 
 def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
-    """The finished folders meant for use. Raises DataError when something read is missing, damaged or does not fit, or is in the way."""
+    """The finished folders meant for use.
+
+    Raises DataError when something read is missing, damaged or does not fit, or is in the way.
+    """
 
     folder = recipe.run_dir / "export"
     newest = checkpoint.newest(recipe.run_dir / "distill", ["student.safetensors"])
     if newest is None:
-        raise DataError(f"{recipe.run_dir / 'distill'}: there is no finished checkpoint; run distill.train first")
-    made_from = {"recipe": recipe.name, "checkpoint": newest.name, "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST)}
+        raise DataError(
+            f"{recipe.run_dir / 'distill'}: there is no finished checkpoint; run distill.train "
+            "first"
+        )
+    made_from = {
+        "recipe": recipe.name,
+        "checkpoint": newest.name,
+        "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST),
+    }
     sources = {assemble.rstrip("/").rpartition("/")[2]: assemble} if assemble else _sources(recipe)
-    provenances = {name: {**made_from, "teacher": public_name(source)} for name, source in {"encoders": recipe.distill.base, **sources}.items()}
+    provenances = {
+        name: {**made_from, "teacher": public_name(source)}
+        for name, source in {"encoders": recipe.distill.base, **sources}.items()
+    }
     variants = tuple(recipe.export.variants)
     finished = {
         name: is_finished(folder / name, provenance, variants)
@@ -54,20 +69,32 @@ def public_name(reference: str) -> str:
 
 
 def is_finished(folder: Path, provenance: dict[str, str], variants: tuple[str, ...]) -> bool:
-    """Whether `folder` holds this very export, undamaged. Raises DataError if it holds anything else."""
+    """Whether `folder` holds this very export, undamaged.
+
+    Raises DataError if it holds anything else.
+    """
     if not folder.exists():
         return False
     try:
         stored = Verification.read(folder / VERIFICATION, "move it away")
     except DataError as error:
-        raise DataError(f"{folder}: holds something that is no export of this project, or a damaged one ({error})") from None
+        raise DataError(
+            f"{folder}: holds something that is no export of this project, or a damaged one "
+            f"({error})"
+        ) from None
     if (found := stored.made_from) != provenance:
-        made_from = f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
-        raise DataError(f"{folder}: holds another export ({made_from}); move it away, or delete it to export {provenance['checkpoint']}")
+        made_from = (
+            f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
+        )
+        raise DataError(
+            f"{folder}: holds another export ({made_from}); move it away, or delete it to export "
+            f"{provenance['checkpoint']}"
+        )
     if (written := written_variants(stored)) != set(variants):
         raise DataError(
             f"{folder}: was exported with export.variants=[{','.join(sorted(written))}], the recipe"
-            f" now says [{','.join(variants)}]; delete it to export it with these, or set the old ones"
+            f" now says [{','.join(variants)}]; delete it to export it with these, or set the old "
+            "ones"
         )
     try:
         artefact.check_files(folder, stored.files, "it is exported again", VERIFICATION)
@@ -101,19 +128,27 @@ def _sources(recipe: Recipe) -> dict[str, str]:
     """The SDXL each pipeline is assembled from, by the name of its folder."""
     if recipe.export.encoders_only:
         return {}
-    return {"base": recipe.distill.base} | ({"refiner": recipe.distill.refiner} if recipe.distill.refiner else {})
+    return {"base": recipe.distill.base} | (
+        {"refiner": recipe.distill.refiner} if recipe.distill.refiner else {}
+    )
 
 
-def _write(folder: Path, recipe: Recipe, checkpoint: Path, sdxl: str | None, made_from: dict[str, str]) -> None:
+def _write(
+    folder: Path, recipe: Recipe, checkpoint: Path, sdxl: str | None, made_from: dict[str, str]
+) -> None:
 
     with whole_folder(folder, replace=folder.exists()) as partial:
         if sdxl is None:
             _check_initial_student(recipe)
-            student = pipeline_folder.Student(checkpoint / "student.safetensors", recipe.run_dir / "initial_student" / "tokenizer")
+            student = pipeline_folder.Student(
+                checkpoint / "student.safetensors", recipe.run_dir / "initial_student" / "tokenizer"
+            )
             configs = fetch(recipe.distill.base, ["model_index.json", "text_encoder*/config.json"])
             pipeline_folder.write_encoders(partial, student, configs, tuple(recipe.export.variants))
         else:
-            pipeline_folder.assemble(partial, folder.parent / "encoders", fetch(sdxl, *patterns(recipe)))
+            pipeline_folder.assemble(
+                partial, folder.parent / "encoders", fetch(sdxl, *patterns(recipe))
+            )
         pipeline_folder.verify(partial, made_from)
         if folder.exists():
             _check_sources(folder, partial)
@@ -124,33 +159,55 @@ def _check_initial_student(recipe: Recipe) -> None:
     """The tokenizer must be the one the run was trained with. Raises DataError."""
 
     folder = recipe.run_dir / "initial_student"
-    found, trained = inputs.initial_student(folder), run_folder.read_inputs(recipe.run_dir / "distill")
+    found, trained = (
+        inputs.initial_student(folder),
+        run_folder.read_inputs(recipe.run_dir / "distill"),
+    )
     if found != trained.get(inputs.INITIAL_STUDENT):
-        raise DataError(f"{folder}: not the one this run was trained with; put that one back, or train again with run=ANOTHER_FOLDER")
+        raise DataError(
+            f"{folder}: not the one this run was trained with; put that one back, or train again "
+            "with run=ANOTHER_FOLDER"
+        )
 
 
 def _check_pipelines(recipe: Recipe) -> None:
-    """The rest of the recipe's own SDXL must be what it was when the run began. Raises DataError."""
+    """The rest of the recipe's own SDXL must be what it was when the run began.
+
+    Raises DataError.
+    """
 
     trained = run_folder.recorded_inputs(recipe.run_dir / "distill")
     for name, digest in inputs.of_pipelines(recipe.distill).items():
         if trained.get(name, digest) != digest:
             raise DataError(
-                f"{name}: its UNet, autoencoder, scheduler or index has changed since this run began; put the old files "
+                f"{name}: its UNet, autoencoder, scheduler or index has changed since this run "
+                "began; put the old files "
                 "back, or give the folder by --assemble to take it as it is"
             )
 
 
 def _check_sources(damaged: Path, again: Path) -> None:
-    """What replaces a damaged export must have its files: they are hard links, so their source may be damaged too. Raises DataError."""
-    old, new = (Verification.read(folder / VERIFICATION, "export it anew").files for folder in (damaged, again))
+    """What replaces a damaged export must have its files: they are hard links, so their source may
+    be damaged too. Raises DataError.
+    """
+    old, new = (
+        Verification.read(folder / VERIFICATION, "export it anew").files
+        for folder in (damaged, again)
+    )
     for name in old.keys() & new.keys():
         if old[name] != new[name]:
-            raise DataError(f"{damaged / name}: damaged, and so is what it was made from; fetch the SDXL folders again, then export again")
+            raise DataError(
+                f"{damaged / name}: damaged, and so is what it was made from; fetch the SDXL "
+                "folders again, then export again"
+            )
 
 
 def patterns(recipe: Recipe) -> tuple[list[str], list[str]]:
-    """To fetch and not to fetch of a pipeline on the hub: everything but its text encoders, in the precisions asked for."""
+    """To fetch and not to fetch of a pipeline on the hub: everything but its text encoders, in the
+    precisions asked for.
+    """
     wanted = ["model_index.json", "LICENSE*", "scheduler/*.json"]
     wanted += [f"{part}/*.{kind}" for part in ("unet", "vae") for kind in ("json", "safetensors")]
-    return wanted, [f"*.{variant}.*" for variant in ("fp16", "bf16") if variant not in recipe.export.variants]
+    return wanted, [
+        f"*.{variant}.*" for variant in ("fp16", "bf16") if variant not in recipe.export.variants
+    ]

@@ -1,11 +1,13 @@
-"""The exported folders: encoders that hold the student once, and pipelines that link them beside the rest of an SDXL.
+"""The exported folders: encoders that hold the student once, and pipelines that link them beside
+the rest of an SDXL.
 
 In:  a checkpoint's `student.safetensors`, a tokenizer folder, and SDXL folders in diffusers layout.
-Out: `encoders/` (tokenizers and text encoders alone), and whole pipelines whose files are hard links to it and to the SDXL folder's own
-     (copies across disks), each with `verification.json`.
+Out: `encoders/` (tokenizers and text encoders alone), and whole pipelines whose files are hard
+     links to it and to the SDXL folder's own (copies across disks), each with `verification.json`.
 
-Every file is written here, never by `save_pretrained`: transformers 5 drops the `text_model.` prefix, and transformers 4 then loads a
-silently random encoder; it also writes tokenizer class names that transformers 4 does not know.
+Every file is written here, never by `save_pretrained`: transformers 5 drops the `text_model.`
+prefix, and transformers 4 then loads a silently random encoder; it also writes tokenizer class
+names that transformers 4 does not know.
 """
 
 import math
@@ -21,7 +23,17 @@ from safetensors.torch import save_file
 from configs.errors import DataError
 from configs.files import link, read_json, write_json
 from distill.encoders.teacher import SUBFOLDERS
-from distill.sdxl.repository import INDEX, SDXL_PIPELINES, STEMS, TOKEN_EMBEDDING, WEIGHTS, check_weights, open_folder, read_index, tensor_shapes
+from distill.sdxl.repository import (
+    INDEX,
+    SDXL_PIPELINES,
+    STEMS,
+    TOKEN_EMBEDDING,
+    WEIGHTS,
+    check_weights,
+    open_folder,
+    read_index,
+    tensor_shapes,
+)
 from distill.tokenizer import portable
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
@@ -29,46 +41,81 @@ from distill.verify.record import VERIFICATION, Verification
 CLASSES = {"clip_l": "CLIPTextModel", "clip_bigg": "CLIPTextModelWithProjection"}
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
-# The stock configs say float16, and transformers 5 would follow it; names and versions are those of another file.
+# The stock configs say float16, and transformers 5 would follow it; names and versions are those of
+# another file.
 DROPPED_KEYS = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 
 
 @dataclass(frozen=True)
 class Student:
-    """`weights`: the checkpoint's file, whose names are transformers' behind `clip_l.` and `clip_bigg.`."""
+    """`weights`: the checkpoint's file, whose names are transformers' behind `clip_l.` and
+    `clip_bigg.`.
+    """
 
     weights: Path
     tokenizer: Path
 
     def names(self, encoder: str) -> dict[str, str]:
         """Names in the encoder's own file by those in `weights`. Raises DataError."""
-        found = {name: name.removeprefix(f"{encoder}.") for name in tensor_shapes(self.weights) if name.startswith(f"{encoder}.")}
+        found = {
+            name: name.removeprefix(f"{encoder}.")
+            for name in tensor_shapes(self.weights)
+            if name.startswith(f"{encoder}.")
+        }
         if TOKEN_EMBEDDING not in found.values():
-            raise DataError(f"{self.weights}: holds no {encoder}.{TOKEN_EMBEDDING}; it is no student of this project")
+            raise DataError(
+                f"{self.weights}: holds no {encoder}.{TOKEN_EMBEDDING}; it is no student of this "
+                "project"
+            )
         return found
 
 
-def write_encoders(folder: Path, student: Student, teacher: Path, variants: tuple[str, ...]) -> None:
-    """Both text encoders with their tokenizers: fp32, and `model.<variant>.safetensors` beside it. Raises DataError."""
+def write_encoders(
+    folder: Path, student: Student, teacher: Path, variants: tuple[str, ...]
+) -> None:
+    """Both text encoders with their tokenizers: fp32, and `model.<variant>.safetensors` beside it.
+
+    Raises DataError.
+    """
     for name, (tokenizer, encoder) in SUBFOLDERS.items():
         names = student.names(name)
         (folder / encoder).mkdir()
-        _write_config(folder / encoder / "config.json", read_json(teacher / encoder / "config.json"), name, student)
+        _write_config(
+            folder / encoder / "config.json",
+            read_json(teacher / encoder / "config.json"),
+            name,
+            student,
+        )
         shutil.copytree(student.tokenizer, folder / tokenizer)
         _write_weights(folder / encoder / WEIGHTS, student.weights, names, torch.float32)
         for variant in variants:
-            _write_weights(folder / encoder / f"model.{variant}.safetensors", student.weights, names, VARIANTS[variant])
+            _write_weights(
+                folder / encoder / f"model.{variant}.safetensors",
+                student.weights,
+                names,
+                VARIANTS[variant],
+            )
 
 
 def assemble(folder: Path, encoders: Path, sdxl: Path) -> None:
-    """A pipeline like `sdxl` with the encoders of `encoders`; nothing is copied where hard links can be made. Raises DataError."""
+    """A pipeline like `sdxl` with the encoders of `encoders`; nothing is copied where hard links
+    can be made. Raises DataError.
+    """
     index = read_index(sdxl)
     if index.get("_class_name") not in SDXL_PIPELINES:
-        raise DataError(f"{sdxl / INDEX}: its _class_name is {index.get('_class_name')!r}, not one of {SDXL_PIPELINES}; give an SDXL folder")
-    ours = [name for name in CLASSES if index.get(SUBFOLDERS[name][1], [None])[0]]  # the refiner has no first encoder
+        raise DataError(
+            f"{sdxl / INDEX}: its _class_name is {index.get('_class_name')!r}, not one of "
+            f"{SDXL_PIPELINES}; give an SDXL folder"
+        )
+    ours = [
+        name for name in CLASSES if index.get(SUBFOLDERS[name][1], [None])[0]
+    ]  # the refiner has no first encoder
     for name in ours:
         tokenizer, encoder = SUBFOLDERS[name]
-        index[tokenizer], index[encoder] = ["transformers", TOKENIZER_CLASS], ["transformers", CLASSES[name]]
+        index[tokenizer], index[encoder] = (
+            ["transformers", TOKENIZER_CLASS],
+            ["transformers", CLASSES[name]],
+        )
         link_files(encoders / tokenizer, folder / tokenizer)
         link_files(encoders / encoder, folder / encoder)
     for part, entry in index.items():
@@ -79,13 +126,17 @@ def assemble(folder: Path, encoders: Path, sdxl: Path) -> None:
     _check_widths(folder, ours, sdxl)
     for licence in sdxl.glob("LICENSE*"):
         link(licence, folder / licence.name)
-    write_json(folder / INDEX, {key: value for key, value in index.items() if key != "_name_or_path"})
+    write_json(
+        folder / INDEX, {key: value for key, value in index.items() if key != "_name_or_path"}
+    )
 
 
 def verify(folder: Path, made_from: dict[str, str]) -> float:
-    """Loads the folder as anyone would, compares it with the trainer's forward, writes `verification.json`.
+    """Loads the folder as anyone would, compares it with the trainer's forward, writes
+    `verification.json`.
 
-    Returns the largest difference of a prompt's states, relative to the largest number in them. Raises DataError.
+    Returns the largest difference of a prompt's states, relative to the largest number in them.
+    Raises DataError.
     """
     repository = open_folder(folder)
     for encoder in repository.encoders:
@@ -96,7 +147,10 @@ def verify(folder: Path, made_from: dict[str, str]) -> float:
     worst = max(difference)
     if worst > readings.TOLERANCE:
         prompt = readings.PROMPTS[difference.index(worst)]
-        raise DataError(f"{folder}: the stock pipeline gives other states than the trainer's for {prompt!r} (by {worst:.1e}); please report this")
+        raise DataError(
+            f"{folder}: the stock pipeline gives other states than the trainer's for {prompt!r} "
+            f"(by {worst:.1e}); please report this"
+        )
     Verification(
         made_from=made_from,
         made_with=readings.versions(),
@@ -108,7 +162,9 @@ def verify(folder: Path, made_from: dict[str, str]) -> float:
 
 
 def link_files(source: Path, target: Path) -> None:
-    """Hard links (or copies, across disks) the JSON and safetensors files of one part of a pipeline. Raises DataError."""
+    """Hard links (or copies, across disks) the JSON and safetensors files of one part of a
+    pipeline. Raises DataError.
+    """
     files = [path for path in sorted(source.glob("*")) if path.suffix in (".json", ".safetensors")]
     if not files:
         raise DataError(f"{source}: holds no JSON or safetensors file; fetch the folder again")
@@ -118,24 +174,48 @@ def link_files(source: Path, target: Path) -> None:
 
 
 def _write_config(path: Path, config: dict[str, Any], name: str, student: Student) -> None:
-    """The teacher's config with the new vocabulary. Raises DataError when tokenizer and weights are not of one vocabulary."""
+    """The teacher's config with the new vocabulary.
+
+    Raises DataError when tokenizer and weights are not of one vocabulary.
+    """
     vocabulary = tensor_shapes(student.weights)[f"{name}.{TOKEN_EMBEDDING}"][0]
     tokenizer = portable.load(student.tokenizer)
     found = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.model_max_length)
     wanted = (vocabulary - 2, vocabulary - 1, config.get("max_position_embeddings"))
-    # EOS as the highest id makes both rules by which CLIP finds it agree: the largest id, and the first `eos_token_id`
+    # EOS as the highest id makes both rules by which CLIP finds it agree: the largest id, and the
+    # first `eos_token_id`
     if found != wanted:
-        raise DataError(f"{student.tokenizer}: BOS, EOS and length are {found}, {name}'s weights need {wanted}; run vocab_init again")
+        raise DataError(
+            f"{student.tokenizer}: BOS, EOS and length are {found}, {name}'s weights need "
+            f"{wanted}; run vocab_init again"
+        )
     kept = {key: value for key, value in config.items() if key not in DROPPED_KEYS}
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    write_json(path, {**kept, "architectures": [CLASSES[name]], "vocab_size": vocabulary, **ids, "torch_dtype": "float32"})
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    write_json(
+        path,
+        {
+            **kept,
+            "architectures": [CLASSES[name]],
+            "vocab_size": vocabulary,
+            **ids,
+            "torch_dtype": "float32",
+        },
+    )
 
 
 def _write_weights(path: Path, source: Path, names: dict[str, str], dtype: torch.dtype) -> None:
-    """The weights as large as they are, in memory once: fp32 stays mapped from the checkpoint's file. Raises DataError."""
+    """The weights as large as they are, in memory once: fp32 stays mapped from the checkpoint's
+    file. Raises DataError.
+    """
     shapes = tensor_shapes(source)
     # one block: hundreds of small ones would be kept by the allocator when they are freed
-    block = torch.empty(0 if dtype == torch.float32 else sum(math.prod(shapes[name]) for name in names), dtype=dtype)
+    block = torch.empty(
+        0 if dtype == torch.float32 else sum(math.prod(shapes[name]) for name in names), dtype=dtype
+    )
     tensors, used = {}, 0
     for old, new in names.items():
         tensor = _mapped(source, old)
@@ -143,16 +223,27 @@ def _write_weights(path: Path, source: Path, names: dict[str, str], dtype: torch
             place = block[used : used + tensor.numel()].view_as(tensor)
             tensor, used = place.copy_(tensor), used + tensor.numel()
         if not tensor.isfinite().all():
-            raise DataError(f"{source}: {old} holds NaN, infinity, or numbers too large for {dtype}; export an older checkpoint, or drop the variant")
+            raise DataError(
+                f"{source}: {old} holds NaN, infinity, or numbers too large for {dtype}; export an "
+                "older checkpoint, or drop the variant"
+            )
         tensors[new] = tensor.float() if dtype == torch.float32 else tensor
     save_file(tensors, path, metadata={"format": "pt"})
     tensors.clear()
-    if not all(torch.equal(_mapped(path, new), _mapped(source, old).to(dtype)) for old, new in names.items()):
-        raise DataError(f"{path}: holds other numbers than the checkpoint it was written from; is the disk sound?")
+    if not all(
+        torch.equal(_mapped(path, new), _mapped(source, old).to(dtype))
+        for old, new in names.items()
+    ):
+        raise DataError(
+            f"{path}: holds other numbers than the checkpoint it was written from; is the disk "
+            "sound?"
+        )
 
 
 def _mapped(path: Path, name: str) -> torch.Tensor:
-    """One tensor, mapped from a file opened for it alone: once it is gone, its pages are given back."""
+    """One tensor, mapped from a file opened for it alone: once it is gone, its pages are given
+    back.
+    """
     with safe_open(path, framework="pt") as file:
         tensor: torch.Tensor = file.get_tensor(name)
     return tensor
@@ -160,7 +251,12 @@ def _mapped(path: Path, name: str) -> torch.Tensor:
 
 def _check_widths(folder: Path, ours: list[str], sdxl: Path) -> None:
     """The UNet must read states as wide as the encoders'. Raises DataError."""
-    widths = [read_json(folder / SUBFOLDERS[name][1] / "config.json")["hidden_size"] for name in ours]
+    widths = [
+        read_json(folder / SUBFOLDERS[name][1] / "config.json")["hidden_size"] for name in ours
+    ]
     wanted = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
     if sum(widths) != wanted:
-        raise DataError(f"{sdxl}: its UNet reads {wanted} numbers, the encoders give {sum(widths)} at a position; give an SDXL of the teacher's size")
+        raise DataError(
+            f"{sdxl}: its UNet reads {wanted} numbers, the encoders give {sum(widths)} at a "
+            "position; give an SDXL of the teacher's size"
+        )

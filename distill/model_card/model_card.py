@@ -1,4 +1,6 @@
-"""The model card of an exported repository: what it is, how it is used, how it was made, what was measured, what it cannot do."""
+"""The model card of an exported repository: what it is, how it is used, how it was made, what was
+measured, what it cannot do.
+"""
 
 import re
 from functools import reduce
@@ -25,18 +27,29 @@ COMPARE, GENERATE = "python -m eval.compare_hidden_states RECIPE", "python -m ev
 
 TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
 TAGS = ("stable-diffusion-xl", "japanese", "knowledge-distillation", "sdxl-mother-tongue")
-LICENSE_LINKS = {"openrail++": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md"}
+LICENSE_LINKS = {
+    "openrail++": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md"
+}
 OBJECTIVES = {
     "position": "each hidden state equals the teacher's at the same position",
-    "cross_attention": "what the frozen UNets' cross-attention reads equals what it reads from the teacher",
+    "cross_attention": "what the frozen UNets' cross-attention reads equals what it reads from the "
+    "teacher",
     "random_attention": "what random attention layers read equals what they read from the teacher",
     "set": "the hidden states of the words equal the teacher's as a set",
 }
 # A prompt and what it means: toyworld's miniature knows nothing but coloured shapes.
-PROMPT = ("窓辺で眠る白い猫、水彩画、やわらかい光", "a white cat asleep by the window, watercolour, soft light")
-TOYWORLD_PROMPT = ("白い背景に、大きい青い四角の左に小さい赤い丸がある", "on white, a small red circle to the left of a large blue square")
+PROMPT = (
+    "窓辺で眠る白い猫、水彩画、やわらかい光",
+    "a white cat asleep by the window, watercolour, soft light",
+)
+TOYWORLD_PROMPT = (
+    "白い背景に、大きい青い四角の左に小さい赤い丸がある",
+    "on white, a small red circle to the left of a large blue square",
+)
 
-SPECIAL = re.compile(r"[\\`*\[\]<>#|~&$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")  # Markdown's; an underscore inside a name means nothing to it
+SPECIAL = re.compile(
+    r"[\\`*\[\]<>#|~&$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])"
+)  # Markdown's; an underscore inside a name means nothing to it
 
 ROWS = {
     "english_teacher": "English, read by the teacher (the best there is)",
@@ -55,8 +68,13 @@ COLUMNS = {
 }
 
 
-def write(folder: Path, recipe: Recipe, made_from: dict[str, str], repository: str | None = None) -> None:
-    """Writes the card of a verified folder; what says the same already is left alone. Raises DataError for a result that cannot be read."""
+def write(
+    folder: Path, recipe: Recipe, made_from: dict[str, str], repository: str | None = None
+) -> None:
+    """Writes the card of a verified folder; what says the same already is left alone.
+
+    Raises DataError for a result that cannot be read.
+    """
     trained = recipe.run_dir / "distill" / "config.yaml"
     if trained.is_file():  # what was trained, whatever overrides this command was given
         stored = run_folder.read_config(trained.parent)
@@ -69,42 +87,60 @@ def write(folder: Path, recipe: Recipe, made_from: dict[str, str], repository: s
     _put(folder / "README.md", render(folder, recipe, made_from, pictures, repository).encode())
 
 
-def render(folder: Path, recipe: Recipe, made_from: dict[str, str], pictures: dict[str, Any] | None, repository: str | None = None) -> str:
+def render(
+    folder: Path,
+    recipe: Recipe,
+    made_from: dict[str, str],
+    pictures: dict[str, Any] | None,
+    repository: str | None = None,
+) -> str:
     """The card's text."""
     manifest = recipe.run_dir / "pairs" / pair.MANIFEST
     kind, pipeline = kind_of(folder)
     toyworld = any(isinstance(source, ToyworldSource) for source in recipe.corpora.sources)
     names = repository_names(kind, recipe, made_from, repository)
-    return _environment().get_template(TEMPLATE).render(
-        front_matter=yaml12.write(front_matter(kind, pipeline, recipe, made_from)),
-        kind=kind,
-        pipeline=pipeline,
-        names=names,
-        here=names.get(kind.upper()) or names["REPOSITORY"],
-        named=repository is not None,
-        recipe=recipe,
-        made_from=made_from,
-        toyworld=toyworld,
-        sdxl=made_from["teacher"].replace("toyworld:", "corpora/toyworld/models/"),
-        prompt=TOYWORLD_PROMPT if toyworld else PROMPT,
-        # where the evaluation leaves the refiner out, the refiner's own card still needs a place to take over
-        handover=recipe.eval.denoising_end if recipe.eval.denoising_end < 1 else 0.8,
-        settings=training_settings(folder, recipe, made_from),
-        sources=[("toyworld", "Apache-2.0") if isinstance(one, ToyworldSource) else (one.name, one.licence) for one in recipe.corpora.sources],
-        manifest=pair.read_manifest(manifest.parent) if manifest.is_file() else None,
-        comparison=measured_states(recipe, made_from),
-        pictures=pictures,
-        teachers_pictures=_is_recipes_own(recipe, made_from),
-        columns=list(COLUMNS),
-        teacher=public(recipe.distill.base),
-        vocabulary=vocabulary_size(folder),
-        verification=_verification(folder / VERIFICATION),
-        commands={"compare": COMPARE, "generate": GENERATE},
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            front_matter=yaml12.write(front_matter(kind, pipeline, recipe, made_from)),
+            kind=kind,
+            pipeline=pipeline,
+            names=names,
+            here=names.get(kind.upper()) or names["REPOSITORY"],
+            named=repository is not None,
+            recipe=recipe,
+            made_from=made_from,
+            toyworld=toyworld,
+            sdxl=made_from["teacher"].replace("toyworld:", "corpora/toyworld/models/"),
+            prompt=TOYWORLD_PROMPT if toyworld else PROMPT,
+            # where the evaluation leaves the refiner out, the refiner's own card still needs a
+            # place to take over
+            handover=recipe.eval.denoising_end if recipe.eval.denoising_end < 1 else 0.8,
+            settings=training_settings(folder, recipe, made_from),
+            sources=[
+                ("toyworld", "Apache-2.0")
+                if isinstance(one, ToyworldSource)
+                else (one.name, one.licence)
+                for one in recipe.corpora.sources
+            ],
+            manifest=pair.read_manifest(manifest.parent) if manifest.is_file() else None,
+            comparison=measured_states(recipe, made_from),
+            pictures=pictures,
+            teachers_pictures=_is_recipes_own(recipe, made_from),
+            columns=list(COLUMNS),
+            teacher=public(recipe.distill.base),
+            vocabulary=vocabulary_size(folder),
+            verification=_verification(folder / VERIFICATION),
+            commands={"compare": COMPARE, "generate": GENERATE},
+        )
     )
 
 
 def kind_of(folder: Path) -> tuple[str, str]:
-    """What the folder is (`base`, `refiner`, `encoders`, or another `pipeline`), and the diffusers class that loads it or takes its encoders."""
+    """What the folder is (`base`, `refiner`, `encoders`, or another `pipeline`), and the diffusers
+    class that loads it or takes its encoders.
+    """
     if not (folder / "model_index.json").is_file():
         return "encoders", TEXT_TO_IMAGE
     index = read_json(folder / "model_index.json")
@@ -114,7 +150,9 @@ def kind_of(folder: Path) -> tuple[str, str]:
     return "base" if pipeline == TEXT_TO_IMAGE else "pipeline", pipeline
 
 
-def front_matter(kind: str, pipeline: str, recipe: Recipe, made_from: dict[str, str]) -> dict[str, Any]:
+def front_matter(
+    kind: str, pipeline: str, recipe: Recipe, made_from: dict[str, str]
+) -> dict[str, Any]:
     """The card's YAML head, as the Hub reads it."""
     link = LICENSE_LINKS.get(recipe.export.license)
     return {
@@ -123,14 +161,24 @@ def front_matter(kind: str, pipeline: str, recipe: Recipe, made_from: dict[str, 
         **({"license_link": link} if link else {}),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image" if pipeline == TEXT_TO_IMAGE else "image-to-image",
-        **({"base_model": made_from["teacher"]} if looks_like_hub_name(made_from["teacher"]) else {}),
+        **(
+            {"base_model": made_from["teacher"]}
+            if looks_like_hub_name(made_from["teacher"])
+            else {}
+        ),
         "tags": [*TAGS, *(["text-encoder"] if kind == "encoders" else [])],
     }
 
 
-def repository_names(kind: str, recipe: Recipe, made_from: dict[str, str], repository: str | None) -> dict[str, str]:
-    """By the snippet's variables: this repository, and the other half of an ensemble, which `--push` names alike. ORG/NAME where none is known."""
-    ensemble = kind == "refiner" or (kind == "base" and recipe.distill.refiner and _is_recipes_own(recipe, made_from))
+def repository_names(
+    kind: str, recipe: Recipe, made_from: dict[str, str], repository: str | None
+) -> dict[str, str]:
+    """By the snippet's variables: this repository, and the other half of an ensemble, which
+    `--push` names alike. ORG/NAME where none is known.
+    """
+    ensemble = kind == "refiner" or (
+        kind == "base" and recipe.distill.refiner and _is_recipes_own(recipe, made_from)
+    )
     if not ensemble:
         return {"REPOSITORY": repository or "ORG/NAME"}
     stem = (repository or "ORG/NAME").removesuffix(f"-{kind}")
@@ -138,20 +186,45 @@ def repository_names(kind: str, recipe: Recipe, made_from: dict[str, str], repos
     return names | ({kind.upper(): repository} if repository else {})
 
 
-def training_settings(folder: Path, recipe: Recipe, made_from: dict[str, str]) -> list[tuple[str, str]]:
+def training_settings(
+    folder: Path, recipe: Recipe, made_from: dict[str, str]
+) -> list[tuple[str, str]]:
     """The recipe's table."""
     settings = recipe.distill
-    teachers = [settings.base, *([settings.teacher] if settings.teacher else []), *([settings.refiner] if settings.refiner else [])]
+    teachers = [
+        settings.base,
+        *([settings.teacher] if settings.teacher else []),
+        *([settings.refiner] if settings.refiner else []),
+    ]
     return [
         ("teacher", ", ".join(map(public, teachers))),
-        ("objective", f"{settings.objective}: {'; '.join(f'{name}: {text}' for name, text in OBJECTIVES.items() if settings.objective.uses(name))}"),
+        (
+            "objective",
+            f"{settings.objective}: ; ".join(
+                f"{name}: {text}"
+                for name, text in OBJECTIVES.items()
+                if settings.objective.uses(name)
+            ),
+        ),
         ("steps", f"{settings.steps:,}"),
-        ("batch size", f"{settings.batch_size:,} pairs a step, {settings.english_share:.0%} of them English on both sides"),
-        ("learning rate", f"{settings.learning_rate:g}, {settings.warmup_steps:,} steps of warm-up, then a cosine to zero"),
+        (
+            "batch size",
+            f"{settings.batch_size:,} pairs a step, {settings.english_share:.0%} of them English "
+            "on both sides",
+        ),
+        (
+            "learning rate",
+            f"{settings.learning_rate:g}, {settings.warmup_steps:,} steps of warm-up, then a "
+            "cosine to zero",
+        ),
         ("precision", settings.precision),
         ("tokenizer", public(recipe.vocab_init.tokenizer)),
         ("vocabulary", f"{vocabulary_size(folder):,} rows, BOS and EOS the last two"),
-        ("first embeddings", f"each row takes the English token most similar to it by {public(recipe.vocab_init.sentence_encoder)}"),
+        (
+            "first embeddings",
+            "each row takes the English token most similar to it by "
+            f"{public(recipe.vocab_init.sentence_encoder)}",
+        ),
         ("checkpoint", f"{made_from['checkpoint']} of recipe {made_from['recipe']}"),
         ("checkpoint's manifest, SHA-256", made_from["manifest_sha256"]),
     ]
@@ -166,60 +239,105 @@ def vocabulary_size(folder: Path) -> int:
 
 
 def measured_states(recipe: Recipe, made_from: dict[str, str]) -> dict[str, Any] | None:
-    """`{"pairs", "gap_pairs", "rows": [(name, numbers by COLUMNS)]}`; None until it is measured. Raises DataError."""
+    """`{"pairs", "gap_pairs", "rows": [(name, numbers by COLUMNS)]}`; None until it is measured.
+
+    Raises DataError.
+    """
     name = "compare_hidden_states.json"
     result = _evaluation(recipe, made_from, name)
     if result is None:
         return None
     try:
-        rows = [(label, [float(reduce(getitem, keys, result["rows"][row])) for keys in COLUMNS.values()]) for row, label in ROWS.items()]
+        rows = [
+            (
+                label,
+                [float(reduce(getitem, keys, result["rows"][row])) for keys in COLUMNS.values()],
+            )
+            for row, label in ROWS.items()
+        ]
         return {"pairs": result["pairs"], "gap_pairs": result["gap_pairs"], "rows": rows}
     except (KeyError, TypeError) as error:
-        raise DataError(f"{recipe.run_dir / 'eval' / name}: not as this version writes it ({error}); delete it and run: {COMPARE}") from None
+        raise DataError(
+            f"{recipe.run_dir / 'eval' / name}: not as this version writes it ({error}); delete it "
+            f"and run: {COMPARE}"
+        ) from None
 
 
 def measured_pictures(recipe: Recipe, made_from: dict[str, str]) -> dict[str, Any] | None:
-    """`{"prompts", "rows": [(name, scene accuracy)], "examples"}`; None until this repository's own UNets have painted. Raises DataError."""
+    """`{"prompts", "rows": [(name, scene accuracy)], "examples"}`; None until this repository's own
+    UNets have painted. Raises DataError.
+    """
     name = "pictures.json"
     result = _evaluation(recipe, made_from, name)
-    if result is None or not _is_recipes_own(recipe, made_from) or not (recipe.run_dir / "eval" / "grid.png").is_file():
+    if (
+        result is None
+        or not _is_recipes_own(recipe, made_from)
+        or not (recipe.run_dir / "eval" / "grid.png").is_file()
+    ):
         return None
     try:
-        found = [(label, result["rows"][row].get("scene_accuracy")) for row, label in ROWS.items() if row in result["rows"]]
-        examples = [(example["number"], example["ja"], example["en"]) for example in result["examples"]]
-        return {"prompts": result["prompts"], "rows": [(label, accuracy) for label, accuracy in found if accuracy], "examples": examples}
+        found = [
+            (label, result["rows"][row].get("scene_accuracy"))
+            for row, label in ROWS.items()
+            if row in result["rows"]
+        ]
+        examples = [
+            (example["number"], example["ja"], example["en"]) for example in result["examples"]
+        ]
+        return {
+            "prompts": result["prompts"],
+            "rows": [(label, accuracy) for label, accuracy in found if accuracy],
+            "examples": examples,
+        }
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{recipe.run_dir / 'eval' / name}: not as this version writes it ({error}); delete it and run: {GENERATE}") from None
+        raise DataError(
+            f"{recipe.run_dir / 'eval' / name}: not as this version writes it ({error}); delete it "
+            f"and run: {GENERATE}"
+        ) from None
 
 
 def public(reference: str) -> str:
-    """A model as a reader may know it: hub names as they are, a path by its last two parts; never a home folder's name."""
+    """A model as a reader may know it: hub names as they are, a path by its last two parts; never a
+    home folder's name.
+    """
     if reference.startswith("open_clip:"):
         model, slash, source = reference.partition("/")
         return f"{model}{slash}{Path(source).name}"
     if reference.startswith("toyworld:") or looks_like_hub_name(reference):
         return reference
     path = Path(reference)
-    home = path.parent.parent.name in ("home", "Users") or path.parent.name in ("", Path.home().name)
+    home = path.parent.parent.name in ("home", "Users") or path.parent.name in (
+        "",
+        Path.home().name,
+    )
     return path.name if home else f"{path.parent.name}/{path.name}"
 
 
 def write_all(recipe: Recipe) -> None:
     """The stage: the cards of all exported folders of the run. Raises DataError."""
     folder = recipe.run_dir / "export"
-    exported = sorted(path for path in folder.glob(f"*/{VERIFICATION}") if not path.parent.name.startswith("."))  # hidden: a killed run's
+    exported = sorted(
+        path for path in folder.glob(f"*/{VERIFICATION}") if not path.parent.name.startswith(".")
+    )  # hidden: a killed run's
     if not exported:
-        raise DataError(f"{folder}: nothing is exported yet; make it with: python -m distill.export RECIPE")
+        raise DataError(
+            f"{folder}: nothing is exported yet; make it with: python -m distill.export RECIPE"
+        )
     for path in exported:
         made_from = _verification(path).made_from
         if made_from.get("recipe") != recipe.name:
-            raise DataError(f"{path}: made from the recipe {made_from.get('recipe')!r}, this one is {recipe.name!r}; give the one it was made from")
+            raise DataError(
+                f"{path}: made from the recipe {made_from.get('recipe')!r}, this one is "
+                f"{recipe.name!r}; give the one it was made from"
+            )
         write(path.parent, recipe, made_from)
         print(f"{path.parent / 'README.md'}: up to date")
 
 
 def _evaluation(recipe: Recipe, made_from: dict[str, str], name: str) -> dict[str, Any] | None:
-    """A result that measured these very encoders: it has the digest of the export it read, which is of the same checkpoint."""
+    """A result that measured these very encoders: it has the digest of the export it read, which is
+    of the same checkpoint.
+    """
     path, read = recipe.run_dir / "eval" / name, recipe.run_dir / "export" / "base" / VERIFICATION
     if not (path.is_file() and read.is_file()):
         return None
@@ -236,8 +354,14 @@ def _verification(path: Path) -> Verification:
 
 
 def _is_recipes_own(recipe: Recipe, made_from: dict[str, str]) -> bool:
-    """Whether the rest of the pipeline is the recipe's teacher, not another SDXL the encoders were put into."""
-    return any(made_from["teacher"] in (name, Path(name).name) for name in (recipe.distill.base, recipe.distill.refiner) if name)
+    """Whether the rest of the pipeline is the recipe's teacher, not another SDXL the encoders were
+    put into.
+    """
+    return any(
+        made_from["teacher"] in (name, Path(name).name)
+        for name in (recipe.distill.base, recipe.distill.refiner)
+        if name
+    )
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -257,13 +381,19 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # Japanese stays readable in the snippets
-    environment.filters["code"] = lambda text: Markup("`" + _one_line(text).replace("`", "'").replace("|", "\\|") + "`")
+    environment.policies["json.dumps_kwargs"] = {
+        "ensure_ascii": False
+    }  # Japanese stays readable in the snippets
+    environment.filters["code"] = lambda text: Markup(
+        "`" + _one_line(text).replace("`", "'").replace("|", "\\|") + "`"
+    )
     return environment
 
 
 def _plain(value: Any) -> Any:
-    """Every text that is put in stays text: captions come from the web, and a `|` or `<` would break the page."""
+    """Every text that is put in stays text: captions come from the web, and a `|` or `<` would
+    break the page.
+    """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return Markup(SPECIAL.sub(r"\\\g<0>", _one_line(value)))

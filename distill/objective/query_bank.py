@@ -1,11 +1,15 @@
-"""What the frozen UNets' cross-attention layers ask of a prompt: recorded once, so that training needs no UNet and no image.
+"""What the frozen UNets' cross-attention layers ask of a prompt: recorded once, so that training
+needs no UNet and no image.
 
-In:  the base (and refiner) folder and some English prompts; the stock pipelines paint them while hooks listen.
-Out: `<run>/distill/measured/query_bank.safetensors`: per layer real queries (fp16), the variance of the teacher's outputs, and how far the
-     UNet's prediction moves when this layer alone reads another prompt. The `to_k` and `to_v` weights stay where they are, in the UNet's
-     file; the bank holds their digests, so that another UNet is noticed.
+In:  the base (and refiner) folder and some English prompts; the stock pipelines paint them while
+     hooks listen.
+Out: `<run>/distill/measured/query_bank.safetensors`: per layer real queries (fp16), the variance of
+     the teacher's outputs, and how far the UNet's prediction moves when this layer alone reads
+     another prompt. The `to_k` and `to_v` weights stay where they are, in the UNet's file; the bank
+     holds their digests, so that another UNet is noticed.
 
-Shape letters: B batch, L token position, D width, N queries, H heads, K width of one head, E = H * K.
+Shape letters: B batch, L token position, D width, N queries, H heads, K width of one head, E = H *
+K.
 """
 
 import hashlib
@@ -35,9 +39,11 @@ CALLS, PROMPTS_OF_A_CALL = 4, 8  # the UNet's calls that tell how much each laye
 
 @dataclass(frozen=True)
 class CrossAttentionLayer:
-    """One `attn2` of a UNet: `queries_NHK` to draw from, its K/V projections, its outputs' variance over prompts.
+    """One `attn2` of a UNet: `queries_NHK` to draw from, its K/V projections, its outputs' variance
+    over prompts.
 
-    `share`: how often it is drawn, in proportion to what it moves of its UNet's prediction; the shares of all layers sum to 1.
+    `share`: how often it is drawn, in proportion to what it moves of its UNet's prediction; the
+    shares of all layers sum to 1.
     """
 
     name: str
@@ -52,48 +58,98 @@ class CrossAttentionLayer:
         """The base reads both encoders side by side, the refiner the second alone."""
         return encoding.prompt_embeds_BLD if self.reads_both else encoding.clip_bigg_BLD
 
-    def output(self, encoding: Encoding, chosen_N: torch.Tensor, visible_BL: torch.Tensor | None = None) -> torch.Tensor:
+    def output(
+        self, encoding: Encoding, chosen_N: torch.Tensor, visible_BL: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """(B, H, N, K) for the chosen queries, of all states or of the visible ones."""
-        return attention_output(self.queries_NHK[chosen_N], self.context(encoding), self.to_k_ED, self.to_v_ED, visible_BL)
+        return attention_output(
+            self.queries_NHK[chosen_N],
+            self.context(encoding),
+            self.to_k_ED,
+            self.to_v_ED,
+            visible_BL,
+        )
 
 
-def record(path: Path, folders: dict[str, str], teacher: TextEncoders, prompts: list[str], settings: QueryBank, seed: int) -> None:
-    """Paints `prompts` with the UNets of `folders` (by `Distill.unets`) and writes the bank. Raises DataError for a folder that does not load."""
+def record(
+    path: Path,
+    folders: dict[str, str],
+    teacher: TextEncoders,
+    prompts: list[str],
+    settings: QueryBank,
+    seed: int,
+) -> None:
+    """Paints `prompts` with the UNets of `folders` (by `Distill.unets`) and writes the bank.
+
+    Raises DataError for a folder that does not load.
+    """
     generator = torch.Generator().manual_seed(seed)
     encoding = teacher.encode(prompts)
     tensors: dict[str, torch.Tensor] = {}
     heads: dict[str, int] = {}
     own = {part: part for part in Pipelines._fields if part in folders}
     for names in (own, *({"base": unet} for unet in folders if unet not in own)):
-        pipelines = load_pipelines(folders[names["base"]], folders[names["refiner"]] if "refiner" in names else None)
-        width = next(module for name, module in pipelines.base.unet.named_modules() if name.endswith("attn2.to_k")).in_features
+        pipelines = load_pipelines(
+            folders[names["base"]], folders[names["refiner"]] if "refiner" in names else None
+        )
+        width = next(
+            module
+            for name, module in pipelines.base.unet.named_modules()
+            if name.endswith("attn2.to_k")
+        ).in_features
         if width != encoding.prompt_embeds_BLD.shape[-1]:
-            raise DataError(f"{folders[names['base']]}: its UNet reads states {width} wide, the teacher's are {encoding.prompt_embeds_BLD.shape[-1]}")
-        found_tensors, found_heads = _of_pipelines(pipelines, names, encoding, prompts, settings, generator)
+            raise DataError(
+                f"{folders[names['base']]}: its UNet reads states {width} wide, the teacher's are "
+                f"{encoding.prompt_embeds_BLD.shape[-1]}"
+            )
+        found_tensors, found_heads = _of_pipelines(
+            pipelines, names, encoding, prompts, settings, generator
+        )
         tensors |= found_tensors
         heads |= found_heads
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
         digests = {unet: Projections(folder).sha256() for unet, folder in folders.items()}
-        save_file(tensors, temporary, metadata={"heads": json.dumps(heads), "projections": json.dumps(digests)})
+        save_file(
+            tensors,
+            temporary,
+            metadata={"heads": json.dumps(heads), "projections": json.dumps(digests)},
+        )
 
 
 def _of_pipelines(
-    pipelines: Pipelines, names: dict[str, str], encoding: Encoding, prompts: list[str], settings: QueryBank, generator: torch.Generator
+    pipelines: Pipelines,
+    names: dict[str, str],
+    encoding: Encoding,
+    prompts: list[str],
+    settings: QueryBank,
+    generator: torch.Generator,
 ) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    """The bank's tensors and heads of base and refiner (or of another base), under the UNets' `names`."""
+    """The bank's tensors and heads of base and refiner (or of another base), under the UNets'
+    `names`.
+    """
     tensors: dict[str, torch.Tensor] = {}
     heads: dict[str, int] = {}
-    with _listening(pipelines, settings.queries_per_layer, generator) as heard, _calls(pipelines) as calls:
+    with (
+        _listening(pipelines, settings.queries_per_layer, generator) as heard,
+        _calls(pipelines) as calls,
+    ):
         _paint(pipelines, prompts, settings, generator)
     for part, unet in names.items():
-        of_part = {name.removeprefix(f"{part}."): found for name, found in heard.items() if name.startswith(f"{part}.")}
+        of_part = {
+            name.removeprefix(f"{part}."): found
+            for name, found in heard.items()
+            if name.startswith(f"{part}.")
+        }
         context_BLD = encoding.prompt_embeds_BLD if part == "base" else encoding.clip_bigg_BLD
         moved = influences(getattr(pipelines, part).unet, list(of_part), calls[part])
         for layer, (attention, reservoir) in of_part.items():
             name, rows_NE = f"{unet}.{layer}", reservoir.rows_NE.half()
             queries_NHK = rows_NE[:64].float().unflatten(-1, (attention.heads, -1))
-            to_k_ED, to_v_ED = (projection.weight.detach().float().cpu() for projection in (attention.to_k, attention.to_v))
+            to_k_ED, to_v_ED = (
+                projection.weight.detach().float().cpu()
+                for projection in (attention.to_k, attention.to_v)
+            )
             output_BHNK = attention_output(queries_NHK, context_BLD, to_k_ED, to_v_ED)
             tensors[f"{name}.queries"], heads[name] = rows_NE.contiguous(), attention.heads
             tensors[f"{name}.variance"] = output_BHNK.var(dim=0, correction=0).mean()
@@ -102,33 +158,63 @@ def _of_pipelines(
 
 
 def load(
-    path: Path, folders: dict[str, str], settings: QueryBank, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    path: Path,
+    folders: dict[str, str],
+    settings: QueryBank,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> list[CrossAttentionLayer]:
-    """The layers with their projections, read from the UNets' own files. Raises DataError where those are missing or others."""
+    """The layers with their projections, read from the UNets' own files.
+
+    Raises DataError where those are missing or others.
+    """
     with safe_open(path, "pt", device=str(device)) as file:
         heads, digests = (json.loads(file.metadata()[name]) for name in ("heads", "projections"))
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
-    shares = layer_shares({name: float(stored[f"{name}.influence"]) for name in heads}, settings.refiner_share)
+    shares = layer_shares(
+        {name: float(stored[f"{name}.influence"]) for name in heads}, settings.refiner_share
+    )
     weights = {unet: Projections(folder) for unet, folder in folders.items()}
     layers = []
     for name, count in heads.items():
         unet, _, layer_name = name.partition(".")
-        to_k_ED, to_v_ED = (weights[unet].read(f"{layer_name}.{kind}.weight").to(device, dtype) for kind in ("to_k", "to_v"))
+        to_k_ED, to_v_ED = (
+            weights[unet].read(f"{layer_name}.{kind}.weight").to(device, dtype)
+            for kind in ("to_k", "to_v")
+        )
         queries_NHK = stored[f"{name}.queries"].to(dtype).unflatten(-1, (count, -1))
-        layers.append(CrossAttentionLayer(name, unet != "refiner", queries_NHK, to_k_ED, to_v_ED, stored[f"{name}.variance"], shares[name]))
+        layers.append(
+            CrossAttentionLayer(
+                name,
+                unet != "refiner",
+                queries_NHK,
+                to_k_ED,
+                to_v_ED,
+                stored[f"{name}.variance"],
+                shares[name],
+            )
+        )
     for unet, projections in weights.items():
         if projections.sha256() != digests[unet]:
-            raise DataError(f"{folders[unet]}: its UNet is not the one the query bank was recorded from; put that one back")
+            raise DataError(
+                f"{folders[unet]}: its UNet is not the one the query bank was recorded from; put "
+                "that one back"
+            )
     return layers
 
 
 def layer_shares(influences: dict[str, float], refiner_share: float) -> dict[str, float]:
-    """How often each layer is drawn: its UNet's share (`unet_shares`), within a UNet in proportion to its influence."""
+    """How often each layer is drawn: its UNet's share (`unet_shares`), within a UNet in proportion
+    to its influence.
+    """
     totals: dict[str, float] = {}
     for name, value in influences.items():
         totals[unet_of(name)] = totals.get(unet_of(name), 0.0) + value
     parts = unet_shares(totals, refiner_share)
-    return {name: parts[unet_of(name)] * value / totals[unet_of(name)] for name, value in influences.items()}
+    return {
+        name: parts[unet_of(name)] * value / totals[unet_of(name)]
+        for name, value in influences.items()
+    }
 
 
 def unet_of(layer: str) -> str:
@@ -137,12 +223,18 @@ def unet_of(layer: str) -> str:
 
 
 class Projections:
-    """Reads single tensors of a UNet from its safetensors file or shards, in the stock precision or, where only that is there, in fp16."""
+    """Reads single tensors of a UNet from its safetensors file or shards, in the stock precision
+    or, where only that is there, in fp16.
+    """
 
     def __init__(self, folder: str) -> None:
         unet = fetch(folder, ["unet/*.json", "unet/*.safetensors"], ["*.fp16.*"]) / "unet"
-        indices = sorted(unet.glob("*.safetensors.index.json"), key=lambda path: ("fp16" in path.name, path.name))
-        plain = sorted(unet.glob("*.safetensors"), key=lambda path: ("fp16" in path.name, path.name))
+        indices = sorted(
+            unet.glob("*.safetensors.index.json"), key=lambda path: ("fp16" in path.name, path.name)
+        )
+        plain = sorted(
+            unet.glob("*.safetensors"), key=lambda path: ("fp16" in path.name, path.name)
+        )
         if not indices and not plain:
             weights_file(unet, "diffusion_pytorch_model")  # says what lies there instead
         self.shards = _shards(indices[0]) if indices else {}
@@ -155,15 +247,25 @@ class Projections:
             with safe_open(path, "pt") as file:
                 tensor: torch.Tensor = file.get_tensor(name)
         except (OSError, SafetensorError) as error:
-            raise DataError(f"{path}: {name} cannot be read ({first_line(error)}); fetch the folder again") from None
-        self._digests[name] = hashlib.sha256(tensor.flatten().view(torch.uint8).numpy().data).hexdigest()
+            raise DataError(
+                f"{path}: {name} cannot be read ({first_line(error)}); fetch the folder again"
+            ) from None
+        self._digests[name] = hashlib.sha256(
+            tensor.flatten().view(torch.uint8).numpy().data
+        ).hexdigest()
         return tensor
 
     def sha256(self) -> str:
-        """Of all projections of cross-attention: what training reads of this UNet. Raises DataError."""
+        """Of all projections of cross-attention: what training reads of this UNet.
+
+        Raises DataError.
+        """
         names = self.shards or tensor_shapes(self.file)
         for name in names:
-            if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) and name not in self._digests:
+            if (
+                name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
+                and name not in self._digests
+            ):
                 self.read(name)
         return value_sha256(self._digests)
 
@@ -177,18 +279,29 @@ def _shards(index: Path) -> dict[str, Path]:
 
 
 @torch.no_grad()
-def influences(unet: Any, layers: list[str], calls: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """By layer: mean squared change of the UNet's prediction when this layer alone reads the next prompt's states; scalars."""
+def influences(
+    unet: Any, layers: list[str], calls: list[dict[str, Any]]
+) -> dict[str, torch.Tensor]:
+    """By layer: mean squared change of the UNet's prediction when this layer alone reads the next
+    prompt's states; scalars.
+    """
 
-    def read_the_next(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, kwargs | {"encoder_hidden_states": kwargs["encoder_hidden_states"].roll(1, dims=0)}
+    def read_the_next(
+        _module: Any, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        return args, kwargs | {
+            "encoder_hidden_states": kwargs["encoder_hidden_states"].roll(1, dims=0)
+        }
 
     usual = [unet(**call).sample for call in calls]
     found = {}
     for layer in tqdm(layers, desc="influence of layers", unit="layer", leave=False):
         hook = unet.get_submodule(layer).register_forward_pre_hook(read_the_next, with_kwargs=True)
         try:
-            changes = [(unet(**call).sample - before).float().square().mean() for call, before in zip(calls, usual, strict=True)]
+            changes = [
+                (unet(**call).sample - before).float().square().mean()
+                for call, before in zip(calls, usual, strict=True)
+            ]
         finally:
             hook.remove()
         found[layer] = torch.stack(changes).mean().cpu()
@@ -197,25 +310,41 @@ def influences(unet: Any, layers: list[str], calls: list[dict[str, Any]]) -> dic
 
 @contextmanager
 def _calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """What each UNet is called with while it paints the first batch: the halves that read the prompts, at most `PROMPTS_OF_A_CALL` of them."""
+    """What each UNet is called with while it paints the first batch: the halves that read the
+    prompts, at most `PROMPTS_OF_A_CALL` of them.
+    """
     calls: dict[str, list[dict[str, Any]]] = {}
     hooks = []
 
     def hear(part: str, guided: bool, args: Any, kwargs: dict[str, Any]) -> None:
         if len(calls.setdefault(part, [])) < CALLS:
-            rows = slice(len(args[0]) // 2 if guided else 0, None)  # with guidance the empty prompts come first
+            rows = slice(
+                len(args[0]) // 2 if guided else 0, None
+            )  # with guidance the empty prompts come first
 
             def few(tensor: torch.Tensor) -> torch.Tensor:
                 return tensor[rows][:PROMPTS_OF_A_CALL].clone()
 
             added = {name: few(tensor) for name, tensor in kwargs["added_cond_kwargs"].items()}
             states = few(kwargs["encoder_hidden_states"])
-            calls[part].append({"sample": few(args[0]), "timestep": args[1], "encoder_hidden_states": states, "added_cond_kwargs": added})
+            calls[part].append(
+                {
+                    "sample": few(args[0]),
+                    "timestep": args[1],
+                    "encoder_hidden_states": states,
+                    "added_cond_kwargs": added,
+                }
+            )
 
     for part, pipeline in zip(Pipelines._fields, pipelines, strict=True):
         if pipeline is not None:
-            guided = pipeline.unet.config.time_cond_proj_dim is None  # as the pipelines decide, at their default guidance scale
-            hook = pipeline.unet.register_forward_pre_hook(lambda _m, args, kwargs, p=part, g=guided: hear(p, g, args, kwargs), with_kwargs=True)
+            guided = (
+                pipeline.unet.config.time_cond_proj_dim is None
+            )  # as the pipelines decide, at their default guidance scale
+            hook = pipeline.unet.register_forward_pre_hook(
+                lambda _m, args, kwargs, p=part, g=guided: hear(p, g, args, kwargs),
+                with_kwargs=True,
+            )
             hooks.append(hook)
     try:
         yield calls
@@ -225,8 +354,12 @@ def _calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, Any]]]]:
 
 
 @contextmanager
-def _listening(pipelines: Pipelines, wanted: int, generator: torch.Generator) -> Iterator[dict[str, tuple[Any, "_Reservoir"]]]:
-    """Collects a uniform sample of `wanted` rows of every `attn2.to_q` output while the block runs."""
+def _listening(
+    pipelines: Pipelines, wanted: int, generator: torch.Generator
+) -> Iterator[dict[str, tuple[Any, "_Reservoir"]]]:
+    """Collects a uniform sample of `wanted` rows of every `attn2.to_q` output while the block
+    runs.
+    """
     heard: dict[str, tuple[Any, _Reservoir]] = {}
     hooks = []
     for part, pipeline in zip(Pipelines._fields, pipelines, strict=True):
@@ -254,19 +387,34 @@ class _Reservoir:
         heard_NE = output_BNE.detach().flatten(0, -2)
         numbers_N = torch.rand(len(heard_NE), generator=self.generator)
         kept_N = numbers_N.argsort()[: self.size]
-        rows_NE = torch.cat([self.rows_NE.reshape(-1, heard_NE.shape[-1]), heard_NE[kept_N.to(heard_NE.device)].float().cpu()])
+        rows_NE = torch.cat(
+            [
+                self.rows_NE.reshape(-1, heard_NE.shape[-1]),
+                heard_NE[kept_N.to(heard_NE.device)].float().cpu(),
+            ]
+        )
         numbers_N = torch.cat([self.numbers_N, numbers_N[kept_N]])
         best_N = numbers_N.argsort()[: self.size]
         self.rows_NE, self.numbers_N = rows_NE[best_N], numbers_N[best_N]
 
 
 @torch.no_grad()
-def _paint(pipelines: Pipelines, prompts: list[str], settings: QueryBank, generator: torch.Generator) -> None:
-    """Base all the way, then the refiner over its stretch: the noise levels at which each will be asked for pictures."""
-    shared: dict[str, Any] = {"num_inference_steps": settings.inference_steps, "output_type": "latent"}
+def _paint(
+    pipelines: Pipelines, prompts: list[str], settings: QueryBank, generator: torch.Generator
+) -> None:
+    """Base all the way, then the refiner over its stretch: the noise levels at which each will be
+    asked for pictures.
+    """
+    shared: dict[str, Any] = {
+        "num_inference_steps": settings.inference_steps,
+        "output_type": "latent",
+    }
     for start in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="query bank", unit=" batches"):
         chunk = prompts[start : start + PROMPTS_AT_ONCE]
-        noise = [torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=generator))) for _ in chunk]
+        noise = [
+            torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            for _ in chunk
+        ]
         latents = pipelines.base(prompt=chunk, generator=noise, **shared).images
         if pipelines.refiner is not None:
             pipelines.refiner(prompt=chunk, image=latents, strength=0.3, generator=noise, **shared)

@@ -1,8 +1,9 @@
-"""Attention layers with random projections: what a UNet unknown to training might ask of a prompt. Needs no UNet.
+"""Attention layers with random projections: what a UNet unknown to training might ask of a prompt.
+Needs no UNet.
 
 In:  the teacher's statistics and some English prompts.
-Out: `<run>/distill/measured/random_attention.safetensors`: the variance of the teacher's outputs by layer. The layers themselves are drawn anew
-     from the seed whenever they are loaded.
+Out: `<run>/distill/measured/random_attention.safetensors`: the variance of the teacher's outputs by
+     layer. The layers themselves are drawn anew from the seed whenever they are loaded.
 
 Shape letters: D width, N queries, H heads, K width of one head, E = H * K.
 """
@@ -21,40 +22,74 @@ from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 
 QUERIES = 512  # a layer
-# Standard deviations of the logits: from layers that average the prompt to layers that look at one word.
+# Standard deviations of the logits: from layers that average the prompt to layers that look at one
+# word.
 SHARPNESS = (1.0, 2.0, 4.0)
 
 
 def draw(settings: RandomAttention, statistics: Statistics, seed: int) -> list[CrossAttentionLayer]:
-    """Half of the layers read both encoders side by side, as the base does, half clip_bigg alone, as the refiner.
+    """Half of the layers read both encoders side by side, as the base does, half clip_bigg alone,
+    as the refiner.
 
-    Whitening (states less their mean, over their standard deviation) is folded into the projections; the mean only shifts all keys
-    and values alike, which changes neither the softmax nor a difference of outputs.
+    Whitening (states less their mean, over their standard deviation) is folded into the
+    projections; the mean only shifts all keys and values alike, which changes neither the softmax
+    nor a difference of outputs.
     """
     generator = torch.Generator().manual_seed(seed)
     count, width = settings.layers, settings.heads * settings.head_width
-    deviations = [distances.floored(variances[-1].cpu()).sqrt() for variances in (statistics.clip_l, statistics.clip_bigg)]
+    deviations = [
+        distances.floored(variances[-1].cpu()).sqrt()
+        for variances in (statistics.clip_l, statistics.clip_bigg)
+    ]
     layers = []
     for i in range(2 * count):
         both = i < count
         deviation_D = torch.cat(deviations) if both else deviations[1]
-        to_k_ED, to_v_ED = (torch.randn(width, len(deviation_D), generator=generator) / deviation_D / len(deviation_D) ** 0.5 for _ in range(2))
-        queries_NHK = torch.randn(QUERIES, settings.heads, settings.head_width, generator=generator) * SHARPNESS[i % len(SHARPNESS)]
-        layers.append(CrossAttentionLayer(f"random.{i}", both, queries_NHK, to_k_ED, to_v_ED, torch.ones(()), 1 / (2 * count)))
+        to_k_ED, to_v_ED = (
+            torch.randn(width, len(deviation_D), generator=generator)
+            / deviation_D
+            / len(deviation_D) ** 0.5
+            for _ in range(2)
+        )
+        queries_NHK = (
+            torch.randn(QUERIES, settings.heads, settings.head_width, generator=generator)
+            * SHARPNESS[i % len(SHARPNESS)]
+        )
+        layers.append(
+            CrossAttentionLayer(
+                f"random.{i}", both, queries_NHK, to_k_ED, to_v_ED, torch.ones(()), 1 / (2 * count)
+            )
+        )
     return layers
 
 
 @torch.no_grad()
-def record(path: Path, settings: RandomAttention, statistics: Statistics, teacher: TextEncoders, prompts: list[str], seed: int) -> None:
+def record(
+    path: Path,
+    settings: RandomAttention,
+    statistics: Statistics,
+    teacher: TextEncoders,
+    prompts: list[str],
+    seed: int,
+) -> None:
     """Measures the variance over `prompts` of each layer's outputs."""
     encoding = teacher.encode(prompts)
     some = torch.arange(64)
-    variances = [layer.output(encoding, some).var(dim=0, correction=0).mean() for layer in draw(settings, statistics, seed)]
+    variances = [
+        layer.output(encoding, some).var(dim=0, correction=0).mean()
+        for layer in draw(settings, statistics, seed)
+    ]
     with whole(path) as temporary:
         save_file({"variance": torch.stack(variances)}, temporary)
 
 
-def load(path: Path, settings: RandomAttention, statistics: Statistics, seed: int, device: torch.device | str = "cpu") -> list[CrossAttentionLayer]:
+def load(
+    path: Path,
+    settings: RandomAttention,
+    statistics: Statistics,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> list[CrossAttentionLayer]:
     """The layers with their variances, on the device."""
     variances = load_file(path)["variance"]
     return [

@@ -1,7 +1,8 @@
 """The loss of a step: named terms, each logged by itself, and their weighted sum.
 
-Every term is this micro-batch's share of a quantity of the global batch: summed over micro-batches and processes it is that
-quantity, whatever the split (but for `pooled_contrastive`, whose prompts compete within a micro-batch).
+Every term is this micro-batch's share of a quantity of the global batch: summed over micro-batches
+and processes it is that quantity, whatever the split (but for `pooled_contrastive`, whose prompts
+compete within a micro-batch).
 """
 
 from collections.abc import Callable
@@ -29,7 +30,10 @@ class GlobalCounts:
     def of(eos_positions: dict[str, np.ndarray], length: int) -> "GlobalCounts":
         """From the EOS positions of the whole batch in each encoder's tokens."""
         positions = {
-            name: {region: int(mask.sum()) for region, mask in distances.region_masks(torch.from_numpy(eos), length).items()}
+            name: {
+                region: int(mask.sum())
+                for region, mask in distances.region_masks(torch.from_numpy(eos), length).items()
+            }
             for name, eos in eos_positions.items()
         }
         return GlobalCounts(len(eos_positions[ENCODERS[0]]), positions)
@@ -37,9 +41,11 @@ class GlobalCounts:
 
 @dataclass(frozen=True)
 class Sides:
-    """One micro-batch as student and teacher computed it, and where EOS stands, (B,): the teacher's by encoder.
+    """One micro-batch as student and teacher computed it, and where EOS stands, (B,): the teacher's
+    by encoder.
 
-    `pads_B`: how often a prompt's pads count, 0 where it was cut before them (distill/tokens/batches.py); `full_length` is whether none was cut.
+    `pads_B`: how often a prompt's pads count, 0 where it was cut before them
+    (distill/tokens/batches.py); `full_length` is whether none was cut.
     """
 
     student: Hidden
@@ -52,7 +58,10 @@ class Sides:
 
 @dataclass(frozen=True)
 class Loss:
-    """The objective's terms. `layers` are the UNets' (`cross_attention`), `random_layers` those of `random_attention`."""
+    """The objective's terms.
+
+    `layers` are the UNets' (`cross_attention`), `random_layers` those of `random_attention`.
+    """
 
     settings: Distill
     statistics: Statistics
@@ -67,16 +76,28 @@ class Loss:
         seed = (self.settings.seed, step)
         in_parts = {"position": self._position, "set": self._set}
         sums: dict[str, Callable[[], torch.Tensor]] = {
-            "cross_attention": lambda: self._attention(sides, self.layers, self.settings.query_bank, seed),
-            "random_attention": lambda: self._attention(sides, self.random_layers, self.settings.random_attention, (*seed, 1)),
+            "cross_attention": lambda: self._attention(
+                sides, self.layers, self.settings.query_bank, seed
+            ),
+            "random_attention": lambda: self._attention(
+                sides, self.random_layers, self.settings.random_attention, (*seed, 1)
+            ),
             "pooled": lambda: distances.pooled_error_sum(student_BP, teacher_BP, variance_P),
-            "pooled_cosine": lambda: distances.pooled_cosine_error_sum(student_BP, teacher_BP, mean_P),
-            "pooled_contrastive": lambda: distances.pooled_contrastive_sum(student_BP, teacher_BP, mean_P),
+            "pooled_cosine": lambda: distances.pooled_cosine_error_sum(
+                student_BP, teacher_BP, mean_P
+            ),
+            "pooled_contrastive": lambda: distances.pooled_contrastive_sum(
+                student_BP, teacher_BP, mean_P
+            ),
         }
         terms: dict[str, torch.Tensor] = {}
         total = torch.zeros((), device=teacher_BP.device)
         for name, weight in self.settings.objective.weights(step / self.settings.steps).items():
-            terms |= in_parts[name](sides, counts) if name in in_parts else {f"loss/{name}": sums[name]() / counts.prompts}
+            terms |= (
+                in_parts[name](sides, counts)
+                if name in in_parts
+                else {f"loss/{name}": sums[name]() / counts.prompts}
+            )
             total = total + weight * terms[f"loss/{name}"]
         return {**terms, "loss/total": total}
 
@@ -88,43 +109,73 @@ class Loss:
             masks = distances.region_masks(sides.teacher_eos[encoder], teacher[-1].shape[1])
             masks["pads"] = masks["pads"] * sides.pads_B[:, None]
             variances = getattr(self.statistics, encoder)[-len(teacher) :]
-            for student_BLD, teacher_BLD, variance_D in zip(student, teacher, variances, strict=True):
-                for region, error in distances.squared_error_sums(student_BLD, teacher_BLD, variance_D, masks).items():
+            for student_BLD, teacher_BLD, variance_D in zip(
+                student, teacher, variances, strict=True
+            ):
+                for region, error in distances.squared_error_sums(
+                    student_BLD, teacher_BLD, variance_D, masks
+                ).items():
                     term = error / max(1, counts.positions[encoder][region])
                     terms[f"loss/{region}_nmse_{encoder}"] = term  # the last layer's stays
-                    total = total + getattr(self.settings.region_weights, region) * term / len(teacher)
+                    total = total + getattr(self.settings.region_weights, region) * term / len(
+                        teacher
+                    )
         return {**terms, "loss/position": total / len(ENCODERS)}
 
     def _attention(
-        self, sides: Sides, layers: list[CrossAttentionLayer], settings: QueryBank | RandomAttention, seed: tuple[int, ...]
+        self,
+        sides: Sides,
+        layers: list[CrossAttentionLayer],
+        settings: QueryBank | RandomAttention,
+        seed: tuple[int, ...],
     ) -> torch.Tensor:
-        """Summed error of what a few layers read with a few queries, the mean over the layers drawn; the draw is the same in every process."""
+        """Summed error of what a few layers read with a few queries, the mean over the layers
+        drawn; the draw is the same in every process.
+        """
         if not sides.full_length and not self.settings.cut_attention:
             return torch.zeros((), device=sides.pads_B.device)
-        visible: dict[str, torch.Tensor | None] = {"student": None, "teacher": None} if sides.full_length else up_to_eos(sides)
+        visible: dict[str, torch.Tensor | None] = (
+            {"student": None, "teacher": None} if sides.full_length else up_to_eos(sides)
+        )
         # where cut prompts teach nothing here, the full-length ones stand for them
         weights_B = torch.ones_like(sides.pads_B) if self.settings.cut_attention else sides.pads_B
         generator = np.random.default_rng(seed)
         student, teacher = sides.student.encoding, sides.teacher.encoding
         errors = []
-        for index in systematic_sample(np.array([layer.share for layer in layers]), settings.layers_per_step, generator.random()):
+        for index in systematic_sample(
+            np.array([layer.share for layer in layers]),
+            settings.layers_per_step,
+            generator.random(),
+        ):
             layer = layers[index]
-            queries_N = torch.from_numpy(generator.integers(len(layer.queries_NHK), size=settings.queries_per_step)).to(layer.to_k_ED.device)
+            queries_N = torch.from_numpy(
+                generator.integers(len(layer.queries_NHK), size=settings.queries_per_step)
+            ).to(layer.to_k_ED.device)
             with torch.no_grad():
                 wanted_BHNK = layer.output(teacher, queries_N, visible["teacher"])
-            errors_B = distances.attention_errors(layer.output(student, queries_N, visible["student"]), wanted_BHNK, layer.variance)
+            errors_B = distances.attention_errors(
+                layer.output(student, queries_N, visible["student"]), wanted_BHNK, layer.variance
+            )
             errors.append((errors_B * weights_B).sum())
         return torch.stack(errors).mean()
 
     def _set(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
         terms = {}
         for encoder in ENCODERS:
-            student_BLD, teacher_BLD = getattr(sides.student, encoder)[-1], getattr(sides.teacher, encoder)[-1]
+            student_BLD, teacher_BLD = (
+                getattr(sides.student, encoder)[-1],
+                getattr(sides.teacher, encoder)[-1],
+            )
             length = teacher_BLD.shape[1]
-            masks = (distances.region_masks(eos_B, length)["content"] for eos_B in (sides.student_eos_B, sides.teacher_eos[encoder]))
+            masks = (
+                distances.region_masks(eos_B, length)["content"]
+                for eos_B in (sides.student_eos_B, sides.teacher_eos[encoder])
+            )
             student_mask_BL, teacher_mask_BL = masks
             variance_D = getattr(self.statistics, encoder)[-1]
-            error = distances.set_error_sum(student_BLD, student_mask_BL, teacher_BLD, teacher_mask_BL, variance_D)
+            error = distances.set_error_sum(
+                student_BLD, student_mask_BL, teacher_BLD, teacher_mask_BL, variance_D
+            )
             terms[f"loss/set_{encoder}"] = error / counts.prompts
         return {**terms, "loss/set": torch.stack(list(terms.values())).mean()}
 
@@ -137,9 +188,13 @@ def up_to_eos(sides: Sides) -> dict[str, torch.Tensor | None]:
 
 
 def systematic_sample(shares: np.ndarray, count: int, start: float) -> np.ndarray:
-    """(count,) indices, each index i on average `count * shares[i]` times (systematic sampling); `start` in [0, 1) is the one random number.
+    """(count,) indices, each index i on average `count * shares[i]` times (systematic sampling);
+    `start` in [0, 1) is the one random number.
 
-    So the mean over the sample is an unbiased estimate of the mean weighted by `shares` (which sum to 1), of less variance than
-    independent draws. An index whose share is above 1 / count comes more than once.
+    So the mean over the sample is an unbiased estimate of the mean weighted by `shares` (which sum
+    to 1), of less variance than independent draws. An index whose share is above 1 / count comes
+    more than once.
     """
-    return np.searchsorted(np.cumsum(shares), (start + np.arange(count)) / count, side="right").clip(max=len(shares) - 1)
+    return np.searchsorted(
+        np.cumsum(shares), (start + np.arange(count)) / count, side="right"
+    ).clip(max=len(shares) - 1)

@@ -1,6 +1,8 @@
-"""The one door to DeepSpeed: ZeRO-1 over however many processes the launcher started, the same calls on CPU and GPU.
+"""The one door to DeepSpeed: ZeRO-1 over however many processes the launcher started, the same
+calls on CPU and GPU.
 
-Works under `deepspeed`, `torchrun`, Slurm's `srun` (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT set) and alone.
+Works under `deepspeed`, `torchrun`, Slurm's `srun` (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR,
+MASTER_PORT set) and alone.
 """
 
 import os
@@ -29,9 +31,11 @@ T = TypeVar("T")
 
 
 class AveragingAdamW(torch.optim.AdamW):
-    """AdamW that keeps an exponential moving average of the weights beside its moments: so ZeRO shards it, and checkpoints hold it, as them.
+    """AdamW that keeps an exponential moving average of the weights beside its moments: so ZeRO
+    shards it, and checkpoints hold it, as them.
 
-    The decay of step n is min(`decay`, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage: else the start would linger.
+    The decay of step n is min(`decay`, (1 + n) / (10 + n)), as in TensorFlow's
+    ExponentialMovingAverage: else the start would linger.
     """
 
     def __init__(self, parameters: list[nn.Parameter], decay: float, **rates: Any) -> None:
@@ -46,7 +50,9 @@ class AveragingAdamW(torch.optim.AdamW):
                 state = self.state[parameter]
                 if AVERAGE not in state:
                     state[AVERAGE] = parameter.clone()
-                state[AVERAGE].lerp_(parameter, (9 / (10 + state["step"])).clamp_min(1 - self.decay).to(parameter))
+                state[AVERAGE].lerp_(
+                    parameter, (9 / (10 + state["step"])).clamp_min(1 - self.decay).to(parameter)
+                )
 
 
 class Engine:
@@ -56,11 +62,23 @@ class Engine:
         import deepspeed
 
         trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        rates: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay, "fused": True}
+        rates: dict[str, Any] = {
+            "lr": settings.learning_rate,
+            "betas": settings.betas,
+            "weight_decay": settings.weight_decay,
+            "fused": True,
+        }
         averaged = settings.ema_decay > 0
-        optimizer = AveragingAdamW(trained, settings.ema_decay, **rates) if averaged else torch.optim.AdamW(trained, **rates)
+        optimizer = (
+            AveragingAdamW(trained, settings.ema_decay, **rates)
+            if averaged
+            else torch.optim.AdamW(trained, **rates)
+        )
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=student, optimizer=optimizer, config=_config(settings, world_size()), dist_init_required=False
+            model=student,
+            optimizer=optimizer,
+            config=_config(settings, world_size()),
+            dist_init_required=False,
         )
         self._fp32, self._averaged = settings.precision == "fp32", averaged
         self.parameters = dict(student.named_parameters())  # frozen ones too
@@ -73,11 +91,14 @@ class Engine:
         return self._engine(*inputs)
 
     def micro_batch(self, last: bool) -> None:
-        """Says, before its forward, whether a micro-batch is this process's last of the step: only then gradients travel."""
+        """Says, before its forward, whether a micro-batch is this process's last of the step: only
+        then gradients travel.
+        """
         self._engine.set_gradient_accumulation_boundary(last)
 
     def backward(self, share_of_loss: torch.Tensor) -> None:
-        """Adds the gradient of this micro-batch's share of the global loss (already divided by global counts).
+        """Adds the gradient of this micro-batch's share of the global loss (already divided by
+        global counts).
 
         DeepSpeed averages over processes; the shares must be summed, hence the factor.
         """
@@ -86,7 +107,8 @@ class Engine:
     def step(self, learning_rate: float) -> bool:
         """The optimizer step, after the last micro-batch's backward.
 
-        False, in every process, where the gradient's norm over all processes is no number: DeepSpeed then leaves weights and moments alone.
+        False, in every process, where the gradient's norm over all processes is no number:
+        DeepSpeed then leaves weights and moments alone.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -200,11 +222,15 @@ def start() -> None:
         os.environ.update(ALONE, MASTER_PORT=str(_free_port()))
     missing = [name for name in (*ALONE, "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise SetupError(f"the launcher set RANK but not {', '.join(missing)}; start with deepspeed, torchrun or srun as the recipe shows")
+        raise SetupError(
+            f"the launcher set RANK but not {', '.join(missing)}; start with deepspeed, torchrun "
+            "or srun as the recipe shows"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies' deprecations are not the user's
         import deepspeed
-    # An operator of inference that DeepSpeed would compile at the first start on CPUs: a minute, and a C++ compiler.
+    # An operator of inference that DeepSpeed would compile at the first start on CPUs: a minute,
+    # and a C++ compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logging.logger.setLevel("WARNING")
     if torch.cuda.is_available():
@@ -265,10 +291,19 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
 def _config(settings: Distill, processes: int) -> dict[str, Any]:
     return {
         "train_batch_size": settings.batch_size,
-        "train_micro_batch_size_per_gpu": settings.batch_size // processes,  # micro-batches are ours (`micro_batch`), of any number and size
-        "data_types": {"grad_accum_dtype": "fp32"},  # under bf16 the sum over micro-batches would be rounded at each of them
-        # fp32: each message goes while backward computes the next. bf16: DeepSpeed sums in fp32 and sends after the last backward
-        "zero_optimization": {"stage": 1, "overlap_comm": processes > 1, "reduce_bucket_size": REDUCE_BUCKET, "allgather_bucket_size": REDUCE_BUCKET},
+        "train_micro_batch_size_per_gpu": settings.batch_size
+        // processes,  # micro-batches are ours (`micro_batch`), of any number and size
+        "data_types": {
+            "grad_accum_dtype": "fp32"
+        },  # under bf16 the sum over micro-batches would be rounded at each of them
+        # fp32: each message goes while backward computes the next. bf16: DeepSpeed sums in fp32 and
+        # sends after the last backward
+        "zero_optimization": {
+            "stage": 1,
+            "overlap_comm": processes > 1,
+            "reduce_bucket_size": REDUCE_BUCKET,
+            "allgather_bucket_size": REDUCE_BUCKET,
+        },
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": settings.precision == "bf16"},
         "gradient_clipping": settings.gradient_clipping,

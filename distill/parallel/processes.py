@@ -1,4 +1,5 @@
-"""The processes of one training as one: what rank 0 does for all of them, and how all stop at the same step.
+"""The processes of one training as one: what rank 0 does for all of them, and how all stop at the
+same step.
 
 Under a launcher every process calls the same functions. One process alone needs no other's answer.
 """
@@ -18,20 +19,24 @@ from configs.errors import SetupError, first_line, outcome
 from distill.parallel import engine
 
 POLL_SECONDS = 0.2
-# Rank 0 may hold the store: where it fails, it stays until the others have read the outcome, or so long.
+# Rank 0 may hold the store: where it fails, it stays until the others have read the outcome, or so
+# long.
 READ_SECONDS = 5.0
 OUTCOME, READ, STOP = "distill/outcome", "distill/read", "distill/stop"  # keys of the store
 
 
 def store() -> Any:
-    """A connection of its own to the processes' store: one thread's waiting does not block another's."""
+    """A connection of its own to the processes' store: one thread's waiting does not block
+    another's.
+    """
     return torch.distributed.distributed_c10d._get_default_store().clone()
 
 
 def first(body: Callable[[], None]) -> None:
     """Rank 0 runs `body`, however long it takes; the others wait. They go on when it is done.
 
-    Where `body` raises, rank 0 raises that, and the others end with its exit code and without a word: rank 0 reports it.
+    Where `body` raises, rank 0 raises that, and the others end with its exit code and without a
+    word: rank 0 reports it.
     """
     if engine.world_size() == 1:
         return body()
@@ -39,7 +44,9 @@ def first(body: Callable[[], None]) -> None:
         return _first(body)
     shared = store()
     try:
-        while not shared.check([OUTCOME]):  # no blocking call: signals are handled between two looks
+        while not shared.check(
+            [OUTCOME]
+        ):  # no blocking call: signals are handled between two looks
             time.sleep(POLL_SECONDS)
         code = json.loads(shared.get(OUTCOME))
     finally:
@@ -63,9 +70,11 @@ def _first(body: Callable[[], None]) -> None:
 
 
 def stop_requested(device: torch.device) -> int:
-    """The signal that any process was sent, or 0: the same in every process. Every rank must call this.
+    """The signal that any process was sent, or 0: the same in every process. Every rank must call
+    this.
 
-    An all-reduce of four bytes; DeepSpeed has waited for the device in this step already, to look at the gradients' norm.
+    An all-reduce of four bytes; DeepSpeed has waited for the device in this step already, to look
+    at the gradients' norm.
     """
     number = signals.requests.number
     if engine.world_size() == 1:
@@ -88,14 +97,20 @@ def stop(number: int, where: str) -> BaseException:
 def lost_ones_explained() -> Iterator[None]:
     """Turns what a collective call raises when another process is gone into one line.
 
-    Raises SetupError; where a stop was requested, of this process or any other, what that request raises.
+    Raises SetupError; where a stop was requested, of this process or any other, what that request
+    raises.
     """
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.distributed.DistError) and not re.search(r"\b(gloo|NCCL)\b|Connection (closed|reset)", str(error)):
+        if not isinstance(error, torch.distributed.DistError) and not re.search(
+            r"\b(gloo|NCCL)\b|Connection (closed|reset)", str(error)
+        ):
             raise
         if number := signals.requests.number:
             raise stop(number, " before it could be saved together") from None
         what = f"rank {engine.rank()} lost the connection to another process ({first_line(error)})"
-        raise SetupError(f"{what}; see that process's own message, and run the same command to go on from the last checkpoint") from None
+        raise SetupError(
+            f"{what}; see that process's own message, and run the same command to go on from the "
+            "last checkpoint"
+        ) from None

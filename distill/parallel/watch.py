@@ -1,8 +1,9 @@
 """A thread that ends this process when it would otherwise train on alone, or wait for ever.
 
-Alone: the launcher that started it is gone (SIGKILL, or a signal it does not handle); then the process stops as
-on SIGTERM. For ever: another process hangs; then the process ends with exit code 4 after one line that names it.
-Processes report to their common store that they are alive, so a stopped one is known from one that waits for it.
+Alone: the launcher that started it is gone (SIGKILL, or a signal it does not handle); then the
+process stops as on SIGTERM. For ever: another process hangs; then the process ends with exit code 4
+after one line that names it. Processes report to their common store that they are alive, so a
+stopped one is known from one that waits for it.
 """
 
 import os
@@ -25,7 +26,8 @@ UNBOUNDED = "preparing"  # may take hours: only the process that prepares must b
 
 
 def follow_launcher() -> None:
-    """Watches, from now on, the process that started this one, and under `deepspeed` also the one before.
+    """Watches, from now on, the process that started this one, and under `deepspeed` also the one
+    before.
 
     Only where a launcher started it: a process of its own may outlive its shell.
     """
@@ -42,13 +44,17 @@ def _follow(before: list[int]) -> None:
 
 
 def _ancestors() -> list[int]:
-    """The parent, and the parent's parent where the parent is one of the two processes of `deepspeed`."""
+    """The parent, and the parent's parent where the parent is one of the two processes of
+    `deepspeed`.
+    """
     parent = os.getppid()
     return [parent, _parent_of(parent)] if b"deepspeed" in _command(parent) else [parent]
 
 
 def _is_orphan(ancestors: list[int]) -> bool:
-    """Whether a launcher was gone before this process could look: orphans are given to process 1."""
+    """Whether a launcher was gone before this process could look: orphans are given to process
+    1.
+    """
     return ancestors[-1] == 1 and not any(name in _command(1) for name in LAUNCHERS)
 
 
@@ -67,13 +73,17 @@ def _command(pid: int) -> bytes:
 
 
 class Watch:
-    """Of one process. `limit`: seconds without a finished step (or save, or loading) after which the training hangs.
+    """Of one process. `limit`: seconds without a finished step (or save, or loading) after which
+    the training hangs.
 
     Another process that hangs is found within 1.1 times the limit and 3 seconds.
     """
 
     def __init__(self, limit: float, report: Callable[[int, str], None]) -> None:
-        """`report` is given the exit code and the line, in the process that prints it. Every rank must call this."""
+        """`report` is given the exit code and the line, in the process that prints it.
+
+        Every rank must call this.
+        """
         self.limit, self.report = limit, report
         self.doing, self.step, self.since = UNBOUNDED, 0, time.monotonic()
         self.rank, self.size = engine.rank(), engine.world_size()
@@ -90,7 +100,10 @@ class Watch:
         self.doing, self.step, self.since = doing, step, time.monotonic()
 
     def stop(self) -> None:
-        """Ends the watch. A process that stops alone, before all are in step, first asks the others to stop too."""
+        """Ends the watch.
+
+        A process that stops alone, before all are in step, first asks the others to stop too.
+        """
         self.ended.set()
         if self.size > 1 and signals.requests.number and not signals.requests.deferred:
             with suppress(RuntimeError):
@@ -101,7 +114,9 @@ class Watch:
     def _report(self) -> None:
         if self.size == 1:
             return
-        with suppress(RuntimeError):  # the process that keeps the store has ended: the main thread meets that too
+        with suppress(
+            RuntimeError
+        ):  # the process that keeps the store has ended: the main thread meets that too
             self._report_until_ended(processes.store())
 
     def _report_until_ended(self, store: Any) -> None:
@@ -110,14 +125,20 @@ class Watch:
         # Asked now: when it is needed, the store may be in the process that hangs.
         self.peers = store.multi_get([f"distill/peer/{rank}" for rank in range(self.size)])
         beats, last_0 = 0, b""
-        while not self.ended.wait(self.beat if signals.requests.deferred else min(self.beat, LOOK_SECONDS)):
+        while not self.ended.wait(
+            self.beat if signals.requests.deferred else min(self.beat, LOOK_SECONDS)
+        ):
             beats += 1
             store.set(_key(self.rank), f"{beats} {self.step}")
             now_0 = store.get(_key(0))
             self.answered = time.monotonic()
             if now_0 != last_0:
                 last_0, self.alive_0 = now_0, self.answered
-            if not signals.requests.deferred and not signals.requests.number and store.check([processes.STOP]):
+            if (
+                not signals.requests.deferred
+                and not signals.requests.number
+                and store.check([processes.STOP])
+            ):
                 number = int(store.get(processes.STOP))
                 signals.requests.reason = f"{signal.Signals(number).name} to another process"
                 os.kill(os.getpid(), number)
@@ -127,7 +148,11 @@ class Watch:
             now = time.monotonic()
             if self.doing == UNBOUNDED:
                 if self.size > 1 and self.rank > 0 and now - self.alive_0 > self.limit:
-                    self._end([0], f"waiting for rank 0 to prepare; it has not reported for {now - self.alive_0:.0f} s")
+                    self._end(
+                        [0],
+                        "waiting for rank 0 to prepare; it has not reported for "
+                        f"{now - self.alive_0:.0f} s",
+                    )
             elif now - self.since > self.limit:
                 waited = f"{self.doing} step {self.step} for {now - self.since:.0f} s"
                 self._end(*self._culprits(waited))
@@ -137,19 +162,35 @@ class Watch:
         if self.size == 1:
             return [], f"has been {waited}"
         if time.monotonic() - self.answered > 4 * self.beat:
-            return [0], f"has been {waited}; rank 0, which keeps the processes' store, does not answer"
+            return [
+                0
+            ], f"has been {waited}; rank 0, which keeps the processes' store, does not answer"
         found: list[list[bytes]] = []
         asking = threading.Thread(target=lambda: found.extend(self._two_looks()), daemon=True)
         asking.start()
         asking.join(2 * self.beat + 3)
         if len(found) < 2:
-            return [0], f"has been {waited}; rank 0, which keeps the processes' store, does not answer"
-        silent = [rank for rank, (one, two) in enumerate(zip(*found, strict=True)) if one == two and rank != self.rank]
+            return [
+                0
+            ], f"has been {waited}; rank 0, which keeps the processes' store, does not answer"
+        silent = [
+            rank
+            for rank, (one, two) in enumerate(zip(*found, strict=True))
+            if one == two and rank != self.rank
+        ]
         if silent:
-            return silent, f"has been {waited}; rank {_listed(silent)} of {self.size} does not report any more"
+            return (
+                silent,
+                f"has been {waited}; rank {_listed(silent)} of {self.size} does not report any "
+                "more",
+            )
         steps = [int(beat.split()[1]) for beat in found[1]]
         behind = [rank for rank, step in enumerate(steps) if step < max(steps)]
-        which = f"rank {_listed(behind)} is at step {min(steps)}" if behind else "all ranks report and wait for each other"
+        which = (
+            f"rank {_listed(behind)} is at step {min(steps)}"
+            if behind
+            else "all ranks report and wait for each other"
+        )
         return [], f"has been {waited}; {which}"
 
     def _two_looks(self) -> list[list[bytes]]:
@@ -162,12 +203,16 @@ class Watch:
         """Ends this process, and those of this machine that do not react to anything any more."""
         if self.ended.is_set():
             return
-        line = f"rank {self.rank} {what}; nothing is lost, the same command goes on from the last checkpoint"
+        line = (
+            f"rank {self.rank} {what}; nothing is lost, the same command goes on from the last "
+            "checkpoint"
+        )
         if self._speaks(silent):
             line += " (distill.hung_after_seconds is the limit)"
             print(f"distill.train: {line}", file=sys.stderr, flush=True)
             self.report(4, line)
-        # The others are about to find the same; the first to end costs them their connection, which would be another line.
+        # The others are about to find the same; the first to end costs them their connection, which
+        # would be another line.
         time.sleep(2 * min(self.beat, LOOK_SECONDS))
         for rank in silent:
             host, pid = self.peers[rank].decode().split()

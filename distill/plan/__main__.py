@@ -1,7 +1,9 @@
-"""The cost of a distillation before it is spent: parameters, FLOP, memory, hours and disk. Reads a few JSON files, runs no model.
+"""The cost of a distillation before it is spent: parameters, FLOP, memory, hours and disk. Reads a
+few JSON files, runs no model.
 
-In:  the recipe, the `config.json` files of `distill.base` and `distill.refiner`, the size of the Japanese vocabulary, and `<run>/tokens/`
-     where it is there: then the work is counted at the texts' real lengths, else as if every pair ran all 77 positions.
+In:  the recipe, the `config.json` files of `distill.base` and `distill.refiner`, the size of the
+     Japanese vocabulary, and `<run>/tokens/` where it is there: then the work is counted at the
+     texts' real lengths, else as if every pair ran all 77 positions.
 Out: a few lines on the terminal; nothing on disk.
 
     python -m distill.plan configs/sdxl_jp.yaml --gpus 8
@@ -29,10 +31,24 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         from distill.plan.estimate import H200_TFLOPS, report
 
-        parser = command.parser("distill.plan", "Counts what a distillation costs, before it is spent.")
-        parser.add_argument("--gpus", type=_above_zero(int), default=1, help="how many share the batch (default 1)")
-        parser.add_argument("--tflops", type=_above_zero(float), default=H200_TFLOPS, help="what one can multiply (default %(default)s, an H200)")
-        parser.add_argument("--utilisation", type=_above_zero(float), default=0.5, help="share of that rate training reaches (default %(default)s)")
+        parser = command.parser(
+            "distill.plan", "Counts what a distillation costs, before it is spent."
+        )
+        parser.add_argument(
+            "--gpus", type=_above_zero(int), default=1, help="how many share the batch (default 1)"
+        )
+        parser.add_argument(
+            "--tflops",
+            type=_above_zero(float),
+            default=H200_TFLOPS,
+            help="what one can multiply (default %(default)s, an H200)",
+        )
+        parser.add_argument(
+            "--utilisation",
+            type=_above_zero(float),
+            default=0.5,
+            help="share of that rate training reaches (default %(default)s)",
+        )
         arguments = parser.parse_intermixed_args(argv)
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         print("\n".join(report(recipe, arguments.gpus, arguments.tflops, arguments.utilisation)))

@@ -1,9 +1,12 @@
-"""What a distillation costs, as formulas: parameters, FLOP and bytes. Arithmetic alone, of shapes: reads no file, runs no model.
+"""What a distillation costs, as formulas: parameters, FLOP and bytes. Arithmetic alone, of shapes:
+reads no file, runs no model.
 
-FLOP are those of the matrix products, two a multiply-add. A backward costs two forwards: the gradient of the input and that of the
-weights (Kaplan et al., arXiv 2001.08361, section 2.1). Attention counts its masked half too, as FLOP counters do. What autograd keeps
-is read off the forward of distill/encoders/tower.py, as Korthikanti et al. (arXiv 2205.05198, section 4) did for the plain transformer;
-under scaled_dot_product_attention no matrix of scores is kept. ZeRO's shares: Rajbhandari et al., arXiv 1910.02054.
+FLOP are those of the matrix products, two a multiply-add. A backward costs two forwards: the
+gradient of the input and that of the weights (Kaplan et al., arXiv 2001.08361, section 2.1).
+Attention counts its masked half too, as FLOP counters do. What autograd keeps is read off the
+forward of distill/encoders/tower.py, as Korthikanti et al. (arXiv 2205.05198, section 4) did for
+the plain transformer; under scaled_dot_product_attention no matrix of scores is kept. ZeRO's
+shares: Rajbhandari et al., arXiv 1910.02054.
 
 `tests/distill/test_plan.py` holds every formula here against the running code.
 """
@@ -14,7 +17,8 @@ from typing import Any
 
 from configs.schema.distill import Distill, QueryBank, RandomAttention, unet_shares
 
-# Numbers a message of DeepSpeed's; its own 5e8 would send the student's 0.8e9 in two and hide little. One is held in fp32 while micro-batches add up.
+# Numbers a message of DeepSpeed's; its own 5e8 would send the student's 0.8e9 in two and hide
+# little. One is held in fp32 while micro-batches add up.
 REDUCE_BUCKET = 200_000_000
 
 
@@ -42,43 +46,81 @@ class Tower:
 
         Raises KeyError for a size that is missing, or no whole number above 0.
         """
-        names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "max_position_embeddings")
+        names = (
+            "hidden_size",
+            "num_hidden_layers",
+            "intermediate_size",
+            "vocab_size",
+            "max_position_embeddings",
+        )
         width, layers, mlp, vocabulary, positions = (_size(config, name) for name in names)
         projection = _size(config, "projection_dim") if projected else 0
-        return cls(width, layers, mlp, vocabulary, positions, projection, config.get("hidden_act", "quick_gelu"))
+        return cls(
+            width,
+            layers,
+            mlp,
+            vocabulary,
+            positions,
+            projection,
+            config.get("hidden_act", "quick_gelu"),
+        )
 
     def parameters(self, vocabulary: int | None = None) -> int:
-        """Numbers held with this vocabulary (its own unless given): embeddings, blocks, final norm, projection."""
-        return ((vocabulary or self.vocabulary) + self.positions + self.projection) * self.width + self.layers * self._block() + 2 * self.width
+        """Numbers held with this vocabulary (its own unless given): embeddings, blocks, final norm,
+        projection.
+        """
+        return (
+            ((vocabulary or self.vocabulary) + self.positions + self.projection) * self.width
+            + self.layers * self._block()
+            + 2 * self.width
+        )
 
     def trained_parameters(self, vocabulary: int | None = None) -> int:
-        """Those of `parameters` that get a gradient: without a projection the last layer and the final norm are never read."""
-        return self.parameters(vocabulary) - (0 if self.projection else self._block() + 2 * self.width)
+        """Those of `parameters` that get a gradient: without a projection the last layer and the
+        final norm are never read.
+        """
+        return self.parameters(vocabulary) - (
+            0 if self.projection else self._block() + 2 * self.width
+        )
 
     def _block(self) -> int:
         d = self.width
-        return 4 * (d * d + d) + (2 * d * self.mlp + self.mlp + d) + 4 * d  # attention, MLP, two norms
+        return (
+            4 * (d * d + d) + (2 * d * self.mlp + self.mlp + d) + 4 * d
+        )  # attention, MLP, two norms
 
     def forward_flop(self, length: int) -> int:
-        """One text of `length` positions as training runs it: the last layer at EOS alone, or not at all without a projection."""
+        """One text of `length` positions as training runs it: the last layer at EOS alone, or not
+        at all without a projection.
+        """
         d = self.width
-        outer, linear = 4 * d * d, 4 * d * d + 4 * d * self.mlp  # keys and values; queries, output and MLP
+        outer, linear = (
+            4 * d * d,
+            4 * d * d + 4 * d * self.mlp,
+        )  # keys and values; queries, output and MLP
         attention = 4 * length * d
         whole = (self.layers - 1) * length * (outer + linear + attention)
         last = length * outer + linear + attention + 2 * d * self.projection
         return whole + (last if self.projection else 0)
 
     def stock_forward_flop(self) -> int:
-        """The same at every position by the stock class, which runs every layer whole: the figure to compare other trainers by."""
+        """The same at every position by the stock class, which runs every layer whole: the figure
+        to compare other trainers by.
+        """
         d, length = self.width, self.positions
-        return self.layers * length * (8 * d * d + 4 * d * self.mlp + 4 * length * d) + 2 * d * self.projection
+        return (
+            self.layers * length * (8 * d * d + 4 * d * self.mlp + 4 * length * d)
+            + 2 * d * self.projection
+        )
 
     def kept_bytes(self, word: int) -> int:
         """Per position, what autograd keeps of a forward until the backward, `word` bytes a number.
 
-        A layer keeps its input, both norms' outputs, queries, keys, values, what attention read, and the sum before the second norm
-        (8 widths), and of the MLP what goes into and out of the activation; quick_gelu keeps its sigmoid too. Of the last layer only
-        what all positions share: input, norm, keys, values. Left out: norms' statistics and log-sum-exps, 1 % at widths of hundreds.
+        A layer keeps its input, both norms' outputs, queries, keys, values, what attention read,
+        and the sum before the second norm (8 widths), and of the MLP what goes into and out of the
+        activation; quick_gelu keeps its sigmoid too. Of the last layer only what all positions
+        share: input, norm, keys, values. Left out: norms' statistics and log-sum-exps, 1 % at
+        widths of hundreds.
         """
         of_mlp = 3 if self.activation == "quick_gelu" else 2
         whole = (self.layers - 1) * (8 * self.width + of_mlp * self.mlp)
@@ -86,7 +128,9 @@ class Tower:
 
 
 def flop_per_pair(towers: Sequence[Tower], length: int) -> int:
-    """One teacher forward, one student forward, and a backward that costs two: four forwards of each encoder."""
+    """One teacher forward, one student forward, and a backward that costs two: four forwards of
+    each encoder.
+    """
     return 4 * sum(tower.forward_flop(length) for tower in towers)
 
 
@@ -96,11 +140,19 @@ def stock_flop_per_pair(towers: Sequence[Tower]) -> int:
 
 
 def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
-    """The width of every cross-attention layer of a UNet2DConditionModel, from its config. SDXL base has 70. Raises KeyError."""
+    """The width of every cross-attention layer of a UNet2DConditionModel, from its config.
+
+    SDXL base has 70. Raises KeyError.
+    """
     widths, per_block = unet["block_out_channels"], unet["layers_per_block"]
     depth = unet["transformer_layers_per_block"]
     depths = depth if isinstance(depth, list) else [depth] * len(widths)
-    down = [w for w, d, kind in zip(widths, depths, unet["down_block_types"], strict=True) if "CrossAttn" in kind for _ in range(d * per_block)]
+    down = [
+        w
+        for w, d, kind in zip(widths, depths, unet["down_block_types"], strict=True)
+        if "CrossAttn" in kind
+        for _ in range(d * per_block)
+    ]
     reverse = zip(widths[::-1], depths[::-1], unet["up_block_types"], strict=True)
     up = [w for w, d, kind in reverse if "CrossAttn" in kind for _ in range(d * (per_block + 1))]
     return down + [widths[-1]] * depths[-1] + up
@@ -108,7 +160,8 @@ def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
 
 @dataclass(frozen=True)
 class Reading:
-    """An attention objective: layers drawn a step, queries to each; all layers' mean width and mean product of states' and own width.
+    """An attention objective: layers drawn a step, queries to each; all layers' mean width and mean
+    product of states' and own width.
 
     `held_bytes`: of all its layers in a GPU's memory, fp32.
     """
@@ -121,50 +174,88 @@ class Reading:
 
     @classmethod
     def of_unets(cls, unets: dict[str, dict[str, Any]], bank: QueryBank) -> "Reading":
-        """`cross_attention`, as if within a UNet each layer were drawn as often as any other. Raises KeyError."""
+        """`cross_attention`, as if within a UNet each layer were drawn as often as any other.
+
+        Raises KeyError.
+        """
         width = states_by_width = 0.0
         for name, share in unet_shares(unets, bank.refiner_share).items():
             widths = cross_attention_widths(unets[name])
             width += share * sum(widths) / len(widths)
-            states_by_width += share * unets[name]["cross_attention_dim"] * sum(widths) / len(widths)
-        return cls(bank.layers_per_step, bank.queries_per_step, width, states_by_width, unet_layers_bytes(unets, bank))
+            states_by_width += (
+                share * unets[name]["cross_attention_dim"] * sum(widths) / len(widths)
+            )
+        return cls(
+            bank.layers_per_step,
+            bank.queries_per_step,
+            width,
+            states_by_width,
+            unet_layers_bytes(unets, bank),
+        )
 
     @classmethod
     def of_random(cls, towers: Sequence[Tower], settings: RandomAttention) -> "Reading":
         """`random_attention`: half of the layers read both encoders, half the second alone."""
         width, states = settings.heads * settings.head_width, towers[0].width / 2 + towers[1].width
-        held = int(4 * 2 * settings.layers * 2 * width * states)  # the projections: their few queries are left out
+        held = int(
+            4 * 2 * settings.layers * 2 * width * states
+        )  # the projections: their few queries are left out
         return cls(settings.layers_per_step, settings.queries_per_step, width, width * states, held)
 
     def flop(self, length: int) -> float:
-        """A pair of `length` positions: keys and values of teacher, student and the student's gradient; then the queries' reading of them."""
-        return self.layers * length * (3 * 4 * self.states_by_width + 4 * 4 * self.queries * self.width)
+        """A pair of `length` positions: keys and values of teacher, student and the student's
+        gradient; then the queries' reading of them.
+        """
+        return (
+            self.layers
+            * length
+            * (3 * 4 * self.states_by_width + 4 * 4 * self.queries * self.width)
+        )
 
     def kept_bytes(self, length: int) -> float:
-        """A pair of `length` positions, in fp32: the student's keys and values; per query what it read and how that differs."""
+        """A pair of `length` positions, in fp32: the student's keys and values; per query what it
+        read and how that differs.
+        """
         return 4 * self.layers * 2 * self.width * (length + self.queries)
 
 
 def bank_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
     """The query bank's file: fp16 queries of every layer."""
-    return 2 * bank.queries_per_layer * sum(sum(cross_attention_widths(unet)) for unet in unets.values())
+    return (
+        2
+        * bank.queries_per_layer
+        * sum(sum(cross_attention_widths(unet)) for unet in unets.values())
+    )
 
 
 def unet_layers_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
-    """The UNets' layers in a GPU's memory, fp32: K and V projections (on disk they stay in the UNets' files) and the bank's queries."""
-    return sum(4 * (2 * unet["cross_attention_dim"] + bank.queries_per_layer) * sum(cross_attention_widths(unet)) for unet in unets.values())
+    """The UNets' layers in a GPU's memory, fp32: K and V projections (on disk they stay in the
+    UNets' files) and the bank's queries.
+    """
+    return sum(
+        4
+        * (2 * unet["cross_attention_dim"] + bank.queries_per_layer)
+        * sum(cross_attention_widths(unet))
+        for unet in unets.values()
+    )
 
 
 def state_bytes(trained: int, frozen: int, settings: Distill, gpus: int) -> float:
-    """Bytes a GPU holds under ZeRO-1 during a backward, as distill/parallel/engine.py sets it up, of `trained` and `frozen` numbers.
+    """Bytes a GPU holds under ZeRO-1 during a backward, as distill/parallel/engine.py sets it up,
+    of `trained` and `frozen` numbers.
 
-    bf16: weights, their gradients, and the fp32 sum of those over micro-batches are whole; fp32 master weights, two moments and the average
-    of the weights, where one is kept, are shared out. fp32: weights and gradients are whole, the rest likewise, and DeepSpeed holds one
+    bf16: weights, their gradients, and the fp32 sum of those over micro-batches are whole; fp32
+    master weights, two moments and the average of the weights, where one is kept, are shared out.
+    fp32: weights and gradients are whole, the rest likewise, and DeepSpeed holds one
     `REDUCE_BUCKET`.
     """
     word, bf16 = word_bytes(settings.precision), settings.precision == "bf16"
     whole = word + word + (4 if bf16 else 0)
-    return trained * (whole + _shared_bytes(settings) / gpus) + frozen * word + (0 if bf16 else 4 * REDUCE_BUCKET)
+    return (
+        trained * (whole + _shared_bytes(settings) / gpus)
+        + frozen * word
+        + (0 if bf16 else 4 * REDUCE_BUCKET)
+    )
 
 
 def checkpoint_bytes(student: int, trained: int, settings: Distill) -> int:
@@ -180,7 +271,9 @@ def _shared_bytes(settings: Distill) -> int:
 
 
 def states_bytes(towers: Sequence[Tower], settings: Distill) -> int:
-    """Per position, the states that the loss compares: the teacher's as computed, both sides' fp32 copies, and for `position` how they differ."""
+    """Per position, the states that the loss compares: the teacher's as computed, both sides' fp32
+    copies, and for `position` how they differ.
+    """
     word, position = word_bytes(settings.precision), settings.objective.uses("position")
     every_layer = position and settings.position_layers == "all"
     numbers = sum(tower.width * (tower.layers - 1 if every_layer else 1) for tower in towers)
@@ -193,5 +286,10 @@ def word_bytes(precision: str) -> int:
 
 
 def token_bytes(pairs: int, tokens_a_pair: dict[str, float], vocabularies: dict[str, int]) -> float:
-    """`<run>/tokens/`: of every side uint16 ids (uint32 above 65,536 pieces) and an 8-byte offset a pair, and 2 bytes for a pair's source."""
-    return 2 * pairs + sum(pairs * (8 + tokens * (2 if vocabularies[side] <= 2**16 else 4)) for side, tokens in tokens_a_pair.items())
+    """`<run>/tokens/`: of every side uint16 ids (uint32 above 65,536 pieces) and an 8-byte offset a
+    pair, and 2 bytes for a pair's source.
+    """
+    return 2 * pairs + sum(
+        pairs * (8 + tokens * (2 if vocabularies[side] <= 2**16 else 4))
+        for side, tokens in tokens_a_pair.items()
+    )

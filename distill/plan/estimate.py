@@ -1,4 +1,7 @@
-"""The cost of a distillation before it is spent: parameters, FLOP, memory, hours and disk. Reads a few JSON files, runs no model."""
+"""The cost of a distillation before it is spent: parameters, FLOP, memory, hours and disk.
+
+Reads a few JSON files, runs no model.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +18,22 @@ from distill.tokens.batches import POSITIONS, Batches
 from distill.tokens.store import SIDES, TokenPairs, stored
 from distill.train.training import check_batch
 
-# The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop reaches it.
+# The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop
+# reaches it.
 H200_TFLOPS = 790.0
-# 41.4 million pairs of the reference's data make 3.4 GB of uint16 ids, English once and Japanese once: 41 tokens a pair.
+# 41.4 million pairs of the reference's data make 3.4 GB of uint16 ids, English once and Japanese
+# once: 41 tokens a pair.
 TOKENS_A_TEXT = 20.5
 SAMPLED_STEPS = 64  # spread evenly over the run
 
 
 @dataclass(frozen=True)
 class Load:
-    """What training computes, on average a pair in FLOP: of the towers in all, of the objective; `words` and `pads` are shares of the towers'.
+    """What training computes, on average a pair in FLOP: of the towers in all, of the objective;
+    `words` and `pads` are shares of the towers'.
 
-    `slowest`: the busiest process's FLOP over the mean. `largest`: the micro-batch that keeps most, pairs and positions of each.
-    `sampled`: how many steps were looked at; `lengths` of their texts.
+    `slowest`: the busiest process's FLOP over the mean. `largest`: the micro-batch that keeps most,
+    pairs and positions of each. `sampled`: how many steps were looked at; `lengths` of their texts.
     """
 
     towers: float
@@ -40,23 +46,33 @@ class Load:
     lengths: np.ndarray | None = None
 
 
-def full_length_load(settings: Distill, towers: list[Tower], readings: list[Reading], gpus: int) -> Load:
+def full_length_load(
+    settings: Distill, towers: list[Tower], readings: list[Reading], gpus: int
+) -> Load:
     """As if every pair ran all its positions."""
     length = towers[0].positions
     pairs = settings.batch_size // gpus
     if settings.tokens_per_micro_batch is not None:
         pairs = min(pairs, max(1, settings.tokens_per_micro_batch // length))
-    return Load(flop_per_pair(towers, length), sum(one.flop(length) for one in readings), (pairs, length))
+    return Load(
+        flop_per_pair(towers, length), sum(one.flop(length) for one in readings), (pairs, length)
+    )
 
 
-def real_load(settings: Distill, found: TokenPairs, towers: list[Tower], readings: list[Reading], gpus: int) -> Load:
-    """Counted over `SAMPLED_STEPS` steps spread over the run, as training draws them, cuts them and deals them out.
+def real_load(
+    settings: Distill, found: TokenPairs, towers: list[Tower], readings: list[Reading], gpus: int
+) -> Load:
+    """Counted over `SAMPLED_STEPS` steps spread over the run, as training draws them, cuts them and
+    deals them out.
 
-    Every micro-batch is counted with a whole backward, also where no term of the loss reaches clip_l (without `cut_attention`).
+    Every micro-batch is counted with a whole backward, also where no term of the loss reaches
+    clip_l (without `cut_attention`).
     """
     batches = Batches.of(settings, found, {})
     flop = np.array([flop_per_pair(towers, length) for length in range(POSITIONS + 1)], float)
-    reading = np.array([sum(one.flop(length) for one in readings) for length in range(POSITIONS + 1)])
+    reading = np.array(
+        [sum(one.flop(length) for one in readings) for length in range(POSITIONS + 1)]
+    )
     steps = np.unique(np.linspace(0, settings.steps - 1, SAMPLED_STEPS).astype(int))
     run = read = useful = words = slowest = 0.0
     lengths, sizes = [], set()
@@ -67,49 +83,92 @@ def real_load(settings: Distill, found: TokenPairs, towers: list[Tower], reading
         useful += flop[np.where(rows["pads"] > 0, POSITIONS, lengths[-1])].sum()
         of_processes = np.zeros((gpus, 2))
         for process in range(gpus):
-            for part, length in batches.micro_batches(rows, process, gpus, settings.tokens_per_micro_batch):
-                reads = settings.cut_attention or bool((part["pads"] > 0).all())  # as distill/objective/terms.py decides
-                of_processes[process] += len(part) * flop[length], len(part) * reading[length] * reads
+            for part, length in batches.micro_batches(
+                rows, process, gpus, settings.tokens_per_micro_batch
+            ):
+                reads = settings.cut_attention or bool(
+                    (part["pads"] > 0).all()
+                )  # as distill/objective/terms.py decides
+                of_processes[process] += (
+                    len(part) * flop[length],
+                    len(part) * reading[length] * reads,
+                )
                 sizes.add((len(part), length))
         run, read = run + of_processes[:, 0].sum(), read + of_processes[:, 1].sum()
         slowest += of_processes.sum(axis=1).max() * gpus
     pairs = len(steps) * settings.batch_size
     largest = max(sizes, key=lambda size: kept_bytes(size, towers, readings, settings.precision))
     shares = words / run, (useful - words) / run
-    return Load(run / pairs, read / pairs, largest, slowest / (run + read), *shares, len(steps), np.concatenate(lengths))
+    return Load(
+        run / pairs,
+        read / pairs,
+        largest,
+        slowest / (run + read),
+        *shares,
+        len(steps),
+        np.concatenate(lengths),
+    )
 
 
-def kept_bytes(micro_batch: tuple[int, int], towers: list[Tower], readings: list[Reading], precision: str) -> float:
+def kept_bytes(
+    micro_batch: tuple[int, int], towers: list[Tower], readings: list[Reading], precision: str
+) -> float:
     """What autograd keeps of a micro-batch (pairs, positions of each) in towers and objective."""
     (pairs, length), word = micro_batch, cost.word_bytes(precision)
-    return pairs * (length * sum(tower.kept_bytes(word) for tower in towers) + sum(one.kept_bytes(length) for one in readings))
+    return pairs * (
+        length * sum(tower.kept_bytes(word) for tower in towers)
+        + sum(one.kept_bytes(length) for one in readings)
+    )
 
 
 def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list[str]:
-    """The lines printed. Raises DataError when a config lacks a number, RecipeError for a batch that `gpus` cannot share."""
+    """The lines printed.
+
+    Raises DataError when a config lacks a number, RecipeError for a batch that `gpus` cannot share.
+    """
     settings = recipe.distill
     check_batch(settings, gpus)
     try:
-        towers = [Tower.of(read_config(settings.base, "text_encoder"), False), Tower.of(read_config(settings.base, "text_encoder_2"), True)]
+        towers = [
+            Tower.of(read_config(settings.base, "text_encoder"), False),
+            Tower.of(read_config(settings.base, "text_encoder_2"), True),
+        ]
         unets = read_unets(settings) if settings.objective.uses("cross_attention") else {}
         readings = [Reading.of_unets(unets, settings.query_bank)] if unets else []
     except KeyError as error:
-        raise DataError(f"{settings.base}: a config.json lacks {error}; fetch the folder again") from None
+        raise DataError(
+            f"{settings.base}: a config.json lacks {error}; fetch the folder again"
+        ) from None
     if settings.objective.uses("random_attention"):
         readings.append(Reading.of_random(towers, settings.random_attention))
     vocabulary, source = student_vocabulary(recipe)
     found = stored(recipe)
-    load = full_length_load(settings, towers, readings, gpus) if found is None else real_load(settings, found, towers, readings, gpus)
+    load = (
+        full_length_load(settings, towers, readings, gpus)
+        if found is None
+        else real_load(settings, found, towers, readings, gpus)
+    )
     pairs = settings.steps * settings.batch_size
-    seen = f", {pairs / len(found):.3g} times the {len(found):,} of {recipe.run_dir / 'tokens'}" if found is not None else ""
+    seen = (
+        f", {pairs / len(found):.3g} times the {len(found):,} of {recipe.run_dir / 'tokens'}"
+        if found is not None
+        else ""
+    )
     teacher, student = ([tower.parameters(size) for tower in towers] for size in (None, vocabulary))
     return [
-        f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} pairs on {gpus} GPU{'s' if gpus > 1 else ''}{seen}",
+        f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} "
+        f"pairs on {gpus} GPU{'s' if gpus > 1 else ''}{seen}",
         f"  teacher   clip_l {teacher[0]:,} + clip_bigg {teacher[1]:,} parameters, frozen",
-        f"  student   clip_l {student[0]:,} + clip_bigg {student[1]:,} parameters; vocabulary {vocabulary:,} ({source})",
+        f"  student   clip_l {student[0]:,} + clip_bigg {student[1]:,} parameters; vocabulary "
+        f"{vocabulary:,} ({source})",
         *_flop_lines(recipe, towers, load),
         *_memory_lines(settings, towers, readings, vocabulary, load, gpus),
-        *_time_lines(pairs * (load.towers + load.objective) * load.slowest / (gpus * tflops * 1e12), gpus, tflops, utilisation),
+        *_time_lines(
+            pairs * (load.towers + load.objective) * load.slowest / (gpus * tflops * 1e12),
+            gpus,
+            tflops,
+            utilisation,
+        ),
         *_disk_lines(recipe, towers, unets, vocabulary, found),
     ]
 
@@ -120,27 +179,40 @@ def _flop_lines(recipe: Recipe, towers: list[Tower], load: Load) -> list[str]:
     bigg = 100 * flop_per_pair(towers[1:], length) / whole
     total = settings.steps * settings.batch_size * (load.towers + load.objective)
     lines = [
-        f"  FLOP      {load.towers / 1e9:,.4g} GFLOP a pair, {bigg:.0f} % of it clip_bigg: teacher 1/4, student forward 1/4, backward 1/2;"
+        f"  FLOP      {load.towers / 1e9:,.4g} GFLOP a pair, {bigg:.0f} % of it clip_bigg: teacher "
+        "1/4, student forward 1/4, backward 1/2;"
         f" {total:.3g} in all",
-        f"            objective {settings.objective}: {load.objective / 1e9:,.3g} GFLOP a pair more ({100 * load.objective / load.towers:.1f} %)",
+        f"            objective {settings.objective}: {load.objective / 1e9:,.3g} GFLOP a pair "
+        f"more ({100 * load.objective / load.towers:.1f} %)",
     ]
     if load.lengths is None:
         return [
             *lines,
-            f"            at most: as if every pair ran all {length} positions, for {recipe.run_dir / 'tokens'} is missing or another recipe's;",
-            "            python -m distill.tokens with this recipe, then this again, counts at the texts' real lengths",
+            f"            at most: as if every pair ran all {length} positions, for "
+            f"{recipe.run_dir / 'tokens'} is missing or another recipe's;",
+            "            python -m distill.tokens with this recipe, then this again, counts at the "
+            "texts' real lengths",
         ]
     middle, most = np.quantile(load.lengths, [0.5, 0.9])
     words, pads = 100 * load.words, 100 * load.pads
     return [
         *lines,
-        f"            counted over {load.sampled} of {settings.steps:,} steps, drawn, cut and dealt out as in training: {words + pads:.0f} % useful"
+        f"            counted over {load.sampled} of {settings.steps:,} steps, drawn, cut and "
+        f"dealt out as in training: {words + pads:.0f} % useful"
         f" ({words:.0f} % words, {pads:.0f} % pads that are taught), the rest padding",
-        f"            texts of {middle:.0f} positions (median; nine in ten within {most:.0f}); all {length} of every pair: {whole / 1e9:,.4g} GFLOP",
+        f"            texts of {middle:.0f} positions (median; nine in ten within {most:.0f}); all "
+        f"{length} of every pair: {whole / 1e9:,.4g} GFLOP",
     ]
 
 
-def _memory_lines(settings: Distill, towers: list[Tower], readings: list[Reading], vocabulary: int, load: Load, gpus: int) -> list[str]:
+def _memory_lines(
+    settings: Distill,
+    towers: list[Tower],
+    readings: list[Reading],
+    vocabulary: int,
+    load: Load,
+    gpus: int,
+) -> list[str]:
     pairs, length = load.largest
     trained = sum(tower.trained_parameters(vocabulary) for tower in towers)
     frozen = sum(tower.parameters() + tower.parameters(vocabulary) for tower in towers) - trained
@@ -148,13 +220,20 @@ def _memory_lines(settings: Distill, towers: list[Tower], readings: list[Reading
     kept = kept_bytes(load.largest, towers, readings, settings.precision)
     states = pairs * length * cost.states_bytes(towers, settings)
     layers = sum(one.held_bytes for one in readings)
-    bucket = "" if settings.precision == "bf16" else f" ({_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
+    bucket = (
+        ""
+        if settings.precision == "bf16"
+        else f" ({_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
+    )
     of_layers = f", {_bytes(layers)} of the objective's layers" if layers else ""
     return [
-        f"  memory    {_bytes(state + kept + states + layers)} a GPU and temporaries (not counted: CUDA's own, buffers, gaps)",
-        f"            {_bytes(state)} of state under ZeRO-1 in {settings.precision}{bucket}{of_layers},"
+        f"  memory    {_bytes(state + kept + states + layers)} a GPU and temporaries (not counted: "
+        "CUDA's own, buffers, gaps)",
+        f"            {_bytes(state)} of state under ZeRO-1 in "
+        f"{settings.precision}{bucket}{of_layers},"
         f" {_bytes(states)} of states to compare",
-        f"            {_bytes(kept)} of activations, {_bytes(kept / pairs / length)} a position: micro-batches of {pairs:,} pairs, {length} positions"
+        f"            {_bytes(kept)} of activations, {_bytes(kept / pairs / length)} a position: "
+        f"micro-batches of {pairs:,} pairs, {length} positions"
         f" (tokens_per_micro_batch: {settings.tokens_per_micro_batch or 'no limit'})",
     ]
 
@@ -162,28 +241,49 @@ def _memory_lines(settings: Distill, towers: list[Tower], readings: list[Reading
 def _time_lines(seconds: float, gpus: int, tflops: float, utilisation: float) -> list[str]:
     """`seconds` at the full rate."""
     source = "matrix products measured on an H200" if tflops == H200_TFLOPS else "as given"
-    floor, expected = (f"{_duration(time)}, {gpus * time / 3600:,.3g} GPU-hours" for time in (seconds, seconds / utilisation))
+    floor, expected = (
+        f"{_duration(time)}, {gpus * time / 3600:,.3g} GPU-hours"
+        for time in (seconds, seconds / utilisation)
+    )
     return [
         f"  time      {floor} at {tflops:g} TFLOP/s a GPU, {source}: the floor",
         f"            {expected} at {100 * utilisation:g} % of that, an assumption (--utilisation)",
     ]
 
 
-def _disk_lines(recipe: Recipe, towers: list[Tower], unets: dict[str, Any], vocabulary: int, found: TokenPairs | None) -> list[str]:
+def _disk_lines(
+    recipe: Recipe,
+    towers: list[Tower],
+    unets: dict[str, Any],
+    vocabulary: int,
+    found: TokenPairs | None,
+) -> list[str]:
     settings, folder = recipe.distill, recipe.run_dir / "tokens"
     if found is not None:
-        tokens = f"{_bytes(sum(path.stat().st_size for path in folder.iterdir()))} of tokens, which are there"
+        tokens = (
+            f"{_bytes(sum(path.stat().st_size for path in folder.iterdir()))} of tokens, "
+            "which are there"
+        )
     else:
-        vocabularies = dict(zip(SIDES, [tower.vocabulary for tower in towers] + [vocabulary] * 2, strict=True))
+        vocabularies = dict(
+            zip(SIDES, [tower.vocabulary for tower in towers] + [vocabulary] * 2, strict=True)
+        )
         pairs = settings.steps * settings.batch_size
         estimate = cost.token_bytes(pairs, dict.fromkeys(SIDES, TOKENS_A_TEXT), vocabularies)
-        tokens = f"{_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a text, an assumption"
-    student, trained = (sum(count(tower, vocabulary) for tower in towers) for count in (Tower.parameters, Tower.trained_parameters))
+        tokens = (
+            f"{_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a "
+            "text, an assumption"
+        )
+    student, trained = (
+        sum(count(tower, vocabulary) for tower in towers)
+        for count in (Tower.parameters, Tower.trained_parameters)
+    )
     one = cost.checkpoint_bytes(student, trained, settings)
     queries = f" {_bytes(cost.bank_bytes(unets, settings.query_bank))} of queries;" if unets else ""
     return [
         f"  disk      {tokens}",
-        f"           {queries} {_bytes((settings.keep_checkpoints + 1) * one)} of checkpoints: {_bytes(one)} each, {settings.keep_checkpoints} kept"
+        f"           {queries} {_bytes((settings.keep_checkpoints + 1) * one)} of checkpoints: "
+        f"{_bytes(one)} each, {settings.keep_checkpoints} kept"
         f" while one more is written; {_bytes(4 * student)} exported in fp32 beside linked UNets",
     ]
 
@@ -195,5 +295,9 @@ def _bytes(count: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    unit, name = next((unit, name) for unit, name in [(3600.0, "h"), (60.0, "min"), (1.0, "s")] if seconds >= unit or unit == 1.0)
+    unit, name = next(
+        (unit, name)
+        for unit, name in [(3600.0, "h"), (60.0, "min"), (1.0, "s")]
+        if seconds >= unit or unit == 1.0
+    )
     return f"{seconds / unit:.1f} {name}"

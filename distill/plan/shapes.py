@@ -1,6 +1,8 @@
-"""The shapes of teacher, student and UNets, before anything is loaded: from a few JSON files, or as published.
+"""The shapes of teacher, student and UNets, before anything is loaded: from a few JSON files, or as
+published.
 
-In: the `config.json` files of the recipe's SDXL folders (or of the hub's cache), `<run>/initial_student/` or the Japanese tokenizer.
+In: the `config.json` files of the recipe's SDXL folders (or of the hub's cache),
+    `<run>/initial_student/` or the Japanese tokenizer.
 """
 
 from pathlib import Path
@@ -14,11 +16,25 @@ from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.tokenizer import unigram
 
-# The numbers of the hub's config.json files that count here, for recipes planned where the hub cannot be reached.
-# They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG) parameters, and 70 (base) and 44 (refiner) cross-attention layers.
+# The numbers of the hub's config.json files that count here, for recipes planned where the hub
+# cannot be reached. They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG)
+# parameters, and 70 (base) and 44 (refiner) cross-attention layers.
 _CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
-_CLIP_L = {**_CLIP, "hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "hidden_act": "quick_gelu"}
-_CLIP_BIGG = {**_CLIP, "hidden_size": 1280, "num_hidden_layers": 32, "intermediate_size": 5120, "hidden_act": "gelu", "projection_dim": 1280}
+_CLIP_L = {
+    **_CLIP,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "quick_gelu",
+}
+_CLIP_BIGG = {
+    **_CLIP,
+    "hidden_size": 1280,
+    "num_hidden_layers": 32,
+    "intermediate_size": 5120,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "stabilityai/stable-diffusion-xl-base-1.0": {
         "text_encoder": _CLIP_L,
@@ -35,8 +51,18 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "stabilityai/stable-diffusion-xl-refiner-1.0": {
         "unet": {
             "block_out_channels": [384, 768, 1536, 1536],
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "down_block_types": [
+                "DownBlock2D",
+                "CrossAttnDownBlock2D",
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+            ],
+            "up_block_types": [
+                "UpBlock2D",
+                "CrossAttnUpBlock2D",
+                "CrossAttnUpBlock2D",
+                "UpBlock2D",
+            ],
             "layers_per_block": 2,
             "transformer_layers_per_block": 4,
             "cross_attention_dim": 1280,
@@ -52,12 +78,17 @@ def read_unets(settings: Distill) -> dict[str, dict[str, Any]]:
 
 
 def read_config(reference: str, subfolder: str) -> dict[str, Any]:
-    """`subfolder/config.json` of a diffusers folder, of a hub name already cached, or the published numbers. Raises DataError."""
+    """`subfolder/config.json` of a diffusers folder, of a hub name already cached, or the published
+    numbers. Raises DataError.
+    """
     folder = Path(resolve_model(reference))
     path: str | Path | None = folder / subfolder / "config.json"
     if not folder.is_dir():
         if folder.is_absolute() or reference.count("/") != 1:
-            raise DataError(f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name")
+            raise DataError(
+                f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or "
+                "its hub name"
+            )
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(reference, f"{subfolder}/config.json")
@@ -65,14 +96,19 @@ def read_config(reference: str, subfolder: str) -> dict[str, Any]:
         if path is None and subfolder in PUBLISHED.get(reference, {}):
             return PUBLISHED[reference][subfolder]
         if path is None:
-            raise DataError(f"{reference}: no {subfolder}/config.json in the hub's cache; fetch it: hf download {reference} --include '*.json'")
+            raise DataError(
+                f"{reference}: no {subfolder}/config.json in the hub's cache; fetch it: hf "
+                f"download {reference} --include '*.json'"
+            )
     return read_json(Path(str(path)))
 
 
 def student_vocabulary(recipe: Recipe) -> tuple[int, str]:
-    """The student's vocabulary and where it was read: the initial student, else the tokenizer, else what is published. Raises DataError.
+    """The student's vocabulary and where it was read: the initial student, else the tokenizer, else
+    what is published. Raises DataError.
 
-    The tokenizer's own BOS and EOS pieces give way to the student's (distill/tokenizer/portable.py), so with both the size stays its own.
+    The tokenizer's own BOS and EOS pieces give way to the student's
+    (distill/tokenizer/portable.py), so with both the size stays its own.
     """
     embeddings = recipe.run_dir / "initial_student" / "token_embeddings.safetensors"
     if embeddings.is_file():
@@ -86,4 +122,6 @@ def student_vocabulary(recipe: Recipe) -> tuple[int, str]:
     for name, pieces in PUBLISHED_VOCABULARIES.items():
         if name in path.as_posix():
             return -(-pieces // multiple) * multiple, f"the pieces of {name}, as published"
-    raise DataError(f"{path}: there is no such tokenizer, so the vocabulary is unknown; fetch it first")
+    raise DataError(
+        f"{path}: there is no such tokenizer, so the vocabulary is unknown; fetch it first"
+    )

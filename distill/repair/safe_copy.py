@@ -1,4 +1,6 @@
-"""Mends a Japanese SDXL or SD 1.x repository that was saved in the old way, with T5Tokenizer: newer libraries load it and read nonsense."""
+"""Mends a Japanese SDXL or SD 1.x repository that was saved in the old way, with T5Tokenizer: newer
+libraries load it and read nonsense.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +17,10 @@ from distill.sdxl import repository
 from distill.sdxl.repository import INDEX, TOKEN_EMBEDDING, Encoder, Repository, tensor_shapes
 from distill.verify.readings import PROMPTS, encode, pooled_position
 
-CLIP_DEFAULTS = {"eos_token_id": 49407, "max_position_embeddings": 77}  # what CLIPTextConfig takes where its config.json is silent
+CLIP_DEFAULTS = {
+    "eos_token_id": 49407,
+    "max_position_embeddings": 77,
+}  # what CLIPTextConfig takes where its config.json is silent
 RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}  # transformers 5 knows only the new name
 
 
@@ -26,25 +31,39 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
     name = opened.folder.resolve().name if Path(reference).is_dir() else reference
     out = out or Path(f"{name.rpartition('/')[2]}-repaired")
     if opened.folder.resolve() in out.resolve().parents:
-        raise DataError(f"{out}: lies inside the repository, which is never changed; give a folder elsewhere")
+        raise DataError(
+            f"{out}: lies inside the repository, which is never changed; give a folder elsewhere"
+        )
     if pool_at_eos and opened.pipeline == "StableDiffusionPipeline":
-        raise DataError(f"{reference}: a StableDiffusionPipeline reads no pooled state; leave --pool-at-eos out")
+        raise DataError(
+            f"{reference}: a StableDiffusionPipeline reads no pooled state; leave --pool-at-eos out"
+        )
     for encoder in opened.encoders:
         check_old_style(opened, encoder)
     tokenizers = {encoder.name: t5_tokenizer.read(encoder.tokenizer) for encoder in opened.encoders}
-    found = [finding for encoder in opened.encoders for finding in findings(encoder, tokenizers[encoder.name], pool_at_eos)]
+    found = [
+        finding
+        for encoder in opened.encoders
+        for finding in findings(encoder, tokenizers[encoder.name], pool_at_eos)
+    ]
     print(f"{name}: {opened.pipeline}")
     for finding in found:
         print(f"  {one_line(finding)}")  # configs of strangers are quoted in it
     with whole_folder(out) as partial:
         write_copy(opened, tokenizers, partial, pool_at_eos)
         left = list(other_ids(opened, tokenizers, partial, pool_at_eos))
-        made_from = {"repository": name, "mended_with": "distill.repair", "pooled": "at </s>" if pool_at_eos else "where it was trained"}
+        made_from = {
+            "repository": name,
+            "mended_with": "distill.repair",
+            "pooled": "at </s>" if pool_at_eos else "where it was trained",
+        }
         difference = pipeline_folder.verify(partial, made_from)
         write_card(opened.folder, partial, name, [*found, *left], pool_at_eos)
     for finding in left:
         print(f"  {one_line(finding)}")  # configs of strangers are quoted in it
-    print(f"{out}: written, loaded again and compared (largest relative difference {difference:.1e})")
+    print(
+        f"{out}: written, loaded again and compared (largest relative difference {difference:.1e})"
+    )
     return out
 
 
@@ -52,34 +71,76 @@ def check_old_style(repository: Repository, encoder: Encoder) -> None:
     """Raises DataError for tokenizers of any other kind, saying which."""
 
     part, folder = encoder.tokenizer.name, repository.folder
-    kind = (repository.index.get(part) or [None, read_json(encoder.tokenizer / "tokenizer_config.json").get("tokenizer_class")])[1]
+    kind = (
+        repository.index.get(part)
+        or [None, read_json(encoder.tokenizer / "tokenizer_config.json").get("tokenizer_class")]
+    )[1]
     if kind in ("CLIPTokenizer", "CLIPTokenizerFast"):
         raise DataError(f"{folder}: its {part} is SDXL's own English {kind}; nothing needs repair")
     if kind == "PreTrainedTokenizerFast" and (encoder.tokenizer / "tokenizer.json").is_file():
-        raise DataError(f"{folder}: its {part} is a portable {kind}, as this project exports it; nothing needs repair (check it: distill.verify)")
+        raise DataError(
+            f"{folder}: its {part} is a portable {kind}, as this project exports it; nothing needs "
+            "repair (check it: distill.verify)"
+        )
     if kind != "T5Tokenizer":
-        raise DataError(f"{folder}: its {part} is a {kind}, not a T5Tokenizer as it was saved by transformers 4; only those can be mended here")
+        raise DataError(
+            f"{folder}: its {part} is a {kind}, not a T5Tokenizer as it was saved by transformers "
+            "4; only those can be mended here"
+        )
     if not (encoder.tokenizer / SPIECE).is_file():
-        raise DataError(f"{encoder.tokenizer / SPIECE}: missing; transformers 5 drops it on saving: repair the original, or fetch the folder again")
+        raise DataError(
+            f"{encoder.tokenizer / SPIECE}: missing; transformers 5 drops it on saving: repair the "
+            "original, or fetch the folder again"
+        )
 
 
 def findings(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Iterator[str]:
-    """What newer (or any) libraries get wrong, each in one line with how many of the fixed prompts it touches."""
+    """What newer (or any) libraries get wrong, each in one line with how many of the fixed prompts
+    it touches.
+    """
 
-    part, every, length = encoder.tokenizer.name, f"{len(PROMPTS)} of {len(PROMPTS)} prompts", position_count(encoder)
-    unknown = sum(any(map(tokenizer.is_unknown, tokenizer.text_ids(prompt)[: length - 1])) for prompt in PROMPTS)
-    yield f"{part}: T5Tokenizer of transformers 5 makes each character it does not know an </s>: {unknown} of {len(PROMPTS)} prompts"
+    part, every, length = (
+        encoder.tokenizer.name,
+        f"{len(PROMPTS)} of {len(PROMPTS)} prompts",
+        position_count(encoder),
+    )
+    unknown = sum(
+        any(map(tokenizer.is_unknown, tokenizer.text_ids(prompt)[: length - 1]))
+        for prompt in PROMPTS
+    )
+    yield (
+        f"{part}: T5Tokenizer of transformers 5 makes each character it does not know an </s>: "
+        f"{unknown} of {len(PROMPTS)} prompts"
+    )
     if tokenizer.model_max_length != length:
         value = tokenizer.model_max_length
-        effect = "every call raises OverflowError" if value is None else f"the encoder has {length} positions"
-        yield f"{part}: model_max_length is {'missing' if value is None else value}, {effect}: {every}"
+        effect = (
+            "every call raises OverflowError"
+            if value is None
+            else f"the encoder has {length} positions"
+        )
+        yield (
+            f"{part}: model_max_length is {'missing' if value is None else value}, {effect}: "
+            f"{every}"
+        )
     beyond = sum(added.id >= table_rows(encoder) for added in tokenizer.added.values())
     if beyond:
-        yield f"{part}: {beyond} special tokens have no row in the encoder's table and raise IndexError when spelled out; left out of the copy"
+        yield (
+            f"{part}: {beyond} special tokens have no row in the encoder's table and raise "
+            "IndexError when spelled out; left out of the copy"
+        )
     if TOKEN_EMBEDDING not in encoder.shapes:
-        yield f"{encoder.folder.name}: keys without `text_model.`, which transformers 4 loads as random weights: {every}"
-    for dtype in sorted({encoder.config.get(key) or "float32" for key in ("dtype", "torch_dtype")} - {"float32"}):
-        yield f"{encoder.folder.name}: its config says {dtype}, which transformers 5 obeys and transformers 4 did not: {every}"
+        yield (
+            f"{encoder.folder.name}: keys without `text_model.`, which transformers 4 loads as "
+            f"random weights: {every}"
+        )
+    for dtype in sorted(
+        {encoder.config.get(key) or "float32" for key in ("dtype", "torch_dtype")} - {"float32"}
+    ):
+        yield (
+            f"{encoder.folder.name}: its config says {dtype}, which transformers 5 obeys and "
+            f"transformers 4 did not: {every}"
+        )
     if encoder.name == "clip_bigg":
         yield from pooled_finding(encoder, tokenizer, pool_at_eos)
 
@@ -88,41 +149,73 @@ def pooled_finding(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) 
     """Where `text_embeds` is read, unless that is at </s> in every prompt."""
     import torch
 
-
     eos_token_id = encoder.config.get("eos_token_id", CLIP_DEFAULTS["eos_token_id"])
     ids_BL = torch.tensor([tokenizer.encode(prompt, position_count(encoder)) for prompt in PROMPTS])
     position_B = pooled_position(ids_BL, eos_token_id)
     elsewhere = ids_BL.gather(1, position_B[:, None])[:, 0] != tokenizer.eos_id
-    rule = "the highest id of the prompt" if eos_token_id == 2 else f"the first id {eos_token_id}, or position 0 where there is none"
+    rule = (
+        "the highest id of the prompt"
+        if eos_token_id == 2
+        else f"the first id {eos_token_id}, or position 0 where there is none"
+    )
     if not elsewhere.any():
         return
     worst = int(elsewhere.int().argmax())
     example = f"position {int(position_B[worst])} of {PROMPTS[worst]!r}"
-    after = "the copy reads it at </s>, other than it was trained" if pool_at_eos else "kept, since the encoder was trained so"
-    yield f"{encoder.folder.name}: pooled is not read at </s> but at {rule} ({example}): {int(elsewhere.sum())} of {len(PROMPTS)} prompts; {after}"
+    after = (
+        "the copy reads it at </s>, other than it was trained"
+        if pool_at_eos
+        else "kept, since the encoder was trained so"
+    )
+    yield (
+        f"{encoder.folder.name}: pooled is not read at </s> but at {rule} ({example}): "
+        f"{int(elsewhere.sum())} of {len(PROMPTS)} prompts; {after}"
+    )
 
 
 def table_rows(encoder: Encoder) -> int:
-    return next(shape[0] for name, shape in encoder.shapes.items() if name.endswith("token_embedding.weight"))
+    return next(
+        shape[0]
+        for name, shape in encoder.shapes.items()
+        if name.endswith("token_embedding.weight")
+    )
 
 
 def position_count(encoder: Encoder) -> int:
-    return int(encoder.config.get("max_position_embeddings", CLIP_DEFAULTS["max_position_embeddings"]))
+    return int(
+        encoder.config.get("max_position_embeddings", CLIP_DEFAULTS["max_position_embeddings"])
+    )
 
 
-def write_copy(repository: Repository, tokenizers: dict[str, T5Tokenizer], folder: Path, pool_at_eos: bool) -> None:
+def write_copy(
+    repository: Repository, tokenizers: dict[str, T5Tokenizer], folder: Path, pool_at_eos: bool
+) -> None:
     """Everything but the verification and the card. Raises DataError."""
 
     index = {key: value for key, value in repository.index.items() if key != "_name_or_path"}
     for encoder in repository.encoders:
         part, rows = encoder.folder.name, table_rows(encoder)
-        write_portable(tokenizers[encoder.name], folder / encoder.tokenizer.name, rows, position_count(encoder), highest_eos=pool_at_eos)
+        write_portable(
+            tokenizers[encoder.name],
+            folder / encoder.tokenizer.name,
+            rows,
+            position_count(encoder),
+            highest_eos=pool_at_eos,
+        )
         link_files(encoder.folder, folder / part)
         swapped = (tokenizers[encoder.name].eos_id, rows - 1) if pool_at_eos else None
         for path in sorted((folder / part).glob("*.safetensors")):
             write_weights(path, swapped)
-        write_config(folder / part / "config.json", encoder, tokenizers[encoder.name], rows - 1 if pool_at_eos else None)
-        index |= {encoder.tokenizer.name: ["transformers", TOKENIZER_CLASS], part: ["transformers", CLASSES[encoder.name]]}
+        write_config(
+            folder / part / "config.json",
+            encoder,
+            tokenizers[encoder.name],
+            rows - 1 if pool_at_eos else None,
+        )
+        index |= {
+            encoder.tokenizer.name: ["transformers", TOKENIZER_CLASS],
+            part: ["transformers", CLASSES[encoder.name]],
+        }
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] and not (folder / part).is_dir():
             index[part] = [entry[0], RENAMED.get(entry[1], entry[1])]
@@ -133,21 +226,34 @@ def write_copy(repository: Repository, tokenizers: dict[str, T5Tokenizer], folde
         shutil.copyfile(licence, folder / licence.name)
 
 
-def write_config(path: Path, encoder: Encoder, tokenizer: T5Tokenizer, eos_token_id: int | None) -> None:
-    """In place of the link: the original's config with everything said that libraries guess differently."""
+def write_config(
+    path: Path, encoder: Encoder, tokenizer: T5Tokenizer, eos_token_id: int | None
+) -> None:
+    """In place of the link: the original's config with everything said that libraries guess
+    differently.
+    """
 
     path.unlink()  # the link, not the original
     kept = {key: value for key, value in encoder.config.items() if key not in DROPPED_KEYS}
-    moved = {} if eos_token_id is None else {"eos_token_id": eos_token_id, "pad_token_id": tokenizer.pad_id}
-    said = {"architectures": [CLASSES[encoder.name]], "vocab_size": table_rows(encoder), "torch_dtype": "float32"}
+    moved = (
+        {}
+        if eos_token_id is None
+        else {"eos_token_id": eos_token_id, "pad_token_id": tokenizer.pad_id}
+    )
+    said = {
+        "architectures": [CLASSES[encoder.name]],
+        "vocab_size": table_rows(encoder),
+        "torch_dtype": "float32",
+    }
     write_json(path, {**CLIP_DEFAULTS, **kept, **said, **moved})
 
 
 def write_weights(path: Path, swapped_rows: tuple[int, int] | None) -> None:
-    """Puts missing prefixes back and swaps two rows of the table, in a file of its own; where there is nothing to do the link stays."""
+    """Puts missing prefixes back and swaps two rows of the table, in a file of its own; where there
+    is nothing to do the link stays.
+    """
     from safetensors import safe_open
     from safetensors.torch import save_file
-
 
     names = {name: with_prefix(name) for name in tensor_shapes(path)}
     if swapped_rows is None and all(old == new for old, new in names.items()):
@@ -162,34 +268,57 @@ def write_weights(path: Path, swapped_rows: tuple[int, int] | None) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def other_ids(repository: Repository, tokenizers: dict[str, T5Tokenizer], folder: Path, pool_at_eos: bool) -> Iterator[str]:
-    """Compares the copy's ids with sentencepiece's own; ties between segmentations may fall the other way."""
+def other_ids(
+    repository: Repository, tokenizers: dict[str, T5Tokenizer], folder: Path, pool_at_eos: bool
+) -> Iterator[str]:
+    """Compares the copy's ids with sentencepiece's own; ties between segmentations may fall the
+    other way.
+    """
 
     for encoder in repository.encoders:
         tokenizer, last = tokenizers[encoder.name], table_rows(encoder) - 1
         swapped = {tokenizer.eos_id: last, last: tokenizer.eos_id} if pool_at_eos else {}
-        wanted = [[swapped.get(i, i) for i in tokenizer.encode(prompt, position_count(encoder))] for prompt in PROMPTS]
+        wanted = [
+            [swapped.get(i, i) for i in tokenizer.encode(prompt, position_count(encoder))]
+            for prompt in PROMPTS
+        ]
         given = encode(folder / encoder.tokenizer.name, list(PROMPTS)).tolist()
-        differing = [prompt for prompt, ours, theirs in zip(PROMPTS, given, wanted, strict=True) if ours != theirs]
+        differing = [
+            prompt
+            for prompt, ours, theirs in zip(PROMPTS, given, wanted, strict=True)
+            if ours != theirs
+        ]
         if differing:
-            yield f"{encoder.tokenizer.name}: left: {len(differing)} of {len(PROMPTS)} prompts get other ids than the original's, as {differing[0]!r}"
+            yield (
+                f"{encoder.tokenizer.name}: left: {len(differing)} of {len(PROMPTS)} prompts "
+                "get "
+                f"other ids than the original's, as {differing[0]!r}"
+            )
 
 
 def write_card(source: Path, folder: Path, name: str, found: list[str], pool_at_eos: bool) -> None:
     """The original's README.md with a section more."""
-    card = (source / "README.md").read_text(encoding="utf-8", errors="replace").rstrip() + "\n\n" if (source / "README.md").is_file() else ""
+    card = (
+        (source / "README.md").read_text(encoding="utf-8", errors="replace").rstrip() + "\n\n"
+        if (source / "README.md").is_file()
+        else ""
+    )
     lines = "\n".join(f"- {finding}" for finding in found)
     moved = (
-        "\nIn both tables the row of </s> has changed places with the last one, so that pooled is read at </s>: other than the encoder was trained.\n"
+        "\nIn both tables the row of </s> has changed places with the last one, so that "
+        "pooled "
+        "is read at </s>: other than the encoder was trained.\n"
     )
     section = f"""## Mended copy
 
-Made by `python -m distill.repair` from `{name}`, whose tokenizers were saved with the T5Tokenizer of transformers 4. What was found:
+Made by `python -m distill.repair` from `{name}`, whose tokenizers were saved with the
+T5Tokenizer of transformers 4. What was found:
 
 {lines}
 
-The tokenizers are now portable ones (`tokenizer.json`) with the ids of that T5Tokenizer; configs and key names are those every version
-understands; every number of the weights is the original's. So diffusers gives with transformers 4 and 5 what the original gave
+The tokenizers are now portable ones (`tokenizer.json`) with the ids of that T5Tokenizer; configs
+and key names are those every version understands; every number of the weights is the original's.
+So diffusers gives with transformers 4 and 5 what the original gave
 with transformers 4.57; `verification.json` says what that is for a fixed list of prompts.
 {moved if pool_at_eos else ""}"""
     (folder / "README.md").write_text(card + section, encoding="utf-8")

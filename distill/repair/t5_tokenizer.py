@@ -1,16 +1,20 @@
-"""The slow T5Tokenizer of transformers 4, which later versions no longer have: its ids, and a portable tokenizer that gives them.
+"""The slow T5Tokenizer of transformers 4, which later versions no longer have: its ids, and a
+portable tokenizer that gives them.
 
-In:  a tokenizer folder as T5Tokenizer was saved: `spiece.model`, `tokenizer_config.json`, and from older versions `special_tokens_map.json`
-     and `added_tokens.json`.
-Out: a `T5Tokenizer`; `write_portable`: a folder with `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, one row in the
-     vocabulary for each row of the encoder's table.
+In:  a tokenizer folder as T5Tokenizer was saved: `spiece.model`, `tokenizer_config.json`, and from
+     older versions `special_tokens_map.json` and `added_tokens.json`.
+Out: a `T5Tokenizer`; `write_portable`: a folder with `tokenizer.json`, `tokenizer_config.json` and
+     `special_tokens_map.json`, one row in the vocabulary for each row of the encoder's table.
 
-What it did: cut the special tokens out of the text, give every stretch between them to sentencepiece (with a leading space of its own, or
-with `legacy: false` only the first), append </s> unless it is there already, no BOS.
+What it did: cut the special tokens out of the text, give every stretch between them to
+sentencepiece (with a leading space of its own, or with `legacy: false` only the first), append </s>
+unless it is there already, no BOS.
 
-`T5Tokenizer.encode` does that with sentencepiece itself, the portable one with the tokenizers library alone. Known differences: those of
-`distill/tokenizer/portable.py`, and what a prompt can only provoke by spelling out special tokens: one that ends with </s> gets a second one;
-spaces of other kinds than " " behind a special token are kept with `legacy: false`; control characters beside <extra_id_0> are kept.
+`T5Tokenizer.encode` does that with sentencepiece itself, the portable one with the tokenizers
+library alone. Known differences: those of `distill/tokenizer/portable.py`, and what a prompt can
+only provoke by spelling out special tokens: one that ends with </s> gets a second one; spaces of
+other kinds than " " behind a special token are kept with `legacy: false`; control characters beside
+<extra_id_0> are kept.
 """
 
 import re
@@ -26,13 +30,23 @@ from distill.tokenizer.unigram import SPACE, Row
 
 SPIECE = "spiece.model"
 # the order in which transformers gives ids to those that the model does not hold
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SPECIAL_TOKENS = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
 
 @dataclass(frozen=True)
 class Added:
-    """A token that is cut out of the text before sentencepiece sees it; `lstrip` and `rstrip` eat the spaces beside it."""
+    """A token that is cut out of the text before sentencepiece sees it; `lstrip` and `rstrip` eat
+    the spaces beside it.
+    """
 
     id: int
     lstrip: bool = False
@@ -41,7 +55,9 @@ class Added:
 
 @dataclass(frozen=True)
 class T5Tokenizer:
-    """`special`: content by role (`eos_token`...); `added`: by content; `model_max_length` is None where none was saved."""
+    """`special`: content by role (`eos_token`...); `added`: by content; `model_max_length` is None
+    where none was saved.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -70,8 +86,12 @@ class T5Tokenizer:
         return self.added[self.special["pad_token"]].id
 
     def is_unknown(self, token_id: int) -> bool:
-        """Whether a text gets this id only for a character that the vocabulary lacks: <unk>, or a byte of one."""
-        return token_id < len(self.processor) and (self.processor.is_unknown(token_id) or self.processor.is_byte(token_id))
+        """Whether a text gets this id only for a character that the vocabulary lacks: <unk>, or a
+        byte of one.
+        """
+        return token_id < len(self.processor) and (
+            self.processor.is_unknown(token_id) or self.processor.is_byte(token_id)
+        )
 
     def encode(self, text: str, length: int) -> list[int]:
         """Ids as the pipelines ask for them: cut so that </s> stays, padded to `length`."""
@@ -97,12 +117,17 @@ class T5Tokenizer:
             pieces += self._pieces(part)
         if not self.legacy and pieces[:1] == [SPACE] and pieces[1:2] and pieces[1] in self.added:
             pieces = pieces[1:]
-        return [self.added[piece].id if piece in self.added else self.processor.piece_to_id(piece) for piece in pieces]
+        return [
+            self.added[piece].id if piece in self.added else self.processor.piece_to_id(piece)
+            for piece in pieces
+        ]
 
     def _pieces(self, text: str) -> list[str]:
         if self.legacy or not text.startswith((SPACE, " ")):
             return self.processor.encode(text, out_type=str)
-        unk = self.special["unk_token"]  # in front of the text it keeps sentencepiece from dropping the space
+        unk = self.special[
+            "unk_token"
+        ]  # in front of the text it keeps sentencepiece from dropping the space
         return self.processor.encode(unk + text, out_type=str)[len(self.processor.encode(unk)) :]
 
 
@@ -114,22 +139,49 @@ def read(folder: Path) -> T5Tokenizer:
     unigram.read(path)  # refuses what is missing, damaged or no unigram model
     config = read_json(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:  # before transformers 4.34
-        config |= {name: value for name, value in _optional(folder / "special_tokens_map.json").items() if value}
+        config |= {
+            name: value
+            for name, value in _optional(folder / "special_tokens_map.json").items()
+            if value
+        }
     processor = SentencePieceProcessor(model_file=str(path))
-    special = {role: _content(config.get(role) or DEFAULTS[role]) for role in SPECIAL_TOKENS if config.get(role) or role in DEFAULTS}
+    special = {
+        role: _content(config.get(role) or DEFAULTS[role])
+        for role in SPECIAL_TOKENS
+        if config.get(role) or role in DEFAULTS
+    }
     length = config.get("model_max_length")
-    known = isinstance(length, int) and length < 10**9  # "none" is saved as a number with thirty digits
+    known = (
+        isinstance(length, int) and length < 10**9
+    )  # "none" is saved as a number with thirty digits
     added = _added(config, _optional(folder / "added_tokens.json"), processor)
-    return T5Tokenizer(path, config, special, added, bool(config.get("legacy") in (None, True)), length if known else None)
+    return T5Tokenizer(
+        path,
+        config,
+        special,
+        added,
+        bool(config.get("legacy") in (None, True)),
+        length if known else None,
+    )
 
 
-def write_portable(source: T5Tokenizer, folder: Path, rows: int, model_max_length: int, highest_eos: bool = False) -> None:
-    """Writes the three files into `folder`, `rows` ids in all; `highest_eos` swaps the ids of </s> and of the last row. Raises DataError."""
+def write_portable(
+    source: T5Tokenizer, folder: Path, rows: int, model_max_length: int, highest_eos: bool = False
+) -> None:
+    """Writes the three files into `folder`, `rows` ids in all; `highest_eos` swaps the ids of </s>
+    and of the last row. Raises DataError.
+    """
     if len(source.processor) > rows:
-        raise DataError(f"{source.path}: has {len(source.processor)} pieces, the encoder's table {rows} rows; they are not of one model")
+        raise DataError(
+            f"{source.path}: has {len(source.processor)} pieces, the encoder's table {rows} rows; "
+            "they are not of one model"
+        )
     for role in ("eos_token", "pad_token"):
         if source.added[source.special[role]].id >= rows:
-            raise DataError(f"{source.path}: {role} ({source.special[role]!r}) is missing; give the tokenizer the encoder was trained with")
+            raise DataError(
+                f"{source.path}: {role} ({source.special[role]!r}) is missing; give the tokenizer "
+                "the encoder was trained with"
+            )
     table = _rows(source, rows)
     if highest_eos:
         table[source.eos_id], table[-1] = table[-1], table[source.eos_id]
@@ -149,14 +201,29 @@ def _added(config: dict[str, Any], saved: dict[str, Any], processor: Any) -> dic
     pieces, extra_ids = len(processor), config.get("extra_ids", 100)
     listed = config.get("additional_special_tokens")
     sentinels = [f"<extra_id_{i}>" for i in range(extra_ids)]
-    held = sentinels if listed is None else [_content(token) for token in listed if "<extra_id_" in _content(token)]
-    by_id = {pieces - 1 + extra_ids - i: (f"<extra_id_{i}>", Added(pieces - 1 + extra_ids - i, True, True)) for i in range(len(held))}
+    held = (
+        sentinels
+        if listed is None
+        else [_content(token) for token in listed if "<extra_id_" in _content(token)]
+    )
+    by_id = {
+        pieces - 1 + extra_ids - i: (
+            f"<extra_id_{i}>",
+            Added(pieces - 1 + extra_ids - i, True, True),
+        )
+        for i in range(len(held))
+    }
     for token_id, token in config.get("added_tokens_decoder", {}).items():
-        by_id[int(token_id)] = (token["content"], Added(int(token_id), token.get("lstrip", False), token.get("rstrip", False)))
+        by_id[int(token_id)] = (
+            token["content"],
+            Added(int(token_id), token.get("lstrip", False), token.get("rstrip", False)),
+        )
     if "added_tokens_decoder" not in config:
         by_id |= {token_id: (content, Added(token_id)) for content, token_id in saved.items()}
     added = dict(by_id.values())
-    wanted = [config.get(role) or DEFAULTS.get(role) for role in SPECIAL_TOKENS] + (sentinels if listed is None else list(listed))
+    wanted = [config.get(role) or DEFAULTS.get(role) for role in SPECIAL_TOKENS] + (
+        sentinels if listed is None else list(listed)
+    )
     wanted += sentinels if listed is not None and not held else []
     vocabulary = {processor.id_to_piece(i): i for i in range(pieces)}
     following = len(vocabulary.keys() | added.keys())
@@ -171,7 +238,9 @@ def _added(config: dict[str, Any], saved: dict[str, Any], processor: Any) -> dic
 
 
 def _rows(source: T5Tokenizer, rows: int) -> list[Row]:
-    """Every row of the encoder's table with a name of its own; no text reaches a name that holds a space."""
+    """Every row of the encoder's table with a name of its own; no text reaches a name that holds a
+    space.
+    """
     model = iter(unigram.read(source.path).rows)
     processor = source.processor
     names = {added.id: content for content, added in source.added.items()}
@@ -179,10 +248,16 @@ def _rows(source: T5Tokenizer, rows: int) -> list[Row]:
     for i in range(rows):
         unused: Row = (f"<|unused {i}|>", "unused", 0.0)
         # `unigram` leaves BOS and EOS out
-        piece, kind, score = next(model) if i < len(processor) and i not in (processor.bos_id(), processor.eos_id()) else unused
+        piece, kind, score = (
+            next(model)
+            if i < len(processor) and i not in (processor.bos_id(), processor.eos_id())
+            else unused
+        )
         if kind == "unused" or piece in source.added:
             piece, _, score = unused
-        table.append((names.get(i, piece), kind if kind == "unknown" or i not in names else "unused", score))
+        table.append(
+            (names.get(i, piece), kind if kind == "unknown" or i not in names else "unused", score)
+        )
     return table
 
 
@@ -191,11 +266,20 @@ def _tokenizer_json(source: T5Tokenizer, table: list[Row]) -> dict[str, Any]:
     eos = source.special["eos_token"]
     flags = {"single_word": False, "normalized": False, "special": True}
     added = [
-        {"id": ids[content], "content": content, "lstrip": token.lstrip, "rstrip": token.rstrip, **flags}
+        {
+            "id": ids[content],
+            "content": content,
+            "lstrip": token.lstrip,
+            "rstrip": token.rstrip,
+            **flags,
+        }
         for content, token in source.added.items()
         if content in ids
     ]
-    end, prefix = {"SpecialToken": {"id": eos, "type_id": 0}}, source.legacy and unigram.read(source.path).dummy_prefix
+    end, prefix = (
+        {"SpecialToken": {"id": eos, "type_id": 0}},
+        source.legacy and unigram.read(source.path).dummy_prefix,
+    )
     normalizers, pre_tokenizers = _steps(source, table)
     return {
         "version": "1.0",
@@ -207,7 +291,12 @@ def _tokenizer_json(source: T5Tokenizer, table: list[Row]) -> dict[str, Any]:
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [{"Sequence": {"id": "A", "type_id": 0}}, end],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, end, {"Sequence": {"id": "B", "type_id": 0}}, end],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                end,
+                {"Sequence": {"id": "B", "type_id": 0}},
+                end,
+            ],
             "special_tokens": {eos: {"id": eos, "ids": [ids[eos]], "tokens": [eos]}},
         },
         "decoder": unigram.decoder(prefix or not source.legacy),
@@ -220,7 +309,9 @@ def _tokenizer_json(source: T5Tokenizer, table: list[Row]) -> dict[str, Any]:
     }
 
 
-def _steps(source: T5Tokenizer, table: list[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _steps(
+    source: T5Tokenizer, table: list[Row]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Normalisers and pre-tokenizers of one stretch between special tokens."""
     model = unigram.read(source.path)
     # T5Tokenizer never heeded `do_lower_case` of its tokenizer_config.json, which `unigram` does
@@ -228,16 +319,32 @@ def _steps(source: T5Tokenizer, table: list[Row]) -> tuple[list[dict[str, Any]],
     cuts = [*model.pre_tokenizers, *_apart(source, table)]
     if source.legacy:
         return steps, cuts
-    # The first stretch alone begins with a space of ours; any other keeps at most the one it has. Where spaces at both ends go,
-    # those at the beginning stay until ours has met them; of several the first stays, since `first` asks for offset 0.
-    instead = {r"\A +|": [_replace(f"[ {SPACE}]+\\z", "")], " {2,}": [_replace("(?<= ) +", "")], f"\\A[ {SPACE}]": []}
+    # The first stretch alone begins with a space of ours; any other keeps at most the one it has.
+    # Where spaces at both ends go, those at the beginning stay until ours has met them; of several
+    # the first stays, since `first` asks for offset 0.
+    instead = {
+        r"\A +|": [_replace(f"[ {SPACE}]+\\z", "")],
+        " {2,}": [_replace("(?<= ) +", "")],
+        f"\\A[ {SPACE}]": [],
+    }
     for old, new in instead.items():
-        steps = [kept for step in steps for kept in (new if str(step.get("pattern", {}).get("Regex")).startswith(old) else [step])]
+        steps = [
+            kept
+            for step in steps
+            for kept in (
+                new if str(step.get("pattern", {}).get("Regex")).startswith(old) else [step]
+            )
+        ]
     steps = [_replace(SPACE, " "), *steps]
-    if source.processor.normalize(f"x{SPACE} x").count(SPACE) == 2:  # the model keeps our space apart from those of the text
+    if (
+        source.processor.normalize(f"x{SPACE} x").count(SPACE) == 2
+    ):  # the model keeps our space apart from those of the text
         steps.append(_replace(" ", SPACE))
     space = {"type": "Metaspace", "split": False}
-    spaces = [space | {"replacement": " ", "prepend_scheme": "first"}, space | {"replacement": SPACE, "prepend_scheme": "never"}]
+    spaces = [
+        space | {"replacement": " ", "prepend_scheme": "first"},
+        space | {"replacement": SPACE, "prepend_scheme": "never"},
+    ]
     return steps, [*spaces, *(cut for cut in cuts if cut["type"] != "Metaspace")]
 
 
@@ -246,15 +353,33 @@ def _replace(pattern: str, content: str) -> dict[str, Any]:
 
 
 def _apart(source: T5Tokenizer, table: list[Row]) -> list[dict[str, Any]]:
-    """Cuts in names of special tokens that only the normaliser brings forth (＜ｐａｄ＞): they are text, so no stretch may hold them whole.
+    """Cuts in names of special tokens that only the normaliser brings forth (＜ｐａｄ＞): they are
+    text, so no stretch may hold them whole.
 
-    A cut changes nothing else where no piece spans it, nor two unknown characters, which would share one id.
+    A cut changes nothing else where no piece spans it, nor two unknown characters, which would
+    share one id.
     """
     pieces = [piece for piece, kind, _ in table if kind == "normal"]
     text, known = "\n".join(pieces), {piece for piece in pieces if len(piece) == 1}
     byte_fallback = any(kind == "byte" for _, kind, _ in table)
     cuts = []
     for name in source.added:
-        fit = (k for k in range(1, len(name)) if name[k - 1 : k + 1] not in text and (byte_fallback or known & set(name[k - 1 : k + 1])))
+        fit = (
+            k
+            for k in range(1, len(name))
+            if name[k - 1 : k + 1] not in text
+            and (byte_fallback or known & set(name[k - 1 : k + 1]))
+        )
         cuts += [f"{re.escape(name[:k])}(?={re.escape(name[k:])})" for k in list(fit)[:1]]
-    return [{"type": "Split", "pattern": {"Regex": "|".join(cuts)}, "behavior": "MergedWithPrevious", "invert": False}] if cuts else []
+    return (
+        [
+            {
+                "type": "Split",
+                "pattern": {"Regex": "|".join(cuts)},
+                "behavior": "MergedWithPrevious",
+                "invert": False,
+            }
+        ]
+        if cuts
+        else []
+    )

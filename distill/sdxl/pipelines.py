@@ -1,4 +1,5 @@
-"""The unmodified SDXL pipelines, loaded from a folder: training records queries with them, evaluation paints with them.
+"""The unmodified SDXL pipelines, loaded from a folder: training records queries with them,
+evaluation paints with them.
 
 In:  SDXL folders in diffusers layout (or hub names).
 """
@@ -35,7 +36,9 @@ def load_base(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusio
     return _load(StableDiffusionXLPipeline, folder, dtype)
 
 
-def load_refiner(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLImg2ImgPipeline:
+def load_refiner(
+    folder: str, dtype: torch.dtype = torch.float32
+) -> StableDiffusionXLImg2ImgPipeline:
     """The image-to-image pipeline of a refiner, likewise. Raises DataError."""
     return _load(StableDiffusionXLImg2ImgPipeline, folder, dtype)
 
@@ -47,29 +50,55 @@ def load_pipelines(base: str, refiner: str | None) -> Pipelines:
 
 
 def load_text_side(repository: Repository, variant: str | None = None) -> Any:
-    """The repository's own pipeline class with its text encoders in fp32 on the CPU, without UNet and autoencoder. Raises DataError."""
+    """The repository's own pipeline class with its text encoders in fp32 on the CPU, without UNet
+    and autoencoder. Raises DataError.
+    """
     kind = getattr(diffusers, repository.pipeline)
     quiet()
-    unwanted = {part: None for part in ("unet", "vae", "safety_checker", "image_encoder") if part in repository.index}
+    unwanted = {
+        part: None
+        for part in ("unet", "vae", "safety_checker", "image_encoder")
+        if part in repository.index
+    }
     try:
-        pipeline = kind.from_pretrained(repository.folder, variant=variant, trust_remote_code=False, use_safetensors=True, **unwanted)
+        pipeline = kind.from_pretrained(
+            repository.folder,
+            variant=variant,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **unwanted,
+        )
         return pipeline.to(torch.float32)
     except Exception as error:  # each library raises its own kinds for the same cause
-        raise DataError(f"{repository.folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+        raise DataError(
+            f"{repository.folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or "
+            "export the folder again"
+        ) from error
 
 
 def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any]:
-    """Tokenizer and stock text encoder in fp32, as diffusers loads them, of encoders that lie alone. Raises DataError."""
+    """Tokenizer and stock text encoder in fp32, as diffusers loads them, of encoders that lie
+    alone. Raises DataError.
+    """
     quiet()
     try:
-        model = CLASSES[encoder.name].from_pretrained(encoder.folder, variant=variant, trust_remote_code=False, use_safetensors=True)
-        return PreTrainedTokenizerFast.from_pretrained(encoder.tokenizer, trust_remote_code=False), model.float().eval()
+        model = CLASSES[encoder.name].from_pretrained(
+            encoder.folder, variant=variant, trust_remote_code=False, use_safetensors=True
+        )
+        return PreTrainedTokenizerFast.from_pretrained(
+            encoder.tokenizer, trust_remote_code=False
+        ), model.float().eval()
     except Exception as error:  # as above
-        raise DataError(f"{encoder.folder}: the encoder cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+        raise DataError(
+            f"{encoder.folder}: the encoder cannot be loaded ({first_line(error)}); fetch or "
+            "export the folder again"
+        ) from error
 
 
 def quiet() -> None:
-    """Keeps the libraries' own bars and warnings off ours: the English tokenizers truncate Japanese, in every batch."""
+    """Keeps the libraries' own bars and warnings off ours: the English tokenizers truncate
+    Japanese, in every batch.
+    """
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
@@ -77,10 +106,19 @@ def quiet() -> None:
 
 
 def require(*folders: str | None) -> None:
-    """Raises DataError for the first folder that holds no pipeline: before the long work, not in its middle."""
+    """Raises DataError for the first folder that holds no pipeline: before the long work, not in
+    its middle.
+    """
     for folder in folders:
-        if folder is not None and not (Path(folder) / "model_index.json").is_file() and not looks_like_hub_name(folder):
-            raise DataError(f"{folder}: no SDXL pipeline is there; make it with: python -m distill.export RECIPE export.encoders_only=false")
+        if (
+            folder is not None
+            and not (Path(folder) / "model_index.json").is_file()
+            and not looks_like_hub_name(folder)
+        ):
+            raise DataError(
+                f"{folder}: no SDXL pipeline is there; make it with: python -m distill.export "
+                "RECIPE export.encoders_only=false"
+            )
 
 
 def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
@@ -92,10 +130,14 @@ def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
     transformers_logging.disable_progress_bar()
     try:
         pipeline = kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
-    except Exception as error:  # each library raises its own kinds for the same cause: a file that is missing or damaged
+    # each library raises its own kinds for the same cause: a file that is missing or damaged
+    except Exception as error:
         if looks_like_hub_name(folder):
             raise DataError(f"{not_given(folder, error)}; fetch it, or correct the name") from error
-        raise DataError(f"{folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the folder again") from error
+        raise DataError(
+            f"{folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the "
+            "folder again"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     # half precision is not asked of from_pretrained: diffusers 0.42 renamed that argument
     return pipeline.to(device()) if dtype == torch.float32 else pipeline.to(device(), dtype)

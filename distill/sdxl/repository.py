@@ -1,9 +1,12 @@
 """A repository in diffusers layout, looked at without running or unpickling anything of it.
 
-In:  a local folder, or a hub name (fetched: JSON, safetensors, SentencePiece models and texts; never code, never pickles).
-Out: a `Repository`: its index, and of each text encoder the folders, the config and the weights file, known to be whole.
+In:  a local folder, or a hub name (fetched: JSON, safetensors, SentencePiece models and texts;
+     never code, never pickles).
+Out: a `Repository`: its index, and of each text encoder the folders, the config and the weights
+     file, known to be whole.
 
-Refused in one line: missing or truncated files, weights only as pickles (loading one can run anything), code of the repository's own.
+Refused in one line: missing or truncated files, weights only as pickles (loading one can run
+anything), code of the repository's own.
 """
 
 import re
@@ -30,15 +33,26 @@ STEMS = {
 }
 TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
-SDXL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
+SDXL_PIPELINES = (
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+)
 PIPELINES = (*SDXL_PIPELINES, "StableDiffusionPipeline")
 PART = re.compile(r"\w+", re.ASCII)  # of a pipeline: the name of its folder
-LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)  # SD 1.x names its safety checker's home "stable_diffusion"
+LIBRARIES = (
+    "diffusers",
+    "transformers",
+    "stable_diffusion",
+    None,
+)  # SD 1.x names its safety checker's home "stable_diffusion"
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One text encoder (`clip_l` or `clip_bigg`), its tokenizer's folder, and the shape of each tensor in its weights file."""
+    """One text encoder (`clip_l` or `clip_bigg`), its tokenizer's folder, and the shape of each
+    tensor in its weights file.
+    """
 
     name: str
     tokenizer: Path
@@ -65,18 +79,33 @@ class Repository:
         return str(self.index.get("_class_name", SDXL_PIPELINES[0]))
 
 
-def fetch(reference: str, allow_patterns: list[str] | None = None, ignore_patterns: list[str] | None = None) -> Path:
+def fetch(
+    reference: str,
+    allow_patterns: list[str] | None = None,
+    ignore_patterns: list[str] | None = None,
+) -> Path:
     """The local folder of `toyworld:NAME`, a path or a hub name. Raises DataError."""
     folder = Path(resolve_model(reference))
     if folder.is_dir():
         return folder
     if not looks_like_hub_name(reference):
-        raise DataError(f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its hub name")
+        raise DataError(
+            f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its "
+            "hub name"
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(reference, allow_patterns=allow_patterns or SAFE_FILES, ignore_patterns=ignore_patterns))
-    except Exception as error:  # the hub's client raises its own kinds for no network, no such name, no access
+        return Path(
+            snapshot_download(
+                reference,
+                allow_patterns=allow_patterns or SAFE_FILES,
+                ignore_patterns=ignore_patterns,
+            )
+        )
+    except (
+        Exception
+    ) as error:  # the hub's client raises its own kinds for no network, no such name, no access
         raise DataError(
             f"{not_given(reference, error)}; fetch it with `hf download` where there is a network"
         ) from error
@@ -85,14 +114,28 @@ def fetch(reference: str, allow_patterns: list[str] | None = None, ignore_patter
 def open_folder(folder: Path) -> Repository:
     """Looks at index, configs and the headers of the weights. Raises DataError."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder; give a pipeline or encoders in diffusers layout")
-    for path in folder.rglob("*.py"):  # diffusers 0.35 and older run a local repository's pipeline.py
-        raise DataError(f"{path}: the repository brings code of its own, which this project never runs; use one without, or delete the file")
+        raise DataError(
+            f"{folder}: there is no such folder; give a pipeline or encoders in diffusers layout"
+        )
+    for path in folder.rglob(
+        "*.py"
+    ):  # diffusers 0.35 and older run a local repository's pipeline.py
+        raise DataError(
+            f"{path}: the repository brings code of its own, which this project never runs; use "
+            "one without, or delete the file"
+        )
     model_folder.check_folder(folder)
     index = read_index(folder)
-    names = [name for name, (_, encoder) in SUBFOLDERS.items() if (index.get(encoder, [None])[0] if index else (folder / encoder).is_dir())]
+    names = [
+        name
+        for name, (_, encoder) in SUBFOLDERS.items()
+        if (index.get(encoder, [None])[0] if index else (folder / encoder).is_dir())
+    ]
     if not names:
-        raise DataError(f"{folder}: holds neither {INDEX} nor text_encoder folders; give a pipeline or encoders in diffusers layout")
+        raise DataError(
+            f"{folder}: holds neither {INDEX} nor text_encoder folders; give a pipeline or "
+            "encoders in diffusers layout"
+        )
     for part, stem in STEMS.items():
         if index.get(part, [None])[0]:
             check_weights(folder / part, stem)
@@ -100,20 +143,36 @@ def open_folder(folder: Path) -> Repository:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """`model_index.json`, empty where there is none. Raises DataError for a pipeline this project does not know or that needs code."""
+    """`model_index.json`, empty where there is none.
+
+    Raises DataError for a pipeline this project does not know or that needs code.
+    """
     if not (folder / INDEX).exists():
         return {}
     index = read_json(folder / INDEX)
     kind = index.get("_class_name")
     if kind not in PIPELINES:
-        what = "asks for code of its own" if isinstance(kind, list) else "is not one this project knows"
-        raise DataError(f"{folder / INDEX}: its _class_name {kind!r} {what}; give a pipeline of {', '.join(PIPELINES)}")
+        what = (
+            "asks for code of its own"
+            if isinstance(kind, list)
+            else "is not one this project knows"
+        )
+        raise DataError(
+            f"{folder / INDEX}: its _class_name {kind!r} {what}; give a pipeline of "
+            f"{', '.join(PIPELINES)}"
+        )
     for part, entry in index.items():
         if not PART.fullmatch(part):
-            raise DataError(f"{folder / INDEX}: {part!r} is no name of a part; this file was damaged or made to harm, fetch it again")
+            raise DataError(
+                f"{folder / INDEX}: {part!r} is no name of a part; this file was damaged or made "
+                "to harm, fetch it again"
+            )
         if isinstance(entry, list) and (len(entry) != 2 or entry[0] not in LIBRARIES):
             library = entry[0] if entry else "nowhere"
-            raise DataError(f"{folder / INDEX}: its {part} comes from {library!r}, code of its own; give a repository of stock classes")
+            raise DataError(
+                f"{folder / INDEX}: its {part} comes from {library!r}, code of its own; give a "
+                "repository of stock classes"
+            )
     return index
 
 
@@ -128,9 +187,17 @@ def weights_file(folder: Path, stem: str = "model") -> Path:
             " load the pipeline with that variant and save it without one"
         )
     if sharded := sorted(folder.glob(f"{stem}*.safetensors.index.json")):
-        raise DataError(f"{sharded[0]}: the weights are cut into shards; save them as one {path.name} (max_shard_size='10GB')")
-    if pickles := sorted(found for pattern in model_folder.PICKLES for found in folder.glob(pattern)):
-        raise DataError(f"{pickles[0]}: pickle weights can run code when loaded; convert them to {path.name} where you trust them")
+        raise DataError(
+            f"{sharded[0]}: the weights are cut into shards; save them as one {path.name} "
+            "(max_shard_size='10GB')"
+        )
+    if pickles := sorted(
+        found for pattern in model_folder.PICKLES for found in folder.glob(pattern)
+    ):
+        raise DataError(
+            f"{pickles[0]}: pickle weights can run code when loaded; convert them to {path.name} "
+            "where you trust them"
+        )
     raise DataError(f"{path}: missing; fetch the folder again")
 
 
@@ -154,28 +221,44 @@ def check_weights(folder: Path, stem: str) -> None:
                 )
             if tensor not in shapes[path]:
                 raise DataError(
-                    f"{path}: holds no {tensor}, though {index.name} says so; fetch the folder again"
+                    f"{path}: holds no {tensor}, though {index.name} says so; fetch the folder "
+                    "again"
                 )
     if not (folder / f"{stem}.safetensors.index.json").is_file():
         weights_file(folder, stem)
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor, from the header alone. Raises DataError for a file that is truncated or no safetensors."""
+    """The shape of every tensor, from the header alone.
+
+    Raises DataError for a file that is truncated or no safetensors.
+    """
     try:
-        with safe_open(path, framework="pt") as file:  # refuses a file shorter or longer than its header says
+        with safe_open(
+            path, framework="pt"
+        ) as file:  # refuses a file shorter or longer than its header says
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: truncated, or no safetensors file ({first_line(error)}); fetch it again") from None
+        raise DataError(
+            f"{path}: truncated, or no safetensors file ({first_line(error)}); fetch it again"
+        ) from None
 
 
 def _encoder(folder: Path, name: str) -> Encoder:
     tokenizer, encoder = (folder / part for part in SUBFOLDERS[name])
     config = read_json(encoder / "config.json")
-    for path, found in ((encoder / "config.json", config), (tokenizer / "tokenizer_config.json", read_json(tokenizer / "tokenizer_config.json"))):
+    for path, found in (
+        (encoder / "config.json", config),
+        (tokenizer / "tokenizer_config.json", read_json(tokenizer / "tokenizer_config.json")),
+    ):
         if "auto_map" in found:
-            raise DataError(f"{path}: its auto_map asks for code of its own, which this project never runs; give a repository of stock classes")
+            raise DataError(
+                f"{path}: its auto_map asks for code of its own, which this project never runs; "
+                "give a repository of stock classes"
+            )
     shapes = tensor_shapes(weights_file(encoder))
     if not any(key.endswith("token_embedding.weight") for key in shapes):
-        raise DataError(f"{encoder / WEIGHTS}: holds no {TOKEN_EMBEDDING}; it is no text encoder of CLIP's kind")
+        raise DataError(
+            f"{encoder / WEIGHTS}: holds no {TOKEN_EMBEDDING}; it is no text encoder of CLIP's kind"
+        )
     return Encoder(name, tokenizer, encoder, config, shapes)

@@ -1,21 +1,30 @@
-"""Any unigram tokenizer becomes one portable tokenizer that the unmodified SDXL pipelines load; training uses this very one.
+"""Any unigram tokenizer becomes one portable tokenizer that the unmodified SDXL pipelines load;
+training uses this very one.
 
-In:  a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or hub repository with one of them (`distill/tokenizer/unigram.py` reads it).
-Out: a folder with `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, written by hand: `save_pretrained` of
-     transformers 5 writes class names that transformers 4 cannot load.
+In:  a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or hub repository with one
+     of them (`distill/tokenizer/unigram.py` reads it).
+Out: a folder with `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, written
+     by hand: `save_pretrained` of transformers 5 writes class names that transformers 4 cannot
+     load.
 
-Rows of the vocabulary: the source's pieces in the source's order, without its own BOS and EOS; filler rows up to the wanted multiple;
-BOS = V-2 and EOS = V-1. So V is the source's own size when nothing is padded, and every pooling rule of CLIP (highest id, first EOS)
-finds the EOS. Padding is with EOS, as CLIP-L pads: one tokenizer serves both encoders.
+Rows of the vocabulary: the source's pieces in the source's order, without its own BOS and EOS;
+filler rows up to the wanted multiple; BOS = V-2 and EOS = V-1. So V is the source's own size when
+nothing is padded, and every pooling rule of CLIP (highest id, first EOS) finds the EOS. Padding is
+with EOS, as CLIP-L pads: one tokenizer serves both encoders.
 
-No text holds a special row: rows without a text of their own have a space in their names, which the model never sees; BOS and EOS carry
-CLIP's names but lie outside the unigram model; and `split_special_tokens` keeps the library from cutting their names out of a prompt.
+No text holds a special row: rows without a text of their own have a space in their names, which the
+model never sees; BOS and EOS carry CLIP's names but lie outside the unigram model; and
+`split_special_tokens` keeps the library from cutting their names out of a prompt.
 
-Ids are the source's, shifted: those of a tokenizer.json always, those of a SentencePiece model but for these causes:
-- ties: a text that repeats itself can have equally good segmentations; sentencepiece's float32 sums may choose another than float64's;
-- composed further: a mark after a character that the normaliser spells out (`㎏́`), or marks out of Unicode's order, are composed here only;
-- a user-defined symbol that the normaliser changes (it looks for these first), and rules for several characters that a hand-made normaliser
-  has beside composition; a spelled-out byte ("<0x41>") where a piece holds "<0"; U+FFF0; a piece that has the name of our BOS or EOS.
+Ids are the source's, shifted: those of a tokenizer.json always, those of a SentencePiece model but
+for these causes:
+- ties: a text that repeats itself can have equally good segmentations; sentencepiece's float32 sums
+  may choose another than float64's;
+- composed further: a mark after a character that the normaliser spells out (`㎏́`), or marks out of
+  Unicode's order, are composed here only;
+- a user-defined symbol that the normaliser changes (it looks for these first), and rules for
+  several characters that a hand-made normaliser has beside composition; a spelled-out byte
+  ("<0x41>") where a piece holds "<0"; U+FFF0; a piece that has the name of our BOS or EOS.
 """
 
 import json
@@ -35,8 +44,8 @@ BOS_TOKEN, EOS_TOKEN, UNK_TOKEN = "<|startoftext|>", "<|endoftext|>", "<|unknown
 MODEL_MAX_LENGTH = 77  # positions of SDXL's text encoders
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 # CLIPTokenizer, the class people write by habit, takes nothing of tokenizer.json but the vocabulary
-# in transformers 5 and reads Japanese as unknown tokens. With a text in place of a list of merges it
-# raises an error; the other classes do not look at it.
+# in transformers 5 and reads Japanese as unknown tokens. With a text in place of a list of merges
+# it raises an error; the other classes do not look at it.
 NO_CLIP_TOKENIZER = "none: load this with AutoTokenizer, CLIPTokenizer cannot read it"
 
 Kind = PieceKind | Literal["filler", "bos", "eos"]
@@ -44,7 +53,9 @@ Kind = PieceKind | Literal["filler", "bos", "eos"]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The rows of the student's embedding tables in id order: names as in `tokenizer.json`, kinds, unigram scores (log probabilities)."""
+    """The rows of the student's embedding tables in id order: names as in `tokenizer.json`, kinds,
+    unigram scores (log probabilities).
+    """
 
     pieces: tuple[str, ...]
     kinds: tuple[Kind, ...]
@@ -72,16 +83,37 @@ class Vocabulary:
 
 
 def build(source: str | Path, folder: str | Path, pad_vocab_to_multiple_of: int = 1) -> Vocabulary:
-    """Reads a unigram tokenizer (a file, a folder or a hub name) and writes the three files into `folder`. Raises DataError."""
+    """Reads a unigram tokenizer (a file, a folder or a hub name) and writes the three files into
+    `folder`. Raises DataError.
+    """
     model = unigram.read(unigram.find(source))
     vocabulary = _vocabulary(model, pad_vocab_to_multiple_of)
-    special = {"bos_token": BOS_TOKEN, "eos_token": EOS_TOKEN, "unk_token": UNK_TOKEN, "pad_token": EOS_TOKEN}
-    write(Path(folder), _tokenizer_json(vocabulary, model), MODEL_MAX_LENGTH, special, split_special_tokens=True)
+    special = {
+        "bos_token": BOS_TOKEN,
+        "eos_token": EOS_TOKEN,
+        "unk_token": UNK_TOKEN,
+        "pad_token": EOS_TOKEN,
+    }
+    write(
+        Path(folder),
+        _tokenizer_json(vocabulary, model),
+        MODEL_MAX_LENGTH,
+        special,
+        split_special_tokens=True,
+    )
     return vocabulary
 
 
-def write(folder: Path, tokenizer_json: dict[str, Any], model_max_length: int, special: dict[str, str], **settings: bool) -> None:
-    """The three files of a tokenizer that transformers 4 and 5 load alike; `special` names its special tokens by their roles."""
+def write(
+    folder: Path,
+    tokenizer_json: dict[str, Any],
+    model_max_length: int,
+    special: dict[str, str],
+    **settings: bool,
+) -> None:
+    """The three files of a tokenizer that transformers 4 and 5 load alike; `special` names its
+    special tokens by their roles.
+    """
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "merges": NO_CLIP_TOKENIZER,
@@ -96,7 +128,9 @@ def write(folder: Path, tokenizer_json: dict[str, Any], model_max_length: int, s
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in zip(FILES, (tokenizer_json, config, special), strict=True):
         with whole(folder / name) as path:
-            path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            path.write_text(
+                json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+            )
 
 
 def load(folder: str | Path) -> PreTrainedTokenizerFast:
@@ -105,12 +139,17 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
 
     missing = [name for name in FILES if not (Path(folder) / name).is_file()]
     if missing:
-        raise DataError(f"{folder}: no tokenizer there, {missing[0]} is missing; run python -m vocab_init first")
+        raise DataError(
+            f"{folder}: no tokenizer there, {missing[0]} is missing; run python -m vocab_init first"
+        )
     model_folder.check_folder(Path(folder))
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise DataError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}); delete it and run python -m vocab_init again") from None
+        raise DataError(
+            f"{folder}: the tokenizer cannot be loaded ({first_line(error)}); delete it and run "
+            "python -m vocab_init again"
+        ) from None
 
 
 def _vocabulary(model: Unigram, multiple: int) -> Vocabulary:
@@ -122,16 +161,33 @@ def _vocabulary(model: Unigram, multiple: int) -> Vocabulary:
             rows.append((f"<|unused {i}|>", "unused", score))
         else:
             rows.append((piece, kind, score))
-    rows += [(f"<|filler {i}|>", "filler", 0.0) for i in range(len(rows), len(rows) + -(len(rows) + 2) % multiple)]
+    rows += [
+        (f"<|filler {i}|>", "filler", 0.0)
+        for i in range(len(rows), len(rows) + -(len(rows) + 2) % multiple)
+    ]
     rows += [(BOS_TOKEN, "bos", 0.0), (EOS_TOKEN, "eos", 0.0)]
     pieces, kinds, scores = zip(*rows, strict=True)
     return Vocabulary(pieces, kinds, scores)
 
 
 def _tokenizer_json(vocabulary: Vocabulary, model: Unigram) -> dict[str, Any]:
-    special = {UNK_TOKEN: vocabulary.unk_id, BOS_TOKEN: vocabulary.bos_id, EOS_TOKEN: vocabulary.eos_id}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    bos, text, eos = _special(BOS_TOKEN), {"Sequence": {"id": "A", "type_id": 0}}, _special(EOS_TOKEN)
+    special = {
+        UNK_TOKEN: vocabulary.unk_id,
+        BOS_TOKEN: vocabulary.bos_id,
+        EOS_TOKEN: vocabulary.eos_id,
+    }
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
+    bos, text, eos = (
+        _special(BOS_TOKEN),
+        {"Sequence": {"id": "A", "type_id": 0}},
+        _special(EOS_TOKEN),
+    )
     return {
         "version": "1.0",
         "truncation": None,
@@ -143,13 +199,18 @@ def _tokenizer_json(vocabulary: Vocabulary, model: Unigram) -> dict[str, Any]:
             "type": "TemplateProcessing",
             "single": [bos, text, eos],
             "pair": [bos, text, eos, {"Sequence": {"id": "B", "type_id": 0}}, eos],
-            "special_tokens": {name: {"id": name, "ids": [special[name]], "tokens": [name]} for name in (BOS_TOKEN, EOS_TOKEN)},
+            "special_tokens": {
+                name: {"id": name, "ids": [special[name]], "tokens": [name]}
+                for name in (BOS_TOKEN, EOS_TOKEN)
+            },
         },
         "decoder": unigram.decoder(model.dummy_prefix),
         "model": {
             "type": "Unigram",
             "unk_id": vocabulary.unk_id,
-            "vocab": list(zip(vocabulary.pieces, vocabulary.scores, strict=True))[:-2],  # BOS and EOS are added tokens only
+            "vocab": list(zip(vocabulary.pieces, vocabulary.scores, strict=True))[
+                :-2
+            ],  # BOS and EOS are added tokens only
             "byte_fallback": vocabulary.byte_fallback,
         },
     }

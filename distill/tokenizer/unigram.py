@@ -1,15 +1,21 @@
-"""Any unigram tokenizer, read: a SentencePiece model, a tokenizer.json, a folder or a hub repository that holds one of them.
+"""Any unigram tokenizer, read: a SentencePiece model, a tokenizer.json, a folder or a hub
+repository that holds one of them.
 
-In:  a file, a folder, or a hub name (`organisation/name`, of which only the tokenizer's own data files are fetched).
-Out: a `Unigram`: its rows in its own order without its BOS and EOS, and the steps that turn a text into what the rows are looked up in.
+In:  a file, a folder, or a hub name (`organisation/name`, of which only the tokenizer's own data
+     files are fetched).
+Out: a `Unigram`: its rows in its own order without its BOS and EOS, and the steps that turn a text
+     into what the rows are looked up in.
 
-A folder's SentencePiece model goes before its tokenizer.json: it is what the latter was converted from. `do_lower_case` of the
-tokenizer_config.json beside a SentencePiece model counts, though transformers' T5Tokenizer forgets it; a folder whose
-tokenizer is Python code (MeCab, `auto_map`) is refused.
+A folder's SentencePiece model goes before its tokenizer.json: it is what the latter was converted
+from. `do_lower_case` of the tokenizer_config.json beside a SentencePiece model counts, though
+transformers' T5Tokenizer forgets it; a folder whose tokenizer is Python code (MeCab, `auto_map`) is
+refused.
 
-Of a tokenizer.json the normaliser and pre-tokenizer are taken as they are, the post-processor and the decoder are not: BOS, EOS and spaces are
-ours. Its special tokens but for BOS and EOS are rows no text reaches; its ordinary added tokens, in the vocabulary or beyond it, are
-pieces as sentencepiece weighs user-defined symbols. BOS and EOS are those its tokenizer_config.json or special_tokens_map.json names.
+Of a tokenizer.json the normaliser and pre-tokenizer are taken as they are, the post-processor and
+the decoder are not: BOS, EOS and spaces are ours. Its special tokens but for BOS and EOS are rows
+no text reaches; its ordinary added tokens, in the vocabulary or beyond it, are pieces as
+sentencepiece weighs user-defined symbols. BOS and EOS are those its tokenizer_config.json or
+special_tokens_map.json names.
 """
 
 import base64
@@ -24,13 +30,31 @@ from configs.files import read_json
 from configs.references import looks_like_hub_name, not_given
 
 SPACE = "\u2581"  # what unigram models write for a space
-SPIECE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.model", "spm.model", "sentencepiece.bpe.model")
-FETCHED = ("*.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")  # of a hub repository: never code, never weights
-PYTHON_TOKENIZERS = ("AlbertTokenizer", "BertJapaneseTokenizer", "CpmTokenizer", "XLNetTokenizer")  # code of theirs changes the text first
+SPIECE_NAMES = (
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+)
+FETCHED = (
+    "*.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)  # of a hub repository: never code, never weights
+PYTHON_TOKENIZERS = (
+    "AlbertTokenizer",
+    "BertJapaneseTokenizer",
+    "CpmTokenizer",
+    "XLNetTokenizer",
+)  # code of theirs changes the text first
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-# A reserved code point that no text holds and no normaliser maps; like a control character it ends a grapheme cluster.
+# A reserved code point that no text holds and no normaliser maps; like a control character it ends
+# a grapheme cluster.
 CLUSTER_BREAK = "\ufff0"
-SPACES_AT_ENDS = f"\\A +|[ {SPACE}]+\\z"  # \A and \z: for the tokenizers library ^ and $ are the ends of every line
+# \A and \z: for the tokenizers library ^ and $ are the ends of every line
+SPACES_AT_ENDS = f"\\A +|[ {SPACE}]+\\z"
 SPACES_IN_A_ROW = " {2,}"
 BYTE_CUT = f"<(?={BYTE.pattern[1:]})"
 
@@ -49,7 +73,10 @@ class Unigram:
 
 
 def find(source: str | Path) -> Path:
-    """The file to read: the source itself, or that of a folder or a hub repository. Raises DataError."""
+    """The file to read: the source itself, or that of a folder or a hub repository.
+
+    Raises DataError.
+    """
     path = Path(source)
     if path.is_dir():
         return _file_of(path, str(source))
@@ -57,7 +84,10 @@ def find(source: str | Path) -> Path:
         return path
     if looks_like_hub_name(source):
         return _file_of(_fetch(str(source)), str(source))
-    raise DataError(f"{source}: there is no such file; give a spiece.model, a tokenizer.json, a folder with one of them, or a hub name")
+    raise DataError(
+        f"{source}: there is no such file; give a spiece.model, a tokenizer.json, a folder with "
+        "one of them, or a hub name"
+    )
 
 
 def read(path: Path) -> Unigram:
@@ -66,8 +96,14 @@ def read(path: Path) -> Unigram:
 
 
 def decoder(dummy_prefix: bool) -> dict[str, Any]:
-    """Rows back to text, as a tokenizer.json says it; `dummy_prefix`: the space in front was not the text's."""
-    steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    """Rows back to text, as a tokenizer.json says it; `dummy_prefix`: the space in front was not
+    the text's.
+    """
+    steps: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
     if dummy_prefix:
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {"type": "Sequence", "decoders": steps}
@@ -86,16 +122,30 @@ def _fetch(name: str) -> Path:
 
 def _file_of(folder: Path, name: str) -> Path:
     """The tokenizer's file in a folder; `name` is what the user called it."""
-    models = [folder / usual for usual in SPIECE_NAMES if (folder / usual).is_file()][:1] or sorted(folder.glob("*.model"))
+    models = [folder / usual for usual in SPIECE_NAMES if (folder / usual).is_file()][:1] or sorted(
+        folder.glob("*.model")
+    )
     config = _settings(folder / "tokenizer_config.json")
     class_name = str(config.get("tokenizer_class")).removesuffix("Fast")
     if len(models) > 1:
-        raise DataError(f"{name}: holds {', '.join(path.name for path in models)}; give the path of one of them")
+        raise DataError(
+            f"{name}: holds {', '.join(path.name for path in models)}; give the path of one of them"
+        )
     if config.get("auto_map") or class_name in PYTHON_TOKENIZERS:
-        needs = "code of its own (auto_map)" if config.get("auto_map") else f"the Python code of {class_name}"
-        raise DataError(f"{name}: its tokenizer needs {needs}, which no portable tokenizer runs; give one of SentencePiece alone")
+        needs = (
+            "code of its own (auto_map)"
+            if config.get("auto_map")
+            else f"the Python code of {class_name}"
+        )
+        raise DataError(
+            f"{name}: its tokenizer needs {needs}, which no portable tokenizer runs; give one of "
+            "SentencePiece alone"
+        )
     if not models and not (folder / "tokenizer.json").is_file():
-        raise DataError(f"{name}: neither a SentencePiece model ({', '.join(SPIECE_NAMES)}) nor a tokenizer.json is there; give another tokenizer")
+        raise DataError(
+            f"{name}: neither a SentencePiece model ({', '.join(SPIECE_NAMES)}) nor a "
+            "tokenizer.json is there; give another tokenizer"
+        )
     return models[0] if models else folder / "tokenizer.json"
 
 
@@ -109,26 +159,54 @@ def _read_spiece(path: Path) -> Unigram:
     lower_case = _settings(path.with_name("tokenizer_config.json")).get("do_lower_case") is True
     steps: list[dict[str, Any]] = [{"type": "Lowercase"}] if lower_case else []
     if spec.precompiled_charsmap:
-        # `Precompiled` maps a grapheme cluster by the first of its characters or by each, never by several: so each stands alone for it.
+        # `Precompiled` maps a grapheme cluster by the first of its characters or by each, never by
+        # several: so each stands alone for it.
         steps.append({"type": "Replace", "pattern": {"Regex": r"\Y"}, "content": CLUSTER_BREAK})
-        steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec.precompiled_charsmap).decode()})
+        steps.append(
+            {
+                "type": "Precompiled",
+                "precompiled_charsmap": base64.b64encode(spec.precompiled_charsmap).decode(),
+            }
+        )
         steps.append({"type": "Replace", "pattern": {"String": CLUSTER_BREAK}, "content": ""})
-        if processor.normalize("か\u3099").endswith("が"):  # what the map says of several characters is what composing gives
+        if processor.normalize("か\u3099").endswith(
+            "が"
+        ):  # what the map says of several characters is what composing gives
             steps.append({"type": "NFC"})
     if spec.remove_extra_whitespaces:
         steps.append({"type": "Replace", "pattern": {"Regex": SPACES_AT_ENDS}, "content": ""})
         steps.append({"type": "Replace", "pattern": {"Regex": SPACES_IN_A_ROW}, "content": " "})
     if spec.add_dummy_prefix:
-        # Put before the text by the pre-tokenizer, but where it begins with one: `Prepend` here would also stand before the names of
-        # words that textual inversion adds, which are then found nowhere.
-        steps.append({"type": "Replace", "pattern": {"Regex": f"\\A[ {SPACE}]"}, "content": 2 * SPACE})
+        # Put before the text by the pre-tokenizer, but where it begins with one: `Prepend` here
+        # would also stand before the names of words that textual inversion adds, which are then
+        # found nowhere.
+        steps.append(
+            {"type": "Replace", "pattern": {"Regex": f"\\A[ {SPACE}]"}, "content": 2 * SPACE}
+        )
     # Not split at spaces: a piece may hold one, and sentencepiece weighs the whole text at once.
     scheme = "always" if spec.add_dummy_prefix else "never"
-    cuts: list[dict[str, Any]] = [{"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}]
-    if any(kind == "byte" for _, kind, _ in rows) and not any("<0" in piece for piece, kind, _ in rows if kind == "normal"):
-        # A text that spells out "<0x41>" is that text and no byte; no piece spans this cut, so it changes nothing else.
-        cuts.append({"type": "Split", "pattern": {"Regex": BYTE_CUT}, "behavior": "MergedWithPrevious", "invert": False})
-    return Unigram(tuple(rows), tuple(steps), tuple(cuts), spec.add_dummy_prefix or spec.remove_extra_whitespaces)
+    cuts: list[dict[str, Any]] = [
+        {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+    ]
+    if any(kind == "byte" for _, kind, _ in rows) and not any(
+        "<0" in piece for piece, kind, _ in rows if kind == "normal"
+    ):
+        # A text that spells out "<0x41>" is that text and no byte; no piece spans this cut, so it
+        # changes nothing else.
+        cuts.append(
+            {
+                "type": "Split",
+                "pattern": {"Regex": BYTE_CUT},
+                "behavior": "MergedWithPrevious",
+                "invert": False,
+            }
+        )
+    return Unigram(
+        tuple(rows),
+        tuple(steps),
+        tuple(cuts),
+        spec.add_dummy_prefix or spec.remove_extra_whitespaces,
+    )
 
 
 def _open_spiece(path: Path) -> tuple[Any, Any]:
@@ -139,18 +217,40 @@ def _open_spiece(path: Path) -> tuple[Any, Any]:
 
     try:
         content = path.read_bytes()
-        processor, proto = SentencePieceProcessor(model_proto=content), ModelProto.FromString(content)
+        processor, proto = (
+            SentencePieceProcessor(model_proto=content),
+            ModelProto.FromString(content),
+        )
     except OSError as error:
-        raise DataError(f"{path}: the SentencePiece model cannot be read ({error.strerror}); give the path of a spiece.model") from None
+        raise DataError(
+            f"{path}: the SentencePiece model cannot be read ({error.strerror}); give the path of "
+            "a spiece.model"
+        ) from None
     except (RuntimeError, DecodeError) as error:
-        raise DataError(f"{path}: no SentencePiece model, or a damaged one ({first_line(error)}); fetch it again") from None
-    if not proto.pieces or not proto.HasField("trainer_spec") or not proto.HasField("normalizer_spec"):  # cut off, it still loads
+        raise DataError(
+            f"{path}: no SentencePiece model, or a damaged one ({first_line(error)}); fetch it "
+            "again"
+        ) from None
+    if (
+        not proto.pieces
+        or not proto.HasField("trainer_spec")
+        or not proto.HasField("normalizer_spec")
+    ):  # cut off, it still loads
         raise DataError(f"{path}: no SentencePiece model, or one cut off; fetch it again")
     kind = TrainerSpec.ModelType.Name(proto.trainer_spec.model_type)
     if kind != "UNIGRAM":
-        raise DataError(f"{path}: a SentencePiece model of type {kind}; only UNIGRAM models become a portable tokenizer, give one")
-    if proto.trainer_spec.treat_whitespace_as_suffix or not proto.normalizer_spec.escape_whitespaces:
-        raise DataError(f"{path}: it writes spaces as suffixes or unescaped, which no portable tokenizer does; give a model trained without that")
+        raise DataError(
+            f"{path}: a SentencePiece model of type {kind}; only UNIGRAM models become a portable "
+            "tokenizer, give one"
+        )
+    if (
+        proto.trainer_spec.treat_whitespace_as_suffix
+        or not proto.normalizer_spec.escape_whitespaces
+    ):
+        raise DataError(
+            f"{path}: it writes spaces as suffixes or unescaped, which no portable tokenizer does; "
+            "give a model trained without that"
+        )
     return processor, proto
 
 
@@ -184,18 +284,35 @@ def _read_tokenizer_json(path: Path) -> Unigram:
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception, for a file it cannot open as for one it cannot read
-        raise DataError(f"{path}: no tokenizer.json, or a damaged one ({first_line(error)}); fetch it again") from None
-    tree = json.loads(tokenizer.to_str())  # the file in the library's own spelling, whatever its age
+    # the library raises bare Exception, for a file it cannot open as for one it cannot read
+    except Exception as error:
+        raise DataError(
+            f"{path}: no tokenizer.json, or a damaged one ({first_line(error)}); fetch it again"
+        ) from None
+    tree = json.loads(
+        tokenizer.to_str()
+    )  # the file in the library's own spelling, whatever its age
     model = tree["model"]
     if model["type"] != "Unigram":
-        raise DataError(f"{path}: a tokenizer of type {model['type']}; only Unigram ones become the student's, give one or a spiece.model")
+        raise DataError(
+            f"{path}: a tokenizer of type {model['type']}; only Unigram ones become the student's, "
+            "give one or a spiece.model"
+        )
     if model["unk_id"] is None:
-        raise DataError(f"{path}: its vocabulary has no unknown token (unk_id is null); give a tokenizer with one")
+        raise DataError(
+            f"{path}: its vocabulary has no unknown token (unk_id is null); give a tokenizer with "
+            "one"
+        )
     seen = model_input(tokenizer, "a 赤")
     if seen.removeprefix(SPACE) != f"a{SPACE}赤":
-        raise DataError(f'{path}: it looks "a 赤" up as {seen!r}, not as text with {SPACE} for spaces; give a tokenizer that does, or a spiece.model')
-    steps, cuts = _flat(tree["normalizer"], "normalizers"), _flat(tree["pre_tokenizer"], "pretokenizers")
+        raise DataError(
+            f'{path}: it looks "a 赤" up as {seen!r}, not as text with {SPACE} for spaces; give a '
+            "tokenizer that does, or a spiece.model"
+        )
+    steps, cuts = (
+        _flat(tree["normalizer"], "normalizers"),
+        _flat(tree["pre_tokenizer"], "pretokenizers"),
+    )
     return Unigram(tuple(_json_rows(path, tree)), steps, cuts, seen.startswith(SPACE))
 
 
@@ -211,7 +328,11 @@ def model_input(tokenizer: Any, text: str) -> str:
 def _flat(step: dict[str, Any] | None, key: str) -> tuple[dict[str, Any], ...]:
     if step is None:
         return ()
-    return tuple(inner for outer in step[key] for inner in _flat(outer, key)) if step["type"] == "Sequence" else (step,)
+    return (
+        tuple(inner for outer in step[key] for inner in _flat(outer, key))
+        if step["type"] == "Sequence"
+        else (step,)
+    )
 
 
 def _json_rows(path: Path, tree: dict[str, Any]) -> list[Row]:
@@ -221,11 +342,17 @@ def _json_rows(path: Path, tree: dict[str, Any]) -> list[Row]:
     own = _special_names(path)
     special = {token["content"] for token in added.values() if token["special"]}
     ordinary = {token["content"] for token in added.values()} - special
-    best = max((score for piece, score in vocab if piece not in special and not BYTE.fullmatch(piece)), default=0.0)
+    best = max(
+        (score for piece, score in vocab if piece not in special and not BYTE.fullmatch(piece)),
+        default=0.0,
+    )
     rows: list[Row] = []
-    for i, (piece, score) in enumerate([*vocab, *([added[token_id]["content"], 0.0] for token_id in beyond)]):
+    for i, (piece, score) in enumerate(
+        [*vocab, *([added[token_id]["content"], 0.0] for token_id in beyond)]
+    ):
         if i == model["unk_id"]:
-            # An unknown character costs ten more than the lowest score of the file, BOS and EOS included: this row keeps that.
+            # An unknown character costs ten more than the lowest score of the file, BOS and EOS
+            # included: this row keeps that.
             rows.append((piece, "unknown", min(score for _, score in vocab)))
         elif piece in own:
             continue
@@ -244,7 +371,13 @@ def _special_names(path: Path) -> set[str]:
     """The BOS and EOS that the files beside a tokenizer.json name."""
     config, names = {}, {}
     if path.name.endswith("tokenizer.json"):
-        config = _settings(path.with_name(path.name.replace("tokenizer.json", "tokenizer_config.json")))
-        names = _settings(path.with_name(path.name.replace("tokenizer.json", "special_tokens_map.json")))
+        config = _settings(
+            path.with_name(path.name.replace("tokenizer.json", "tokenizer_config.json"))
+        )
+        names = _settings(
+            path.with_name(path.name.replace("tokenizer.json", "special_tokens_map.json"))
+        )
     tokens = [config.get(key) or names.get(key) for key in ("bos_token", "eos_token")]
-    return {str(token["content"] if isinstance(token, dict) else token) for token in tokens if token}
+    return {
+        str(token["content"] if isinstance(token, dict) else token) for token in tokens if token
+    }

@@ -2,11 +2,14 @@
 
     python -m distill.tokens configs/toyworld.yaml
 
-In:  `<run>/pairs/` (the training split), the teacher's tokenizer, `<run>/initial_student/tokenizer/`.
-Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg`, `ja` and `en` (English by the student's tokenizer) an `_ids.npy` and an
-     `_offsets.npy` (row i is ids[offsets[i]:offsets[i + 1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with digests of these
-     files, the pairs and the tokenizers. `sources.npy` says which of the manifest's `sources` each row comes from.
-     English stands twice: SDXL's second tokenizer reads "!" as its pad token, so the two differ in more than their pads.
+In:  `<run>/pairs/` (the training split), the teacher's tokenizer,
+     `<run>/initial_student/tokenizer/`.
+Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg`, `ja` and `en` (English by the
+     student's tokenizer) an `_ids.npy` and an `_offsets.npy` (row i is ids[offsets[i]:offsets[i +
+     1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with digests of these files, the
+     pairs and the tokenizers. `sources.npy` says which of the manifest's `sources` each row comes
+     from. English stands twice: SDXL's second tokenizer reads "!" as its pad token, so the two
+     differ in more than their pads.
 """
 
 from configs import command
@@ -19,9 +22,18 @@ def main(argv: list[str] | None = None) -> int:
 
         tokens = prepare(recipe)
         english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["ja"])
-        print(f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and {japanese:,} Japanese tokens")
+        print(
+            f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and "
+            f"{japanese:,} Japanese tokens"
+        )
 
-    return command.run("distill.tokens", "Tokenises the training pairs once, into memory-mapped files.", stage, argv, writes="tokens")
+    return command.run(
+        "distill.tokens",
+        "Tokenises the training pairs once, into memory-mapped files.",
+        stage,
+        argv,
+        writes="tokens",
+    )
 
 
 if __name__ == "__main__":

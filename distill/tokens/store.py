@@ -47,7 +47,9 @@ class TokenPairs:
 
 def load(folder: Path) -> TokenPairs:
     """What `prepare` left there, the digests of its files not looked at again. Raises DataError."""
-    names = artefact.Manifest.read(folder / artefact.MANIFEST, "run the same command again, which makes it again").details["sources"]
+    names = artefact.Manifest.read(
+        folder / artefact.MANIFEST, "run the same command again, which makes it again"
+    ).details["sources"]
     # Plain views of the mapped files: numpy's memmap class does Python work at every access.
     ids, offsets = (
         {side: _mapped(folder / f"{side}_{part}.npy") for side in SIDES}
@@ -61,7 +63,10 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def stored(recipe: Recipe) -> TokenPairs | None:
-    """What `<run>/tokens/` holds, if it is there, whole and this recipe's. Raises DataError where what it was made from is missing."""
+    """What `<run>/tokens/` holds, if it is there, whole and this recipe's.
+
+    Raises DataError where what it was made from is missing.
+    """
     target = recipe.run_dir / "tokens"
     if not (target / artefact.MANIFEST).is_file():
         return None
@@ -77,13 +82,16 @@ def stored(recipe: Recipe) -> TokenPairs | None:
 def prepare(recipe: Recipe) -> TokenPairs:
     """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already, undamaged.
 
-    Raises DataError for missing inputs, and for those that have changed since the run's training began.
+    Raises DataError for missing inputs, and for those that have changed since the run's training
+    began.
     """
 
     target, made_from = recipe.run_dir / "tokens", inputs.of_tokens(recipe)
     if run_folder.must_be_made(target, made_from, recipe.run_dir / "distill"):
         with whole_folder(target, replace=True) as work:
-            counts = _write(read_pairs(recipe.run_dir / "pairs", "train"), load_tokenizers(recipe), work)
+            counts = _write(
+                read_pairs(recipe.run_dir / "pairs", "train"), load_tokenizers(recipe), work
+            )
             artefact.seal(work, made_from, counts)
     return load(target)
 
@@ -92,17 +100,29 @@ def load_tokenizers(recipe: Recipe) -> dict[str, Any]:
     """By side. Raises DataError."""
 
     base = resolve_model(recipe.distill.base)
-    return by_side({name: load_tokenizer(base, name) for name in ENCODERS}, load(recipe.run_dir / "initial_student" / "tokenizer"))
+    return by_side(
+        {name: load_tokenizer(base, name) for name in ENCODERS},
+        load(recipe.run_dir / "initial_student" / "tokenizer"),
+    )
 
 
 def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
-    """Which tokenizer reads each of `SIDES`: the teacher's by encoder, the student's both languages."""
-    return {f"en_{name}": tokenizer for name, tokenizer in teacher.items()} | dict.fromkeys(STUDENT_SIDES, student)
+    """Which tokenizer reads each of `SIDES`: the teacher's by encoder, the student's both
+    languages.
+    """
+    return {f"en_{name}": tokenizer for name, tokenizer in teacher.items()} | dict.fromkeys(
+        STUDENT_SIDES, student
+    )
 
 
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Streams ids to raw files, then gives them their `.npy` headers; memory stays at `ROWS_AT_ONCE` rows."""
-    dtypes = {side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32 for side, tokenizer in tokenizers.items()}
+    """Streams ids to raw files, then gives them their `.npy` headers; memory stays at
+    `ROWS_AT_ONCE` rows.
+    """
+    dtypes = {
+        side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+        for side, tokenizer in tokenizers.items()
+    }
     encoders = {side: Encoder(tokenizer) for side, tokenizer in tokenizers.items()}
     lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
     names: dict[str, int] = {}
@@ -110,22 +130,33 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
     with ExitStack() as stack, tqdm(desc="tokens", unit=" pairs") as progress:
         raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in SIDES}
         while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
-            sources.append(np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16))
+            sources.append(
+                np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16)
+            )
             for side, encoder in encoders.items():
                 found, sizes = encoder([getattr(row, side[:2]) for row in rows])
                 lengths[side].append(sizes)
                 found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))
     if len(lengths["ja"]) == 1:
-        raise DataError(f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare with this recipe")
+        raise DataError(
+            f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare "
+            "with this recipe"
+        )
     np.save(folder / "sources.npy", np.concatenate(sources))
     counts: dict[str, Any] = {"sources": list(names)}
     for side in SIDES:
         offsets, cut = np.cumsum(np.concatenate(lengths[side])), tokenizers[side].model_max_length
         np.save(folder / f"{side}_offsets.npy", offsets)
-        ids = np.lib.format.open_memmap(folder / f"{side}_ids.npy", "w+", dtypes[side], (int(offsets[-1]),))
+        ids = np.lib.format.open_memmap(
+            folder / f"{side}_ids.npy", "w+", dtypes[side], (int(offsets[-1]),)
+        )
         ids[:] = np.memmap(folder / f"{side}.raw", dtypes[side], "r")
         ids.flush()
         (folder / f"{side}.raw").unlink()
-        counts |= {"rows": len(offsets) - 1, f"{side}_tokens": int(offsets[-1]), f"{side}_cut_at_{cut}": int((np.diff(offsets) == cut).sum())}
+        counts |= {
+            "rows": len(offsets) - 1,
+            f"{side}_tokens": int(offsets[-1]),
+            f"{side}_cut_at_{cut}": int((np.diff(offsets) == cut).sum()),
+        }
     return counts

@@ -5,8 +5,10 @@
     deepspeed --num_gpus 8 --module distill.train configs/sdxl_jp.yaml
 
 In:  `<run>/pairs/`, `<run>/initial_student/`, the teacher's folders.
-Out: `<run>/distill/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/step_000500/`, `latest`, `status.json`.
-The same command resumes after a kill; SIGTERM, SIGUSR1 and SIGHUP save first and exit with code 75, SIGINT with 130.
+Out: `<run>/distill/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/step_000500/`,
+     `latest`, `status.json`.
+The same command resumes after a kill; SIGTERM, SIGUSR1 and SIGHUP save first and exit with code 75,
+SIGINT with 130.
 """
 
 import re
@@ -18,9 +20,19 @@ from configs import command
 def main(argv: list[str] | None = None) -> int:
     from distill.train.training import train
 
-    # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK says it too.
-    arguments = [argument for argument in (sys.argv[1:] if argv is None else argv) if not re.fullmatch(r"--local[-_]rank=\d+", argument)]
-    return command.run("distill.train", "Distils the two English text encoders into Japanese ones; the same command resumes.", train, arguments)
+    # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK
+    # says it too.
+    arguments = [
+        argument
+        for argument in (sys.argv[1:] if argv is None else argv)
+        if not re.fullmatch(r"--local[-_]rank=\d+", argument)
+    ]
+    return command.run(
+        "distill.train",
+        "Distils the two English text encoders into Japanese ones; the same command resumes.",
+        train,
+        arguments,
+    )
 
 
 if __name__ == "__main__":

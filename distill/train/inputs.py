@@ -1,10 +1,12 @@
-"""Digests of all that a training is made from: pairs, initial student, and of the teacher what is read of its folders.
+"""Digests of all that a training is made from: pairs, initial student, and of the teacher what is
+read of its folders.
 
 In:  the run folder and the model folders (or hub names) of a recipe.
 Out: SHA-256 digests by a name that a user knows.
 
-Text encoders are read whole, so their files are digested whole (SDXL's: 3 GB, a few seconds). Of a UNet (10 GB) training reads the
-projections of its cross-attention alone: they are digested, not the file.
+Text encoders are read whole, so their files are digested whole (SDXL's: 3 GB, a few seconds). Of a
+UNet (10 GB) training reads the projections of its cross-attention alone: they are digested, not the
+file.
 """
 
 from collections.abc import Iterable
@@ -24,7 +26,12 @@ from distill.sdxl.repository import fetch
 
 INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's tokenizer"
 TEACHER_TOKENIZERS = "distill.base's tokenizers"
-WEIGHTS = ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+WEIGHTS = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+)
 REMAKE = "run python -m vocab_init with this recipe"
 TO_READ = "neighbors.jsonl"  # for people; nothing is computed from it
 
@@ -34,7 +41,9 @@ def of_tokens(recipe: Recipe) -> dict[str, str]:
     student = initial_student_files(recipe.run_dir / "initial_student")
     tokenizer = {name: digest for name, digest in student.items() if name.startswith("tokenizer/")}
     folder = fetch(recipe.distill.base, ["tokenizer*/*.json", "tokenizer*/*.txt"])
-    files = [path for tokenizer, _ in SUBFOLDERS.values() for path in (folder / tokenizer).glob("*")]
+    files = [
+        path for tokenizer, _ in SUBFOLDERS.values() for path in (folder / tokenizer).glob("*")
+    ]
     return {
         "the pairs": _pairs(recipe),
         STUDENT_TOKENIZER: value_sha256(tokenizer),
@@ -55,23 +64,39 @@ def of_training(recipe: Recipe) -> dict[str, str]:
 
 
 def of_measurements(of_training: dict[str, str]) -> dict[str, str]:
-    """Those of them that the statistics, the query bank and the random layers depend on: all but the student."""
-    return {name: digest for name, digest in of_training.items() if name not in (INITIAL_STUDENT, STUDENT_TOKENIZER)}
+    """Those of them that the statistics, the query bank and the random layers depend on: all but
+    the student.
+    """
+    return {
+        name: digest
+        for name, digest in of_training.items()
+        if name not in (INITIAL_STUDENT, STUDENT_TOKENIZER)
+    }
 
 
 def of_pipelines(settings: Distill) -> dict[str, str]:
-    """What an export links and training does not read whole: UNet, autoencoder, scheduler and index of base and refiner.
+    """What an export links and training does not read whole: UNet, autoencoder, scheduler and index
+    of base and refiner.
 
-    Tens of GB at SDXL's size, so it is digested once, when a run begins. Of local folders alone: the hub's have digests of their own.
+    Tens of GB at SDXL's size, so it is digested once, when a run begins. Of local folders alone:
+    the hub's have digests of their own.
     """
     references = {"distill.base": settings.base, "distill.refiner": settings.refiner}
-    folders = {name: Path(resolve_model(one)) for name, one in references.items() if one is not None}
-    return {f"the pipeline of {name}": _pipeline(folder) for name, folder in folders.items() if folder.is_dir()}
+    folders = {
+        name: Path(resolve_model(one)) for name, one in references.items() if one is not None
+    }
+    return {
+        f"the pipeline of {name}": _pipeline(folder)
+        for name, folder in folders.items()
+        if folder.is_dir()
+    }
 
 
 def initial_student(folder: Path) -> str:
     """The digest of a whole initial student. Raises DataError for a missing or damaged one."""
-    return value_sha256({name: digest for name, digest in initial_student_files(folder).items() if name != TO_READ})
+    return value_sha256(
+        {name: digest for name, digest in initial_student_files(folder).items() if name != TO_READ}
+    )
 
 
 def initial_student_files(folder: Path) -> dict[str, str]:
@@ -89,7 +114,9 @@ def unet_folders(settings: Distill) -> dict[str, str]:
 def _pairs(recipe: Recipe) -> str:
     manifest = recipe.run_dir / "pairs" / pair.MANIFEST
     if not manifest.is_file():
-        raise DataError(f"{manifest}: missing; run python -m corpora.prepare with this recipe first")
+        raise DataError(
+            f"{manifest}: missing; run python -m corpora.prepare with this recipe first"
+        )
     return file_sha256(manifest)
 
 
@@ -110,7 +137,9 @@ def _text_encoders(settings: Distill) -> dict[str, str]:
     replaced = replacement(folder, settings.teacher)
     read = [SUBFOLDERS[name][1] for name in ENCODERS if name not in replaced]
     files = [path for encoder in read for name in WEIGHTS for path in (folder / encoder).glob(name)]
-    checkpoints = [file_sha256(weights.path) for weights in replaced.values()]  # of one encoder at most
+    checkpoints = [
+        file_sha256(weights.path) for weights in replaced.values()
+    ]  # of one encoder at most
     return {
         "distill.base's text encoders": _files(folder, files),
         **({"distill.teacher": checkpoints[0]} if checkpoints else {}),
@@ -124,15 +153,28 @@ def _unets(settings: Distill) -> dict[str, str]:
     names = {"base": "distill.base", "refiner": "distill.refiner"}
     folders = unet_folders(settings).items()
     return {
-        f"the UNet of {names.get(unet, f'distill.query_bank.unets.{unet}')}": query_bank.Projections(folder).sha256()
+        "the UNet of "
+        f"{names.get(unet, f'distill.query_bank.unets.{unet}')}": query_bank.Projections(
+            folder
+        ).sha256()
         for unet, folder in folders
     }
 
 
 def _pipeline(folder: Path) -> str:
-    files = [path for part in ("unet", "vae", "scheduler") for path in sorted((folder / part).glob("*"))]
-    return _files(folder, [folder / "model_index.json", *(path for path in files if path.suffix in (".json", ".safetensors"))])
+    files = [
+        path for part in ("unet", "vae", "scheduler") for path in sorted((folder / part).glob("*"))
+    ]
+    return _files(
+        folder,
+        [
+            folder / "model_index.json",
+            *(path for path in files if path.suffix in (".json", ".safetensors")),
+        ],
+    )
 
 
 def _files(folder: Path, files: Iterable[Path]) -> str:
-    return value_sha256({path.relative_to(folder).as_posix(): file_sha256(path) for path in files if path.is_file()})
+    return value_sha256(
+        {path.relative_to(folder).as_posix(): file_sha256(path) for path in files if path.is_file()}
+    )

@@ -15,24 +15,32 @@ from distill.train import metrics_file
 
 
 class Log:
-    """Opened at the step training starts or resumes from: rows of later steps are dropped, since those steps are made again."""
+    """Opened at the step training starts or resumes from: rows of later steps are dropped, since
+    those steps are made again.
+    """
 
     def __init__(self, run: Path, start: int, settings: Distill) -> None:
         path = run / "metrics.jsonl"
         metrics_file.resume(path, start, settings.log_every_steps)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(run / "tensorboard", purge_step=start)
-        self._bar = tqdm(total=settings.steps, initial=start, desc="distill", unit="step", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=settings.steps, initial=start, desc="distill", unit="step", dynamic_ncols=True
+        )
         self._batch_size, self._start, self._started = settings.batch_size, start, time.monotonic()
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        pairs_per_second = (step - self._start) * self._batch_size / (time.monotonic() - self._started)
+        pairs_per_second = (
+            (step - self._start) * self._batch_size / (time.monotonic() - self._started)
+        )
         row = {"step": step, **row, "pairs_per_second": round(pairs_per_second, 1)}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():
             self._board.add_scalar(name, value, step)
-        self._bar.set_postfix_str(f"loss={row['loss/total']:.4f}, {pairs_per_second:.0f} pairs/s", refresh=False)
+        self._bar.set_postfix_str(
+            f"loss={row['loss/total']:.4f}, {pairs_per_second:.0f} pairs/s", refresh=False
+        )
         self._bar.update(step - self._bar.n)
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """`metrics.jsonl`, the log of a training: an object of numbers a line, one of them its `step`.
 
-In/out: `<run>/distill/metrics.jsonl`. The last line may be cut off (the process was killed while writing it). Any other damaged line is
-        reported by its number; when a run is resumed, such lines move to `metrics.damaged.jsonl`.
+In/out: `<run>/distill/metrics.jsonl`. The last line may be cut off (the process was killed while
+        writing it). Any other damaged line is reported by its number; when a run is resumed, such
+        lines move to `metrics.damaged.jsonl`.
 """
 
 import json
@@ -25,14 +26,20 @@ class _Line(NamedTuple):
 
 
 def read(path: Path) -> list[Row]:
-    """The whole rows in the order of the file; [] without a file. Prints which lines are damaged."""
+    """The whole rows in the order of the file; [] without a file.
+
+    Prints which lines are damaged.
+    """
     lines = _lines(path)
     _report(path, lines, "left out")
     return [line.row for line in lines if line.row is not None]
 
 
 def resume(path: Path, start: int, log_every_steps: int) -> None:
-    """Leaves the rows of steps 1 to `start`: those after it are made again. Damaged lines are kept in a file of their own."""
+    """Leaves the rows of steps 1 to `start`: those after it are made again.
+
+    Damaged lines are kept in a file of their own.
+    """
     lines = _lines(path)
     damaged = [line.raw + b"\n" for line in lines if line.row is None]
     if damaged:

@@ -1,8 +1,11 @@
-"""Everything training needs, gathered from disk: what one process prepares for all, and what each process loads.
+"""Everything training needs, gathered from disk: what one process prepares for all, and what each
+process loads.
 
-Out: `<run>/tokens/`, and in `<run>/distill/measured/` `teacher_statistics.safetensors` and, for the objectives that need them,
-     `query_bank.safetensors` and `random_attention.safetensors`, with a manifest that says what they were made from. Each is made once;
-     what is damaged, or made from other inputs before the first checkpoint, is made again. `<run>/distill/run.json`, the inputs' digests.
+Out: `<run>/tokens/`, and in `<run>/distill/measured/` `teacher_statistics.safetensors` and, for the
+     objectives that need them, `query_bank.safetensors` and `random_attention.safetensors`, with a
+     manifest that says what they were made from. Each is made once; what is damaged, or made from
+     other inputs before the first checkpoint, is made again. `<run>/distill/run.json`, the inputs'
+     digests.
 """
 
 import itertools
@@ -31,7 +34,11 @@ from distill.train.inputs import unet_folders
 
 STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
 MEASURED = "measured"
-STATISTICS, QUERY_BANK, RANDOM_LAYERS = "teacher_statistics.safetensors", "query_bank.safetensors", "random_attention.safetensors"
+STATISTICS, QUERY_BANK, RANDOM_LAYERS = (
+    "teacher_statistics.safetensors",
+    "query_bank.safetensors",
+    "random_attention.safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,11 @@ class Work:
 
 
 def prepare(recipe: Recipe) -> None:
-    """Tokens, teacher statistics, query bank and random layers, unless they are there, whole and of these inputs.
+    """Tokens, teacher statistics, query bank and random layers, unless they are there, whole and of
+    these inputs.
 
-    One process does this while the others wait. Raises DataError for an input that has changed since the run began.
+    One process does this while the others wait. Raises DataError for an input that has changed
+    since the run began.
     """
     run = recipe.run_dir / "distill"
     found = inputs.of_training(recipe)
@@ -66,7 +75,9 @@ def prepare(recipe: Recipe) -> None:
             artefact.seal(folder, made_from)
     known = run_folder.recorded_inputs(run) if run_folder.has_checkpoints(run) else {}
     for_export = {name: digest for name, digest in known.items() if name not in found}
-    run_folder.record_inputs(recipe, run, found | (for_export or inputs.of_pipelines(recipe.distill)))
+    run_folder.record_inputs(
+        recipe, run, found | (for_export or inputs.of_pipelines(recipe.distill))
+    )
 
 
 def _measure(recipe: Recipe, folder: Path) -> None:
@@ -74,7 +85,9 @@ def _measure(recipe: Recipe, folder: Path) -> None:
     settings = recipe.distill
     teacher = load_text_encoders(resolve_model(settings.base), settings.teacher)
     count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
-    prompts = [pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)]
+    prompts = [
+        pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
+    ]
     teacher_statistics.record(folder / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
     if settings.objective.uses("random_attention"):
         measured = teacher_statistics.load(folder / STATISTICS)
@@ -89,7 +102,12 @@ def _measure(recipe: Recipe, folder: Path) -> None:
     if settings.objective.uses("cross_attention"):
         bank = settings.query_bank
         query_bank.record(
-            folder / QUERY_BANK, unet_folders(settings), teacher, prompts[: bank.prompts], bank, settings.seed
+            folder / QUERY_BANK,
+            unet_folders(settings),
+            teacher,
+            prompts[: bank.prompts],
+            bank,
+            settings.seed,
         )
 
 
@@ -101,9 +119,15 @@ def load(recipe: Recipe) -> Work:
     initial = recipe.run_dir / "initial_student"
     every_layer = settings.position_layers == "all" and settings.objective.uses("position")
     student = initial_student(encoders, initial, every_layer)
-    dead = {name: parameter.detach().clone() for name, parameter in student.named_parameters() if not parameter.requires_grad}
+    dead = {
+        name: parameter.detach().clone()
+        for name, parameter in student.named_parameters()
+        if not parameter.requires_grad
+    }
     engine = Engine(student, settings)
-    teacher = teacher_towers(encoders, every_layer).to(engine.device, weights_dtype(settings.precision))
+    teacher = teacher_towers(encoders, every_layer).to(
+        engine.device, weights_dtype(settings.precision)
+    )
     tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
     if settings.compile:
         for towers in (student, teacher):
@@ -112,7 +136,9 @@ def load(recipe: Recipe) -> Work:
         engine=engine,
         student=student,
         teacher=teacher,
-        batches=Batches.of(settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
+        batches=Batches.of(
+            settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)
+        ),
         loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead,
     )
@@ -122,7 +148,11 @@ def _loss(settings: Distill, folder: Path, device: torch.device) -> Loss:
     measured = teacher_statistics.load(folder / STATISTICS, device)
     layers, random_layers = [], []
     if settings.objective.uses("cross_attention"):
-        layers = query_bank.load(folder / QUERY_BANK, unet_folders(settings), settings.query_bank, device)
+        layers = query_bank.load(
+            folder / QUERY_BANK, unet_folders(settings), settings.query_bank, device
+        )
     if settings.objective.uses("random_attention"):
-        random_layers = random_attention.load(folder / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device)
+        random_layers = random_attention.load(
+            folder / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device
+        )
     return Loss(settings, measured, layers, random_layers)

@@ -1,10 +1,11 @@
 """What a training run was begun with, and whether what lies in its folder is still made from that.
 
-In/out: `<run>/distill/config.yaml`: the recipe as it was last given; `<run>/distill/run.json`: the version of the code, and digests of
-        the settings and of every input the run began with (pairs, initial student, teacher, UNets).
+In/out: `<run>/distill/config.yaml`: the recipe as it was last given; `<run>/distill/run.json`: the
+        version of the code, and digests of the settings and of every input the run began with
+        (pairs, initial student, teacher, UNets).
 
-Settings in `HARMLESS` change no number and no byte of the result: they may change when a run is resumed, and `config.yaml` then holds the
-new values. Any other change is refused.
+Settings in `HARMLESS` change no number and no byte of the result: they may change when a run is
+resumed, and `config.yaml` then holds the new values. Any other change is refused.
 """
 
 import sys
@@ -22,7 +23,11 @@ from configs.schema.recipe import Recipe
 from configs.secrets import masked_tree
 
 CONFIG, RECORD = "config.yaml", "run.json"
-SECTIONS_OF_A_RUN = ("corpora", "vocab_init", "distill")  # export and eval may change under a finished run
+SECTIONS_OF_A_RUN = (
+    "corpora",
+    "vocab_init",
+    "distill",
+)  # export and eval may change under a finished run
 # Not `compile` or `tokens_per_micro_batch`: they change the order in which numbers are added up.
 HARMLESS = (
     "corpora.workers",
@@ -43,17 +48,23 @@ class Run(SealedRecord):
 
 
 def claim_run(recipe: Recipe, run: Path) -> None:
-    """Writes `config.yaml`; raises DataError when `run` (`<run>/distill`) holds another recipe's run."""
+    """Writes `config.yaml`; raises DataError when `run` (`<run>/distill`) holds another recipe's
+    run.
+    """
     path, record = run / CONFIG, _record(run)
     same = record is not None and record.settings_sha256 == _settings_sha256(recipe)
     problem = _config_problem(path, recipe)
-    # A version that knows more settings has another digest of the same ones: then `config.yaml` decides.
+    # A version that knows more settings has another digest of the same ones: then `config.yaml`
+    # decides.
     if problem is None and not same and record is not None and record.code_version == CODE_VERSION:
         problem = "its settings are not those this run began with"
     if problem is not None and not same and (path.exists() or has_checkpoints(run)):
         if record is not None and record.code_version != CODE_VERSION:
             problem += f"; it was written by version {record.code_version}, this is {CODE_VERSION}"
-        raise DataError(f"{run}: holds another recipe's run ({problem}); give run=ANOTHER_FOLDER or the old value")
+        raise DataError(
+            f"{run}: holds another recipe's run ({problem}); give run=ANOTHER_FOLDER or the old "
+            "value"
+        )
     if problem is not None and same:
         _say(f"{path}: {problem}; written again, for {RECORD} says the settings are this recipe's")
     text = dump_recipe(recipe)
@@ -71,17 +82,29 @@ def read_config(run: Path) -> Recipe:
     except RecipeError as error:
         problem = one_line(str(error).removeprefix(f"{path}: "), 300)
     else:
-        if record is None or record.code_version != CODE_VERSION or record.settings_sha256 == _settings_sha256(recipe):
+        if (
+            record is None
+            or record.code_version != CODE_VERSION
+            or record.settings_sha256 == _settings_sha256(recipe)
+        ):
             return recipe
         problem = "its settings are not those this run began with"
-    by = f", written by version {record.code_version}, this is {CODE_VERSION}" if record is not None else ""
-    raise DataError(f"{path}: {problem}{by}; run python -m distill.train with the run's recipe, which writes it again")
+    by = (
+        f", written by version {record.code_version}, this is {CODE_VERSION}"
+        if record is not None
+        else ""
+    )
+    raise DataError(
+        f"{path}: {problem}{by}; run python -m distill.train with the run's recipe, which writes "
+        "it again"
+    )
 
 
 def check_inputs(run: Path, inputs: Mapping[str, str]) -> bool:
     """Whether the inputs are on record as those the run began with, or it has no checkpoint yet.
 
-    False: it has checkpoints and its record is missing or damaged. Raises DataError naming an input that has changed.
+    False: it has checkpoints and its record is missing or damaged. Raises DataError naming an input
+    that has changed.
     """
     if not has_checkpoints(run):
         return True
@@ -95,7 +118,10 @@ def check_inputs(run: Path, inputs: Mapping[str, str]) -> bool:
 
 
 def record_inputs(recipe: Recipe, run: Path, inputs: Mapping[str, str]) -> None:
-    """Writes `run.json` unless it says the same. Call it once all that is made from the inputs has been checked or made."""
+    """Writes `run.json` unless it says the same.
+
+    Call it once all that is made from the inputs has been checked or made.
+    """
     record = Run.seal(
         code_version=CODE_VERSION,
         settings_sha256=_settings_sha256(recipe),
@@ -110,7 +136,9 @@ def record_inputs(recipe: Recipe, run: Path, inputs: Mapping[str, str]) -> None:
 
 def read_inputs(run: Path) -> dict[str, str]:
     """The digests of what the run began with. Raises DataError."""
-    way_out = "run python -m distill.train with this recipe, which checks the inputs and writes it again"
+    way_out = (
+        "run python -m distill.train with this recipe, which checks the inputs and writes it again"
+    )
     return Run.read(run / RECORD, way_out).inputs
 
 
@@ -121,7 +149,8 @@ def recorded_inputs(run: Path) -> dict[str, str]:
 
 
 def must_be_made(folder: Path, made_from: Mapping[str, str], run: Path) -> bool:
-    """Whether an artefact must be made, or made again: it is missing, damaged, or made from other inputs. Prints why.
+    """Whether an artefact must be made, or made again: it is missing, damaged, or made from other
+    inputs. Prints why.
 
     Raises DataError for an input that is not the one the run of `<run>/distill` began with.
     """
@@ -148,7 +177,10 @@ def has_checkpoints(run: Path) -> bool:
 
 
 def _changed(run: Path, name: str) -> DataError:
-    return DataError(f"{run}: {name} has changed since this run began; give run=ANOTHER_FOLDER, or put the old one back")
+    return DataError(
+        f"{run}: {name} has changed since this run began; give run=ANOTHER_FOLDER, or put the old "
+        "one back"
+    )
 
 
 def _record(run: Path) -> Run | None:
@@ -160,7 +192,9 @@ def _record(run: Path) -> Run | None:
 
 
 def _config_problem(path: Path, recipe: Recipe) -> str | None:
-    """How a stored recipe differs from this one, or why it cannot be read; None where it says the same."""
+    """How a stored recipe differs from this one, or why it cannot be read; None where it says the
+    same.
+    """
     if not path.is_file():
         return f"{CONFIG} is missing"
     try:

@@ -25,9 +25,12 @@ from distill.train.log import Log
 def train(recipe: Recipe) -> None:
     """Runs or resumes the distillation; every process of the launcher calls it.
 
-    Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in processes whose end rank 0 reports.
+    Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in
+    processes whose end rank 0 reports.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection is reported in one line, not with torch's stack
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # a lost connection is reported in one line, not with torch's stack
 
     watch.follow_launcher()
     run = recipe.run_dir / "distill"
@@ -44,7 +47,9 @@ def train(recipe: Recipe) -> None:
 
 
 def _prepare(recipe: Recipe, run: Path, writer: Writer, held: ExitStack) -> None:
-    """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all processes load."""
+    """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all
+    processes load.
+    """
 
     check_batch(recipe.distill, engine.world_size())
     held.enter_context(locked(run))
@@ -66,7 +71,10 @@ def _train(recipe: Recipe, run: Path, watched: Any, writer: Writer) -> None:
     work = preparation.load(recipe)
     start = checkpoints.resume(work.engine, newest)
     pairs = len(work.batches.tokens)
-    say(f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, {settings.batch_size} a step, {engine.world_size()} processes")
+    say(
+        f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, "
+        f"{settings.batch_size} a step, {engine.world_size()} processes"
+    )
     writer.step = start
     signals.defer()
     if engine.rank() == 0:
@@ -84,7 +92,15 @@ def _finish(settings: Distill, writer: Writer) -> None:
         writer.end(0, "the distillation is finished")
 
 
-def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any, watched: Any, writer: Writer) -> None:
+def _loop(
+    work: Any,
+    settings: Distill,
+    run: Path,
+    start: int,
+    checkpoints: Any,
+    watched: Any,
+    writer: Writer,
+) -> None:
 
     skipped, due = 0, False
     log = Log(run, start, settings) if engine.rank() == 0 else None
@@ -101,7 +117,14 @@ def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any,
                     row = dict(zip(names, sums.tolist(), strict=True))
                     finite.check_losses(work, settings, row, step)
                     if log is not None:
-                        log.write(step + 1, row | {"learning_rate": learning_rate(step, settings), "skipped_steps": work.engine.skipped_steps})
+                        log.write(
+                            step + 1,
+                            row
+                            | {
+                                "learning_rate": learning_rate(step, settings),
+                                "skipped_steps": work.engine.skipped_steps,
+                            },
+                        )
             stopping = processes.stop_requested(work.engine.device)
             due = due or last or bool(stopping) or (step + 1) % settings.save_every_steps == 0
             # A state whose gradient is not finite may be a diverged one: it replaces no good one.
@@ -120,22 +143,36 @@ def _loop(work: Any, settings: Distill, run: Path, start: int, checkpoints: Any,
 
 
 def one_step(work: Any, settings: Distill, step: int) -> tuple[dict[str, Any], bool]:
-    """One optimizer step on the global batch of `step`; this process's share of every term, and whether the step was taken (`Engine.step`)."""
+    """One optimizer step on the global batch of `step`; this process's share of every term, and
+    whether the step was taken (`Engine.step`).
+    """
     import torch
 
-
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of({name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS)
-    micro_batches = work.batches.micro_batches(rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch)
+    counts = GlobalCounts.of(
+        {name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
+    )
+    micro_batches = work.batches.micro_batches(
+        rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch
+    )
     sums: dict[str, torch.Tensor] = {}
     for number, (micro_rows, length) in enumerate(micro_batches, 1):
         batch = work.batches.gather(micro_rows, length).to(work.engine.device)
         work.engine.micro_batch(last=number == len(micro_batches))
         with torch.no_grad():
-            teacher = work.teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
+            teacher = work.teacher(
+                batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B
+            )
         student = work.engine(batch.student_BL, batch.student_BL, batch.student_eos_B)
         teacher_eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-        sides = Sides(student, teacher, batch.student_eos_B, teacher_eos, batch.pads_B, bool((micro_rows["pads"] > 0).all()))
+        sides = Sides(
+            student,
+            teacher,
+            batch.student_eos_B,
+            teacher_eos,
+            batch.pads_B,
+            bool((micro_rows["pads"] > 0).all()),
+        )
         terms = work.loss.terms(sides, counts, step)
         work.engine.backward(terms["loss/total"])
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
@@ -152,13 +189,16 @@ def learning_rate(step: int, settings: Distill) -> float:
 
 def check_batch(settings: Distill, processes: int) -> None:
     if settings.batch_size % processes:
-        raise RecipeError(f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} processes; give a multiple")
-
-
+        raise RecipeError(
+            f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} "
+            "processes; give a multiple"
+        )
 
 
 def check_dead_parameters(work: Any) -> None:
-    """What SDXL never reads must not have moved (DeepSpeed decays parameters without a gradient)."""
+    """What SDXL never reads must not have moved (DeepSpeed decays parameters without a
+    gradient).
+    """
     for name, before in work.dead_weights.items():
         now = work.student.get_parameter(name).detach().cpu()
         assert now.equal(before.to(now.dtype)), f"{name} moved though it is frozen"

@@ -1,4 +1,7 @@
-"""Is this repository what was trained, and does it work on this machine? For exporters, and for users after a download."""
+"""Is this repository what was trained, and does it work on this machine?
+
+For exporters, and for users after a download.
+"""
 
 import math
 from typing import Any
@@ -11,11 +14,14 @@ from distill.verify import readings
 from distill.verify.readings import Reading
 from distill.verify.record import VERIFICATION, Prompt, Verification
 
-STORED_TOLERANCE = 1e-3  # of a state's norm: another machine's sums, against the few numbers that verification.json keeps
+# of a state's norm: another machine's sums, against the few numbers that verification.json keeps
+STORED_TOLERANCE = 1e-3
 
 
 def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
-    """What was found; `largest_relative_difference` over all prompts is at most `verification.TOLERANCE`. Raises DataError otherwise."""
+    """What was found; `largest_relative_difference` over all prompts is at most
+    `verification.TOLERANCE`. Raises DataError otherwise.
+    """
 
     folder = repository.fetch(reference)
     opened = repository.open_folder(folder)
@@ -25,11 +31,17 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
         artefact.check_files(folder, stored.files, way_out, path.name)
     for encoder in opened.encoders:
         readings.check_portable(encoder)
-    stock, trained = readings.stock_reading(opened, variant=variant), readings.trainers_reading(opened, variant=variant)
+    stock, trained = (
+        readings.stock_reading(opened, variant=variant),
+        readings.trainers_reading(opened, variant=variant),
+    )
     difference = stock.difference(trained)
     for prompt, found in zip(readings.PROMPTS, difference, strict=True):
         if not found <= readings.TOLERANCE:
-            raise DataError(f"{reference}: the pipeline gives other states than were trained for {prompt!r} (by {found:.1e}); export it anew")
+            raise DataError(
+                f"{reference}: the pipeline gives other states than were trained for {prompt!r} "
+                f"(by {found:.1e}); export it anew"
+            )
     if stored and variant is None:
         check_stored(opened, stock, stored.prompts)
     return {
@@ -39,7 +51,10 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
         "files_with_right_digest": len(stored.files) if stored else 0,
         "tolerance": readings.TOLERANCE,
         "largest_relative_difference": max(difference),
-        "prompts": [{"prompt": prompt, "relative_difference": found} for prompt, found in zip(readings.PROMPTS, difference, strict=True)],
+        "prompts": [
+            {"prompt": prompt, "relative_difference": found}
+            for prompt, found in zip(readings.PROMPTS, difference, strict=True)
+        ],
         "made_from": stored.made_from if stored else None,
     }
 
@@ -49,16 +64,25 @@ def check_stored(repository: Repository, reading: Reading, stored: list[Prompt])
 
     found = {row.prompt: row for row in readings.rows(repository, reading)}
     if not any(kept.prompt in found for kept in stored):
-        raise DataError(f"{repository.folder}: {VERIFICATION} holds none of this version's prompts; export it anew")
+        raise DataError(
+            f"{repository.folder}: {VERIFICATION} holds none of this version's prompts; export it "
+            "anew"
+        )
     for kept in stored:
         if (here := found.get(kept.prompt)) is None:
             continue
         if here.input_ids != kept.input_ids:
-            raise DataError(f"{repository.folder}: {kept.prompt!r} gets other token ids here than where it was exported; reinstall tokenizers")
+            raise DataError(
+                f"{repository.folder}: {kept.prompt!r} gets other token ids here than where it was "
+                "exported; reinstall tokenizers"
+            )
         for name in ("norm_of_each_position", "pooled"):
             mine, theirs = getattr(here, name) or [], getattr(kept, name) or []
             if len(mine) != len(theirs) or not all(map(_is_close, mine, theirs)):
-                raise DataError(f"{repository.folder}: {kept.prompt!r} gets another {name} here than where it was exported; please report this")
+                raise DataError(
+                    f"{repository.folder}: {kept.prompt!r} gets another {name} here than where it "
+                    "was exported; please report this"
+                )
 
 
 def _is_close(a: float, b: float) -> bool:
@@ -66,9 +90,19 @@ def _is_close(a: float, b: float) -> bool:
 
 
 def show(found: dict[str, Any]) -> None:
-    print(f"{found['repository']}: {found['pipeline']}, " + ", ".join(f"{name} {version}" for name, version in found["stack"].items()))
-    checked = f"{found['files_with_right_digest']} files have their digest" if found["files_with_right_digest"] else "no verification.json"
+    print(
+        f"{found['repository']}: {found['pipeline']}, "
+        + ", ".join(f"{name} {version}" for name, version in found["stack"].items())
+    )
+    checked = (
+        f"{found['files_with_right_digest']} files have their digest"
+        if found["files_with_right_digest"]
+        else "no verification.json"
+    )
     print(f"  {checked}")
     for row in found["prompts"]:
         print(f"  {row['relative_difference']:.1e}  {row['prompt'][:40]!r}")
-    print(f"verified: largest relative difference {found['largest_relative_difference']:.1e}, {found['tolerance']:.0e} allowed")
+    print(
+        f"verified: largest relative difference {found['largest_relative_difference']:.1e}, "
+        f"{found['tolerance']:.0e} allowed"
+    )

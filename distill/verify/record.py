@@ -1,4 +1,5 @@
-"""`verification.json` of an exported folder: its files' digests, what it was made from, what it gave on the exporter's machine.
+"""`verification.json` of an exported folder: its files' digests, what it was made from, what it
+gave on the exporter's machine.
 
 In/out: the file, beside `model_index.json`.
 """
@@ -21,7 +22,9 @@ class Prompt(Record):
 
 
 class Verification(Record):
-    """`files`: the SHA-256 of every file of the folder but the card, its pictures and this file itself."""
+    """`files`: the SHA-256 of every file of the folder but the card, its pictures and this file
+    itself.
+    """
 
     made_from: dict[str, str]
     made_with: dict[str, str]

@@ -1,14 +1,18 @@
-"""How near the Japanese student's hidden states come to the English teacher's, and how far the UNet's noise goes astray by it.
+"""How near the Japanese student's hidden states come to the English teacher's, and how far the
+UNet's noise goes astray by it.
 
     python -m eval.compare_hidden_states configs/toyworld.yaml
-    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under noise_gap=0.05 pooled_recall_at_1_ja_en=0.9
+    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under noise_gap=0.05
+    pooled_recall_at_1_ja_en=0.9
 
-In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's SDXL folders, `eval.repositories` and
-     `eval.translator` where they are given.
-Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A broken `--fail-under` ends with code 3.
+In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's
+     SDXL folders, `eval.repositories` and `eval.translator` where they are given.
+Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A
+     broken `--fail-under` ends with code 3.
 
-Beside the student stand the rows of eval/states/reference_rows.py to judge it by. Prompts are encoded batch by batch, the teacher's anew beside each
-pair of encoders: two pairs of encoders, a batch of states and each pair's mean vectors are in memory, and whole states of `gap_pairs` alone.
+Beside the student stand the rows of eval/states/reference_rows.py to judge it by. Prompts are
+encoded batch by batch, the teacher's anew beside each pair of encoders: two pairs of encoders, a
+batch of states and each pair's mean vectors are in memory, and whole states of `gap_pairs` alone.
 """
 
 from configs import command
@@ -18,9 +22,17 @@ from eval.compare_hidden_states import bounds
 
 DESCRIPTION = "Compares the Japanese student with the English teacher on held-out pairs."
 
+
 def main(argv: list[str] | None = None) -> int:
     parser = command.parser("eval.compare_hidden_states", DESCRIPTION)
-    parser.add_argument("--fail-under", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=bounds.HELP)
+    parser.add_argument(
+        "--fail-under",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help=bounds.HELP,
+    )
     arguments = parser.parse_intermixed_args(argv)
 
     def body() -> None:
@@ -30,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         with command.at_work(recipe.run_dir, "eval.compare_hidden_states", writes="eval"):
             compare(recipe)
-        bounds.check(results.read(recipe.run_dir / "eval" / "compare_hidden_states.json", COMMAND), wanted)
+        bounds.check(
+            results.read(recipe.run_dir / "eval" / "compare_hidden_states.json", COMMAND), wanted
+        )
 
     return command.guard("eval.compare_hidden_states", body)
 

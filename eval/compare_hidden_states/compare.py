@@ -1,4 +1,6 @@
-"""How near the Japanese student's hidden states come to the English teacher's, and how far the UNet's noise goes astray by it."""
+"""How near the Japanese student's hidden states come to the English teacher's, and how far the
+UNet's noise goes astray by it.
+"""
 
 from typing import Any
 
@@ -22,33 +24,74 @@ from eval.states.reference_rows import ENGLISH, Reader
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
 EXAMPLES = 12
 GAPS = {"base": "noise_gap", "refiner": "refiner_noise_gap"}  # by UNet
-LENGTHS = {"1-16": range(17), "17-32": range(17, 33), "33-77": range(33, 78), "over_77": range(78, 1 << 30)}  # English CLIP tokens with BOS and EOS
+LENGTHS = {
+    "1-16": range(17),
+    "17-32": range(17, 33),
+    "33-77": range(33, 78),
+    "over_77": range(78, 1 << 30),
+}  # English CLIP tokens with BOS and EOS
 # the settings the numbers depend on
-COMPARING = {"pairs", "timesteps", "gap_pairs", "inference_steps", "guidance_scale", "denoising_end", "seed", "repositories", "translator"}
+COMPARING = {
+    "pairs",
+    "timesteps",
+    "gap_pairs",
+    "inference_steps",
+    "guidance_scale",
+    "denoising_end",
+    "seed",
+    "repositories",
+    "translator",
+}
 
 
 def compare(recipe: Recipe) -> None:
-    """The stage: compares, writes the JSON, prints the table, renders the report. Raises DataError."""
+    """The stage: compares, writes the JSON, prints the table, renders the report.
+
+    Raises DataError.
+    """
     path = recipe.run_dir / "eval" / "compare_hidden_states.json"
     student, initial = recipe.run_dir / "export" / "base", recipe.run_dir / "initial_student"
     if recipe.eval.pairs < 2:
         raise RecipeError(f"eval.pairs: {recipe.eval.pairs} cannot be compared; give at least 2")
     if not student.is_dir():
-        raise DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
+        raise DataError(
+            f"{student}: there is no exported student; make it with: python -m distill.export "
+            "RECIPE"
+        )
     if not initial.is_dir():
-        raise DataError(f"{initial}: there is no initial student; make it with: python -m vocab_init RECIPE")
+        raise DataError(
+            f"{initial}: there is no initial student; make it with: python -m vocab_init RECIPE"
+        )
     sources = recipe.corpora.model_dump(mode="json")["sources"]
-    teachers = {"base": recipe.distill.base, "refiner": recipe.distill.refiner, "teacher": recipe.distill.teacher}
-    settings = {"eval": recipe.eval.model_dump(mode="json", include=COMPARING), "sources": sources, **teachers}
-    folders = [resolve_model(name) for name in (recipe.distill.base, recipe.distill.refiner, recipe.eval.translator) if name is not None]
+    teachers = {
+        "base": recipe.distill.base,
+        "refiner": recipe.distill.refiner,
+        "teacher": recipe.distill.teacher,
+    }
+    settings = {
+        "eval": recipe.eval.model_dump(mode="json", include=COMPARING),
+        "sources": sources,
+        **teachers,
+    }
+    folders = [
+        resolve_model(name)
+        for name in (recipe.distill.base, recipe.distill.refiner, recipe.eval.translator)
+        if name is not None
+    ]
     folders += [resolve_model(name) for name in recipe.eval.repositories.values()]
-    folders += [recipe.distill.teacher.partition("/")[2]] if recipe.distill.teacher else []  # open_clip:MODEL/PATH
-    digest = results.fingerprint(settings, [*folders, initial, recipe.run_dir / "pairs"], exports=[student])
+    folders += (
+        [recipe.distill.teacher.partition("/")[2]] if recipe.distill.teacher else []
+    )  # open_clip:MODEL/PATH
+    digest = results.fingerprint(
+        settings, [*folders, initial, recipe.run_dir / "pairs"], exports=[student]
+    )
     if results.finished(path, recipe.name, digest, COMMAND):
         print(f"{path} is already there for these settings")
     else:
         read = {"export_sha256": results.export_sha256(student)}
-        results.write(path, {"recipe": recipe.name, "fingerprint": digest, **read, **measure(recipe)})
+        results.write(
+            path, {"recipe": recipe.name, "fingerprint": digest, **read, **measure(recipe)}
+        )
     print(table.table(results.read(path, COMMAND)))
     print(f"report: {report.render(recipe)}")
 
@@ -56,8 +99,9 @@ def compare(recipe: Recipe) -> None:
 def measure(recipe: Recipe) -> dict[str, Any]:
     """All numbers.
 
-    `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}}, "pooled_intervals", "by_length", "by_source",
-    "collapse", "noise_gap", "refiner_noise_gap"}}, "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`.
+    `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}},
+    "pooled_intervals", "by_length", "by_source", "collapse", "noise_gap", "refiner_noise_gap"}},
+    "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`.
     """
 
     reference_rows.check_names(recipe)
@@ -65,13 +109,19 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     quiet()
     rows, encodings, lengths = compare_states(recipe, pairs, reference_rows.readers(recipe, pairs))
     shown = [name for name in (*reference_rows.ROWS, *recipe.eval.repositories) if name in rows]
-    gaps = measure_gaps(recipe, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown)
+    gaps = measure_gaps(
+        recipe, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown
+    )
     teacher = rows[reference_rows.ENGLISH]
     measured = {}
     for name in shown:
         measured[name] = summary(rows[name], teacher, pairs, lengths, recipe.eval.seed)
         measured[name] |= {"collapse": collapse.measure(rows[name], teacher)}
-        measured[name] |= {key: gaps[unet].gap(name, recipe.eval.seed) for unet, key in GAPS.items() if unet in gaps}
+        measured[name] |= {
+            key: gaps[unet].gap(name, recipe.eval.seed)
+            for unet, key in GAPS.items()
+            if unet in gaps
+        }
     return {
         "pairs": len(pairs),
         "gap_pairs": min(len(pairs), recipe.eval.gap_pairs),
@@ -85,9 +135,10 @@ def measure(recipe: Recipe) -> dict[str, Any]:
 def compare_states(
     recipe: Recipe, pairs: list[Pair], readers: list[Reader]
 ) -> tuple[dict[str, RowNumbers], dict[str, Encoding], list[int]]:
-    """Every row's numbers, its encodings of the pairs the gap is measured on, and each pair's length in English tokens. Raises DataError."""
+    """Every row's numbers, its encodings of the pairs the gap is measured on, and each pair's
+    length in English tokens. Raises DataError.
+    """
     from tqdm import tqdm
-
 
     size, some = recipe.eval.batch_size, recipe.eval.gap_pairs
     english = [pair.en for pair in pairs]
@@ -103,10 +154,14 @@ def compare_states(
     kept = {EMPTY: on_cpu([empty], 1)}
     for reader in readers:
         encoders = teacher if reader is readers[0] else reader.load()
-        check_comparable(next(iter(reader.rows)), encode(encoders, [""]), empty)  # before the long work
+        check_comparable(
+            next(iter(reader.rows)), encode(encoders, [""]), empty
+        )  # before the long work
         rows |= {name: RowNumbers(moments, len(pairs)) for name in reader.rows}
         parts: dict[str, list[Encoding]] = {name: [] for name in reader.rows}
-        for start in tqdm(starts, desc=f"{len(reader.rows)} rows from {next(iter(reader.rows))}", unit="batch"):
+        for start in tqdm(
+            starts, desc=f"{len(reader.rows)} rows from {next(iter(reader.rows))}", unit="batch"
+        ):
             part = slice(start, start + size)
             wanted, ids = encode(teacher, english[part]), teacher.tokenize(english[part])
             for name, prompts in reader.rows.items():
@@ -126,15 +181,21 @@ def encode(encoders: TextEncoders, texts: list[str]) -> Encoding:
 
     for model in encoders.models.values():
         model.to(device())
-    return encoders.encode_ids(TokenIds(*(tensor.to(device()) for tensor in encoders.tokenize(texts))))
+    return encoders.encode_ids(
+        TokenIds(*(tensor.to(device()) for tensor in encoders.tokenize(texts)))
+    )
 
 
 def on_cpu(parts: list[Encoding], count: int) -> Encoding:
     """The first `count` prompts of some batches in main memory, fp32."""
     import torch
 
-
-    return Encoding(*(torch.cat([tensor.float().cpu() for tensor in tensors])[:count] for tensors in zip(*parts, strict=True)))
+    return Encoding(
+        *(
+            torch.cat([tensor.float().cpu() for tensor in tensors])[:count]
+            for tensors in zip(*parts, strict=True)
+        )
+    )
 
 
 def check_comparable(name: str, encoding: Encoding, teacher: Encoding) -> None:
@@ -142,39 +203,57 @@ def check_comparable(name: str, encoding: Encoding, teacher: Encoding) -> None:
     for kind, got, want in zip(("clip_l", "clip_bigg", "pooled"), encoding, teacher, strict=True):
         if got.shape != want.shape:
             shapes = f"{tuple(got.shape)}, the teacher's has {tuple(want.shape)}"
-            raise DataError(f"{name}: {kind} has the shape {shapes}; was it made from another base?")
+            raise DataError(
+                f"{name}: {kind} has the shape {shapes}; was it made from another base?"
+            )
         if not got.isfinite().all():
-            raise DataError(f"{name}: {kind} holds NaN or infinity; train and export the student again")
+            raise DataError(
+                f"{name}: {kind} holds NaN or infinity; train and export the student again"
+            )
 
 
-def summary(row: RowNumbers, teacher: RowNumbers, pairs: list[Pair], lengths: list[int], seed: int) -> dict[str, Any]:
-    """A row's metrics over all pairs, by length and by source, and the pooled vector's intervals."""
+def summary(
+    row: RowNumbers, teacher: RowNumbers, pairs: list[Pair], lengths: list[int], seed: int
+) -> dict[str, Any]:
+    """A row's metrics over all pairs, by length and by source, and the pooled vector's
+    intervals.
+    """
     import numpy as np
-
 
     pooled = row.at[POOLED]
     values = {"nmse": pooled.error_B, "centred_cosine": pooled.cosine_B, **row.hits(POOLED)}
     sources = np.array([pair.source for pair in pairs])
     chosen = {
-        "by_length": {name: np.array([length in wanted for length in lengths]) for name, wanted in LENGTHS.items()},
+        "by_length": {
+            name: np.array([length in wanted for length in lengths])
+            for name, wanted in LENGTHS.items()
+        },
         "by_source": {name: sources == name for name in sorted(set(sources.tolist()))},
     }
     return {
         "states": row.metrics(teacher, np.ones(len(pairs), dtype=bool)),
         "pooled_intervals": {name: bootstrap(column, seed=seed) for name, column in values.items()},
         **{
-            part: {name: {"pairs": int(mask.sum()), "states": row.metrics(teacher, mask)} for name, mask in masks.items() if mask.any()}
+            part: {
+                name: {"pairs": int(mask.sum()), "states": row.metrics(teacher, mask)}
+                for name, mask in masks.items()
+                if mask.any()
+            }
             for part, masks in chosen.items()
         },
     }
 
 
-def measure_gaps(recipe: Recipe, english: list[str], encodings: dict[str, Encoding], shown: list[str]) -> dict[str, Distances]:
-    """The UNets' distances of the shown rows from the teacher, and of the reordered prompts from those in order."""
+def measure_gaps(
+    recipe: Recipe, english: list[str], encodings: dict[str, Encoding], shown: list[str]
+) -> dict[str, Distances]:
+    """The UNets' distances of the shown rows from the teacher, and of the reordered prompts from
+    those in order.
+    """
     import torch
 
-
-    # SDXL's usual half-precision weights on a GPU, but computed in fp32: rounding must not pass for a gap
+    # SDXL's usual half-precision weights on a GPU, but computed in fp32: rounding must not pass for
+    # a gap
     loaded = load_pipelines(*painting.sdxl_folders(recipe, student=False))
     pipelines = Pipelines(*(pipeline and pipeline.to(torch.float32) for pipeline in loaded))
     rows = [(name, ENGLISH) for name in shown] + [noise_gap.REACTION]
@@ -183,12 +262,21 @@ def measure_gaps(recipe: Recipe, english: list[str], encodings: dict[str, Encodi
 
 
 def examples(pairs: list[Pair], student: RowNumbers, teacher: RowNumbers) -> list[dict[str, Any]]:
-    """The first pairs, with the English text the student's pooled vector is nearest to (centred cosine)."""
+    """The first pairs, with the English text the student's pooled vector is nearest to (centred
+    cosine).
+    """
 
     mean_P = teacher.moments.mean(POOLED)
-    similarity_BN = similarities(student.at[POOLED].vector_BD[:EXAMPLES] - mean_P, teacher.at[POOLED].vector_BD - mean_P)
+    similarity_BN = similarities(
+        student.at[POOLED].vector_BD[:EXAMPLES] - mean_P, teacher.at[POOLED].vector_BD - mean_P
+    )
     nearest_B = similarity_BN.argmax(dim=1).tolist()
     return [
-        {"ja": pair.ja, "en": pair.en, "nearest_en": pairs[nearest_B[i]].en, "centred_cosine": similarity_BN[i, i].item()}
+        {
+            "ja": pair.ja,
+            "en": pair.en,
+            "nearest_en": pairs[nearest_B[i]].en,
+            "centred_cosine": similarity_BN[i, i].item(),
+        }
         for i, pair in enumerate(pairs[:EXAMPLES])
     ]

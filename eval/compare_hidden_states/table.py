@@ -1,4 +1,5 @@
-"""The comparison for a terminal of 120 columns: the main numbers of every row; all others are in the JSON and the report.
+"""The comparison for a terminal of 120 columns: the main numbers of every row; all others are in
+the JSON and the report.
 
 In:  a result of eval/compare_hidden_states/compare.py.
 Out: text.
@@ -7,31 +8,61 @@ Out: text.
 from typing import Any
 
 WIDTH = 120
-COLUMNS = (("nMSE", "nmse"), ("cosine", "centred_cosine"), ("R@1 ja-en", "recall_at_1_ja_en"), ("R@1 en-ja", "recall_at_1_en_ja"))
+COLUMNS = (
+    ("nMSE", "nmse"),
+    ("cosine", "centred_cosine"),
+    ("R@1 ja-en", "recall_at_1_ja_en"),
+    ("R@1 en-ja", "recall_at_1_en_ja"),
+)
 
 
 def table(result: dict[str, Any]) -> str:
     """One line a row, then the student's probes and warnings."""
     with_refiner = any("refiner_noise_gap" in row for row in result["rows"].values())
-    groups = f"{'':<33}{'noise-prediction gap':>28}{'refiner' if with_refiner else '':>8}{'pooled':>9}{'':>29}{'content nMSE':>11}"
+    refiner = "refiner" if with_refiner else ""
+    groups = (
+        f"{'':<33}{'noise-prediction gap':>28}{refiner:>8}{'pooled':>9}{'':>29}{'content nMSE':>11}"
+    )
     heads = f"{'row':<33}{'(95 % interval)':>28}{'gap' if with_refiner else '':>8}" + "".join(
         f"{head:>{9 if i < 2 else 10}}" for i, (head, _) in enumerate(COLUMNS)
     )
     lines = [groups.rstrip(), f"{heads}{'-L':>6}{'-bigG':>7}".rstrip()]
     for name, row in result["rows"].items():
-        gap, pooled, shown = row["noise_gap"], row["states"]["pooled"]["pooled"], name if len(name) <= 32 else f"{name[:31]}…"
-        refiner = f"{_short(row['refiner_noise_gap']['value']):>8}" if "refiner_noise_gap" in row else " " * 8
-        cells = "".join(f"{pooled[key]:>{9 if i < 2 else 10}.3f}" for i, (_, key) in enumerate(COLUMNS))
+        gap, pooled, shown = (
+            row["noise_gap"],
+            row["states"]["pooled"]["pooled"],
+            name if len(name) <= 32 else f"{name[:31]}…",
+        )
+        refiner = (
+            f"{_short(row['refiner_noise_gap']['value']):>8}"
+            if "refiner_noise_gap" in row
+            else " " * 8
+        )
+        cells = "".join(
+            f"{pooled[key]:>{9 if i < 2 else 10}.3f}" for i, (_, key) in enumerate(COLUMNS)
+        )
         content = "".join(
-            f"{row['states'][encoder]['content']['nmse']:>{width}.2f}" if "content" in row["states"][encoder] else f"{'-':>{width}}"
+            f"{row['states'][encoder]['content']['nmse']:>{width}.2f}"
+            if "content" in row["states"][encoder]
+            else f"{'-':>{width}}"
             for encoder, width in (("clip_l", 6), ("clip_bigg", 7))
         )
         interval = f"({_short(gap['low'])} to {_short(gap['high'])})"
         lines.append(f"{shown:<33}{_short(gap['value']):>9}{interval:>19}{refiner}{cells}{content}")
-    lines.append(f"{result['pairs']} pairs, gaps over {result['gap_pairs']}; nMSE and gap: 0 is equal, 1 is the teacher's mean, or an empty prompt")
+    lines.append(
+        f"{result['pairs']} pairs, gaps over {result['gap_pairs']}; nMSE and gap: 0 is equal, 1 is "
+        "the teacher's mean, or an empty prompt"
+    )
     for probe, numbers in result["word_order"].items():
-        cells = ", ".join(f"{kind} {numbers[kind]:.2f}" for kind in ("pooled", "states", "noise") if numbers[kind] is not None)
-        lines.append(f"{probe.replace('_', ' ')}: the student moves {cells} times as far as the teacher (0: a bag of words)")
+        cells = ", ".join(
+            f"{kind} {numbers[kind]:.2f}"
+            for kind in ("pooled", "states", "noise")
+            if numbers[kind] is not None
+        )
+        lines.append(
+            f"{probe.replace('_', ' ')}: the student moves {cells} times as far as the teacher (0: "
+            "a bag of words)"
+        )
     return "\n".join([*lines, *(f"warning: {line}" for line in result["warnings"])])
 
 

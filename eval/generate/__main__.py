@@ -1,14 +1,19 @@
-"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do they agree, and is the right scene painted?
+"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do
+they agree, and is the right scene painted?
 
     python -m eval.generate configs/toyworld.yaml
 
-In:  `<run>/export/base` and `<run>/export/refiner`, the teacher's SDXL folders; held-out captions (toyworld's grammar, else `<run>/pairs`).
-Out: `<run>/eval/pictures/<row>/0000.png`..., `<run>/eval/grid.png` (left English, right Japanese, the same seed),
-     `<run>/eval/pictures.json`, `<run>/eval/report.html`. Own prompts are painted by `eval.paint`.
+In:  `<run>/export/base` and `<run>/export/refiner`, the teacher's SDXL folders; held-out captions
+     (toyworld's grammar, else `<run>/pairs`).
+Out: `<run>/eval/pictures/<row>/0000.png`..., `<run>/eval/grid.png` (left English, right Japanese,
+     the same seed), `<run>/eval/pictures.json`, `<run>/eval/report.html`. Own prompts are painted
+     by `eval.paint`.
 
-Rows: `english_teacher`, `japanese_student`, `english_student` (English through the student, where it was taught some), and on toyworld
-`japanese_through_english_encoder` (the teacher given Japanese). A fifth of toyworld's prompts are couples that differ in which thing is which.
-Numbers: on toyworld the scene accuracy, also by the captions' source; for any recipe the agreement of `eval/pictures/agreement.py`.
+Rows: `english_teacher`, `japanese_student`, `english_student` (English through the student, where
+it was taught some), and on toyworld `japanese_through_english_encoder` (the teacher given
+Japanese). A fifth of toyworld's prompts are couples that differ in which thing is which. Numbers:
+on toyworld the scene accuracy, also by the captions' source; for any recipe the agreement of
+`eval/pictures/agreement.py`.
 """
 
 from configs import command
@@ -17,7 +22,9 @@ from configs import command
 def main(argv: list[str] | None = None) -> int:
     from eval.generate.generation import generate
 
-    description = "Paints held-out captions with the student and the teacher, and compares the pictures."
+    description = (
+        "Paints held-out captions with the student and the teacher, and compares the pictures."
+    )
     return command.run("eval.generate", description, generate, argv, writes="eval")
 
 

@@ -1,4 +1,6 @@
-"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do they agree, and is the right scene painted?"""
+"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do
+they agree, and is the right scene painted?
+"""
 
 import gc
 from pathlib import Path
@@ -25,7 +27,13 @@ COMMAND = "python -m eval.generate RECIPE"
 OF_THE_STUDENT = (STUDENT, ENGLISH_STUDENT)
 ROLE_SWAPPED = "toyworld_role_swapped"
 EXAMPLES = 12
-PAINTING = {"prompts", "inference_steps", "denoising_end", "guidance_scale", "seed"}  # the settings a picture depends on
+PAINTING = {
+    "prompts",
+    "inference_steps",
+    "denoising_end",
+    "guidance_scale",
+    "seed",
+}  # the settings a picture depends on
 JUDGES = {"clip_model", "dino_model", "lpips_model"}  # those the numbers depend on besides
 TILE = 256  # pixels a picture has in the grid
 
@@ -40,23 +48,48 @@ class Captions(NamedTuple):
 
 
 def generate(recipe: Recipe) -> None:
-    """The stage: paints every row, measures, draws the grid, renders the report. Raises DataError."""
+    """The stage: paints every row, measures, draws the grid, renders the report.
+
+    Raises DataError.
+    """
 
     folder = recipe.run_dir / "eval"
     judges = recipe.eval.model_dump(mode="json", include=JUDGES)
     exports = _folders(recipe, STUDENT)
     sources = [*_folders(recipe, ENGLISH), *filter(None, judges.values())]
     digest = results.fingerprint(_settings(recipe) | {"judges": judges}, sources, exports)
-    done = results.finished(folder / "pictures.json", recipe.name, digest, COMMAND) and (folder / "grid.png").is_file()
+    done = (
+        results.finished(folder / "pictures.json", recipe.name, digest, COMMAND)
+        and (folder / "grid.png").is_file()
+    )
     if done and painted.all_whole(folder / "pictures"):
         print(f"{folder / 'pictures.json'} is already there for these settings")
     else:
-        require(*painting.sdxl_folders(recipe, student=True), *painting.sdxl_folders(recipe, student=False))
+        require(
+            *painting.sdxl_folders(recipe, student=True),
+            *painting.sdxl_folders(recipe, student=False),
+        )
         captions = held_out_captions(recipe)
         rows = paint_rows(recipe, captions)
-        results.write_bytes(folder / "grid.png", _png(grid([(_open(rows[ENGLISH], i), _open(rows[STUDENT], i)) for i in _examples(captions)])))
+        results.write_bytes(
+            folder / "grid.png",
+            _png(
+                grid(
+                    [
+                        (_open(rows[ENGLISH], i), _open(rows[STUDENT], i))
+                        for i in _examples(captions)
+                    ]
+                )
+            ),
+        )
         read = {"export_sha256": results.export_sha256(recipe.run_dir / "export" / "base")}
-        result = {"recipe": recipe.name, "fingerprint": digest, **read, "prompts": len(captions.ja), **measure(recipe, captions, rows)}
+        result = {
+            "recipe": recipe.name,
+            "fingerprint": digest,
+            **read,
+            "prompts": len(captions.ja),
+            **measure(recipe, captions, rows),
+        }
         results.write(folder / "pictures.json", result)
     print(table(results.read(folder / "pictures.json", COMMAND)))
     print(f"report: {report.render(recipe)}")
@@ -64,22 +97,40 @@ def generate(recipe: Recipe) -> None:
 
 
 def held_out_captions(recipe: Recipe) -> Captions:
-    """Toyworld's held-out scenes where the recipe's first source is toyworld, else the held-out pairs."""
+    """Toyworld's held-out scenes where the recipe's first source is toyworld, else the held-out
+    pairs.
+    """
     source = recipe.corpora.sources[0]
     if isinstance(source, ToyworldSource):
         couples = recipe.eval.prompts // 10
         made = toyworld_captions.pairs(recipe.eval.prompts - 2 * couples, "held_out", source.seed)
-        rows = [(caption.ja, caption.en, f"toyworld_{caption.phrasing}", caption.scene) for caption in made]
-        rows += [(caption.ja, caption.en, ROLE_SWAPPED, caption.scene) for caption in toyworld_captions.held_out_twins(couples, source.seed)]
+        rows = [
+            (caption.ja, caption.en, f"toyworld_{caption.phrasing}", caption.scene)
+            for caption in made
+        ]
+        rows += [
+            (caption.ja, caption.en, ROLE_SWAPPED, caption.scene)
+            for caption in toyworld_captions.held_out_twins(couples, source.seed)
+        ]
         return Captions(*map(list, zip(*rows, strict=True)))
     pairs = held_out.read(recipe, recipe.eval.prompts)
-    return Captions([pair.ja for pair in pairs], [pair.en for pair in pairs], [pair.source for pair in pairs], None)
+    return Captions(
+        [pair.ja for pair in pairs],
+        [pair.en for pair in pairs],
+        [pair.source for pair in pairs],
+        None,
+    )
 
 
 def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
-    """Paints what is not painted yet; the folder of each row. The same prompt number has the same seed in every row."""
+    """Paints what is not painted yet; the folder of each row.
 
-    jobs = {ENGLISH: captions.en, STUDENT: captions.ja} | ({THROUGH_ENGLISH: captions.ja} if captions.scenes else {})
+    The same prompt number has the same seed in every row.
+    """
+
+    jobs = {ENGLISH: captions.en, STUDENT: captions.ja} | (
+        {THROUGH_ENGLISH: captions.ja} if captions.scenes else {}
+    )
     if recipe.distill.english_share > 0:
         jobs[ENGLISH_STUDENT] = captions.en
     quiet()
@@ -101,7 +152,8 @@ def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
 
 
 def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[str, Any]:
-    """`{"rows": {row: accuracies}, "agreement": {row: {metric: mean}}, "agreement_by_source": {source: {metric: mean}}, "examples"}`.
+    """`{"rows": {row: accuracies}, "agreement": {row: {metric: mean}}, "agreement_by_source":
+    {source: {metric: mean}}, "examples"}`.
 
     The accuracies only where scenes can be read; the agreement by source is the student's.
     """
@@ -111,7 +163,10 @@ def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[s
     for row, folder in rows.items():
         if captions.scenes:
             measured[row], right[row] = scene_accuracy(captions.scenes, captions.sources, folder)
-    paths = {row: [picture_path(folder, i) for i in range(len(captions.ja))] for row, folder in rows.items()}
+    paths = {
+        row: [picture_path(folder, i) for i in range(len(captions.ja))]
+        for row, folder in rows.items()
+    }
     agreements = agreement.compare(paths, ENGLISH, captions.en, recipe.eval)
     examples = [
         {
@@ -125,32 +180,56 @@ def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[s
     ]
 
     def means(values: agreement.Values) -> dict[str, Any]:
-        return {metric: agreement.mean(numbers, recipe.eval.seed) for metric, numbers in values.items()}
+        return {
+            metric: agreement.mean(numbers, recipe.eval.seed) for metric, numbers in values.items()
+        }
 
-    parts = {metric: by_source(numbers, captions.sources) for metric, numbers in agreements[STUDENT].items()}
+    parts = {
+        metric: by_source(numbers, captions.sources)
+        for metric, numbers in agreements[STUDENT].items()
+    }
     return {
         "rows": measured,
         "agreement": {row: means(values) for row, values in agreements.items()},
-        "agreement_by_source": {source: means({metric: part[source] for metric, part in parts.items()}) for source in sorted(set(captions.sources))},
+        "agreement_by_source": {
+            source: means({metric: part[source] for metric, part in parts.items()})
+            for source in sorted(set(captions.sources))
+        },
         "examples": examples,
     }
 
 
-def scene_accuracy(scenes: list[Scene], sources: list[str], folder: Path) -> tuple[dict[str, Any], list[bool]]:
-    """Shares of the pictures with every attribute right (also by source), and with each attribute right; and which pictures are right.
+def scene_accuracy(
+    scenes: list[Scene], sources: list[str], folder: Path
+) -> tuple[dict[str, Any], list[bool]]:
+    """Shares of the pictures with every attribute right (also by source), and with each attribute
+    right; and which pictures are right.
 
     Raises DataError when the pictures do not have toyworld's size.
     """
 
     try:
-        readings = scene_reader.read(np.stack([np.asarray(_open(folder, i)) for i in range(len(scenes))]))
+        readings = scene_reader.read(
+            np.stack([np.asarray(_open(folder, i)) for i in range(len(scenes))])
+        )
     except ValueError as error:
-        raise DataError(f"{folder}: no scenes can be read from these pictures ({error}); the recipe's base is not toyworld's") from None
-    right = [scene_reader.matches(scene, reading) for scene, reading in zip(scenes, readings, strict=True)]
-    attributes = [scene_reader.attribute_matches(scene, reading) for scene, reading in zip(scenes, readings, strict=True)]
+        raise DataError(
+            f"{folder}: no scenes can be read from these pictures ({error}); the recipe's base is "
+            "not toyworld's"
+        ) from None
+    right = [
+        scene_reader.matches(scene, reading)
+        for scene, reading in zip(scenes, readings, strict=True)
+    ]
+    attributes = [
+        scene_reader.attribute_matches(scene, reading)
+        for scene, reading in zip(scenes, readings, strict=True)
+    ]
     accuracies = {
         "scene_accuracy": share(right),
-        "scene_accuracy_by_source": {source: share(part) for source, part in by_source(right, sources).items()},
+        "scene_accuracy_by_source": {
+            source: share(part) for source, part in by_source(right, sources).items()
+        },
         "attributes": {name: share([one[name] for one in attributes]) for name in attributes[0]},
     }
     return accuracies, right
@@ -158,37 +237,65 @@ def scene_accuracy(scenes: list[Scene], sources: list[str], folder: Path) -> tup
 
 def by_source(values: list[Any], sources: list[str]) -> dict[str, list[Any]]:
     """The values of each source's captions."""
-    return {source: [value for value, of in zip(values, sources, strict=True) if of == source] for source in sorted(set(sources))}
+    return {
+        source: [value for value, of in zip(values, sources, strict=True) if of == source]
+        for source in sorted(set(sources))
+    }
 
 
 def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Image.Image:
-    """Numbered couples, English left and Japanese right; small pictures are enlarged without smoothing. The texts are in the report."""
+    """Numbered couples, English left and Japanese right; small pictures are enlarged without
+    smoothing. The texts are in the report.
+    """
     gap, label = 12, 26
     width, height = 2 * TILE + gap // 3 + 2 * gap, TILE + label + gap
     sheet = Image.new("RGB", (columns * width, -(-len(couples) // columns) * height + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for number, couple in enumerate(couples):
         x, y = number % columns * width + gap, number // columns * height + gap
-        for side, (picture, language) in enumerate(zip(couple, ("English", "Japanese"), strict=True)):
+        for side, (picture, language) in enumerate(
+            zip(couple, ("English", "Japanese"), strict=True)
+        ):
             left = x + side * (TILE + gap // 3)
-            draw.text((left, y), f"{number + 1}  {language}", fill="#444444", font=ImageFont.load_default(16))
-            resampling = Image.Resampling.NEAREST if picture.width < TILE else Image.Resampling.LANCZOS
+            draw.text(
+                (left, y),
+                f"{number + 1}  {language}",
+                fill="#444444",
+                font=ImageFont.load_default(16),
+            )
+            resampling = (
+                Image.Resampling.NEAREST if picture.width < TILE else Image.Resampling.LANCZOS
+            )
             sheet.paste(picture.convert("RGB").resize((TILE, TILE), resampling), (left, y + label))
     return sheet
 
 
 def table(result: dict[str, Any]) -> str:
-    """The numbers for a terminal: scene accuracies, by source where there are several, and agreement."""
+    """The numbers for a terminal: scene accuracies, by source where there are several, and
+    agreement.
+    """
     lines = [f"{result['prompts']} prompts painted"]
     for row, numbers in result["rows"].items():
         if numbers:
-            parts = ", ".join(f"{name} {part['value']:.0%}" for name, part in numbers["attributes"].items())
+            parts = ", ".join(
+                f"{name} {part['value']:.0%}" for name, part in numbers["attributes"].items()
+            )
             lines.append(f"{row:<34}{_percent(numbers['scene_accuracy'])}  {parts}")
             by_source = numbers["scene_accuracy_by_source"]
-            lines += [f"  {source:<32}{_percent(one)}" for source, one in by_source.items() if len(by_source) > 1]
-    lines.append(f"agreement with the English caption (clip_text) and the English picture{'':>4}95 % interval")
+            lines += [
+                f"  {source:<32}{_percent(one)}"
+                for source, one in by_source.items()
+                if len(by_source) > 1
+            ]
+    lines.append(
+        f"agreement with the English caption (clip_text) and the English picture{'':>4}95 % "
+        "interval"
+    )
     for row, metrics in result["agreement"].items():
-        lines += [f"{row:<34}{metric:<16}{one['value']:>8.4f}{one['low']:>16.4f} to {one['high']:.4f}" for metric, one in metrics.items()]
+        lines += [
+            f"{row:<34}{metric:<16}{one['value']:>8.4f}{one['low']:>16.4f} to {one['high']:.4f}"
+            for metric, one in metrics.items()
+        ]
     return "\n".join(lines)
 
 
@@ -199,7 +306,12 @@ def _percent(share: dict[str, Any]) -> str:
 def _settings(recipe: Recipe) -> dict[str, Any]:
     source = recipe.corpora.sources[0]
     painting = recipe.eval.model_dump(mode="json", include=PAINTING)
-    return {"eval": painting, "source": source.model_dump(mode="json"), "base": recipe.distill.base, "refiner": recipe.distill.refiner}
+    return {
+        "eval": painting,
+        "source": source.model_dump(mode="json"),
+        "base": recipe.distill.base,
+        "refiner": recipe.distill.refiner,
+    }
 
 
 def _folders(recipe: Recipe, row: str) -> list[str]:

@@ -1,7 +1,9 @@
-"""What a picture was made with, inside its PNG: for people, for other programs, and for making it again.
+"""What a picture was made with, inside its PNG: for people, for other programs, and for making it
+again.
 
 In:  the settings of a picture, as a mapping that JSON can hold.
-Out: two iTXt chunks: `parameters`, the text that AUTOMATIC1111's web UI and what grew around it read, and `json`, everything.
+Out: two iTXt chunks: `parameters`, the text that AUTOMATIC1111's web UI and what grew around it
+     read, and `json`, everything.
 """
 
 import json
@@ -24,9 +26,11 @@ def texts(made_with: dict[str, Any]) -> dict[str, str]:
 
 
 def parameters(made_with: dict[str, Any]) -> str:
-    """The prompt; then, where there is one, the negative prompt; then one line of `Name: value` pairs.
+    """The prompt; then, where there is one, the negative prompt; then one line of `Name: value`
+    pairs.
 
-    No `Version`: by it the web UI would take the picture for one of its own releases' and reinterpret the prompt.
+    No `Version`: by it the web UI would take the picture for one of its own releases' and
+    reinterpret the prompt.
 
     A line of a prompt that a reader would take for the negative prompt's or for the settings gets a
     space before its colon, which CLIP reads alike; `json` keeps the prompt as it was given.
@@ -45,7 +49,11 @@ def parameters(made_with: dict[str, Any]) -> str:
     lines = [_prompt(made_with["prompt"])]
     if made_with["negative_prompt"]:
         lines.append(f"Negative prompt: {_prompt(made_with['negative_prompt'])}")
-    lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items() if value not in (None, "")))
+    lines.append(
+        ", ".join(
+            f"{name}: {_quoted(value)}" for name, value in fields.items() if value not in (None, "")
+        )
+    )
     return "\n".join(lines)
 
 
@@ -60,13 +68,27 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{JSON} holds no object")
         return str(found[PARAMETERS]), made_with
     except KeyError:
-        raise DataError(f"{path}: holds no settings; only pictures of eval.paint do, and only while no program has saved them anew") from None
-    except (OSError, SyntaxError, ValueError, RecursionError, Image.DecompressionBombError) as error:  # SyntaxError: a damaged PNG
-        raise DataError(f"{path}: cannot be read as a picture with settings ({error}); give a PNG that eval.paint made") from None
+        raise DataError(
+            f"{path}: holds no settings; only pictures of eval.paint do, and only while no program "
+            "has saved them anew"
+        ) from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        Image.DecompressionBombError,
+    ) as error:  # SyntaxError: a damaged PNG
+        raise DataError(
+            f"{path}: cannot be read as a picture with settings ({error}); give a PNG that "
+            "eval.paint made"
+        ) from None
 
 
 def _prompt(text: str) -> str:
-    """Line breaks as line feeds, no other control character, no line that starts as the format's."""
+    """Line breaks as line feeds, no other control character, no line that starts as the
+    format's.
+    """
     lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
     plain = (re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", line) for line in lines)
     return "\n".join(FORGING.sub(r"\1 :", line) for line in plain)
@@ -75,4 +97,8 @@ def _prompt(text: str) -> str:
 def _quoted(value: Any) -> str:
     """A value that holds a comma, a colon or a line break would read as several."""
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if set(text) & set(',:"\\') or not text.isprintable() else text
+    return (
+        json.dumps(text, ensure_ascii=False)
+        if set(text) & set(',:"\\') or not text.isprintable()
+        else text
+    )

@@ -1,7 +1,8 @@
 """What a user asks `eval.paint` for, checked before anything heavy is loaded.
 
 In:  the values of the command line, and a file of prompts.
-Out: a `Request`; whatever is wrong with it raises one DataError line that names the option, its value and the way out.
+Out: a `Request`; whatever is wrong with it raises one DataError line that names the option, its
+     value and the way out.
 """
 
 import math
@@ -18,10 +19,12 @@ MULTIPLE = 8  # SDXL's pipelines refuse other sides
 
 @dataclass(frozen=True)
 class Request:
-    """`n_iter` batches of `n_samples` pictures for each prompt; picture k of a prompt has the seed `seed` + k.
+    """`n_iter` batches of `n_samples` pictures for each prompt; picture k of a prompt has the seed
+    `seed` + k.
 
-    `strength` and `denoising_end` are None where no picture is given to start from, or no refiner to hand over to;
-    `height` and `width` are None for the pipeline's own size, or the given picture's; `scheduler` is None for the pipeline's own.
+    `strength` and `denoising_end` are None where no picture is given to start from, or no refiner
+    to hand over to; `height` and `width` are None for the pipeline's own size, or the given
+    picture's; `scheduler` is None for the pipeline's own.
     """
 
     repository: str
@@ -52,11 +55,18 @@ class Request:
 def read_prompts(path: Path) -> tuple[list[str], int]:
     """The prompts of a UTF-8 file, one a line, and how many lines were blank. Raises DataError."""
     try:
-        lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")  # splitlines would also split within a prompt, at U+2028
+        lines = (
+            path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+        )  # splitlines would also split within a prompt, at U+2028
     except OSError as error:
-        raise DataError(f"--from-file {path}: cannot be read ({error.strerror}); give a text file with one prompt a line") from None
+        raise DataError(
+            f"--from-file {path}: cannot be read ({error.strerror}); give a text file with one "
+            "prompt a line"
+        ) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"--from-file {path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        raise DataError(
+            f"--from-file {path}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise DataError(f"--from-file {path}: holds no prompt; write one a line")
@@ -69,17 +79,35 @@ def check(request: Request) -> None:
     _check_numbers(request)
     for name, side in (("height", request.height), ("width", request.width)):
         if side is not None and (side <= 0 or side % MULTIPLE):
-            raise DataError(f"--{name}: {side} is not a multiple of {MULTIPLE}; the nearest is {max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)}")
+            raise DataError(
+                f"--{name}: {side} is not a multiple of {MULTIPLE}; the nearest is "
+                f"{max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)}"
+            )
     if request.strength is not None and request.init_image is None:
         raise DataError(f"--strength: {request.strength} of no picture; give one with --init-image")
     if request.denoising_end is not None and request.refiner is None:
-        raise DataError(f"--denoising-end: {request.denoising_end} hands over to no refiner; give one with --refiner")
+        raise DataError(
+            f"--denoising-end: {request.denoising_end} hands over to no refiner; give one with "
+            "--refiner"
+        )
     if request.init_image is not None and not request.init_image.is_file():
-        raise DataError(f"--init-image {request.init_image}: there is no such file; give a PNG or JPEG")
-    if request.scheduler is not None and not schedulers.named(request.scheduler).starts_midway and (request.refiner or request.init_image):
-        raise DataError(f"--scheduler: {request.scheduler} cannot start midway, as --refiner and --init-image do; choose another, such as euler")
+        raise DataError(
+            f"--init-image {request.init_image}: there is no such file; give a PNG or JPEG"
+        )
+    if (
+        request.scheduler is not None
+        and not schedulers.named(request.scheduler).starts_midway
+        and (request.refiner or request.init_image)
+    ):
+        raise DataError(
+            f"--scheduler: {request.scheduler} cannot start midway, as --refiner and --init-image "
+            "do; choose another, such as euler"
+        )
     if request.strength is not None and int(request.steps * request.strength) < 1:
-        raise DataError(f"--strength: {request.strength} of {request.steps} steps is no step; give more of either")
+        raise DataError(
+            f"--strength: {request.strength} of {request.steps} steps is no step; give more of "
+            "either"
+        )
 
 
 def _check_prompts(request: Request) -> None:
@@ -89,7 +117,10 @@ def _check_prompts(request: Request) -> None:
         try:
             prompt.encode()
         except UnicodeEncodeError:  # the bytes of another encoding, as the terminal passed them on
-            raise DataError(f"--prompt: {prompt!r} is not UTF-8; write it in a UTF-8 terminal, or give --from-file") from None
+            raise DataError(
+                f"--prompt: {prompt!r} is not UTF-8; write it in a UTF-8 terminal, or give "
+                "--from-file"
+            ) from None
 
 
 def _check_numbers(request: Request) -> None:
@@ -100,8 +131,17 @@ def _check_numbers(request: Request) -> None:
     if not 0 <= request.seed < 2**32:
         raise DataError(f"--seed: {request.seed} is none; give one from 0 to {2**32 - 1}")
     if not (math.isfinite(request.guidance_scale) and request.guidance_scale >= 0):
-        raise DataError(f"--guidance: {request.guidance_scale} is no guidance scale; give 0 or more, SDXL's own is 5")
+        raise DataError(
+            f"--guidance: {request.guidance_scale} is no guidance scale; give 0 or more, SDXL's "
+            "own is 5"
+        )
     if request.strength is not None and not 0 < request.strength <= 1:
-        raise DataError(f"--strength: {request.strength} is not above 0 and at most 1; small keeps the picture, 1 keeps nothing of it")
+        raise DataError(
+            f"--strength: {request.strength} is not above 0 and at most 1; small keeps the "
+            "picture, 1 keeps nothing of it"
+        )
     if request.denoising_end is not None and not 0 < request.denoising_end < 1:
-        raise DataError(f"--denoising-end: {request.denoising_end} is not between 0 and 1; SDXL's own is {DENOISING_END}")
+        raise DataError(
+            f"--denoising-end: {request.denoising_end} is not between 0 and 1; SDXL's own is "
+            f"{DENOISING_END}"
+        )

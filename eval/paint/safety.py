@@ -1,6 +1,8 @@
-"""Stable Diffusion's safety checker over painted pictures: SDXL ships none, so it runs only where the user names one.
+"""Stable Diffusion's safety checker over painted pictures: SDXL ships none, so it runs only where
+the user names one.
 
-In:  pictures, and a checker: a folder or a hub name such as CompVis/stable-diffusion-safety-checker.
+In:  pictures, and a checker: a folder or a hub name such as
+     CompVis/stable-diffusion-safety-checker.
 Out: the same pictures, those it flags all black, and which they are.
 """
 
@@ -23,13 +25,25 @@ class SafetyChecker(NamedTuple):
 
 def load(reference: str) -> SafetyChecker:
     """Raises DataError."""
-    return SafetyChecker(*stock_models.load("--safety-checker", reference, StableDiffusionSafetyChecker, CLIPImageProcessor))
+    return SafetyChecker(
+        *stock_models.load(
+            "--safety-checker", reference, StableDiffusionSafetyChecker, CLIPImageProcessor
+        )
+    )
 
 
 @torch.inference_mode()
-def blacken(checker: SafetyChecker, pictures: list[Image.Image]) -> tuple[list[Image.Image], list[bool]]:
+def blacken(
+    checker: SafetyChecker, pictures: list[Image.Image]
+) -> tuple[list[Image.Image], list[bool]]:
     """The pictures as they may be shown, and which were flagged."""
     pixels = checker.processor(pictures, return_tensors="pt").pixel_values.to(device())
-    _, flagged = checker.model(clip_input=pixels, images=np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures]))
-    shown = [Image.new("RGB", picture.size) if bad else picture for picture, bad in zip(pictures, flagged, strict=True)]
+    _, flagged = checker.model(
+        clip_input=pixels,
+        images=np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures]),
+    )
+    shown = [
+        Image.new("RGB", picture.size) if bad else picture
+        for picture, bad in zip(pictures, flagged, strict=True)
+    ]
     return shown, [bool(bad) for bad in flagged]

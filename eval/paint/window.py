@@ -9,8 +9,8 @@ from typing import Any
 
 
 def not_read(prompt: str, tokenizers: Iterable[Any]) -> str:
-    """The longest end of `prompt` that one of the tokenizers cuts off, as its tokens spell it; empty
-    where all of it is read."""
+    """The longest end of `prompt` that one of the tokenizers cuts off, as its tokens spell it;
+    empty where all of it is read."""
     cut = (_beyond(prompt, tokenizer) for tokenizer in tokenizers)
     return max(cut, key=len, default="")
 
@@ -18,5 +18,7 @@ def not_read(prompt: str, tokenizers: Iterable[Any]) -> str:
 def _beyond(prompt: str, tokenizer: Any) -> str:
     ids = tokenizer(prompt, truncation=False, padding=False).input_ids
     # of what is too long the last token is EOS, which takes the window's last place
-    beyond = ids[tokenizer.model_max_length - 1 : -1] if len(ids) > tokenizer.model_max_length else []
+    beyond = (
+        ids[tokenizer.model_max_length - 1 : -1] if len(ids) > tokenizer.model_max_length else []
+    )
     return str(tokenizer.decode(beyond)).strip() if beyond else ""

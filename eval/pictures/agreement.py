@@ -1,14 +1,20 @@
-"""How far Japanese pictures agree with the English caption and with the English picture of the same noise, where no scene can be read.
+"""How far Japanese pictures agree with the English caption and with the English picture of the same
+noise, where no scene can be read.
 
-In:  PNG files of several rows, the English captions; the models the recipe names (`eval.clip_model`, `dino_model`, `lpips_model`).
+In:  PNG files of several rows, the English captions; the models the recipe names
+     (`eval.clip_model`, `dino_model`, `lpips_model`).
 Out: numbers of each picture, and means with bootstrap intervals; nothing on disk.
 
-- `clip_text`: cosine of the picture and the English caption in CLIP's or SigLIP's common space; higher is better.
-- `clip_image`, `dino`: cosine of the picture and the English row's picture, in CLIP's space and between DINOv2's CLS states; higher is better.
+- `clip_text`: cosine of the picture and the English caption in CLIP's or SigLIP's common space;
+  higher is better.
+- `clip_image`, `dino`: cosine of the picture and the English row's picture, in CLIP's space and
+  between DINOv2's CLS states; higher is better.
 - `lpips`: Zhang et al.'s learned distance of the two pictures (AlexNet); 0 is the same picture.
-- `rms_difference`: of their pixels, as a share of the whole range; 0 is the same picture. It needs no model.
+- `rms_difference`: of their pixels, as a share of the whole range; 0 is the same picture. It needs
+  no model.
 
-None of them means much alone: the row `english_of_another_caption`, the English picture of the next caption in its place, says what chance gives.
+None of them means much alone: the row `english_of_another_caption`, the English picture of the next
+caption in its place, says what chance gives.
 """
 
 import warnings
@@ -35,8 +41,12 @@ CHANCE = "english_of_another_caption"
 Values = dict[str, list[float]]  # of each metric, one number a picture
 
 
-def compare(rows: dict[str, list[Path]], english_row: str, captions: list[str], settings: Eval) -> dict[str, Values]:
-    """Every row's numbers, in the order of the captions; the English row has those that need no second picture. Raises DataError."""
+def compare(
+    rows: dict[str, list[Path]], english_row: str, captions: list[str], settings: Eval
+) -> dict[str, Values]:
+    """Every row's numbers, in the order of the captions; the English row has those that need no
+    second picture. Raises DataError.
+    """
     english = rows[english_row]
     if len(english) > 1:
         rows = rows | {CHANCE: english[1:] + english[:1]}
@@ -48,7 +58,9 @@ def compare(rows: dict[str, list[Path]], english_row: str, captions: list[str], 
         for row, paths in rows.items():
             found[row]["clip_text"] = _cosines(_stack(of_picture, paths), text_BD)
         for row, paths in others.items():
-            found[row]["clip_image"] = _cosines(_stack(of_picture, paths), _stack(of_picture, english))
+            found[row]["clip_image"] = _cosines(
+                _stack(of_picture, paths), _stack(of_picture, english)
+            )
     if settings.dino_model:
         of_picture = _dino(settings.dino_model, _distinct(rows), size)
         for row, paths in others.items():
@@ -57,23 +69,36 @@ def compare(rows: dict[str, list[Path]], english_row: str, captions: list[str], 
     for row, paths in others.items():
         pairs = list(zip(paths, english, strict=True))
         if lpips:
-            found[row]["lpips"] = [_distance(lpips, *pair) for pair in tqdm(pairs, desc=f"LPIPS {row}", unit="pair")]
-        found[row]["rms_difference"] = [float(np.sqrt(np.square(_pixels(a) - _pixels(b)).mean())) for a, b in pairs]
+            found[row]["lpips"] = [
+                _distance(lpips, *pair) for pair in tqdm(pairs, desc=f"LPIPS {row}", unit="pair")
+            ]
+        found[row]["rms_difference"] = [
+            float(np.sqrt(np.square(_pixels(a) - _pixels(b)).mean())) for a, b in pairs
+        ]
     return found
 
 
 def mean(values: list[float], seed: int) -> dict[str, Any]:
-    """Mean with a 95 % percentile bootstrap interval over pictures (Efron): `{"value", "low", "high", "total"}`."""
+    """Mean with a 95 % percentile bootstrap interval over pictures (Efron): `{"value", "low",
+    "high", "total"}`.
+    """
     return {**bootstrap(np.asarray(values), seed=seed), "total": len(values)}
 
 
-def _clip(reference: str, captions: list[str], paths: list[Path], size: int) -> tuple[torch.Tensor, dict[Path, torch.Tensor]]:
+def _clip(
+    reference: str, captions: list[str], paths: list[Path], size: int
+) -> tuple[torch.Tensor, dict[Path, torch.Tensor]]:
     """Features of the captions, (B, D), and of each picture, (D,)."""
     try:
         encoder = dual_encoder.load(Ranker(model=reference))
     except DataError as error:
         raise DataError(f"eval.clip_model: {error}") from error
-    text_BD = torch.cat([encoder.text_features(captions[start : start + size]) for start in range(0, len(captions), size)])
+    text_BD = torch.cat(
+        [
+            encoder.text_features(captions[start : start + size])
+            for start in range(0, len(captions), size)
+        ]
+    )
     return text_BD, _each(paths, size, "CLIP", encoder.image_features)
 
 
@@ -82,15 +107,27 @@ def _dino(reference: str, paths: list[Path], size: int) -> dict[Path, torch.Tens
     """The CLS state of each picture, (D,)."""
     from transformers import AutoImageProcessor, AutoModel
 
-    model, processor = stock_models.load("eval.dino_model", reference, AutoModel, AutoImageProcessor)
+    model, processor = stock_models.load(
+        "eval.dino_model", reference, AutoModel, AutoImageProcessor
+    )
     try:
-        return _each(paths, size, "DINO", lambda images: _cls_states(model, processor(images=images, return_tensors="pt")))
+        return _each(
+            paths,
+            size,
+            "DINO",
+            lambda images: _cls_states(model, processor(images=images, return_tensors="pt")),
+        )
     except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"eval.dino_model: {reference} is a {type(model).__name__} ({first_line(error)}); give a DINOv2") from error
+        raise DataError(
+            f"eval.dino_model: {reference} is a {type(model).__name__} ({first_line(error)}); give "
+            "a DINOv2"
+        ) from error
 
 
 def _lpips(weights: str) -> Any:
-    """The LPIPS of the package `lpips`, its AlexNet from the given file: left to itself the package downloads it. Raises DataError."""
+    """The LPIPS of the package `lpips`, its AlexNet from the given file: left to itself the package
+    downloads it. Raises DataError.
+    """
     import lpips
 
     with warnings.catch_warnings():
@@ -99,15 +136,24 @@ def _lpips(weights: str) -> Any:
     try:
         found = torch.load(weights, map_location="cpu", weights_only=True)
         # the package cuts torchvision's `features` into slices, and each layer keeps its number
-        model.net.load_state_dict({name: found[f"features.{name.partition('.')[2]}"] for name in model.net.state_dict()})
-    except Exception as error:  # torch raises its own kinds for what is missing, damaged or of another shape
-        raise DataError(f"eval.lpips_model: {weights} cannot be loaded ({first_line(error)}); give torchvision's AlexNet weights") from error
+        model.net.load_state_dict(
+            {name: found[f"features.{name.partition('.')[2]}"] for name in model.net.state_dict()}
+        )
+    except (
+        Exception
+    ) as error:  # torch raises its own kinds for what is missing, damaged or of another shape
+        raise DataError(
+            f"eval.lpips_model: {weights} cannot be loaded ({first_line(error)}); give "
+            "torchvision's AlexNet weights"
+        ) from error
     return model.to(device())
 
 
 @torch.inference_mode()
 def _distance(model: Any, a: Path, b: Path) -> float:
-    first, second = (torch.from_numpy(_pixels(path)).permute(2, 0, 1)[None].to(device()) for path in (a, b))
+    first, second = (
+        torch.from_numpy(_pixels(path)).permute(2, 0, 1)[None].to(device()) for path in (a, b)
+    )
     return model(first, second, normalize=True).item()
 
 
@@ -115,8 +161,12 @@ def _cls_states(model: Any, pixels: Any) -> torch.Tensor:
     return model(**pixels.to(device())).last_hidden_state[:, 0].float().cpu()
 
 
-def _each(paths: list[Path], size: int, name: str, features: Callable[[list[Image.Image]], torch.Tensor]) -> dict[Path, torch.Tensor]:
-    """Each picture's features, read batch by batch: a thousand pictures of SDXL's size are gigabytes."""
+def _each(
+    paths: list[Path], size: int, name: str, features: Callable[[list[Image.Image]], torch.Tensor]
+) -> dict[Path, torch.Tensor]:
+    """Each picture's features, read batch by batch: a thousand pictures of SDXL's size are
+    gigabytes.
+    """
     found: dict[Path, torch.Tensor] = {}
     for start in tqdm(range(0, len(paths), size), desc=name, unit="batch"):
         batch = paths[start : start + size]

@@ -1,6 +1,8 @@
-"""Which pictures of a folder were painted, from what, and whether they are still as they were painted.
+"""Which pictures of a folder were painted, from what, and whether they are still as they were
+painted.
 
-In/out: `<folder>/inputs.json`: the recipe and the fingerprint of what the pictures are made from, and the SHA-256 of each picture.
+In/out: `<folder>/inputs.json`: the recipe and the fingerprint of what the pictures are made from,
+and the SHA-256 of each picture.
 """
 
 from pathlib import Path
@@ -15,17 +17,25 @@ COMMAND = "python -m eval.generate RECIPE"
 
 
 def is_of(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Whether the pictures there are made from these inputs. Raises DataError when they are another recipe's."""
+    """Whether the pictures there are made from these inputs.
+
+    Raises DataError when they are another recipe's.
+    """
     return results.finished(folder / INPUTS, inputs["recipe"], inputs["fingerprint"], COMMAND)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every painted picture, by its name; empty before the first. Raises DataError for a damaged record."""
+    """The SHA-256 of every painted picture, by its name; empty before the first.
+
+    Raises DataError for a damaged record.
+    """
     if not (folder / INPUTS).exists():
         return {}
     found = results.read(folder / INPUTS, COMMAND).get("pictures", {})
     if not isinstance(found, dict):
-        raise DataError(f"{folder / INPUTS}: has no digests under \"pictures\"; delete it and run: {COMMAND}")
+        raise DataError(
+            f'{folder / INPUTS}: has no digests under "pictures"; delete it and run: {COMMAND}'
+        )
     return {str(name): str(digest) for name, digest in found.items()}
 
 
@@ -39,7 +49,10 @@ def is_whole(path: Path, pictures: dict[str, str]) -> bool:
 
 
 def all_whole(rows: Path) -> bool:
-    """Whether all pictures of all folders in `rows` are there as they were painted. Raises DataError for a damaged record."""
+    """Whether all pictures of all folders in `rows` are there as they were painted.
+
+    Raises DataError for a damaged record.
+    """
     for folder in sorted(path.parent for path in rows.glob(f"*/{INPUTS}")):
         known = digests(folder)
         if not all(is_whole(inside(folder, name), known) for name in known):

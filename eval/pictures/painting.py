@@ -1,7 +1,9 @@
-"""Prompts to pictures with the unmodified SDXL pipelines: base, then (unless left out) refiner, as the SDXL card uses them.
+"""Prompts to pictures with the unmodified SDXL pipelines: base, then (unless left out) refiner, as
+the SDXL card uses them.
 
 In:  SDXL folders in diffusers layout (or hub names).
-Out: `<folder>/0000.png`... one a prompt, each written whole; those already there for the same inputs are kept.
+Out: `<folder>/0000.png`... one a prompt, each written whole; those already there for the same
+     inputs are kept.
 """
 
 import hashlib
@@ -23,12 +25,16 @@ from eval.pictures import painted
 
 
 def generators(seed: int, first: int, count: int) -> list[torch.Generator]:
-    """One generator a picture, on the CPU: picture number `first + i` starts from the same noise on any device and in any batch."""
+    """One generator a picture, on the CPU: picture number `first + i` starts from the same noise on
+    any device and in any batch.
+    """
     return [torch.Generator().manual_seed(seed * 1_000_003 + first + i) for i in range(count)]
 
 
 def sdxl_folders(recipe: Recipe, student: bool) -> tuple[str, str | None]:
-    """(base, refiner) of the teacher, or of the exported student; the refiner is None when the recipe leaves it out."""
+    """(base, refiner) of the teacher, or of the exported student; the refiner is None when the
+    recipe leaves it out.
+    """
     refiner = recipe.distill.refiner if recipe.eval.denoising_end < 1.0 else None
     if student:
         export = recipe.run_dir / "export"
@@ -37,21 +43,34 @@ def sdxl_folders(recipe: Recipe, student: bool) -> tuple[str, str | None]:
 
 
 @torch.inference_mode()
-def paint(pipelines: Pipelines, prompts: list[str], first: int, settings: Eval) -> list[Image.Image]:
+def paint(
+    pipelines: Pipelines, prompts: list[str], first: int, settings: Eval
+) -> list[Image.Image]:
     """One batch of pictures; `first` is the number of the first prompt, for its seed."""
     noise = generators(settings.seed, first, len(prompts))
-    shared = {"num_inference_steps": settings.inference_steps, "guidance_scale": settings.guidance_scale, "generator": noise}
+    shared = {
+        "num_inference_steps": settings.inference_steps,
+        "guidance_scale": settings.guidance_scale,
+        "generator": noise,
+    }
     if pipelines.refiner is None:
         return pipelines.base(prompt=prompts, **shared).images
-    latents = pipelines.base(prompt=prompts, denoising_end=settings.denoising_end, output_type="latent", **shared).images
-    return pipelines.refiner(prompt=prompts, image=latents, denoising_start=settings.denoising_end, **shared).images
+    latents = pipelines.base(
+        prompt=prompts, denoising_end=settings.denoising_end, output_type="latent", **shared
+    ).images
+    return pipelines.refiner(
+        prompt=prompts, image=latents, denoising_start=settings.denoising_end, **shared
+    ).images
 
 
-def paint_all(pipelines: Pipelines, prompts: list[str], folder: Path, inputs: dict[str, Any], settings: Eval) -> None:
-    """Paints the prompts into `folder`, batch by batch, and goes on where an interrupted run stopped.
+def paint_all(
+    pipelines: Pipelines, prompts: list[str], folder: Path, inputs: dict[str, Any], settings: Eval
+) -> None:
+    """Paints the prompts into `folder`, batch by batch, and goes on where an interrupted run
+    stopped.
 
-    `inputs` holds the `recipe` and the `fingerprint` of what the pictures are made from. Pictures of older inputs in the folder
-    are replaced; another recipe's are refused with DataError.
+    `inputs` holds the `recipe` and the `fingerprint` of what the pictures are made from. Pictures
+    of older inputs in the folder are replaced; another recipe's are refused with DataError.
     """
     if folder.exists() and not painted.is_of(folder, inputs):
         shutil.rmtree(folder)
@@ -64,9 +83,14 @@ def paint_all(pipelines: Pipelines, prompts: list[str], folder: Path, inputs: di
             changed = [path for path in paths if not painted.is_whole(path, known)]
             for path in changed:
                 if path.name in known:
-                    bar.write(f"{path}: missing, or changed since it was painted; painted again", file=sys.stderr)
+                    bar.write(
+                        f"{path}: missing, or changed since it was painted; painted again",
+                        file=sys.stderr,
+                    )
             if changed:
-                for path, picture in zip(paths, paint(pipelines, batch, start, settings), strict=True):
+                for path, picture in zip(
+                    paths, paint(pipelines, batch, start, settings), strict=True
+                ):
                     content = png(picture)
                     results.write_bytes(path, content)
                     known[path.name] = hashlib.sha256(content).hexdigest()
@@ -75,7 +99,10 @@ def paint_all(pipelines: Pipelines, prompts: list[str], folder: Path, inputs: di
 
 
 def is_painted(folder: Path, count: int, inputs: dict[str, Any]) -> bool:
-    """Whether all are there as they were painted, from these inputs. Raises DataError when they are another recipe's."""
+    """Whether all are there as they were painted, from these inputs.
+
+    Raises DataError when they are another recipe's.
+    """
     if not painted.is_of(folder, inputs):
         return False
     known = painted.digests(folder)

@@ -12,22 +12,30 @@ from distill.sdxl.pipelines import device
 
 
 def load(setting: str, reference: str, model_kind: Any, processor_kind: Any) -> tuple[Any, Any]:
-    """Raises DataError, which names the setting, for what is missing, damaged, a pickle, or not all there.
+    """Raises DataError, which names the setting, for what is missing, damaged, a pickle, or not all
+    there.
 
-    Weights that a file lacks transformers fills with random numbers and goes on; a pooling layer alone may be lacking, as none is read here.
+    Weights that a file lacks transformers fills with random numbers and goes on; a pooling layer
+    alone may be lacking, as none is read here.
     """
     try:
         model_folder.check(reference)
     except DataError as error:
         raise DataError(f"{setting}: {error}") from None
     try:
-        model, found = model_kind.from_pretrained(reference, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
+        model, found = model_kind.from_pretrained(
+            reference, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
         processor = processor_kind.from_pretrained(reference, trust_remote_code=False)
     except Exception as error:  # each library raises its own kinds for the same cause
         raise DataError(
-            f"{setting}: {reference} cannot be loaded ({first_line(error)}); give a folder or hub name in transformers' layout"
+            f"{setting}: {reference} cannot be loaded ({first_line(error)}); give a folder or hub "
+            "name in transformers' layout"
         ) from error
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
-        raise DataError(f"{setting}: {reference} lacks weights of a {model_kind.__name__} ({missing[0]} and {len(missing) - 1} more); give another")
+        raise DataError(
+            f"{setting}: {reference} lacks weights of a {model_kind.__name__} ({missing[0]} and "
+            f"{len(missing) - 1} more); give another"
+        )
     return model.eval().to(device()), processor

@@ -1,4 +1,5 @@
-"""The report's plots: matplotlib figures as PNG bytes, with no Japanese in them (its default font has no such glyphs).
+"""The report's plots: matplotlib figures as PNG bytes, with no Japanese in them (its default font
+has no such glyphs).
 
 In:  the results of the two evaluations, and the rows of `<run>/distill/metrics.jsonl`.
 Out: PNG bytes in memory.
@@ -33,26 +34,57 @@ NAMES = {
     "japanese_translated_to_english": "translated, then the teacher",
 }
 REGIONS = ("content", "eos", "pads", "pooled")
-# The rows about other prompts than the Japanese ones would crowd the plots of states and timesteps; the tables have them.
+# The rows about other prompts than the Japanese ones would crowd the plots of states and timesteps;
+# the tables have them.
 ASIDE = ("english_teacher", "english_student", "code_mixed_student")
 
 
 def errors_by_region(result: dict[str, Any]) -> bytes:
-    """nMSE of the main rows by encoder and region, logarithmic. The teacher is left out: its error is 0, which has no logarithm."""
+    """nMSE of the main rows by encoder and region, logarithmic.
+
+    The teacher is left out: its error is 0, which has no logarithm.
+    """
     rows = {name: row["states"] for name, row in result["rows"].items() if name not in ASIDE}
-    places = [(encoder, region) for encoder, regions in next(iter(rows.values())).items() for region in REGIONS if region in regions]
+    places = [
+        (encoder, region)
+        for encoder, regions in next(iter(rows.values())).items()
+        for region in REGIONS
+        if region in regions
+    ]
     figure, axes = _figure(9.2, 3.6)
     width = 0.8 / len(rows)
     for i, (name, states) in enumerate(rows.items()):
-        heights = [states.get(encoder, {}).get(region, {}).get("nmse", 0.0) for encoder, region in places]
+        heights = [
+            states.get(encoder, {}).get(region, {}).get("nmse", 0.0) for encoder, region in places
+        ]
         left = [x - 0.4 + (i + 0.5) * width for x in range(len(places))]
-        axes.bar(left, heights, width * 0.92, color=COLOURS.get(name, OTHER), label=NAMES.get(name, name))
+        axes.bar(
+            left, heights, width * 0.92, color=COLOURS.get(name, OTHER), label=NAMES.get(name, name)
+        )
     axes.set_yscale("log")
     axes.axhline(1.0, color="#444444", linewidth=1, linestyle="--")
-    axes.annotate("predicts\nthe mean", (1.0, 1.0), (4, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=8, color="#444444")
-    axes.set_xticks(range(len(places)), [region if encoder == region else f"{encoder}\n{region}" for encoder, region in places])
+    axes.annotate(
+        "predicts\nthe mean",
+        (1.0, 1.0),
+        (4, 0),
+        ("axes fraction", "data"),
+        "offset points",
+        va="center",
+        fontsize=8,
+        color="#444444",
+    )
+    axes.set_xticks(
+        range(len(places)),
+        [region if encoder == region else f"{encoder}\n{region}" for encoder, region in places],
+    )
     axes.set_ylabel("nMSE (lower is better)")
-    axes.legend(frameon=False, fontsize=8, ncols=min(4, len(rows)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        ncols=min(4, len(rows)),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )
     return _png(figure)
 
 
@@ -64,32 +96,73 @@ def noise_gaps(result: dict[str, Any]) -> bytes:
     figure, axes = _figure(9.2, 0.5 + 0.42 * len(gaps))
     for y, (name, gap) in enumerate(reversed(gaps.items())):
         value, high = gap["value"], max(gap["high"], smallest)
-        axes.barh(y, max(value, smallest), color=COLOURS.get(name, OTHER) if value > 0 else "none", height=0.62)
+        axes.barh(
+            y,
+            max(value, smallest),
+            color=COLOURS.get(name, OTHER) if value > 0 else "none",
+            height=0.62,
+        )
         if value > 0:
-            axes.plot([max(gap["low"], smallest), high], [y, y], color="#222222", linewidth=1.4, solid_capstyle="butt")
+            axes.plot(
+                [max(gap["low"], smallest), high],
+                [y, y],
+                color="#222222",
+                linewidth=1.4,
+                solid_capstyle="butt",
+            )
         text = f"{value:.4f}   ({gap['low']:.4f} to {gap['high']:.4f})" if value > 0 else "0"
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # the line at 1 must not cross it
-        axes.annotate(text, (max(value, high, smallest), y), (6, 0), textcoords="offset points", va="center", fontsize=9, bbox=box)
+        box = {
+            "facecolor": "white",
+            "edgecolor": "none",
+            "pad": 1.0,
+        }  # the line at 1 must not cross it
+        axes.annotate(
+            text,
+            (max(value, high, smallest), y),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            bbox=box,
+        )
     axes.set_xscale("log")
     axes.set_xlim(smallest, max([1.0, *positive]) * 40)
     axes.axvline(1.0, color="#444444", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(gaps)), [NAMES.get(name, name) for name in reversed(gaps)])
-    axes.set_xlabel("noise-prediction gap, 95 % interval (lower is better; 1 = as far off as an empty prompt)")
+    axes.set_xlabel(
+        "noise-prediction gap, 95 % interval (lower is better; 1 = as far off as an empty prompt)"
+    )
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
     axes.grid(axis="y", visible=False)
     return _png(figure)
 
 
 def gaps_by_timestep(result: dict[str, Any]) -> bytes:
-    """The main rows' gap over the noise levels of the base UNet, logarithmic, each with the band of its interval; from noise to picture."""
+    """The main rows' gap over the noise levels of the base UNet, logarithmic, each with the band of
+    its interval; from noise to picture.
+    """
     figure, axes = _figure(9.2, 3.2)
     for name, row in result["rows"].items():
         found = {int(t): value for t, value in row["noise_gap"]["by_timestep"].items() if value}
         if name not in ASIDE and found:
             bands = [row["noise_gap"]["intervals_by_timestep"][str(t)] for t in found]
             colour = COLOURS.get(name, OTHER)
-            axes.fill_between(list(found), [max(low, 1e-6) for low, _ in bands], [high for _, high in bands], color=colour, alpha=0.15, linewidth=0)
-            axes.plot(list(found), list(found.values()), color=colour, marker="o", markersize=4, label=NAMES.get(name, name))
+            axes.fill_between(
+                list(found),
+                [max(low, 1e-6) for low, _ in bands],
+                [high for _, high in bands],
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
+            axes.plot(
+                list(found),
+                list(found.values()),
+                color=colour,
+                marker="o",
+                markersize=4,
+                label=NAMES.get(name, name),
+            )
     axes.set_yscale("log")
     axes.invert_xaxis()
     axes.set_xlabel("timestep (left: pure noise, right: the finished picture)")
@@ -99,15 +172,31 @@ def gaps_by_timestep(result: dict[str, Any]) -> bytes:
 
 
 def training_loss(history: list[dict[str, Any]]) -> bytes | None:
-    """Every `loss/...` of the training log over the steps, the total in bold; None without two logged steps."""
-    keys = sorted({key for row in history for key in row if key.startswith("loss/")}, key=lambda key: (key != "loss/total", key))
-    curves = {key: [(row["step"], row[key]) for row in history if isinstance(row.get(key), (int, float)) and row[key] > 0] for key in keys}
+    """Every `loss/...` of the training log over the steps, the total in bold; None without two
+    logged steps.
+    """
+    keys = sorted(
+        {key for row in history for key in row if key.startswith("loss/")},
+        key=lambda key: (key != "loss/total", key),
+    )
+    curves = {
+        key: [
+            (row["step"], row[key])
+            for row in history
+            if isinstance(row.get(key), (int, float)) and row[key] > 0
+        ]
+        for key in keys
+    }
     curves = {key: points for key, points in curves.items() if len(points) > 1}
     if not curves:
         return None
     figure, axes = _figure(9.2, 3.4)
     for key, points in curves.items():
-        style = {"linewidth": 2.0, "color": "#222222", "zorder": 3} if key == "loss/total" else {"linewidth": 1.0}
+        style = (
+            {"linewidth": 2.0, "color": "#222222", "zorder": 3}
+            if key == "loss/total"
+            else {"linewidth": 1.0}
+        )
         axes.plot(*zip(*points, strict=True), label=key.removeprefix("loss/"), **style)
     axes.set_yscale("log")
     axes.set_xlabel("step")
@@ -117,7 +206,10 @@ def training_loss(history: list[dict[str, Any]]) -> bytes | None:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure, in inches. Not through pyplot: nothing global is touched and no window system is asked for."""
+    """An empty figure, in inches.
+
+    Not through pyplot: nothing global is touched and no window system is asked for.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

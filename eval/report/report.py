@@ -1,7 +1,9 @@
-"""One HTML page that shows a run: pictures, numbers, plots. It holds everything it shows and opens from anywhere.
+"""One HTML page that shows a run: pictures, numbers, plots. It holds everything it shows and opens
+from anywhere.
 
-In:  `<run>/eval/compare_hidden_states.json`, `<run>/eval/pictures.json` with its pictures, `<run>/distill/metrics.jsonl`; what is not
-     there yet is left out, and the page says which command makes it.
+In:  `<run>/eval/compare_hidden_states.json`, `<run>/eval/pictures.json` with its pictures,
+     `<run>/distill/metrics.jsonl`; what is not there yet is left out, and the page says which
+     command makes it.
 Out: `<run>/eval/report.html`. The two evaluations render it; there is no command of its own.
 """
 
@@ -26,20 +28,28 @@ COMPARE, GENERATE = "python -m eval.compare_hidden_states", "python -m eval.gene
 
 
 def render(recipe: Recipe) -> Path:
-    """Writes the page and returns its path. Raises DataError when a result is there but cannot be read."""
+    """Writes the page and returns its path.
+
+    Raises DataError when a result is there but cannot be read.
+    """
     folder = recipe.run_dir / "eval"
     comparison = _result(folder / "compare_hidden_states.json", COMPARE)
     pictures = _result(folder / "pictures.json", GENERATE)
     try:
         page = _page(recipe, comparison, pictures)
     except (jinja2.UndefinedError, KeyError) as error:
-        raise DataError(f"{folder}: its results are another version's ({error}); delete them and run: {COMPARE} RECIPE, {GENERATE} RECIPE") from None
+        raise DataError(
+            f"{folder}: its results are another version's ({error}); delete them and run: "
+            f"{COMPARE} RECIPE, {GENERATE} RECIPE"
+        ) from None
     path = folder / "report.html"
     results.write_bytes(path, page.encode())
     return path
 
 
-def _page(recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str, Any] | None) -> str:
+def _page(
+    recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str, Any] | None
+) -> str:
     folder = recipe.run_dir / "eval"
     return _template().render(
         recipe=recipe,
@@ -48,7 +58,9 @@ def _page(recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str,
         errors_plot=_image(plots.errors_by_region(comparison)) if comparison else None,
         gaps_plot=_image(plots.noise_gaps(comparison)) if comparison else None,
         timesteps_plot=_image(plots.gaps_by_timestep(comparison)) if comparison else None,
-        loss_plot=_image(plots.training_loss(training_history(recipe.run_dir / "distill" / "metrics.jsonl"))),
+        loss_plot=_image(
+            plots.training_loss(training_history(recipe.run_dir / "distill" / "metrics.jsonl"))
+        ),
         picture_of=lambda path: _image(thumbnail(inside(folder, path))),
         names=plots.NAMES,
         colours=plots.COLOURS,
@@ -57,7 +69,9 @@ def _page(recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str,
 
 
 def training_history(path: Path) -> list[dict[str, Any]]:
-    """The logged steps, in order; of a step logged twice (a run that was resumed) the later row counts. [] without a log."""
+    """The logged steps, in order; of a step logged twice (a run that was resumed) the later row
+    counts. [] without a log.
+    """
     rows: dict[int, dict[str, Any]] = {}
     for row in metrics_file.read(path):
         rows[row["step"]] = rows.get(row["step"], {}) | row
@@ -65,15 +79,22 @@ def training_history(path: Path) -> list[dict[str, Any]]:
 
 
 def thumbnail(path: Path) -> bytes:
-    """The picture as PNG, at most `THUMBNAIL` pixels wide: two dozen full SDXL pictures would make a page of 40 MB.
+    """The picture as PNG, at most `THUMBNAIL` pixels wide: two dozen full SDXL pictures would make
+    a page of 40 MB.
 
     Raises DataError for one that is missing or damaged.
     """
     painted.check(path)
     try:
         return _small(path)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a damaged PNG
-        raise DataError(f"{path}: no picture ({first_line(error)}); run: {GENERATE} RECIPE") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # Pillow raises SyntaxError for a damaged PNG
+        raise DataError(
+            f"{path}: no picture ({first_line(error)}); run: {GENERATE} RECIPE"
+        ) from None
 
 
 def _small(path: Path) -> bytes:
@@ -81,7 +102,13 @@ def _small(path: Path) -> bytes:
         picture.load()
         if picture.width <= THUMBNAIL:
             return path.read_bytes()
-        small, buffer = picture.resize((THUMBNAIL, round(picture.height * THUMBNAIL / picture.width)), Image.Resampling.LANCZOS), io.BytesIO()
+        small, buffer = (
+            picture.resize(
+                (THUMBNAIL, round(picture.height * THUMBNAIL / picture.width)),
+                Image.Resampling.LANCZOS,
+            ),
+            io.BytesIO(),
+        )
     small.save(buffer, format="PNG")
     return buffer.getvalue()
 

@@ -1,10 +1,14 @@
-"""A row against the teacher, pair by pair and batch by batch: of 10,000 prompts no hidden states are held, only sums and mean vectors.
+"""A row against the teacher, pair by pair and batch by batch: of 10,000 prompts no hidden states
+are held, only sums and mean vectors.
 
-In:  batches of encodings of the same pairs, the teacher's and the row's; `Moments` of the teacher from a pass before.
-Out: `PairNumbers` by place, and the metrics of any part of the pairs (a length, a source). Nothing on disk.
+In:  batches of encodings of the same pairs, the teacher's and the row's; `Moments` of the teacher
+     from a pass before.
+Out: `PairNumbers` by place, and the metrics of any part of the pairs (a length, a source). Nothing
+     on disk.
 
-A place is an encoder and a region, such as ("clip_l", "content"); the pooled vector is ("pooled", "pooled").
-Positions are compared one to one, over the regions of the English text. Variances are those over all pairs, also for a part of them.
+A place is an encoder and a region, such as ("clip_l", "content"); the pooled vector is ("pooled",
+"pooled"). Positions are compared one to one, over the regions of the English text. Variances are
+those over all pairs, also for a part of them.
 
 Shape letters: B batch (pairs), L token position, D width, R rows.
 """
@@ -23,18 +27,30 @@ POOLED: Place = ("pooled", "pooled")
 Metrics = dict[str, dict[str, dict[str, float]]]
 
 
-def places(encoding: Encoding, english: TokenIds) -> Iterator[tuple[Place, torch.Tensor, torch.Tensor]]:
-    """Every place's states (B, L, D) and which positions belong to it (B, L); `english` is the English text, whose EOS parts the regions."""
+def places(
+    encoding: Encoding, english: TokenIds
+) -> Iterator[tuple[Place, torch.Tensor, torch.Tensor]]:
+    """Every place's states (B, L, D) and which positions belong to it (B, L); `english` is the
+    English text, whose EOS parts the regions.
+    """
     for name in ENCODERS:
         states_BLD = getattr(encoding, f"{name}_BLD").float()
-        masks = region_masks(getattr(english, f"{name}_eos_B").to(states_BLD.device), states_BLD.shape[1])
+        masks = region_masks(
+            getattr(english, f"{name}_eos_B").to(states_BLD.device), states_BLD.shape[1]
+        )
         yield from (((name, region), states_BLD, mask_BL) for region, mask_BL in masks.items())
     pooled_B1P = encoding.pooled_BP.float()[:, None]
-    yield POOLED, pooled_B1P, torch.ones(pooled_B1P.shape[:2], dtype=torch.bool, device=pooled_B1P.device)
+    yield (
+        POOLED,
+        pooled_B1P,
+        torch.ones(pooled_B1P.shape[:2], dtype=torch.bool, device=pooled_B1P.device),
+    )
 
 
 class Moments:
-    """The teacher's mean and variance per dimension of every place but BOS, which has none; one pass, fp64."""
+    """The teacher's mean and variance per dimension of every place but BOS, which has none; one
+    pass, fp64.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[Place, tuple[int, torch.Tensor, torch.Tensor]] = {}
@@ -43,7 +59,11 @@ class Moments:
         for place, states_BLD, mask_BL in places(teacher, english):
             rows_RD = states_BLD[mask_BL].double().cpu()
             count, sum_D, square_D = self._sums.get(place, (0, torch.zeros(()), torch.zeros(())))
-            self._sums[place] = (count + len(rows_RD), sum_D + rows_RD.sum(dim=0), square_D + rows_RD.square().sum(dim=0))
+            self._sums[place] = (
+                count + len(rows_RD),
+                sum_D + rows_RD.sum(dim=0),
+                square_D + rows_RD.square().sum(dim=0),
+            )
 
     def mean(self, place: Place) -> torch.Tensor:
         count, sum_D, _ = self._sums[place]
@@ -52,13 +72,17 @@ class Moments:
     def variance(self, place: Place) -> torch.Tensor:
         """Of the population, small ones raised as everywhere (`objectives.floored`)."""
         count, sum_D, square_D = self._sums[place]
-        return floored((square_D / max(1, count) - (sum_D / max(1, count)).square()).clamp_min(0).float())
+        return floored(
+            (square_D / max(1, count) - (sum_D / max(1, count)).square()).clamp_min(0).float()
+        )
 
 
 class PairNumbers:
-    """One row at one place: sums over each pair's positions (0 for a pair without any), and each pair's mean state.
+    """One row at one place: sums over each pair's positions (0 for a pair without any), and each
+    pair's mean state.
 
-    Room for all pairs is taken at once: small tensors kept between the large ones of each batch would keep the heap from shrinking.
+    Room for all pairs is taken at once: small tensors kept between the large ones of each batch
+    would keep the heap from shrinking.
     """
 
     def __init__(self, pairs: int, width: int) -> None:
@@ -75,38 +99,68 @@ class RowNumbers:
         self._ranks: dict[Place, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, start: int, row: Encoding, teacher: Encoding, english: TokenIds) -> None:
-        """A batch of the row's prompts, the first of them number `start`, and of the English texts they are translations of."""
-        for (place, row_BLD, mask_BL), (_, teacher_BLD, _) in zip(places(row, english), places(teacher, english), strict=True):
+        """A batch of the row's prompts, the first of them number `start`, and of the English texts
+        they are translations of.
+        """
+        for (place, row_BLD, mask_BL), (_, teacher_BLD, _) in zip(
+            places(row, english), places(teacher, english), strict=True
+        ):
             bos = place[1] == "bos"
             if bos:
-                error_BL, reference_BL = (row_BLD - teacher_BLD).square().sum(dim=-1), teacher_BLD.square().sum(dim=-1)
+                error_BL, reference_BL = (
+                    (row_BLD - teacher_BLD).square().sum(dim=-1),
+                    teacher_BLD.square().sum(dim=-1),
+                )
                 cosine_BL = torch.zeros_like(error_BL)
             else:
-                mean_D, variance_D = (moment.to(row_BLD.device) for moment in (self.moments.mean(place), self.moments.variance(place)))
-                error_BL, reference_BL = ((row_BLD - teacher_BLD).square() / variance_D).mean(dim=-1), torch.ones_like(row_BLD[:, :, 0])
-                cosine_BL = torch.nn.functional.cosine_similarity(row_BLD - mean_D, teacher_BLD - mean_D, dim=-1)
+                mean_D, variance_D = (
+                    moment.to(row_BLD.device)
+                    for moment in (self.moments.mean(place), self.moments.variance(place))
+                )
+                error_BL, reference_BL = (
+                    ((row_BLD - teacher_BLD).square() / variance_D).mean(dim=-1),
+                    torch.ones_like(row_BLD[:, :, 0]),
+                )
+                cosine_BL = torch.nn.functional.cosine_similarity(
+                    row_BLD - mean_D, teacher_BLD - mean_D, dim=-1
+                )
             if place not in self.at:
-                self.at[place] = PairNumbers(self.pairs, 0 if bos else row_BLD.shape[2])  # BOS is the same for all: there is nothing to keep
+                self.at[place] = PairNumbers(
+                    self.pairs, 0 if bos else row_BLD.shape[2]
+                )  # BOS is the same for all: there is nothing to keep
             numbers, part = self.at[place], slice(start, start + len(row_BLD))
             numbers.positions_B[part] = mask_BL.sum(dim=1).cpu()
-            for sums_B, column_BL in ((numbers.error_B, error_BL), (numbers.reference_B, reference_BL), (numbers.cosine_B, cosine_BL)):
+            for sums_B, column_BL in (
+                (numbers.error_B, error_BL),
+                (numbers.reference_B, reference_BL),
+                (numbers.cosine_B, cosine_BL),
+            ):
                 sums_B[part] = (column_BL.double() * mask_BL).sum(dim=1).cpu()
             if not bos:
                 numbers.vector_BD[part] = metrics.region_means(row_BLD, mask_BL).cpu()
 
     def rank(self, teacher: "RowNumbers") -> None:
-        """Finds each pair's mean among those of all pairs, both ways; `teacher` is the English teacher's own row."""
+        """Finds each pair's mean among those of all pairs, both ways; `teacher` is the English
+        teacher's own row.
+        """
         for place, numbers in self.at.items():
             present_B = numbers.positions_B > 0
             if place[1] != "bos" and present_B.any():
                 mean_D = self.moments.mean(place)
-                own, others = (row.at[place].vector_BD[present_B] - mean_D for row in (self, teacher))
+                own, others = (
+                    row.at[place].vector_BD[present_B] - mean_D for row in (self, teacher)
+                )
                 both = np.zeros((2, len(present_B)), dtype=np.int64)
-                both[0, present_B], both[1, present_B] = metrics.ranks(own, others).numpy(), metrics.ranks(others, own).numpy()
+                both[0, present_B], both[1, present_B] = (
+                    metrics.ranks(own, others).numpy(),
+                    metrics.ranks(others, own).numpy(),
+                )
                 self._ranks[place] = both[0], both[1]
 
     def metrics(self, teacher: "RowNumbers", chosen_B: np.ndarray) -> Metrics:
-        """`{encoder: {region: {metric: value}}}` over the chosen pairs; a region that none of them has is left out."""
+        """`{encoder: {region: {metric: value}}}` over the chosen pairs; a region that none of them
+        has is left out.
+        """
         found: Metrics = {}
         for place, numbers in self.at.items():
             here_B = chosen_B & (numbers.positions_B > 0)
@@ -116,24 +170,41 @@ class RowNumbers:
             if place[1] == "bos":
                 values = {"relative_squared_error": error}
             else:
-                values = {"nmse": error, "centred_cosine": numbers.cosine_B[here_B].sum() / numbers.positions_B[here_B].sum()}
+                values = {
+                    "nmse": error,
+                    "centred_cosine": numbers.cosine_B[here_B].sum()
+                    / numbers.positions_B[here_B].sum(),
+                }
                 values |= {name: hit_B[here_B].mean() for name, hit_B in self.hits(place).items()}
-                similarity = metrics.linear_cka(numbers.vector_BD[here_B], teacher.at[place].vector_BD[here_B])
+                similarity = metrics.linear_cka(
+                    numbers.vector_BD[here_B], teacher.at[place].vector_BD[here_B]
+                )
                 values |= {} if similarity is None else {"linear_cka": similarity}
-            found.setdefault(place[0], {})[place[1]] = {name: float(value) for name, value in values.items()}
+            found.setdefault(place[0], {})[place[1]] = {
+                name: float(value) for name, value in values.items()
+            }
         return found
 
     def hits(self, place: Place) -> dict[str, np.ndarray]:
         """By recall's name: whether each pair is found, 0.0 or 1.0."""
         directions = zip(("ja_en", "en_ja"), self._ranks[place], strict=True)
-        return {f"recall_at_{k}_{name}": (ranks_B < k).astype(np.float64) for name, ranks_B in directions for k in (1, 10)}
+        return {
+            f"recall_at_{k}_{name}": (ranks_B < k).astype(np.float64)
+            for name, ranks_B in directions
+            for k in (1, 10)
+        }
 
     def whole_prompt(self) -> torch.Tensor:
-        """Mean state after BOS of both encoders side by side, over the teacher's spread: (B, D of both). What a set of states has in common."""
+        """Mean state after BOS of both encoders side by side, over the teacher's spread: (B, D of
+        both). What a set of states has in common.
+        """
         sides = []
         for name in ENCODERS:
             regions = [(name, region) for region in ("content", "eos", "pads")]
             weights = [torch.from_numpy(self.at[place].positions_B)[:, None] for place in regions]
-            total_BD = sum(weight * self.at[place].vector_BD for weight, place in zip(weights, regions, strict=True))
+            total_BD = sum(
+                weight * self.at[place].vector_BD
+                for weight, place in zip(weights, regions, strict=True)
+            )
             sides.append(total_BD / sum(weights) / self.moments.variance(regions[0]).sqrt())
         return torch.cat(sides, dim=1)

@@ -1,6 +1,8 @@
-"""Other prompts made from the held-out pairs: the same scene said otherwise, two languages mixed, words in another order.
+"""Other prompts made from the held-out pairs: the same scene said otherwise, two languages mixed,
+words in another order.
 
-In:  pairs and the recipe. The scene behind a pair of toyworld is found in its grammar; pairs of other corpora have none.
+In:  pairs and the recipe. The scene behind a pair of toyworld is found in its grammar; pairs of
+     other corpora have none.
 Out: lists of prompts, one a pair.
 """
 
@@ -13,18 +15,24 @@ from corpora.pair import Pair
 from corpora.toyworld import captions, lexicon
 from corpora.toyworld.captions import Caption
 
-# Japanese writes no spaces. A run of kanji with the kana after it, of katakana, of hiragana, of other letters, or one sign: near enough to
-# words for putting them in another order, and it needs no dictionary.
+# Japanese writes no spaces. A run of kanji with the kana after it, of katakana, of hiragana, of
+# other letters, or one sign: near enough to words for putting them in another order, and it needs
+# no dictionary.
 WORD = re.compile(r"[一-鿿々]+[ぁ-ゖ]*|[ァ-ヺー]+|[ぁ-ゖ]+|[^\W一-鿿々ぁ-ゖァ-ヺー]+|[^\w\s]")
 MIXED_SHARE = 0.5  # of the words that have an English one
 
 
 def captioned(recipe: Recipe, pairs: list[Pair]) -> list[Caption | None]:
-    """The caption each pair is, where toyworld's grammar said it: the same settings give the same captions again."""
+    """The caption each pair is, where toyworld's grammar said it: the same settings give the same
+    captions again.
+    """
     found: dict[tuple[str, str], Caption] = {}
     for source in recipe.corpora.sources:
         if isinstance(source, ToyworldSource):
-            found |= {(caption.ja, caption.en): caption for caption in captions.pairs(source.held_out_pairs, "held_out", source.seed)}
+            found |= {
+                (caption.ja, caption.en): caption
+                for caption in captions.pairs(source.held_out_pairs, "held_out", source.seed)
+            }
     return [found.get((pair.ja, pair.en)) for pair in pairs]
 
 
@@ -44,20 +52,32 @@ def paraphrases(made_from: list[Caption | None], seed: int) -> list[str] | None:
 def code_mixed(pairs: list[Pair], made_from: list[Caption | None], seed: int) -> list[str]:
     """Prompts in both languages at once.
 
-    Toyworld: half of the Japanese sentence's words in English, in Japanese order. Other corpora: the Japanese sentence, then the English one.
+    Toyworld: half of the Japanese sentence's words in English, in Japanese order. Other corpora:
+    the Japanese sentence, then the English one.
     """
-    meanings = {word: english[0] for word, english in lexicon.meanings().items() if word not in lexicon.PATTERN_WORDS}
+    meanings = {
+        word: english[0]
+        for word, english in lexicon.meanings().items()
+        if word not in lexicon.PATTERN_WORDS
+    }
     made = []
     for pair, caption in zip(pairs, made_from, strict=True):
         words = lexicon.words_of(pair.ja) if caption else [pair.ja, " ", pair.en]
         known = [i for i, word in enumerate(words) if caption and word in meanings]
         mixed = set(_rng(seed, pair.ja).sample(known, round(MIXED_SHARE * len(known))))
-        made.append(" ".join("".join(f" {meanings[word]} " if i in mixed else word for i, word in enumerate(words)).split()))
+        made.append(
+            " ".join(
+                "".join(
+                    f" {meanings[word]} " if i in mixed else word for i, word in enumerate(words)
+                ).split()
+            )
+        )
     return made
 
 
 def role_swapped(pairs: list[Pair], made_from: list[Caption | None]) -> tuple[list[str], list[str]]:
-    """Japanese and English with the two things of the scene exchanged and not a word changed: "A left of B" becomes "B left of A".
+    """Japanese and English with the two things of the scene exchanged and not a word changed: "A
+    left of B" becomes "B left of A".
 
     A pair of one thing, or of another corpus, stays as it is.
     """

@@ -1,4 +1,6 @@
-"""Does the student serve UNets it never saw: fine-tuned ones, LoRAs, others' SDXLs that kept the text encoders?"""
+"""Does the student serve UNets it never saw: fine-tuned ones, LoRAs, others' SDXLs that kept the
+text encoders?
+"""
 
 from pathlib import Path
 from typing import Any
@@ -19,31 +21,56 @@ from eval.states.reference_rows import ENGLISH, STUDENT
 
 COMMAND = "python -m eval.transfer RECIPE"
 OWN = "trained_with"
-SETTINGS = {"timesteps", "gap_pairs", "prompts", "inference_steps", "denoising_end", "guidance_scale", "seed"}
+SETTINGS = {
+    "timesteps",
+    "gap_pairs",
+    "prompts",
+    "inference_steps",
+    "denoising_end",
+    "guidance_scale",
+    "seed",
+}
 
 
 def transfer(recipe: Recipe) -> None:
     """The stage. Raises DataError, RecipeError."""
     if not recipe.eval.unets:
-        raise RecipeError("eval.unets: names no UNet; give some, for example 'eval.unets={style: runs/other_unets/style}'")
+        raise RecipeError(
+            "eval.unets: names no UNet; give some, for example 'eval.unets={style: "
+            "runs/other_unets/style}'"
+        )
     path, student = recipe.run_dir / "eval" / "transfer.json", recipe.run_dir / "export" / "base"
     if not student.is_dir():
-        raise DataError(f"{student}: there is no exported student; make it with: python -m distill.export RECIPE")
-    folders = {OWN: resolve_model(recipe.distill.base)} | {name: resolve_model(folder) for name, folder in recipe.eval.unets.items()}
+        raise DataError(
+            f"{student}: there is no exported student; make it with: python -m distill.export "
+            "RECIPE"
+        )
+    folders = {OWN: resolve_model(recipe.distill.base)} | {
+        name: resolve_model(folder) for name, folder in recipe.eval.unets.items()
+    }
     settings = {"eval": recipe.eval.model_dump(mode="json", include=SETTINGS), "folders": folders}
-    digest = results.fingerprint(settings, [*folders.values(), recipe.run_dir / "pairs"], exports=[student])
+    digest = results.fingerprint(
+        settings, [*folders.values(), recipe.run_dir / "pairs"], exports=[student]
+    )
     if results.finished(path, recipe.name, digest, COMMAND):
         print(f"{path} is already there for these settings")
     else:
-        results.write(path, {"recipe": recipe.name, "fingerprint": digest, **measure(recipe, folders, student)})
+        results.write(
+            path,
+            {"recipe": recipe.name, "fingerprint": digest, **measure(recipe, folders, student)},
+        )
     print(table(results.read(path, COMMAND)))
 
 
 def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> dict[str, Any]:
-    """`{"gap_pairs", "prompts", "unets": {name: {"noise_gap": {"value", "low", "high"}, "scene_accuracy": {row: share}}}}`."""
+    """`{"gap_pairs", "prompts", "unets": {name: {"noise_gap": {"value", "low", "high"},
+    "scene_accuracy": {row: share}}}}`.
+    """
 
     quiet()
-    english, japanese = zip(*((pair.en, pair.ja) for pair in held_out.read(recipe, recipe.eval.gap_pairs)), strict=True)
+    english, japanese = zip(
+        *((pair.en, pair.ja) for pair in held_out.read(recipe, recipe.eval.gap_pairs)), strict=True
+    )
     student = load_text_encoders(student_folder)
     teacher = load_text_encoders(folders[OWN], recipe.distill.teacher)
     encodings = {
@@ -56,7 +83,13 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
     for name, folder in folders.items():
         pipelines, unet = pipelines_of(own, folder)
         compared = [(STUDENT, ENGLISH), noise_gap.REACTION]
-        distances = noise_gap.distances(pipelines, list(english), encodings, {"base": compared, "refiner": compared}, recipe.eval)
+        distances = noise_gap.distances(
+            pipelines,
+            list(english),
+            encodings,
+            {"base": compared, "refiner": compared},
+            recipe.eval,
+        )
         gap = distances[unet].gap(STUDENT, recipe.eval.seed)
         found[name] = {"noise_gap": {key: gap[key] for key in ("value", "low", "high")}}
         if captions.scenes and unet == "base":
@@ -68,40 +101,72 @@ def encode(encoders: TextEncoders, texts: list[str], batch_size: int) -> Encodin
     """All texts, on the CPU."""
 
     starts = range(0, len(texts), batch_size)
-    return on_cpu([encode_batch(encoders, texts[start : start + batch_size]) for start in starts], len(texts))
+    return on_cpu(
+        [encode_batch(encoders, texts[start : start + batch_size]) for start in starts], len(texts)
+    )
 
 
 def pipelines_of(own: Any, folder: str) -> tuple[Pipelines, str]:
-    """The pipelines that run this folder's UNet, and which of the two it is: a refiner needs the recipe's own base before it."""
+    """The pipelines that run this folder's UNet, and which of the two it is: a refiner needs the
+    recipe's own base before it.
+    """
 
     if not read_index(fetch(folder)).get("text_encoder", [None])[0]:
         return Pipelines(own, load_refiner(folder)), "refiner"
     return Pipelines(load_base(folder), None), "base"
 
 
-def paint(recipe: Recipe, name: str, pipelines: Pipelines, captions: Any, student: TextEncoders) -> dict[str, Any]:
-    """The share of right scenes by row; pictures under `<run>/eval/transfer/<name>/<row>/` are kept for the next time."""
+def paint(
+    recipe: Recipe, name: str, pipelines: Pipelines, captions: Any, student: TextEncoders
+) -> dict[str, Any]:
+    """The share of right scenes by row; pictures under `<run>/eval/transfer/<name>/<row>/` are kept
+    for the next time.
+    """
 
     accuracies = {}
     for row, prompts in ((ENGLISH, captions.en), (STUDENT, captions.ja)):
         if row == STUDENT:
-            encoders = {"text_encoder": student.models["clip_l"], "text_encoder_2": student.models["clip_bigg"]}
-            tokenizers = {"tokenizer": student.tokenizers["clip_l"], "tokenizer_2": student.tokenizers["clip_bigg"]}
-            pipelines.base.register_modules(**{part: model.to(device()) for part, model in encoders.items()}, **tokenizers)
+            encoders = {
+                "text_encoder": student.models["clip_l"],
+                "text_encoder_2": student.models["clip_bigg"],
+            }
+            tokenizers = {
+                "tokenizer": student.tokenizers["clip_l"],
+                "tokenizer_2": student.tokenizers["clip_bigg"],
+            }
+            pipelines.base.register_modules(
+                **{part: model.to(device()) for part, model in encoders.items()}, **tokenizers
+            )
         folder = recipe.run_dir / "eval" / "transfer" / name / row
-        unet, export = resolve_model(recipe.eval.unets.get(name, recipe.distill.base)), recipe.run_dir / "export" / "base"
+        unet, export = (
+            resolve_model(recipe.eval.unets.get(name, recipe.distill.base)),
+            recipe.run_dir / "export" / "base",
+        )
         settings = recipe.eval.model_dump(mode="json", include=SETTINGS)
-        inputs = {"recipe": recipe.name, "fingerprint": results.fingerprint({"eval": settings, "prompts": prompts}, [unet], exports=[export])}
+        inputs = {
+            "recipe": recipe.name,
+            "fingerprint": results.fingerprint(
+                {"eval": settings, "prompts": prompts}, [unet], exports=[export]
+            ),
+        }
         painting.paint_all(pipelines, prompts, folder, inputs, recipe.eval)
-        accuracies[row] = generation.scene_accuracy(captions.scenes, captions.sources, folder)[0]["scene_accuracy"]
+        accuracies[row] = generation.scene_accuracy(captions.scenes, captions.sources, folder)[0][
+            "scene_accuracy"
+        ]
     return accuracies
 
 
 def table(result: dict[str, Any]) -> str:
     """One line a UNet."""
-    lines = [f"{'UNet':<24}{'noise-prediction gap':>22}   95 % interval        right scenes: English, teacher   Japanese, student"]
+    lines = [
+        f"{'UNet':<24}{'noise-prediction gap':>22}   95 % interval        right scenes: English, "
+        "teacher   Japanese, student"
+    ]
     for name, numbers in result["unets"].items():
         gap, accuracy = numbers["noise_gap"], numbers.get("scene_accuracy")
         shares = [f"{row['value']:.1%}" for row in accuracy.values()] if accuracy else ["-", "-"]
-        lines.append(f"{name:<24}{gap['value']:>22.4f}   {gap['low']:.4f} to {gap['high']:.4f}{shares[0]:>34}{shares[1]:>20}")
+        lines.append(
+            f"{name:<24}{gap['value']:>22.4f}   {gap['low']:.4f} to "
+            f"{gap['high']:.4f}{shares[0]:>34}{shares[1]:>20}"
+        )
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""Files and folders whole or not at all, names that must stay inside, locks, records, and errors of the system as one line."""
+"""Files and folders whole or not at all, names that must stay inside, locks, records, and errors of
+the system as one line.
+"""
 
 import errno
 import json
@@ -38,14 +40,21 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
 def test_what_safetensors_writes_may_be_read_as_the_umask_says(tmp_path: Path) -> None:
     program = (
         "import os; os.umask(0o027)\n"
-        "from pathlib import Path; from configs import files; from safetensors.torch import save_file; from torch import zeros\n"
+        "from pathlib import Path; from configs import files; from safetensors.torch import "
+        "save_file; from torch import zeros\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "with files.whole(folder / 'x.safetensors') as path: save_file({'a': zeros(2)}, path)\n"
-        "with files.whole_folder(folder / 'f') as path:\n    (path / 'sub').mkdir()\n    save_file({'a': zeros(2)}, path / 'sub' / 'x.safetensors')\n"
+        "with files.whole_folder(folder / 'f') as path:\n    (path / 'sub').mkdir()\n    "
+        "save_file({'a': zeros(2)}, path / 'sub' / 'x.safetensors')\n"
     )
     save_file({"a": zeros(2)}, tmp_path / "plain.safetensors")
-    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("x.safetensors", "f/sub/x.safetensors")]
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    modes = [
+        (tmp_path / name).stat().st_mode & 0o777
+        for name in ("x.safetensors", "f/sub/x.safetensors")
+    ]
     assert modes == [0o640, 0o640]
 
 
@@ -61,16 +70,27 @@ def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
     assert (folder / "a").read_text() == "old"
     with files.whole_folder(folder, replace=True) as partial:
         (partial / "b").write_text("new")
-    assert [path.name for path in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [folder]
+    assert [path.name for path in folder.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [
+        folder
+    ]
 
 
 def test_leftovers_of_killed_processes_are_swept(tmp_path: Path) -> None:
     folder = tmp_path / "distill"
     (folder / ".x.partial" / "deep").mkdir(parents=True)
-    for path in (folder / ".metrics.jsonl.17.partial", tmp_path / ".distill.old.partial", tmp_path / ".tokens.9.partial", folder / "kept"):
+    for path in (
+        folder / ".metrics.jsonl.17.partial",
+        tmp_path / ".distill.old.partial",
+        tmp_path / ".tokens.9.partial",
+        folder / "kept",
+    ):
         path.write_text("x")
     files.sweep(folder)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [".tokens.9.partial", "distill", "kept"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        ".tokens.9.partial",
+        "distill",
+        "kept",
+    ]
 
 
 @given(st.text(alphabet="ab./\\\0~-", max_size=12))
@@ -93,7 +113,9 @@ def test_names_that_lead_out_are_refused() -> None:
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path: Path) -> None:
     files.check_room(tmp_path / "not" / "there", 1)
-    with pytest.raises(SetupError, match=r"the disk is too full, [\d.]+ GB are needed and [\d.]+ GB are free"):
+    with pytest.raises(
+        SetupError, match=r"the disk is too full, [\d.]+ GB are needed and [\d.]+ GB are free"
+    ):
         files.check_room(tmp_path, 1 << 60)
 
 
@@ -106,13 +128,21 @@ def hold(folder: Path, ready: object, end: object) -> None:
         end.wait(30)
 
 
-def test_a_folder_is_refused_while_its_owner_lives_and_taken_over_when_it_is_dead(tmp_path: Path) -> None:
+def test_a_folder_is_refused_while_its_owner_lives_and_taken_over_when_it_is_dead(
+    tmp_path: Path,
+) -> None:
     context = multiprocessing.get_context("spawn")
     folder, ready, end = tmp_path / "run" / "tokens", context.Event(), context.Event()
     owner = context.Process(target=hold, args=(folder, ready, end))
     owner.start()
     assert ready.wait(60)
-    with pytest.raises(SetupError, match=rf"tokens: process {owner.pid} on .* is writing it; wait until it has ended"), lock.locked(folder):
+    with (
+        pytest.raises(
+            SetupError,
+            match=rf"tokens: process {owner.pid} on .* is writing it; wait until it has ended",
+        ),
+        lock.locked(folder),
+    ):
         pass
     owner.kill()
     owner.join()
@@ -123,13 +153,31 @@ def test_a_folder_is_refused_while_its_owner_lives_and_taken_over_when_it_is_dea
     assert not list(folder.parent.iterdir())
 
 
-def test_an_owner_on_another_machine_is_alive_while_it_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_on_another_machine_is_alive_while_it_touches_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lock, "SILENT_SECONDS", 1.0)
     path = tmp_path / ".eval.lock"
-    path.write_text(json.dumps({"host": "node-7", "machine": "another", "pid": 1, "started": "5", "command": "eval", "slurm_job": "88"}))
+    path.write_text(
+        json.dumps(
+            {
+                "host": "node-7",
+                "machine": "another",
+                "pid": 1,
+                "started": "5",
+                "command": "eval",
+                "slurm_job": "88",
+            }
+        )
+    )
     ended = threading.Event()
-    threading.Thread(target=lambda: [os.utime(path) for _ in iter(lambda: ended.wait(0.05), True)], daemon=True).start()
-    with pytest.raises(SetupError, match="process 1 on node-7, Slurm job 88"), lock.locked(tmp_path / "eval"):
+    threading.Thread(
+        target=lambda: [os.utime(path) for _ in iter(lambda: ended.wait(0.05), True)], daemon=True
+    ).start()
+    with (
+        pytest.raises(SetupError, match="process 1 on node-7, Slurm job 88"),
+        lock.locked(tmp_path / "eval"),
+    ):
         pass
     ended.set()
     time.sleep(0.2)
@@ -143,7 +191,8 @@ def test_an_owner_on_another_machine_is_alive_while_it_touches_its_lock(tmp_path
 def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path: Path) -> None:
     """Many times, since the window is small."""
     program = (
-        "import sys, time; from pathlib import Path; from configs import lock; from configs.errors import SetupError\n"
+        "import sys, time; from pathlib import Path; from configs import lock; from configs.errors "
+        "import SetupError\n"
         "folder, at = Path(sys.argv[1]), float(sys.argv[2])\n"
         "time.sleep(max(0, at - time.time()))\n"
         "try:\n"
@@ -156,8 +205,15 @@ def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path: Path) -> None:
         (tmp_path / f".{number}.lock").write_text(json.dumps(dead))
         words = [sys.executable, "-c", program, str(folder), str(time.time() + 1.5)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
-        assert sorted(process.communicate(timeout=60)[0].strip() for process in started) == ["held", "refused", "refused"]
+        started = [
+            subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+            for _ in range(3)
+        ]
+        assert sorted(process.communicate(timeout=60)[0].strip() for process in started) == [
+            "held",
+            "refused",
+            "refused",
+        ]
 
 
 # --- artefacts and records ---
@@ -173,13 +229,23 @@ def test_an_artefact_knows_when_it_is_damaged_and_what_it_was_made_from(tmp_path
     assert artefact.changed(sealed, {"pairs": "1", "tokenizer": "3"}) == "tokenizer"
     assert artefact.changed(sealed, {"pairs": "1", "tokenizer": "2", "unet": "9"}) == "unet"
     (folder / "ids.npy").write_bytes(b"idz")
-    with pytest.raises(DataError, match=r"ids\.npy: damaged, its SHA-256 is not the one in manifest\.json; make it again"):
+    with pytest.raises(
+        DataError,
+        match=r"ids\.npy: damaged, its SHA-256 is not the one in manifest\.json; make it again",
+    ):
         artefact.read(folder, "make it again")
     (folder / "ids.npy").unlink()
     with pytest.raises(DataError, match=r"ids\.npy: missing"):
         artefact.read(folder, "make it again")
     manifest = json.loads((folder / "manifest.json").read_text())
-    for broken in ("", "{", "[1]", "null", json.dumps(manifest | {"files": {"../../x": "0"}}), json.dumps(manifest | {"more": 1})):
+    for broken in (
+        "",
+        "{",
+        "[1]",
+        "null",
+        json.dumps(manifest | {"files": {"../../x": "0"}}),
+        json.dumps(manifest | {"more": 1}),
+    ):
         (folder / "manifest.json").write_text(broken)
         with pytest.raises(DataError) as caught:
             artefact.read(folder, "make it again")
@@ -196,7 +262,9 @@ def test_a_record_that_is_damaged_is_one_line(tmp_path: Path) -> None:
     assert Example.read(path, "x").step == 3
     for broken in (b"", b"\xff", b'{"step": "3"}', b'{"step": 3, "x": 1}', b'{"st', b"[" * 100_000):
         path.write_bytes(broken)
-        with pytest.raises(DataError, match=r"state\.json: damaged, or not of this version \(.+\); do it again"):
+        with pytest.raises(
+            DataError, match=r"state\.json: damaged, or not of this version \(.+\); do it again"
+        ):
             Example.read(path, "do it again")
 
 
@@ -217,7 +285,12 @@ def test_long_messages_keep_their_ends() -> None:
 
 def test_the_systems_refusal_is_found_behind_a_librarys_words() -> None:
     found = {
-        errno.ENOSPC: [OSError(errno.ENOSPC, "x"), RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")],
+        errno.ENOSPC: [
+            OSError(errno.ENOSPC, "x"),
+            RuntimeError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            ),
+        ],
         errno.EROFS: [OSError("Cannot open. Detail: [errno 30] Read-only file system")],
     }
     found[errno.ENOSPC].append(OSError("1000 requested and 96 written"))
@@ -235,7 +308,9 @@ def test_a_full_disk_is_one_line_and_code_4(capsys: pytest.CaptureFixture[str]) 
 
     assert command.guard("stage", body) == 4
     told = capsys.readouterr().err
-    assert told.startswith("stage: no space left on device; free some space") and told.count("\n") == 1
+    assert (
+        told.startswith("stage: no space left on device; free some space") and told.count("\n") == 1
+    )
 
 
 def test_a_thread_that_meets_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,7 @@
-"""What is no harm is let through: published models' sizes, and the links of the hub's cache. Harm: tests/test_hostile.py."""
+"""What is no harm is let through: published models' sizes, and the links of the hub's cache.
+
+Harm: tests/test_hostile.py.
+"""
 
 import shutil
 from pathlib import Path
@@ -12,7 +15,13 @@ from configs.references import TOYWORLD_MODELS
 # Numbers of published configs, and of their weights the number of tensors and the largest ones.
 PUBLISHED = {
     "CLIP ViT-L of SDXL": (
-        {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "vocab_size": 49408, "max_position_embeddings": 77},
+        {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "vocab_size": 49408,
+            "max_position_embeddings": 77,
+        },
         196,
         [[49408, 768], [77, 768], [3072, 768]],
     ),
@@ -31,17 +40,31 @@ PUBLISHED = {
         [[10240, 1280], [1280, 2816]],
     ),
     "SDXL's VAE": (
-        {"sample_size": 1024, "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4},
+        {
+            "sample_size": 1024,
+            "block_out_channels": [128, 256, 512, 512],
+            "layers_per_block": 2,
+            "latent_channels": 4,
+        },
         248,
         [[512, 512, 3, 3]],
     ),
     "NLLB-200": (
-        {"d_model": 1024, "encoder_layers": 12, "encoder_ffn_dim": 4096, "vocab_size": 256206, "max_position_embeddings": 1024},
+        {
+            "d_model": 1024,
+            "encoder_layers": 12,
+            "encoder_ffn_dim": 4096,
+            "vocab_size": 256206,
+            "max_position_embeddings": 1024,
+        },
         512,
         [[256206, 1024]],
     ),
     "SigLIP": (
-        {"vision_config": {"image_size": 384, "patch_size": 16, "hidden_size": 768}, "text_config": {"vocab_size": 32000}},
+        {
+            "vision_config": {"image_size": 384, "patch_size": 16, "hidden_size": 768},
+            "text_config": {"vocab_size": 32000},
+        },
         408,
         [[32000, 768]],
     ),
@@ -61,7 +84,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_sizes_fit(name: str) -> None:
     config, count, largest = PUBLISHED[name]
-    shapes = {str(number): [1] for number in range(count)} | {f"large.{i}": shape for i, shape in enumerate(largest)}
+    shapes = {str(number): [1] for number in range(count)} | {
+        f"large.{i}": shape for i, shape in enumerate(largest)
+    }
     model_folder.check_weights(config, shapes, Path("config.json"))
 
 

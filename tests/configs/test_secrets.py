@@ -1,4 +1,6 @@
-"""No secret is written or printed: canaries through masks, and through pairs, cards, the run's config and messages."""
+"""No secret is written or printed: canaries through masks, and through pairs, cards, the run's
+config and messages.
+"""
 
 import json
 import threading
@@ -58,7 +60,12 @@ def address(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("text", TEXTS)
 def test_masks(text: str) -> None:
     """In any message, and once masked always the same."""
-    for shown in (masked(text), one_line(text), str(DataError(text)), json.dumps(masked_tree({"a": [text]}))):
+    for shown in (
+        masked(text),
+        one_line(text),
+        str(DataError(text)),
+        json.dumps(masked_tree({"a": [text]})),
+    ):
         assert not [one for one in CANARIES if one in shown] and "***" in shown
     assert masked(masked(text)) == masked(text)
 
@@ -83,7 +90,15 @@ def test_nothing_a_run_writes_holds_one(
     pytest.importorskip("aiohttp", reason="fsspec reads http through aiohttp")
     tree = yaml.safe_load((ROOT / "configs" / "toyworld.yaml").read_text(encoding="utf-8"))
     url = f"http://user:{CANARIES[0]}@{address}/a.tsv?token={CANARIES[3]}&X-Amz-Signature={CANARIES[2]}"
-    source = {"kind": "tsv", "name": "web", "path": url, "licence": "x", "header": False, "ja": 0, "en": 1}
+    source = {
+        "kind": "tsv",
+        "name": "web",
+        "path": url,
+        "licence": "x",
+        "header": False,
+        "ja": 0,
+        "en": 1,
+    }
     tree["run"] = str(tmp_path / "run")
     tree["distill"]["learning_rate"] = 1e-3
     tree["corpora"] = {
@@ -100,7 +115,16 @@ def test_nothing_a_run_writes_holds_one(
     run_folder.claim_run(loaded, tmp_path / "run" / "distill")  # masked forms are compared
     again = load_recipe(tmp_path / "run" / "distill" / "config.yaml")
     assert again.distill == loaded.distill
-    assert prepare.main([str(recipe), f"run={tmp_path}/other", f"corpora.sources.1.path={url.replace('a.tsv', 'none.tsv')}"]) == 3
+    assert (
+        prepare.main(
+            [
+                str(recipe),
+                f"run={tmp_path}/other",
+                f"corpora.sources.1.path={url.replace('a.tsv', 'none.tsv')}",
+            ]
+        )
+        == 3
+    )
     assert prepare.main([str(recipe), f"corpora.sources.1.kind={CANARIES[9]}"]) == 2
     printed = "".join(capfd.readouterr())
     assert "none.tsv" in printed and "***" in printed
@@ -108,5 +132,10 @@ def test_nothing_a_run_writes_holds_one(
     written = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     names = {path.name for path in written}
     assert {"manifest.json", "data_card.html", "README.md", "config.yaml"} <= names
-    hits = [(path.name, one) for path in written for one in CANARIES if one.encode() in path.read_bytes()]
+    hits = [
+        (path.name, one)
+        for path in written
+        for one in CANARIES
+        if one.encode() in path.read_bytes()
+    ]
     assert not hits and not [one for one in CANARIES if one in printed]

@@ -1,4 +1,6 @@
-"""What each source gave and why, a sheet to judge by eye, and the rates it tells once it is filled in."""
+"""What each source gave and why, a sheet to judge by eye, and the rates it tells once it is filled
+in.
+"""
 
 from pathlib import Path
 
@@ -31,7 +33,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "".join(f"here: {en}\t{en}\n" for _, en in texts[60:]), encoding="utf-8"
     )
     listed = ", ".join(
-        f"{{kind: tsv, name: {name}, path: {folder / name}.tsv, licence: x, header: false, ja: 0, en: 1}}"
+        f"{{kind: tsv, name: {name}, path: {folder / name}.tsv, licence: x, header: false,"
+        f" ja: 0, en: 1}}"
         for name in ("good", "bad")
     )
     arguments = [
@@ -61,7 +64,10 @@ def test_rows_add_up_and_a_thin_source_is_named(
     for stage in manifest.stages:
         for reason, count in stage.dropped.items():
             assert sum(one.dropped[stage.name, reason] for one in found) == count
-    expected = "warning: source 'bad' gave 0 of 60 rows; dropped were 60 filter: no_japanese_script; python -m corpora.audit RECIPE"
+    expected = (
+        "warning: source 'bad' gave 0 of 60 rows; dropped were 60 filter: "
+        "no_japanese_script; python -m corpora.audit RECIPE"
+    )
     assert [one.warning is None for one in found] == [True, False, True] and found[
         1
     ].warning.startswith(expected)

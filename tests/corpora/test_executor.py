@@ -1,4 +1,6 @@
-"""Who does the pieces: workers that are killed, jobs of a stand-in for Slurm, tasks of a Ray of one machine where Ray is installed."""
+"""Who does the pieces: workers that are killed, jobs of a stand-in for Slurm, tasks of a Ray of one
+machine where Ray is installed.
+"""
 
 import os
 import signal
@@ -28,7 +30,9 @@ SLURM = Slurm(kind="slurm", partition="cpu", time=30)
 
 @dataclass
 class Deadly:
-    """A task that notes each try with the number of its process; then piece 1 is killed, fails or waits until it may go on."""
+    """A task that notes each try with the number of its process; then piece 1 is killed, fails or
+    waits until it may go on.
+    """
 
     folder: Path
     ill: str = ""
@@ -53,18 +57,30 @@ class Deadly:
         return len((self.folder / f"{rank}.pid").read_text().split())
 
 
-def test_a_killed_worker_is_replaced_and_its_piece_done_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_worker_is_replaced_and_its_piece_done_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     task = Deadly(tmp_path, "killed", tries=1)
     executor.run(task, tmp_path / "logs", 2, "clean", Local())
-    assert task.tried(1) == 2 and {path.name for path in (tmp_path / "logs" / "completions").iterdir()} == {"00000", "00001", "00002"}
-    assert "a worker was killed, perhaps for want of memory; going on with 1" in capfd.readouterr().err
+    assert task.tried(1) == 2 and {
+        path.name for path in (tmp_path / "logs" / "completions").iterdir()
+    } == {"00000", "00001", "00002"}
+    assert (
+        "a worker was killed, perhaps for want of memory; going on with 1" in capfd.readouterr().err
+    )
 
 
-def test_a_finished_piece_is_trusted_only_while_its_files_are_as_they_were_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_piece_is_trusted_only_while_its_files_are_as_they_were_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     task = Deadly(tmp_path)
     executor.run(task, tmp_path / "logs", 1, "clean", Local())
     executor.run(task, tmp_path / "logs", 1, "clean", Local())
-    assert [task.tried(rank) for rank in range(3)] == [1, 1, 1] and "again" not in capsys.readouterr().err
+    assert [task.tried(rank) for rank in range(3)] == [
+        1,
+        1,
+        1,
+    ] and "again" not in capsys.readouterr().err
     (tmp_path / "0.pid").unlink()
     (tmp_path / "1.pid").write_text("7\n")  # damaged
     (tmp_path / "logs" / "seals" / "00002.json").write_text('{"fil')
@@ -75,7 +91,9 @@ def test_a_finished_piece_is_trusted_only_while_its_files_are_as_they_were_made(
 
 def test_a_piece_that_always_kills_its_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
     task = Deadly(tmp_path, "killed")
-    with pytest.raises(SetupError, match=r"a worker was killed 3 times at piece 1 of clean.*corpora\.workers"):
+    with pytest.raises(
+        SetupError, match=r"a worker was killed 3 times at piece 1 of clean.*corpora\.workers"
+    ):
         executor.run(task, tmp_path / "logs", 2, "clean", Local())
     assert task.tried(1) == 3
 
@@ -100,13 +118,21 @@ if __name__ == "__main__":
 def run_and_kill(folder: Path, where: str) -> None:
     (folder / "kill.py").write_text(KILLED_WITH_PIECES, encoding="utf-8")
     words = [sys.executable, str(folder / "kill.py"), str(folder), where]
-    ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, check=False, timeout=300)
+    ended = subprocess.run(
+        words,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-500:]
     assert len(list(folder.glob("*.pid"))) == 2
 
 
 def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
-    """datatrove's own `run` leaves a process behind, and whoever reads our output through a pipe waits for it for ever."""
+    """datatrove's own `run` leaves a process behind, and whoever reads our output through a pipe
+    waits for it for ever.
+    """
     run_and_kill(tmp_path, "local")  # it returned: the pipes are closed, so both workers have ended
 
 
@@ -114,7 +140,9 @@ def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The state folder of a fake Slurm on PATH."""
     state = tmp_path / "slurm"
-    monkeypatch.setenv("PATH", f"{fake_slurm.install(tmp_path / 'bin', state)}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv(
+        "PATH", f"{fake_slurm.install(tmp_path / 'bin', state)}{os.pathsep}{os.environ['PATH']}"
+    )
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "500")  # the waiting process is a job itself
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.05)
@@ -125,7 +153,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-    """Arguments of `corpora.prepare` for a small TSV in four parts, in a run folder named after the executor; paths are relative, one has a blank."""
+    """Arguments of `corpora.prepare` for a small TSV in four parts, in a run folder named after the
+    executor; paths are relative, one has a blank.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(part, "PART_ROWS", 60)
     lines = [f"{one.ja}\t{one.en}\n" for one in captions.pairs(220, "train", seed=3)]
@@ -134,7 +164,13 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
     def arguments(where: str) -> list[str]:
         kind = where.partition("kind: ")[2].partition(",")[0]
-        return [str(ROOT / "configs/toyworld.yaml"), source, "corpora.held_out_pairs=20", f"corpora.executor={{{where}}}", f"run=by {kind}"]
+        return [
+            str(ROOT / "configs/toyworld.yaml"),
+            source,
+            "corpora.held_out_pairs=20",
+            f"corpora.executor={{{where}}}",
+            f"run=by {kind}",
+        ]
 
     return arguments
 
@@ -143,15 +179,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_slurm_makes_the_same_bytes(command: Callable[[str], list[str]], cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of four pieces, three jobs in two arrays: one job does two pieces, one array begins where the other ended."""
+def test_slurm_makes_the_same_bytes(
+    command: Callable[[str], list[str]], cluster: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of four pieces, three jobs in two arrays: one job does two pieces, one array begins where the
+    other ended.
+    """
     assert prepare.main(command("kind: local")) == 0
-    on_slurm = "kind: slurm, partition: cpu, time: 02:00:00, pieces_per_job: 2, max_array_size: 1, sbatch_args: {account: me}"
+    on_slurm = (
+        "kind: slurm, partition: cpu, time: 02:00:00, pieces_per_job: 2, max_array_size: "
+        "1, "
+        "sbatch_args: {account: me}"
+    )
     assert prepare.main([*command(on_slurm), "corpora.workers=2"]) == 0
     assert contents(Path("by slurm/pairs")) == contents(Path("by local/pairs"))
-    assert [line.split()[1] for line in (cluster / "submitted").read_text().splitlines()] == ["0-0%2", "0-0%2"]
+    assert [line.split()[1] for line in (cluster / "submitted").read_text().splitlines()] == [
+        "0-0%2",
+        "0-0%2",
+    ]
     script = (cluster / "1.sh").read_text()
-    assert "#SBATCH --account=me\n" in script and "#SBATCH --time=02:00:00\n" in script and "mail" not in script and "qos" not in script
+    assert (
+        "#SBATCH --account=me\n" in script
+        and "#SBATCH --time=02:00:00\n" in script
+        and "mail" not in script
+        and "qos" not in script
+    )
     shown = capfd.readouterr().err
     assert "clean: submitted as clean-" in shown and "INFO" not in shown
 
@@ -173,22 +225,43 @@ def test_a_killed_head_waits_for_the_jobs_that_run(tmp_path: Path, cluster: Path
         ("buggy", SetupError, "a job ended with KeyError: .*"),
     ],
 )
-def test_failed_jobs_are_one_line_and_cost_only_their_pieces(tmp_path: Path, cluster: Path, ill: str, kind: type[Exception], message: str) -> None:
+def test_failed_jobs_are_one_line_and_cost_only_their_pieces(
+    tmp_path: Path, cluster: Path, ill: str, kind: type[Exception], message: str
+) -> None:
     task = Deadly(tmp_path, ill, tries=1)
-    with pytest.raises(kind, match=rf"^{message} \(1 of 3 pieces are not done and no job is left; their logs: .*slurm_logs; the same command"):
+    with pytest.raises(
+        kind,
+        match=rf"^{message} \(1 of 3 pieces are not done and no job is left; their logs: "
+        rf".*slurm_logs; the same command",
+    ):
         executor.run(task, tmp_path / "logs", 3, "clean", SLURM)
     logs = "".join(path.read_text() for path in (tmp_path / "logs" / "slurm_logs").iterdir())
     assert ill == "killed" or "is damaged" in logs
-    executor.run(task, tmp_path / "logs", 1, "clean", Local())  # the markers are the same everywhere
+    executor.run(
+        task, tmp_path / "logs", 1, "clean", Local()
+    )  # the markers are the same everywhere
     assert [task.tried(rank) for rank in range(3)] == [1, 2, 1]
 
 
-def test_without_a_cluster_it_says_so(tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_cluster_it_says_so(
+    tmp_path: Path,
+    cluster: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SetupError, match="sbatch did not take the jobs"):
-        executor.run(Deadly(tmp_path), tmp_path / "logs", 1, "clean", SLURM.model_copy(update={"partition": "nowhere"}))
+        executor.run(
+            Deadly(tmp_path),
+            tmp_path / "logs",
+            1,
+            "clean",
+            SLURM.model_copy(update={"partition": "nowhere"}),
+        )
     assert "invalid partition" in capfd.readouterr().err
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(SetupError, match=r"squeue: no such command.*corpora\.executor={kind: local}"):
+    with pytest.raises(
+        SetupError, match=r"squeue: no such command.*corpora\.executor={kind: local}"
+    ):
         executor.run(Deadly(tmp_path), tmp_path / "logs", 1, "clean", SLURM)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SetupError, match="Ray is not installed; pip install"):
@@ -197,17 +270,31 @@ def test_without_a_cluster_it_says_so(tmp_path: Path, cluster: Path, monkeypatch
 
 @pytest.fixture(scope="module")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
-    """A Ray of this machine, started as a cluster is: by `ray start`, before anyone connects. Nobody else can, so it needs no token."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # read when ray is imported; with tokens Ray would write into the home folder
+    """A Ray of this machine, started as a cluster is: by `ray start`, before anyone connects.
+
+    Nobody else can, so it needs no token.
+    """
+    os.environ["RAY_AUTH_MODE"] = (
+        "disabled"  # read when ray is imported; with tokens Ray would write into the home folder
+    )
     pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"]
+    words = [
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        f"--port={port}",
+        "--num-cpus=2",
+    ]
     words += ["--include-dashboard=false", "--disable-usage-stats"]
     main = "from ray.scripts.scripts import main; main()"
     elsewhere, quiet = tmp_path_factory.mktemp("elsewhere"), subprocess.DEVNULL
-    with subprocess.Popen([sys.executable, "-c", main, *words], cwd=elsewhere, stdout=quiet, stderr=quiet) as head:
+    with subprocess.Popen(
+        [sys.executable, "-c", main, *words], cwd=elsewhere, stdout=quiet, stderr=quiet
+    ) as head:
         yield Ray(kind="ray", address=f"127.0.0.1:{port}", mem_per_cpu_gb=1)
         head.terminate()
     assert not list(elsewhere.iterdir()), "a worker took a path of the recipe for one of its own"
@@ -215,11 +302,21 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
 
 def test_ray_makes_the_same_bytes(ray_cluster: Ray, command: Callable[[str], list[str]]) -> None:
     assert prepare.main(command("kind: local")) == 0
-    assert prepare.main([*command(f"kind: ray, address: {ray_cluster.address}, mem_per_cpu_gb: 1"), "corpora.workers=2"]) == 0
+    assert (
+        prepare.main(
+            [
+                *command(f"kind: ray, address: {ray_cluster.address}, mem_per_cpu_gb: 1"),
+                "corpora.workers=2",
+            ]
+        )
+        == 0
+    )
     assert contents(Path("by ray/pairs")) == contents(Path("by local/pairs"))
 
 
-def test_ray_tries_a_killed_piece_again(ray_cluster: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_tries_a_killed_piece_again(
+    ray_cluster: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{PYTHONPATH}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     tasks = {ill: Deadly(tmp_path / ill, ill) for ill in ("killed", "damaged")}
     tasks["killed_once"] = Deadly(tmp_path / "killed_once", "killed", tries=1)
@@ -230,7 +327,11 @@ def test_ray_tries_a_killed_piece_again(ray_cluster: Ray, tmp_path: Path, monkey
         executor.run(tasks["killed"], tmp_path / "2", 2, "clean", ray_cluster)
     with pytest.raises(DataError, match=r"^bad\.tsv: is damaged$"):
         executor.run(tasks["damaged"], tmp_path / "3", 2, "clean", ray_cluster)
-    assert {ill: task.tried(1) for ill, task in tasks.items()} == {"killed_once": 2, "killed": 3, "damaged": 1}
+    assert {ill: task.tried(1) for ill, task in tasks.items()} == {
+        "killed_once": 2,
+        "killed": 3,
+        "damaged": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -238,8 +339,14 @@ def test_ray_tries_a_killed_piece_again(ray_cluster: Ray, tmp_path: Path, monkey
     [
         ("{kind: slrum}", "corpora.executor.kind: there is no kind 'slrum'; did you mean 'slurm'?"),
         ("{kind: slurm, time: 30}", "corpora.executor.partition: missing"),
-        ("{kind: slurm, partition: a, time: 30, partitions: b}", "corpora.executor.partitions: there is no such key (its value is 'b'); did you"),
-        ("{kind: slurm, partition: a, time: 30, sbatch_args: {array: 3}}", "corpora.executor.sbatch_args cannot set 'array'"),
+        (
+            "{kind: slurm, partition: a, time: 30, partitions: b}",
+            "corpora.executor.partitions: there is no such key (its value is 'b'); did you",
+        ),
+        (
+            "{kind: slurm, partition: a, time: 30, sbatch_args: {array: 3}}",
+            "corpora.executor.sbatch_args cannot set 'array'",
+        ),
     ],
 )
 def test_a_wrong_section_is_one_line(settings: str, message: str) -> None:

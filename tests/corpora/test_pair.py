@@ -1,4 +1,6 @@
-"""The folder of pairs: what is written is read back, and whatever happened to it since is noticed."""
+"""The folder of pairs: what is written is read back, and whatever happened to it since is
+noticed.
+"""
 
 import itertools
 import json
@@ -13,11 +15,23 @@ from pydantic import ValidationError
 from configs import files
 from configs.errors import DataError
 from corpora import pair
-from corpora.pair import Manifest, Pair, ShardWriter, Stage, read_batches, read_manifest, read_pairs, write_manifest
+from corpora.pair import (
+    Manifest,
+    Pair,
+    ShardWriter,
+    Stage,
+    read_batches,
+    read_manifest,
+    read_pairs,
+    write_manifest,
+)
 
 
 def pairs(count: int) -> list[Pair]:
-    return [Pair(f"s:{row}", f"赤い丸{row}", f"red circle {row}", "s", "CC0", 0.5, 1.0) for row in range(count)]
+    return [
+        Pair(f"s:{row}", f"赤い丸{row}", f"red circle {row}", "s", "CC0", 0.5, 1.0)
+        for row in range(count)
+    ]
 
 
 def table(rows: list[Pair]) -> pa.Table:
@@ -33,7 +47,10 @@ def write(folder: Path, train: int = 7, held_out: int = 2, shard_rows: int = 3) 
         shards[split] = writer.close()
     rows = train + held_out
     stages = [Stage(name="read", rows_in=rows + 1, dropped={"ragged": 1}, rows_out=rows)]
-    write_manifest(folder, Manifest(format=2, fingerprint="f", settings={}, inputs=[], stages=stages, splits=shards))
+    write_manifest(
+        folder,
+        Manifest(format=2, fingerprint="f", settings={}, inputs=[], stages=stages, splits=shards),
+    )
     return folder
 
 
@@ -50,7 +67,9 @@ def test_pairs_come_back_in_order_and_as_many_as_asked_for(tmp_path: Path) -> No
     assert list(read_pairs(folder, "train", limit=4)) == pairs(4)
     assert list(read_pairs(str(folder), "held_out", limit=99)) == pairs(2)
     batches = list(read_batches(folder, "train", columns=["ja"], batch_rows=2))
-    assert [batch.num_rows for batch in batches] == [2, 1, 2, 1, 1] and batches[0].schema.names == ["ja"]
+    assert [batch.num_rows for batch in batches] == [2, 1, 2, 1, 1] and batches[0].schema.names == [
+        "ja"
+    ]
 
 
 def test_a_split_without_rows_is_empty_and_no_error(tmp_path: Path) -> None:
@@ -59,9 +78,13 @@ def test_a_split_without_rows_is_empty_and_no_error(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 20), max_size=6), shard_rows=st.integers(1, 25))
-def test_the_bytes_do_not_depend_on_how_the_rows_were_batched(tmp_path_factory: pytest.TempPathFactory, cuts: list[int], shard_rows: int) -> None:
+def test_the_bytes_do_not_depend_on_how_the_rows_were_batched(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], shard_rows: int
+) -> None:
     rows = table(pairs(20))
-    one, many = (ShardWriter(tmp_path_factory.mktemp("shards"), "train", shard_rows) for _ in range(2))
+    one, many = (
+        ShardWriter(tmp_path_factory.mktemp("shards"), "train", shard_rows) for _ in range(2)
+    )
     one.write(rows)
     edges = [0, *sorted(cuts), 20]
     for start, stop in itertools.pairwise(edges):
@@ -97,11 +120,21 @@ def test_what_is_missing_is_told_before_the_first_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": 0}, {"stages": []}, {"stages": [{"name": "read", "rows_in": 9, "dropped": {}, "rows_out": 8}]}, {"rogue": 1}]
+    "change",
+    [
+        {"format": 0},
+        {"stages": []},
+        {"stages": [{"name": "read", "rows_in": 9, "dropped": {}, "rows_out": 8}]},
+        {"rogue": 1},
+    ],
 )
-def test_a_manifest_that_does_not_add_up_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+def test_a_manifest_that_does_not_add_up_is_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
     path = write(tmp_path / "pairs") / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8"
+    )
     with pytest.raises(DataError, match="damaged, or not of this version") as caught:
         read_manifest(path.parent)
     assert "\n" not in str(caught.value)
@@ -117,16 +150,24 @@ def test_a_truncated_manifest_is_refused(tmp_path: Path) -> None:
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 def test_no_stage_can_lose_a_row(rows_in: int, dropped: int, rows_out: int) -> None:
     if rows_in == dropped + rows_out:
-        assert Stage(name="s", rows_in=rows_in, dropped={"r": dropped}, rows_out=rows_out).rows_out == rows_out
+        assert (
+            Stage(name="s", rows_in=rows_in, dropped={"r": dropped}, rows_out=rows_out).rows_out
+            == rows_out
+        )
     else:
         with pytest.raises(ValidationError):
             Stage(name="s", rows_in=rows_in, dropped={"r": dropped}, rows_out=rows_out)
 
 
 def test_stages_must_join() -> None:
-    stages = [Stage(name="a", rows_in=3, dropped={}, rows_out=3), Stage(name="b", rows_in=2, dropped={"r": 2}, rows_out=0)]
+    stages = [
+        Stage(name="a", rows_in=3, dropped={}, rows_out=3),
+        Stage(name="b", rows_in=2, dropped={"r": 2}, rows_out=0),
+    ]
     with pytest.raises(ValidationError, match="3 rows left stage a, 2 came into b"):
-        Manifest(format=2, fingerprint="", settings={}, inputs=[], stages=stages, splits={"train": []})
+        Manifest(
+            format=2, fingerprint="", settings={}, inputs=[], stages=stages, splits={"train": []}
+        )
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -23,22 +23,39 @@ def outputs(recipe: str) -> Path:
 
 def gap(value: float) -> dict:
     low, high = 0.5 * value, 2 * value
-    return {"value": value, "low": low, "high": high, "by_timestep": {"901": value}, "intervals_by_timestep": {"901": [low, high]}}
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "by_timestep": {"901": value},
+        "intervals_by_timestep": {"901": [low, high]},
+    }
 
 
 def write_results(folder: Path, ja: str = "赤い丸") -> None:
     """Results as both evaluations write them, with made-up numbers."""
     share = {"value": 0.75, "low": 0.6, "high": 0.86, "right": 3, "total": 4}
-    numbers = {"nmse": 0.5, "centred_cosine": 0.7} | {f"recall_at_{k}_{way}": 1.0 for k in (1, 10) for way in ("ja_en", "en_ja")}
+    numbers = {"nmse": 0.5, "centred_cosine": 0.7} | {
+        f"recall_at_{k}_{way}": 1.0 for k in (1, 10) for way in ("ja_en", "en_ja")
+    }
     interval = {"value": 0.5, "low": 0.4, "high": 0.6}
-    states = {"clip_l": {"bos": {"relative_squared_error": 0.0}, "content": numbers}, "pooled": {"pooled": numbers}}
+    states = {
+        "clip_l": {"bos": {"relative_squared_error": 0.0}, "content": numbers},
+        "pooled": {"pooled": numbers},
+    }
     rows = {
         row: {
             "states": states,
             "pooled_intervals": dict.fromkeys(numbers, interval),
             "by_length": {"1-16": {"pairs": 8, "states": states}},
             "by_source": {"<b>web</b>": {"pairs": 8, "states": states}},
-            "collapse": {"pooled": {"effective_rank": 3.0, "effective_rank_ratio": 0.4, "mean_pairwise_cosine": 0.1}},
+            "collapse": {
+                "pooled": {
+                    "effective_rank": 3.0,
+                    "effective_rank_ratio": 0.4,
+                    "mean_pairwise_cosine": 0.1,
+                }
+            },
             "noise_gap": gap(0.0 if row == "english_teacher" else 0.01),
         }
         for row in [*plots.NAMES, "<i>theirs</i>"]
@@ -51,30 +68,52 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
         "rows": rows,
         "word_order": {"scrambled": {"pooled": 1.0, "states": None, "noise": 0.5, "pairs": 8}},
         "warnings": ["collapse: a <b>line</b>"],
-        "examples": [{"ja": ja, "en": "a red circle", "nearest_en": "a ring", "centred_cosine": 0.5}],
+        "examples": [
+            {"ja": ja, "en": "a red circle", "nearest_en": "a ring", "centred_cosine": 0.5}
+        ],
     }
     results.write(folder / "compare_hidden_states.json", comparison)
-    results.write_bytes(folder / "pictures" / "0000.png", painting.png(Image.new("RGB", (32, 32), "red")))
+    results.write_bytes(
+        folder / "pictures" / "0000.png", painting.png(Image.new("RGB", (32, 32), "red"))
+    )
     names = ("english_teacher", "japanese_student", "japanese_through_english_encoder")
     painted, right = dict.fromkeys(names, "pictures/0000.png"), dict.fromkeys(names, True)
     example = {"number": 1, "ja": ja, "en": "a red circle", "pictures": painted, "right": right}
     measured = {name: {"scene_accuracy": share, "attributes": {"color": share}} for name in names}
-    results.write(folder / "pictures.json", {"recipe": "tiny", "fingerprint": "", "prompts": 4, "rows": measured, "examples": [example]})
+    results.write(
+        folder / "pictures.json",
+        {
+            "recipe": "tiny",
+            "fingerprint": "",
+            "prompts": 4,
+            "rows": measured,
+            "examples": [example],
+        },
+    )
 
 
 def test_report_holds_everything_and_escapes_captions(finished_run: Callable[..., str]) -> None:
     recipe = load_recipe(finished_run())
     empty = report.render(recipe).read_text(encoding="utf-8")
-    assert "python -m eval.generate RECIPE" in empty and "python -m eval.compare_hidden_states RECIPE" in empty
+    assert (
+        "python -m eval.generate RECIPE" in empty
+        and "python -m eval.compare_hidden_states RECIPE" in empty
+    )
     write_results(recipe.run_dir / "eval", ja="<script>alert('赤')</script>")
     (recipe.run_dir / "distill").mkdir()
     history = [{"step": 1, "loss/total": 2.0}, {"step": 2, "loss/total": 1.0, "loss/eos": 0.5}]
-    (recipe.run_dir / "distill" / "metrics.jsonl").write_text("\n".join(map(json.dumps, history)) + '\n{"step": 3, "lo')
+    (recipe.run_dir / "distill" / "metrics.jsonl").write_text(
+        "\n".join(map(json.dumps, history)) + '\n{"step": 3, "lo'
+    )
     page = report.render(recipe).read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert" in page
     assert "<b>web" not in page and "<i>theirs" not in page and "<b>line" not in page
-    assert page.count("data:image/png;base64,") == 2 + 1 + 3  # a couple of pictures, the losses, the three plots of numbers
-    assert not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page  # nothing from elsewhere
+    assert (
+        page.count("data:image/png;base64,") == 2 + 1 + 3
+    )  # a couple of pictures, the losses, the three plots of numbers
+    assert (
+        not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page
+    )  # nothing from elsewhere
     assert "75.0 %" in page
 
 
@@ -100,8 +139,14 @@ def test_large_pictures_are_embedded_small_and_small_ones_untouched(tmp_path: Pa
 def test_training_history_joins_what_a_resumed_run_logged_twice(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert report.training_history(path) == []
-    path.write_text('{"step": 2, "loss/total": 5}\n{"step": 1, "loss/total": 9}\n{"step": 2, "loss/total": 4}\nnot json\n[]\n')
-    assert report.training_history(path) == [{"step": 1, "loss/total": 9}, {"step": 2, "loss/total": 4}]
+    path.write_text(
+        '{"step": 2, "loss/total": 5}\n{"step": 1, "loss/total": 9}\n{"step": 2, "loss/total": '
+        "4}\nnot json\n[]\n"
+    )
+    assert report.training_history(path) == [
+        {"step": 1, "loss/total": 9},
+        {"step": 2, "loss/total": 4},
+    ]
     assert plots.training_loss([{"step": 1, "loss/total": 9}]) is None
 
 
@@ -109,10 +154,16 @@ def test_summary(finished_run: Callable[..., str], capsys: pytest.CaptureFixture
     recipe = finished_run()
     write_results(outputs(recipe))
     folder = outputs(recipe).parent
-    (folder / "stages.jsonl").write_text('{"stage": "corpora.prepare", "seconds": 61}\n{"stage": "distill.train", "seconds": 3600}\n')
+    (folder / "stages.jsonl").write_text(
+        '{"stage": "corpora.prepare", "seconds": 61}\n{"stage": "distill.train", "seconds": 3600}\n'
+    )
     assert summary.main([recipe]) == 0
     assert results.read(folder / "summary.json", "") == {
-        "scene_accuracy": {"english_teacher": 0.75, "japanese_student": 0.75, "japanese_through_english_encoder": 0.75},
+        "scene_accuracy": {
+            "english_teacher": 0.75,
+            "japanese_student": 0.75,
+            "japanese_through_english_encoder": 0.75,
+        },
         "noise_gap": 0.01,
         "seconds": {"corpora.prepare": 61.0, "distill.train": 3600.0, "total": 3661.0},
     }
@@ -142,7 +193,10 @@ def test_a_picture_that_changed_since_it_was_painted_is_named(tmp_path: Path) ->
     assert report.thumbnail(path) == path.read_bytes() and painted.all_whole(tmp_path / "pictures")
     Image.new("RGB", (8, 8), "blue").save(path)
     assert not painted.all_whole(tmp_path / "pictures")
-    with pytest.raises(DataError, match=r"0000\.png: missing, or changed since it was painted; run: python -m eval\.generate"):
+    with pytest.raises(
+        DataError,
+        match=r"0000\.png: missing, or changed since it was painted; run: python -m eval\.generate",
+    ):
         report.thumbnail(path)
     (path.parent / "inputs.json").unlink()
     for broken in (b"", path.read_bytes()[:50]):

@@ -1,4 +1,6 @@
-"""Evaluation on a miniature SDXL: files out, rows that must come out exactly, reruns, and every error line."""
+"""Evaluation on a miniature SDXL: files out, rows that must come out exactly, reruns, and every
+error line.
+"""
 
 import json
 import shutil
@@ -26,20 +28,36 @@ def outputs(recipe: str) -> Path:
     return load_recipe(recipe).run_dir / "eval"
 
 
-def test_generate_paints_measures_and_resumes(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_paints_measures_and_resumes(
+    finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = finished_run()
     assert generate_entry.main([recipe]) == 0
     folder = outputs(recipe)
     result = json.loads((folder / "pictures.json").read_text())
-    assert list(result["rows"]) == ["english_teacher", "japanese_student", "japanese_through_english_encoder"]
+    assert list(result["rows"]) == [
+        "english_teacher",
+        "japanese_student",
+        "japanese_through_english_encoder",
+    ]
     for numbers in result["rows"].values():
-        assert numbers["scene_accuracy"]["total"] == 5 and set(numbers["attributes"]) == {"background", "layout", "color", "shape", "size"}
+        assert numbers["scene_accuracy"]["total"] == 5 and set(numbers["attributes"]) == {
+            "background",
+            "layout",
+            "color",
+            "shape",
+            "size",
+        }
         by_source = numbers["scene_accuracy_by_source"]
-        assert sum(part["total"] for part in by_source.values()) == 5 and all(source.startswith("toyworld_") for source in by_source)
+        assert sum(part["total"] for part in by_source.values()) == 5 and all(
+            source.startswith("toyworld_") for source in by_source
+        )
     with Image.open(folder / "grid.png") as grid:
         assert grid.width > 3 * 2 * generation.TILE
     before = (folder / "pictures" / "japanese_student" / "0004.png").read_bytes()
-    (folder / "pictures" / "japanese_student" / "0004.png").unlink()  # as if the run had been stopped before it
+    (
+        folder / "pictures" / "japanese_student" / "0004.png"
+    ).unlink()  # as if the run had been stopped before it
     (folder / "pictures.json").unlink()
     capsys.readouterr()
     assert generate_entry.main([recipe]) == 0
@@ -49,26 +67,42 @@ def test_generate_paints_measures_and_resumes(finished_run: Callable[..., str], 
     assert "already there for these settings" in capsys.readouterr().out
     assert generate_entry.main([finished_run(name="another")]) == 3
     (folder / "pictures.json").unlink()
-    assert generate_entry.main([finished_run(name="another")]) == 3  # nor are the pictures of an unfinished run painted over
+    assert (
+        generate_entry.main([finished_run(name="another")]) == 3
+    )  # nor are the pictures of an unfinished run painted over
     assert "made by the recipe 'tiny'" in capsys.readouterr().err
 
 
-def test_pictures_do_not_depend_on_the_batch_and_the_refiner_takes_part(tiny_sdxl: Path, finished_run: Callable[..., str]) -> None:
+def test_pictures_do_not_depend_on_the_batch_and_the_refiner_takes_part(
+    tiny_sdxl: Path, finished_run: Callable[..., str]
+) -> None:
     recipe = load_recipe(finished_run(denoising_end=0.4))
     pipelines = load_pipelines(*painting.sdxl_folders(recipe, student=False))
     prompts = ["赤い丸", "青い四角", ""]
-    together = np.stack([np.asarray(picture, dtype=np.int16) for picture in painting.paint(pipelines, prompts, 0, recipe.eval)])
+    together = np.stack(
+        [
+            np.asarray(picture, dtype=np.int16)
+            for picture in painting.paint(pipelines, prompts, 0, recipe.eval)
+        ]
+    )
     alone = np.asarray(painting.paint(pipelines, prompts[1:2], 1, recipe.eval)[0], dtype=np.int16)
     assert abs(together[1] - alone).max() <= 1
     without = load_recipe(finished_run(denoising_end=1.0))
     assert painting.sdxl_folders(without, student=False)[1] is None
-    base_only = painting.paint(load_pipelines(*painting.sdxl_folders(without, student=False)), prompts, 0, without.eval)
+    base_only = painting.paint(
+        load_pipelines(*painting.sdxl_folders(without, student=False)), prompts, 0, without.eval
+    )
     assert np.abs(np.asarray(base_only[1], dtype=np.int16) - alone).max() > 3
 
 
 def test_scene_accuracy_reads_the_pictures(tmp_path: Path) -> None:
-    """The renderer's own pictures are all right; each scene's picture put under the next caption is not."""
-    scenes, sources = [caption.scene for caption in captions.pairs(12, "held_out", 0)], ["a", "b", "a"] * 4
+    """The renderer's own pictures are all right; each scene's picture put under the next caption is
+    not.
+    """
+    scenes, sources = (
+        [caption.scene for caption in captions.pairs(12, "held_out", 0)],
+        ["a", "b", "a"] * 4,
+    )
     for shift in (0, 1):
         for i, picture in enumerate(renderer.render(scenes)):
             Image.fromarray(picture).save(painting.picture_path(tmp_path, (i + shift) % 12))
@@ -77,7 +111,10 @@ def test_scene_accuracy_reads_the_pictures(tmp_path: Path) -> None:
     for i in (0, 2, 3):  # three of the eight of source "a"
         Image.fromarray(renderer.render([scenes[i]])[0]).save(painting.picture_path(tmp_path, i))
     numbers, _ = generation.scene_accuracy(scenes, sources, tmp_path)
-    found = {source: (part["right"], part["total"]) for source, part in numbers["scene_accuracy_by_source"].items()}
+    found = {
+        source: (part["right"], part["total"])
+        for source, part in numbers["scene_accuracy_by_source"].items()
+    }
     assert found == {"a": (3, 8), "b": (0, 4)}
     for i in range(12):
         Image.new("RGB", (64, 64)).save(painting.picture_path(tmp_path, i))
@@ -87,12 +124,20 @@ def test_scene_accuracy_reads_the_pictures(tmp_path: Path) -> None:
 
 def test_file_sources(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     """A recipe of files paints pairs and counts no scenes."""
-    recipe = finished_run(source={"kind": "tsv", "name": "x", "path": "x", "licence": "x"}, prompts=2)
+    recipe = finished_run(
+        source={"kind": "tsv", "name": "x", "path": "x", "licence": "x"}, prompts=2
+    )
     folder = outputs(recipe)
     assert generate_entry.main([recipe]) == 0
-    assert json.loads((folder / "pictures.json").read_text())["rows"] == {"english_teacher": {}, "japanese_student": {}}
+    assert json.loads((folder / "pictures.json").read_text())["rows"] == {
+        "english_teacher": {},
+        "japanese_student": {},
+    }
     assert compare_hidden_states_entry.main([recipe]) == 0
-    (folder.parent / "stages.jsonl").write_text('{"stage": "a", "seconds": 1.5}\n{"stage": "b", "seconds": 2}\n{"stage": "a", "seconds": 3}\n')
+    (folder.parent / "stages.jsonl").write_text(
+        '{"stage": "a", "seconds": 1.5}\n{"stage": "b", "seconds": 2}\n{"stage": "a", "seconds": '
+        "3}\n"
+    )
     assert summary.main([recipe]) == 0
     made = json.loads((folder.parent / "summary.json").read_text())
     assert list(made) == ["scene_accuracy", "noise_gap", "seconds", "sha256"]
@@ -121,27 +166,45 @@ def poison(folder: Path) -> None:
         (compare, remove("initial_student"), "python -m vocab_init RECIPE"),
         (compare, remove("pairs"), "python -m corpora.prepare RECIPE"),
         (compare, poison, "japanese_student: clip_l holds NaN or infinity"),
-        (compare, damage("export", "base", "text_encoder", "model.safetensors"), "model.safetensors: missing or damaged"),
+        (
+            compare,
+            damage("export", "base", "text_encoder", "model.safetensors"),
+            "model.safetensors: missing or damaged",
+        ),
         (generation, remove("export", "refiner"), "export.encoders_only=false"),
-        (generation, damage("export", "base", "unet", "config.json"), "config.json: missing or damaged"),
+        (
+            generation,
+            damage("export", "base", "unet", "config.json"),
+            "config.json: missing or damaged",
+        ),
         (summary, lambda _: None, "python -m eval.compare_hidden_states RECIPE"),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(
-    finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str], stage: object, spoil: Callable[[Path], None], message: str
+    finished_run: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    stage: object,
+    spoil: Callable[[Path], None],
+    message: str,
 ) -> None:
     recipe = finished_run(prompts=1, pairs=4)
     spoil(load_recipe(recipe).run_dir)
     assert stage.main([recipe]) == 3  # type: ignore[attr-defined]
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error and not (outputs(recipe) / "pictures.json").exists()
-    assert "remove" not in spoil.__qualname__ or not (outputs(recipe) / "pictures").exists()  # said before anything is painted
+    assert (
+        "remove" not in spoil.__qualname__ or not (outputs(recipe) / "pictures").exists()
+    )  # said before anything is painted
 
 
-def test_too_few_pairs(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_pairs(
+    finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert compare_hidden_states_entry.main([finished_run(pairs=1)]) == 2
     assert "eval.pairs" in capsys.readouterr().err
     recipe = finished_run()
-    write_pairs(load_recipe(recipe).run_dir / "pairs", [("赤", "red"), ("赤", "crimson"), ("紅", "red")])  # no two of different texts
+    write_pairs(
+        load_recipe(recipe).run_dir / "pairs", [("赤", "red"), ("赤", "crimson"), ("紅", "red")]
+    )  # no two of different texts
     assert compare_hidden_states_entry.main([recipe]) == 3
     assert "at least 2" in capsys.readouterr().err

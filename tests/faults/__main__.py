@@ -2,7 +2,8 @@
 
     python -m tests.faults                               # everything: hours on two cores
     python -m tests.faults kills corruption --share 0.1  # a tenth of two parts
-    python -m tests.faults --only kills/point-distill.train/0042 --seed 0  # one case; its folder stays
+    python -m tests.faults --only kills/point-distill.train/0042 --seed 0  # one case; its folder
+    stays
 
 Out: a table; with `--out DIR` also `report.json`, `report.md`, and the folders of the cases that
      failed (`DIR/cases`).
@@ -45,9 +46,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--jobs", type=int, default=2, help="cases at once (2)")
     result.add_argument(
-        "--only", action="append", default=[], metavar="CASE",
+        "--only",
+        action="append",
+        default=[],
+        metavar="CASE",
         help="one case, or all whose name starts so; may be repeated; their folders are kept",
-    )  # fmt: skip
+    )
     result.add_argument(
         "--out", type=Path, metavar="DIR", help="where the report and the failed cases' folders go"
     )

@@ -110,9 +110,15 @@ class Slot:
 
     def _start(self) -> subprocess.Popen[str]:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.server"], cwd=ROOT, env=environment(self.canary), stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "tests.faults.server"],
+            cwd=ROOT,
+            env=environment(self.canary),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
         if self._line(self._process, START_SECONDS).strip() != "ready":
             raise RuntimeError(
                 "the fork server did not start: python -m tests.faults.server says why"
@@ -127,7 +133,9 @@ class Slot:
 
 
 def environment(canary: str) -> dict[str, str]:
-    """Offline, one thread a process; the canary tells the harness's own processes from all others."""
+    """Offline, one thread a process; the canary tells the harness's own processes from all
+    others.
+    """
     names = {
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",

@@ -20,7 +20,10 @@ ROWS = [
     ("緑の星", "a green star"),
 ] * 8
 UNIT = '<tu><tuv xml:lang="ja"><seg>{}</seg></tuv><tuv xml:lang="en"><seg>{}</seg></tuv></tu>'
-SEGMENT = '<doc><src lang="ja"><p><seg id="1">{}</seg></p></src><ref lang="en"><p><seg id="1">{}</seg></p></ref></doc>'
+SEGMENT = (
+    '<doc><src lang="ja"><p><seg id="1">{}</seg></p></src><ref lang="en"><p><seg '
+    'id="1">{}</seg></p></ref></doc>'
+)
 
 
 def make(folder: Path, rng: random.Random, damage: Callable[[Path], object]) -> Corpora:

@@ -75,9 +75,7 @@ def file_size(
     return _refused_then_done(made, entry, folder, slot, ended)
 
 
-def _refused_then_done(
-    made: World, entry: str, folder: Path, slot: Slot, ended: Ended
-) -> Outcome:
+def _refused_then_done(made: World, entry: str, folder: Path, slot: Slot, ended: Ended) -> Outcome:
     unhurt, problem = ended.code == 0, verdict.problem(ended, (4,))
     if problem and not unhurt:
         return failed(problem, f"{entry}: {verdict.last_line(ended.text)[:400]}")

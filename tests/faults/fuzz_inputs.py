@@ -197,7 +197,9 @@ def json_file(rng: random.Random) -> str:
 
 
 def prompt(rng: random.Random) -> str:
-    """A prompt as it goes into a PNG and comes out of it, a damaged PNG, or a damaged command line."""
+    """A prompt as it goes into a PNG and comes out of it, a damaged PNG, or a damaged command
+    line.
+    """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 

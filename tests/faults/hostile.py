@@ -1,5 +1,6 @@
-"""Artefacts made to harm (tests/hostile_files.py makes them): no code of theirs runs, nothing outside
-is read, the refusal is one line. Each is opened in a process of its own, with bounded memory.
+"""Artefacts made to harm (tests/hostile_files.py makes them): no code of theirs runs, nothing
+outside is read, the refusal is one line. Each is opened in a process of its own, with bounded
+memory.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""Makes one hostile artefact in the working folder and opens it as the product does. Run by the fork
-server.
+"""Makes one hostile artefact in the working folder and opens it as the product does. Run by the
+fork server.
 
 Out: `ran`, if its code was run; `read_outside`, if the file beside its folder was opened; on the
 terminal what a command would print.

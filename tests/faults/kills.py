@@ -117,7 +117,9 @@ def kill_point(
 def finish(
     made: World, entry: str, processes: int, folder: Path, slot: Slot, keep: str, killed: int
 ) -> Outcome:
-    """Gives the command again, undisturbed, and compares what is there with an undisturbed run's."""
+    """Gives the command again, undisturbed, and compares what is there with an undisturbed
+    run's.
+    """
     settings = [keep] if entry == world.TRAIN else []
     ended = slot.run(entry, folder, *settings, processes=processes)
     if ended.code:

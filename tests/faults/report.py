@@ -20,7 +20,9 @@ class Done(NamedTuple):
 
 
 def rows(done: list[Done]) -> list[tuple[str, ...]]:
-    """A row for every group of cases, and one for all; `injected` counts kills, damages or inputs."""
+    """A row for every group of cases, and one for all; `injected` counts kills, damages or
+    inputs.
+    """
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for one in done:
         groups[one.case.group].append(one.outcome)

@@ -24,11 +24,27 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = (
-    "corpora.pipeline", "corpora.filters.sentence_encoder", "datatrove", "deepspeed", "diffusers", "distill.checkpoints.checkpoint", "distill.train.log",
-    "distill.model_card", "distill.export.pipeline_folder", "distill.sdxl.pipelines", "distill.train.preparation", "distill.verify.readings", "distill.verify",
-    "eval.compare_hidden_states", "eval.generate", "eval.pictures.agreement", "eval.pictures.painting", "sentence_transformers",
-    "torch.utils.tensorboard", "vocab_init.transplant",
-)  # fmt: skip
+    "corpora.pipeline",
+    "corpora.filters.sentence_encoder",
+    "datatrove",
+    "deepspeed",
+    "diffusers",
+    "distill.checkpoints.checkpoint",
+    "distill.train.log",
+    "distill.model_card",
+    "distill.export.pipeline_folder",
+    "distill.sdxl.pipelines",
+    "distill.train.preparation",
+    "distill.verify.readings",
+    "distill.verify",
+    "eval.compare_hidden_states",
+    "eval.generate",
+    "eval.pictures.agreement",
+    "eval.pictures.painting",
+    "sentence_transformers",
+    "torch.utils.tensorboard",
+    "vocab_init.transplant",
+)
 GRACE_SECONDS = 25.0  # that a launcher gives the other processes when one has died
 PR_SET_PDEATHSIG = 1
 PARENT = os.getppid()
@@ -48,7 +64,9 @@ def main() -> int:
 
 
 def supervise(request: dict[str, Any]) -> dict[str, Any]:
-    """Starts the processes of one run, kills them when it is time, and waits until all have ended."""
+    """Starts the processes of one run, kills them when it is time, and waits until all have
+    ended.
+    """
     started = time.monotonic()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

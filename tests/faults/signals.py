@@ -68,7 +68,8 @@ def stop(
         if left:
             return failed(
                 "still running",
-                f"{len(left)} processes {seconds:.0f} s after the signal: {'; '.join(left.values())[:300]}",
+                f"{len(left)} processes {seconds:.0f} s after the signal: "
+                f"{'; '.join(left.values())[:300]}",
             )
         if problem := _code(launcher, name, process.wait()) or _status(folder / "run", name):
             return failed("wrong exit", f"{problem}; {tail(folder)}")
@@ -112,7 +113,8 @@ def hang(made: World, rank: int, folder: Path, rng: random.Random, slot: Slot) -
         if left:
             return failed(
                 "still running",
-                f"{len(left)} processes {HUNG_SECONDS + HUNG_SPARE:.0f} s after a worker hung; {tail(folder)}",
+                f"{len(left)} processes {HUNG_SECONDS + HUNG_SPARE:.0f} s after a worker hung; "
+                f"{tail(folder)}",
             )
     finally:
         processes.end(canary)
@@ -135,12 +137,27 @@ def start(launcher: str, folder: Path, slot: Slot, *more: str) -> "subprocess.Po
     settings = environment(slot.canary) | {"FAULTS_CASE": str(folder), "PYTHONUNBUFFERED": "1"}
     words = {
         "none": [sys.executable, "-m", "distill.train"],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "distill.train"],
+        "torchrun": [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "distill.train",
+        ],
         "deepspeed": [
-            str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2", "--master_port", str(port), "--module", "distill.train",
+            str(Path(sys.executable).with_name("deepspeed")),
+            "--num_gpus",
+            "2",
+            "--master_port",
+            str(port),
+            "--module",
+            "distill.train",
         ],
         "srun": ["bash", str(ROOT / "configs" / "slurm.sbatch")],
-    }[launcher]  # fmt: skip
+    }[launcher]
     if launcher == "srun":
         settings |= {
             "SLURM_JOB_ID": str(port),

@@ -9,7 +9,8 @@ on there. A state is made when it is first asked for:
   finished  every stage
   pair      as trained, by two processes
   long, long_pair   trainings of LONG_STEPS steps, to be stopped on their way
-  other     trained and exported with other texts, another teacher and another seed: valid files with other content
+  other     trained and exported with other texts, another teacher and another seed: valid files
+  with other content
 """
 
 import shutil

@@ -1,8 +1,10 @@
 """The ids of many texts at once: exactly those the tokenizer itself gives, several times faster.
 
-Texts are cut where their tokenizer cannot join two characters (`distill/tokenizer/fast/text_cuts.py`). The parts, of a few syllables or a word, have their
-ids looked up once: captions are made of the same parts over and over. A part whose ids may depend on the rest of its text
-(`distill/tokenizer/fast/unigram_parts.py`) has none of its own: a text that holds one goes through the tokenizer whole.
+Texts are cut where their tokenizer cannot join two characters
+(`distill/tokenizer/fast/text_cuts.py`). The parts, of a few syllables or a word, have their ids
+looked up once: captions are made of the same parts over and over. A part whose ids may depend on
+the rest of its text (`distill/tokenizer/fast/unigram_parts.py`) has none of its own: a text that
+holds one goes through the tokenizer whole.
 """
 
 from itertools import pairwise, repeat
@@ -16,13 +18,17 @@ from distill.tokenizer.fast.unigram_parts import UnigramParts
 START = "\ud800"  # stands before every text; half a surrogate pair is in none
 NEW, UNSURE = b"??", b"?"  # in place of ids, which are four bytes each
 PARTS_KEPT = 2**19  # about 100 MB
-LONGEST_TEXT = 2**16  # characters: over longer ones float64 sums are not as exact as the margin asks
+LONGEST_TEXT = (
+    2**16
+)  # characters: over longer ones float64 sums are not as exact as the margin asks
 
 
 class Encoder:
-    """Encodes texts as `tokenizer(texts, truncation=True, max_length=tokenizer.model_max_length).input_ids` does: BOS first and EOS last.
+    """Encodes texts as `tokenizer(texts, truncation=True,
+    max_length=tokenizer.model_max_length).input_ids` does: BOS first and EOS last.
 
-    `tokenizer`: of transformers' fast kind, one that puts one token before a text and one after. Keeps the ids of the parts it has met.
+    `tokenizer`: of transformers' fast kind, one that puts one token before a text and one after.
+    Keeps the ids of the parts it has met.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -49,18 +55,24 @@ class Encoder:
         ids[ends - lengths], ids[ends - 1] = self.bos, self.eos
         # of the i-th id that stays: where it stood, and where it goes
         shift = np.cumsum(kept) - kept
-        ids[place + np.repeat(ends - lengths + 1 - shift, kept)] = found[place + np.repeat(np.cumsum(counts) - counts - shift, kept)]
+        ids[place + np.repeat(ends - lengths + 1 - shift, kept)] = found[
+            place + np.repeat(np.cumsum(counts) - counts - shift, kept)
+        ]
         return ids, lengths
 
     def _rows(self, texts: list[str]) -> tuple[list[bytes], np.ndarray]:
-        """Ids as bytes, which together are those of all texts, and (T,) how many are each text's."""
+        """Ids as bytes, which together are those of all texts, and (T,) how many are each
+        text's.
+        """
         if self.parts is None or self.cuts is None or not texts:
             rows = _encode(self.backend, texts)
             return rows, np.array([len(row) // 4 for row in rows], np.int64)
         parts, firsts = self._cut(texts)
         rows, sizes = self.parts.ids(parts)
         lasts = [*firsts[1:].tolist(), len(rows)]
-        unsure = np.unique(np.searchsorted(firsts, np.flatnonzero(sizes == len(UNSURE)), "right") - 1).tolist()
+        unsure = np.unique(
+            np.searchsorted(firsts, np.flatnonzero(sizes == len(UNSURE)), "right") - 1
+        ).tolist()
         for i, row in zip(unsure, _encode(self.backend, [texts[i] for i in unsure]), strict=True):
             first, last = int(firsts[i]), lasts[i]
             rows[first:last] = [row] + [b""] * (last - first - 1)
@@ -68,7 +80,9 @@ class Encoder:
         return rows, np.add.reduceat(sizes, firsts) // 4
 
     def _cut(self, texts: list[str]) -> tuple[list[str], np.ndarray]:
-        """The parts of all texts, and (T,) which of them is each text's first: that one begins with START."""
+        """The parts of all texts, and (T,) which of them is each text's first: that one begins with
+        START.
+        """
         assert self.cuts is not None
         together = START + START.join(texts)
         codes = np.frombuffer(together.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -89,7 +103,9 @@ class _Parts(dict[str, bytes]):
     def __init__(self, backend: Any, cuts: text_cuts.Cuts) -> None:
         super().__init__()
         self.backend = backend
-        self.unigram = UnigramParts(backend, cuts.plain) if type(backend.model).__name__ == "Unigram" else None
+        self.unigram = (
+            UnigramParts(backend, cuts.plain) if type(backend.model).__name__ == "Unigram" else None
+        )
 
     def ids(self, parts: list[str]) -> tuple[list[bytes], np.ndarray]:
         """Of every part, and how many bytes they are."""
@@ -108,10 +124,18 @@ class _Parts(dict[str, bytes]):
         if self.unigram is not None:
             found = self.unigram(parts, START)
         else:  # one by one: short words are not worth waking the library's threads
-            encoded = (self.backend.encode(part.removeprefix(START), add_special_tokens=False) for part in parts)
+            encoded = (
+                self.backend.encode(part.removeprefix(START), add_special_tokens=False)
+                for part in parts
+            )
             found = [np.array(encoding.ids, np.uint32).tobytes() for encoding in encoded]
-        self.update((part, UNSURE if ids is None else ids) for part, ids in zip(parts, found, strict=True))
+        self.update(
+            (part, UNSURE if ids is None else ids) for part, ids in zip(parts, found, strict=True)
+        )
 
 
 def _encode(backend: Any, texts: list[str]) -> list[bytes]:
-    return [np.array(encoding.ids, np.uint32).tobytes() for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    return [
+        np.array(encoding.ids, np.uint32).tobytes()
+        for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
+    ]

@@ -1,8 +1,10 @@
-"""Where a tokenizer cannot join two characters: what lies between two such places has the same ids in every text.
+"""Where a tokenizer cannot join two characters: what lies between two such places has the same ids
+in every text.
 
-Two kinds of tokenizers are known: Unigram ones whose steps before the model are among those below, and CLIP's. A unigram model joins two
-characters only where a piece holds them side by side; CLIP's reads every word by itself. Only plain characters are cut apart.
-All else, and every step that is not known here, stays with its neighbours.
+Two kinds of tokenizers are known: Unigram ones whose steps before the model are among those below,
+and CLIP's. A unigram model joins two characters only where a piece holds them side by side; CLIP's
+reads every word by itself. Only plain characters are cut apart. All else, and every step that is
+not known here, stays with its neighbours.
 """
 
 import json
@@ -12,12 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from distill.tokenizer.unigram import BYTE_CUT, CLUSTER_BREAK, SPACE, SPACES_AT_ENDS, SPACES_IN_A_ROW, model_input
+from distill.tokenizer.unigram import (
+    BYTE_CUT,
+    CLUSTER_BREAK,
+    SPACE,
+    SPACES_AT_ENDS,
+    SPACES_IN_A_ROW,
+    model_input,
+)
 
 ASCII = "".join(map(chr, range(0x21, 0x7F)))
-# No normal form composes or reorders these with a neighbour that is one of them, and each is a grapheme cluster of its own.
-PLAIN = ASCII + "".join(map(chr, [*range(0x3041, 0x3097), *range(0x30A1, 0x30FD), *range(0x4E00, 0xA000)])) + "、。「」『』"
-# Steps that change each character, or each cluster, by itself; or spaces that stand in a row or at an end, which are not plain.
+# No normal form composes or reorders these with a neighbour that is one of them, and each is a
+# grapheme cluster of its own.
+PLAIN = (
+    ASCII
+    + "".join(map(chr, [*range(0x3041, 0x3097), *range(0x30A1, 0x30FD), *range(0x4E00, 0xA000)]))
+    + "、。「」『』"
+)
+# Steps that change each character, or each cluster, by itself; or spaces that stand in a row or at
+# an end, which are not plain.
 LOCAL_STEPS = ("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Strip")
 LOCAL_REPLACEMENTS = {
     (r"\Y", CLUSTER_BREAK),
@@ -35,7 +50,10 @@ CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 @dataclass(frozen=True)
 class Cuts:
-    """`kinds` (every code point): which of the plain characters behave alike; 0 is not plain. `joined` (kinds, kinds): may the two be joined?"""
+    """`kinds` (every code point): which of the plain characters behave alike; 0 is not plain.
+
+    `joined` (kinds, kinds): may the two be joined?
+    """
 
     plain: frozenset[str]  # without the space
     kinds: np.ndarray
@@ -44,7 +62,8 @@ class Cuts:
     def before(self, codes: np.ndarray) -> np.ndarray:
         """(N,) whether a text, given as (N,) code points, is cut before each character.
 
-        A single space between two plain characters is one itself, but never the last of what it ends: at an end it would be another text.
+        A single space between two plain characters is one itself, but never the last of what it
+        ends: at an end it would be another text.
         """
         kinds, space = self.kinds[codes], codes == ord(" ")
         visible = (kinds > 0) & ~space
@@ -58,14 +77,24 @@ class Cuts:
 def find(tokenizer: Any) -> Cuts | None:
     """Of a transformers tokenizer of the fast kind; None where nothing is known of it."""
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
-    steps = [*_flat(tree["normalizer"], "normalizers"), *_flat(tree["pre_tokenizer"], "pretokenizers")]
+    steps = [
+        *_flat(tree["normalizer"], "normalizers"),
+        *_flat(tree["pre_tokenizer"], "pretokenizers"),
+    ]
     added = tree["added_tokens"]
     if tree["model"]["type"] == "Unigram":
         joined = model_input(tokenizer.backend_tokenizer, "a b").removeprefix(SPACE) == f"a{SPACE}b"
         # tokens found in a text beforehand would split it in texts of their own
         none_found = tokenizer.split_special_tokens and all(token["special"] for token in added)
-        return _unigram(tokenizer.backend_tokenizer, tree) if all(map(_local, steps)) and joined and none_found else None
-    loose = any(token["lstrip"] or token["rstrip"] or token["single_word"] or " " in token["content"] for token in added)
+        return (
+            _unigram(tokenizer.backend_tokenizer, tree)
+            if all(map(_local, steps)) and joined and none_found
+            else None
+        )
+    loose = any(
+        token["lstrip"] or token["rstrip"] or token["single_word"] or " " in token["content"]
+        for token in added
+    )
     return _between_words() if _is_clip(tree["model"], steps) and not loose else None
 
 
@@ -86,9 +115,16 @@ def _local(step: dict[str, Any]) -> bool:
 
 
 def _unigram(backend: Any, tree: dict[str, Any]) -> Cuts:
-    pieces = [piece for piece, _ in tree["model"]["vocab"] if " " not in piece]  # the model sees no space: such a piece is in no text
+    pieces = [
+        piece for piece, _ in tree["model"]["vocab"] if " " not in piece
+    ]  # the model sees no space: such a piece is in no text
     alone = set(pieces)  # no plain character is unknown: unknown ones in a row become one
-    kept = {c for c in PLAIN if c in alone and (backend.normalizer is None or backend.normalizer.normalize_str(c).lstrip(SPACE) == c)}
+    kept = {
+        c
+        for c in PLAIN
+        if c in alone
+        and (backend.normalizer is None or backend.normalizer.normalize_str(c).lstrip(SPACE) == c)
+    }
     if SPACE in alone:
         kept.add(SPACE)
     pairs = {piece[i : i + 2] for piece in pieces for i in range(len(piece) - 1)}
@@ -97,9 +133,14 @@ def _unigram(backend: Any, tree: dict[str, Any]) -> Cuts:
     kinds[[ord(c) for c in kept]] = 1  # those that stand alone in every piece
     for kind, character in enumerate(sorted(set("".join(pairs))), 2):
         kinds[ord(character)] = kind
-    kinds[ord(" ")], kinds[ord(SPACE)] = kinds[ord(SPACE)], 0  # what stands for a space is one only after the steps before the model
+    kinds[ord(" ")], kinds[ord(SPACE)] = (
+        kinds[ord(SPACE)],
+        0,
+    )  # what stands for a space is one only after the steps before the model
     joined = np.zeros((int(kinds.max()) + 1,) * 2, np.bool_)
-    codes = np.array([[ord(c if c != SPACE else " ") for c in pair] for pair in pairs]).reshape(-1, 2)
+    codes = np.array([[ord(c if c != SPACE else " ") for c in pair] for pair in pairs]).reshape(
+        -1, 2
+    )
     joined[kinds[codes[:, 0]], kinds[codes[:, 1]]] = True
     joined[kinds[ord(" ")]] = True  # nothing ends with a space
     return Cuts(frozenset(kept - {SPACE}), kinds, joined)
@@ -108,12 +149,17 @@ def _unigram(backend: Any, tree: dict[str, Any]) -> Cuts:
 def _is_clip(model: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
     """Words are read one by one, and none holds a space."""
     types = [step["type"] for step in steps]
-    if model["type"] != "BPE" or model["dropout"] is not None or types != [*CLIP_NORMALIZERS, "Split", "ByteLevel"]:
+    if (
+        model["type"] != "BPE"
+        or model["dropout"] is not None
+        or types != [*CLIP_NORMALIZERS, "Split", "ByteLevel"]
+    ):
         return False
     spaces, words = steps[1], steps[3]
     return (
         (spaces["pattern"], spaces["content"]) == ({"Regex": r"\s+"}, " ")
-        and words["pattern"].get("Regex", "").removeprefix(r"<\|startoftext\|>|<\|endoftext\|>|") == CLIP_WORDS
+        and words["pattern"].get("Regex", "").removeprefix(r"<\|startoftext\|>|<\|endoftext\|>|")
+        == CLIP_WORDS
         and (words["behavior"], words["invert"]) == ("Removed", True)
         and not steps[4]["add_prefix_space"]
     )

@@ -1,4 +1,6 @@
-"""CLOOB, its weights under their published names, computes what plain torch functions compute from the same weights."""
+"""CLOOB, its weights under their published names, computes what plain torch functions compute from
+the same weights.
+"""
 
 import json
 from pathlib import Path
@@ -48,8 +50,14 @@ def published_names() -> dict[str, tuple[int, ...]]:
     with_bias = {"text_model.embeddings.LayerNorm": (WIDTH,), "vision_model.layernorm": (WIDTH,)}
     with_bias |= {"vision_model.embeddings.patch_embeddings.projection": (WIDTH, 3, PATCH, PATCH)}
     for prefix, names in blocks.items():
-        with_bias |= {prefix.format(layer) + name: shape for layer in range(LAYERS) for name, shape in names.items()}
-    shapes = {f"{name}.weight": shape for name, shape in with_bias.items()} | {f"{name}.bias": shape[:1] for name, shape in with_bias.items()}
+        with_bias |= {
+            prefix.format(layer) + name: shape
+            for layer in range(LAYERS)
+            for name, shape in names.items()
+        }
+    shapes = {f"{name}.weight": shape for name, shape in with_bias.items()} | {
+        f"{name}.bias": shape[:1] for name, shape in with_bias.items()
+    }
     return shapes | {
         "text_model.embeddings.word_embeddings.weight": (vocabulary(), WIDTH),
         "text_model.embeddings.position_embeddings.weight": (80, WIDTH),
@@ -62,20 +70,43 @@ def published_names() -> dict[str, tuple[int, ...]]:
 
 
 def vocabulary() -> int:
-    return len(sentencepiece.SentencePieceProcessor(model_file=str(TOYWORLD_MODELS / "spiece.model")))
+    return len(
+        sentencepiece.SentencePieceProcessor(model_file=str(TOYWORLD_MODELS / "spiece.model"))
+    )
 
 
 def save(folder: Path, kind: str = "roberta", pickled: bool = False) -> dict[str, torch.Tensor]:
     proto = ModelProto.FromString((TOYWORLD_MODELS / "spiece.model").read_bytes())
     proto.pieces[1].piece, proto.pieces[3].piece = "[CLS]", "[PAD]"
     (folder / "spiece.model").write_bytes(proto.SerializeToString())
-    tower = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 2 * WIDTH}
-    text = {**tower, "model_type": kind, "vocab_size": vocabulary(), "max_position_embeddings": 80, "type_vocab_size": 2, "pad_token_id": 3}
+    tower = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 2 * WIDTH,
+    }
+    text = {
+        **tower,
+        "model_type": kind,
+        "vocab_size": vocabulary(),
+        "max_position_embeddings": 80,
+        "type_vocab_size": 2,
+        "pad_token_id": 3,
+    }
     vision = {**tower, "model_type": "vit", "image_size": SIDE, "patch_size": PATCH}
-    config = {"model_type": "cloob", "text_config": text, "vision_config": vision, "projection_dim": COMMON, "init_inv_tau": 30.0}
+    config = {
+        "model_type": "cloob",
+        "text_config": text,
+        "vision_config": vision,
+        "projection_dim": COMMON,
+        "init_inv_tau": 30.0,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    weights = {name: torch.randn(shape) * (1.0 if len(shape) == 1 else shape[-1] ** -0.5) for name, shape in published_names().items()}
+    weights = {
+        name: torch.randn(shape) * (1.0 if len(shape) == 1 else shape[-1] ** -0.5)
+        for name, shape in published_names().items()
+    }
     counted = {"text_model.embeddings.position_ids": torch.arange(80)[None]}
     if pickled:
         torch.save(weights | counted, folder / "pytorch_model.bin")
@@ -93,7 +124,10 @@ def norm(x: torch.Tensor, weights: dict[str, torch.Tensor], name: str) -> torch.
 
 
 def attention(x_LD: torch.Tensor, weights: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    q, k, v = (linear(x_LD, weights, f"{name}.{part}").unflatten(-1, (HEADS, -1)).transpose(0, 1) for part in ("query", "key", "value"))
+    q, k, v = (
+        linear(x_LD, weights, f"{name}.{part}").unflatten(-1, (HEADS, -1)).transpose(0, 1)
+        for part in ("query", "key", "value")
+    )
     scores = (q @ k.transpose(1, 2) / (WIDTH // HEADS) ** 0.5).softmax(dim=-1)
     return (scores @ v).transpose(0, 1).flatten(1)
 
@@ -101,12 +135,19 @@ def attention(x_LD: torch.Tensor, weights: dict[str, torch.Tensor], name: str) -
 def plain_text(ids: list[int], weights: dict[str, torch.Tensor]) -> torch.Tensor:
     """One text without pads: BERT normalises behind every residual sum."""
     own = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
-    x = own["embeddings.word_embeddings.weight"][ids] + own["embeddings.position_embeddings.weight"][: len(ids)]
+    x = (
+        own["embeddings.word_embeddings.weight"][ids]
+        + own["embeddings.position_embeddings.weight"][: len(ids)]
+    )
     x = norm(x + own["embeddings.token_type_embeddings.weight"][0], own, "embeddings.LayerNorm")
     for layer in (f"encoder.layer.{number}." for number in range(LAYERS)):
-        attended = linear(attention(x, own, f"{layer}attention.self"), own, f"{layer}attention.output.dense")
+        attended = linear(
+            attention(x, own, f"{layer}attention.self"), own, f"{layer}attention.output.dense"
+        )
         x = norm(x + attended, own, f"{layer}attention.output.LayerNorm")
-        inner = linear(F.gelu(linear(x, own, f"{layer}intermediate.dense")), own, f"{layer}output.dense")
+        inner = linear(
+            F.gelu(linear(x, own, f"{layer}intermediate.dense")), own, f"{layer}output.dense"
+        )
         x = norm(x + inner, own, f"{layer}output.LayerNorm")
     return own["text_projection.weight"] @ x[0]
 
@@ -114,13 +155,25 @@ def plain_text(ids: list[int], weights: dict[str, torch.Tensor]) -> torch.Tensor
 def plain_image(pixels_3SS: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
     """One picture: ViT normalises before every part, and once at the end."""
     own = {name.removeprefix("vision_model."): tensor for name, tensor in weights.items()}
-    patches = pixels_3SS.unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH).permute(1, 2, 0, 3, 4).flatten(0, 1).flatten(1)
+    patches = (
+        pixels_3SS.unfold(1, PATCH, PATCH)
+        .unfold(2, PATCH, PATCH)
+        .permute(1, 2, 0, 3, 4)
+        .flatten(0, 1)
+        .flatten(1)
+    )
     embedding = "embeddings.patch_embeddings.projection"
     x = patches @ own[f"{embedding}.weight"].flatten(1).T + own[f"{embedding}.bias"]
     x = torch.cat([own["embeddings.cls_token"][0], x]) + own["embeddings.position_embeddings"][0]
     for layer in (f"encoder.layer.{number}." for number in range(LAYERS)):
-        x = x + linear(attention(norm(x, own, f"{layer}layernorm_before"), own, f"{layer}attention.attention"), own, f"{layer}attention.output.dense")
-        inner = F.gelu(linear(norm(x, own, f"{layer}layernorm_after"), own, f"{layer}intermediate.dense"))
+        x = x + linear(
+            attention(norm(x, own, f"{layer}layernorm_before"), own, f"{layer}attention.attention"),
+            own,
+            f"{layer}attention.output.dense",
+        )
+        inner = F.gelu(
+            linear(norm(x, own, f"{layer}layernorm_after"), own, f"{layer}intermediate.dense")
+        )
         x = x + linear(inner, own, f"{layer}output.dense")
     return own["visual_projection.weight"] @ norm(x, own, "layernorm")[0]
 
@@ -134,8 +187,16 @@ def test_features_are_those_of_plain_functions(tmp_path: Path, kind: str, pickle
     found = model.text_features(TEXTS)  # padded to 77, the longest
     assert found.shape == (len(TEXTS), COMMON) and torch.allclose(found, wanted, atol=1e-5)
     assert torch.allclose(model.text_features(TEXTS[1:2]), wanted[1:2], atol=1e-5)
-    pictures = [Image.fromarray(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)) for size in ((40, 23, 3), (16, 16, 3), (9, 30, 3))]
-    steps = [transforms.Resize(SIDE), transforms.CenterCrop(SIDE), transforms.ToTensor(), transforms.Normalize(cloob.MEAN, cloob.STD)]
+    pictures = [
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+        for size in ((40, 23, 3), (16, 16, 3), (9, 30, 3))
+    ]
+    steps = [
+        transforms.Resize(SIDE),
+        transforms.CenterCrop(SIDE),
+        transforms.ToTensor(),
+        transforms.Normalize(cloob.MEAN, cloob.STD),
+    ]
     transform = transforms.Compose(steps)
     wanted = torch.stack([plain_image(transform(picture), weights) for picture in pictures])
     assert torch.allclose(model.image_features(pictures), wanted, atol=1e-5)
@@ -152,12 +213,24 @@ def test_texts_are_lower_cased_and_begin_with_the_class_piece(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda w: w.pop("text_model.encoder.layer.1.output.dense.bias"), r"1 weights .*text_model.encoder.layer.1.output.dense.bias \(missing\)"),
+        (
+            lambda w: w.pop("text_model.encoder.layer.1.output.dense.bias"),
+            r"1 weights .*text_model.encoder.layer.1.output.dense.bias \(missing\)",
+        ),
         (lambda w: w.pop("visual_projection.weight"), r"visual_projection.weight \(missing\)"),
-        (lambda w: w.update({"text_model.pooler.dense.bias": torch.zeros(3)}), r"text_model.pooler.dense.bias \(left over\)"),
+        (
+            lambda w: w.update({"text_model.pooler.dense.bias": torch.zeros(3)}),
+            r"text_model.pooler.dense.bias \(left over\)",
+        ),
         (lambda w: w.update(logit_scale=torch.zeros(1)), r"logit_scale \(left over\)"),
-        (lambda w: w.update({"text_projection.weight": torch.zeros(3, 3)}), r"text_projection.weight \(of another shape\)"),
-        (lambda w: w.update({"vision_model.layernorm.bias": torch.zeros(3)}), r"vision_model.layernorm.bias \(of another shape\)"),
+        (
+            lambda w: w.update({"text_projection.weight": torch.zeros(3, 3)}),
+            r"text_projection.weight \(of another shape\)",
+        ),
+        (
+            lambda w: w.update({"vision_model.layernorm.bias": torch.zeros(3)}),
+            r"vision_model.layernorm.bias \(of another shape\)",
+        ),
     ],
 )
 def test_every_weight_is_accounted_for(tmp_path: Path, change, line: str) -> None:

@@ -11,16 +11,36 @@ from configs.errors import DataError
 from corpora.captions import top_k as module
 from corpora.captions.top_k import top_k
 
-# few values, so that ties are everywhere; among them both zeros, the ends of the scale and two neighbours
-VALUES = [0.0, -0.0, 0.25, -0.25, 1e-45, -1e-45, float("inf"), float("-inf"), 0.3, float(np.nextafter(np.float32(0.3), np.float32(1)))]
+# few values, so that ties are everywhere; among them both zeros, the ends of the scale and two
+# neighbours
+VALUES = [
+    0.0,
+    -0.0,
+    0.25,
+    -0.25,
+    1e-45,
+    -1e-45,
+    float("inf"),
+    float("-inf"),
+    0.3,
+    float(np.nextafter(np.float32(0.3), np.float32(1))),
+]
 
 
 def sorted_whole(scores: np.ndarray, ids: np.ndarray, k: int) -> np.ndarray:
     return ids[np.lexsort((ids, -scores.astype(np.float64)))][:k]
 
 
-@given(st.lists(st.sampled_from(VALUES), max_size=60), st.integers(0, 70), st.integers(1, 6), st.sampled_from([1, 3, 8, 100]), st.randoms())
-def test_it_is_a_full_sort(values: list[float], k: int, parts: int, chunk: int, rng: random.Random) -> None:
+@given(
+    st.lists(st.sampled_from(VALUES), max_size=60),
+    st.integers(0, 70),
+    st.integers(1, 6),
+    st.sampled_from([1, 3, 8, 100]),
+    st.randoms(),
+)
+def test_it_is_a_full_sort(
+    values: list[float], k: int, parts: int, chunk: int, rng: random.Random
+) -> None:
     scores = np.array(values, dtype=np.float32)
     ids = np.array(rng.sample(range(2**32), len(values)), dtype=np.int64)
     cut = [np.arange(len(values))[start::parts] for start in range(parts)]
@@ -35,11 +55,19 @@ def test_it_is_a_full_sort(values: list[float], k: int, parts: int, chunk: int, 
 
 def test_many_rows_in_many_parts_with_the_real_chunks() -> None:
     rng = np.random.default_rng(0)
-    scores = rng.integers(0, 1000, 3_000_000).astype(np.float32) / 1000  # three thousand rows a score
+    scores = (
+        rng.integers(0, 1000, 3_000_000).astype(np.float32) / 1000
+    )  # three thousand rows a score
     ids = rng.permutation(len(scores)).astype(np.uint32)
     wanted = sorted_whole(scores, ids, 1_234_567)
     for parts in (1, 7):
-        assert np.array_equal(top_k(zip(np.array_split(scores, parts), np.array_split(ids, parts), strict=True), len(wanted))[1], wanted)
+        assert np.array_equal(
+            top_k(
+                zip(np.array_split(scores, parts), np.array_split(ids, parts), strict=True),
+                len(wanted),
+            )[1],
+            wanted,
+        )
 
 
 def test_what_is_no_score_or_no_row_number_is_one_line() -> None:

@@ -84,8 +84,8 @@ def test_a_clean_text_is_normalised(text: str) -> None:
         assert normalise(side) == side
 
 
-# of each label: what the file puts around the Japanese and the English text, and whether the text is
-# whole without it
+# of each label: what the file puts around the Japanese and the English text, and whether the text
+# is whole without it
 SUBTITLES = {
     "position": (r"{{\pos(640,300)}}{}", r"{{\an8}}{}", True),
     "italics": ("<i>{}</i>", "<i>{}</i>", True),

@@ -25,7 +25,10 @@ LIMITS = Filters(min_characters=2, max_characters=60, max_length_ratio=6.0)
         ("か\u3099", "が"),  # NFC
         ("10² ½ ＡＢＣ ｶﾅ ① ㎡！", "10² ½ ＡＢＣ ｶﾅ ① ㎡！"),  # and not NFKC
         ("salt &amp; pepper &#8482; &#x4E2D;", "salt & pepper ™ 中"),
-        ("AT&T &copy2024 R&notify", "AT&T &copy2024 R&notify"),  # no references: html.unescape alone would read them as such
+        (
+            "AT&T &copy2024 R&notify",
+            "AT&T &copy2024 R&notify",
+        ),  # no references: html.unescape alone would read them as such
         ("👩\u200d🍳 ❤\ufe0f", "👩\u200d🍳 ❤\ufe0f"),
         ("NA", "NA"),
         ("\u2066\u202e", ""),
@@ -38,17 +41,27 @@ def test_normalise(raw: str, clean: str) -> None:
 @given(st.text())
 def test_a_normalised_text_is_one_line_in_nfc_and_says_the_same(text: str) -> None:
     clean = normalise(text)
-    assert clean == clean.strip() and clean == " ".join(clean.split()) and unicodedata.is_normalized("NFC", clean)
+    assert (
+        clean == clean.strip()
+        and clean == " ".join(clean.split())
+        and unicodedata.is_normalized("NFC", clean)
+    )
     assert not any(unicodedata.category(character) == "Cc" for character in clean)
     if "&" not in text:
         assert normalise(clean) == clean
         # nothing visible is lost: the letters and digits of any script, in order
-        assert [c for c in unicodedata.normalize("NFC", text) if c.isalnum()] == [c for c in clean if c.isalnum()]
+        assert [c for c in unicodedata.normalize("NFC", text) if c.isalnum()] == [
+            c for c in clean if c.isalnum()
+        ]
 
 
 def test_no_invisible_character_is_printable() -> None:
     """`normalise` looks for the invisible only in a text that holds something not printable."""
-    assert not [hex(point) for point in range(sys.maxunicode + 1) if INVISIBLE.match(chr(point)) and chr(point).isprintable()]
+    assert not [
+        hex(point)
+        for point in range(sys.maxunicode + 1)
+        if INVISIBLE.match(chr(point)) and chr(point).isprintable()
+    ]
 
 
 def test_the_comparison_key_is_rougher() -> None:
@@ -93,7 +106,11 @@ def test_each_filter_drops_for_its_own_reason(ja: str, en: str, reason: str) -> 
 
 
 def test_every_filter_has_a_case_above() -> None:
-    cases = next(mark for mark in test_each_filter_drops_for_its_own_reason.pytestmark if mark.name == "parametrize").args[1]
+    cases = next(
+        mark
+        for mark in test_each_filter_drops_for_its_own_reason.pytestmark
+        if mark.name == "parametrize"
+    ).args[1]
     assert {reason for _, _, reason in cases} == {drops.__name__ for drops in FILTERS}
 
 
@@ -125,7 +142,9 @@ def test_sound_pairs_are_kept(ja: str, en: str) -> None:
 
 @given(st.text("#$%&<>@[]{}()/:.;wWé amp1x丸\n"), st.text("#$%&<>@[]{}()/:.;wW bjpg1x"))
 def test_the_short_cut_changes_nothing(ja: str, en: str) -> None:
-    assert drop_reason(ja, en, LIMITS) == next((drops.__name__ for drops in FILTERS if drops(ja, en, LIMITS)), None)
+    assert drop_reason(ja, en, LIMITS) == next(
+        (drops.__name__ for drops in FILTERS if drops(ja, en, LIMITS)), None
+    )
 
 
 def test_the_limits_are_inclusive() -> None:
@@ -154,7 +173,9 @@ RIGHT = {
 
 
 def is_right(ja: str, en: str, noted: str, reason: str | None) -> bool:
-    """Dropped for what a person noted; or mended, where only a bullet ・ was Japanese in the English."""
+    """Dropped for what a person noted; or mended, where only a bullet ・ was Japanese in the
+    English.
+    """
     if noted == "Japanese script on the en side" and not JAPANESE.search(en):
         return "・" not in residue.pair(ja, en)[1]
     return reason in RIGHT[noted]
@@ -172,7 +193,11 @@ def test_real_dirty_rows_are_dropped_for_the_right_reason() -> None:
     assert set(shares.values()) == {1.0}, shares
 
 
-@pytest.mark.parametrize("name", ["pairs/tanaka_train.tsv", "pairs/flickr30k_valid_ja_mt.tsv", "pairs/youcook2_jp.tsv"])
+@pytest.mark.parametrize(
+    "name", ["pairs/tanaka_train.tsv", "pairs/flickr30k_valid_ja_mt.tsv", "pairs/youcook2_jp.tsv"]
+)
 def test_real_clean_rows_are_kept(name: str) -> None:
     reasons = [drop_reason(normalise(ja), normalise(en), Filters()) for ja, en, *_ in rows(name)]
-    assert sum(reason is not None for reason in reasons) <= 0.0005 * len(reasons), [one for one in reasons if one]
+    assert sum(reason is not None for reason in reasons) <= 0.0005 * len(reasons), [
+        one for one in reasons if one
+    ]

@@ -29,25 +29,39 @@ SETTINGS = Semantic(model="toyworld:sentence_encoder", neighbors=3)
 def test_blocks_are_cut_by_rows_alone(lengths: list[int]) -> None:
     total = sum(lengths)
     starts = np.cumsum([0, *lengths])
-    found = [*semantic.blocks(pa.table({"row": range(start, stop)}) for start, stop in itertools.pairwise(starts))]
+    found = [
+        *semantic.blocks(
+            pa.table({"row": range(start, stop)}) for start, stop in itertools.pairwise(starts)
+        )
+    ]
     assert [row for block in found for row in block.column("row").to_pylist()] == list(range(total))
     sizes = [block.num_rows for block in found]
     assert all(size == semantic.BLOCK_ROWS for size in sizes[:-1])
-    assert not sizes or len(sizes) == 1 or semantic.BLOCK_ROWS / 2 <= sizes[-1] < 1.5 * semantic.BLOCK_ROWS
+    assert (
+        not sizes
+        or len(sizes) == 1
+        or semantic.BLOCK_ROWS / 2 <= sizes[-1] < 1.5 * semantic.BLOCK_ROWS
+    )
 
 
 def test_the_margin_is_the_published_ratio() -> None:
     some = [*captions.pairs(40, "train", seed=3)]
     ja, en = [one.ja for one in some], [one.en for one in some[1:] + some[:1]]
     encoder = sentence_encoder.load(resolve_model(SETTINGS.model), "")
-    x, y = (sentence_encoder.embed(encoder, texts, "", 8).double().cpu().numpy() for texts in (ja, en))
+    x, y = (
+        sentence_encoder.embed(encoder, texts, "", 8).double().cpu().numpy() for texts in (ja, en)
+    )
     for row, margin in enumerate(semantic.margins(ja, en, SETTINGS)):
         forward, backward = (sorted(cosines)[-3:] for cosines in (y @ x[row], x @ y[row]))
-        assert margin == pytest.approx(x[row] @ y[row] / (sum(forward) / 6 + sum(backward) / 6), abs=1e-5)
+        assert margin == pytest.approx(
+            x[row] @ y[row] / (sum(forward) / 6 + sum(backward) / 6), abs=1e-5
+        )
 
 
 def test_a_row_that_shares_a_text_is_no_neighbour() -> None:
-    """Two right translations of one text do not hide one another: the margins are those of the rows without them."""
+    """Two right translations of one text do not hide one another: the margins are those of the rows
+    without them.
+    """
     some = [*captions.pairs(80, "train", seed=3)]
     ja, en = [one.ja for one in some], [one.en for one in some]
     alone = semantic.margins(ja, en, SETTINGS)
@@ -62,7 +76,9 @@ def test_a_row_that_shares_a_text_is_no_neighbour() -> None:
 def test_a_pair_without_neighbours_is_kept() -> None:
     """All rows have one text in common: there is nothing to compare them with."""
     same = np.zeros(5, dtype=np.uint64)
-    found = semantic.margins(["赤い丸"] * 5, [f"a red circle {n}" for n in range(5)], SETTINGS, same, np.arange(5))
+    found = semantic.margins(
+        ["赤い丸"] * 5, [f"a red circle {n}" for n in range(5)], SETTINGS, same, np.arange(5)
+    )
     assert np.allclose(found, 1)
 
 
@@ -72,10 +88,13 @@ def test_wrong_translations_go_whatever_the_workers(
 ) -> None:
     texts = [(one.ja, one.en) for one in captions.pairs(600, "train", seed=3)]
     wrong = sorted(random.Random(0).sample(range(600), 60))
-    shifted = {row: texts[other][1] for row, other in zip(wrong, wrong[1:] + wrong[:1], strict=True)}
+    shifted = {
+        row: texts[other][1] for row, other in zip(wrong, wrong[1:] + wrong[:1], strict=True)
+    }
     lines = [f"{ja}\t{shifted.get(row, en)}\n" for row, (ja, en) in enumerate(texts)]
     (tmp_path / "texts.tsv").write_text("".join(lines), encoding="utf-8")
-    listed = f"[{{kind: tsv, name: t, path: {tmp_path / 'texts.tsv'}, licence: x, header: false, ja: 0, en: 1}}]"
+    path = tmp_path / "texts.tsv"
+    listed = f"[{{kind: tsv, name: t, path: {path}, licence: x, header: false, ja: 0, en: 1}}]"
     chosen = "corpora.semantic={model: toyworld:sentence_encoder, min_margin: 0.9}"
     arguments = ["configs/toyworld.yaml", f"corpora.sources={listed}", chosen]
     monkeypatch.setattr(part, "PART_ROWS", 250)
@@ -86,22 +105,54 @@ def test_wrong_translations_go_whatever_the_workers(
         made.append({path.name: path.read_bytes() for path in sorted((folder / "pairs").iterdir())})
     assert made[0] == made[1]
     manifest = read_manifest(folder / "pairs")
-    assert [stage.name for stage in manifest.stages] == ["read", "filter", "language_id", "deduplicate", "semantic", "split"]
+    assert [stage.name for stage in manifest.stages] == [
+        "read",
+        "filter",
+        "language_id",
+        "deduplicate",
+        "semantic",
+        "split",
+    ]
     assert any(one.path == "toyworld:sentence_encoder/model.safetensors" for one in manifest.inputs)
-    lost = {row["id"]: row for row in pq.read_table(folder / "pairs" / dropped.FILE).to_pylist() if row["reason"] == "low_margin"}
+    lost = {
+        row["id"]: row
+        for row in pq.read_table(folder / "pairs" / dropped.FILE).to_pylist()
+        if row["reason"] == "low_margin"
+    }
     numbers = {int(id.removeprefix("t:")) for id in lost}
-    assert len(numbers & set(wrong)) >= 55 and len(numbers - set(wrong)) <= 11 and all(row["score"] < 0.9 for row in lost.values())
-    assert "semantic: low_margin" in (folder / "pairs" / "data_card.html").read_text(encoding="utf-8")
+    assert (
+        len(numbers & set(wrong)) >= 55
+        and len(numbers - set(wrong)) <= 11
+        and all(row["score"] < 0.9 for row in lost.values())
+    )
+    assert "semantic: low_margin" in (folder / "pairs" / "data_card.html").read_text(
+        encoding="utf-8"
+    )
     capsys.readouterr()
-    assert inspect_entry.main([*arguments, f"run={folder}", "--reason", "low_margin", "--limit", "1"]) == 0
+    assert (
+        inspect_entry.main([*arguments, f"run={folder}", "--reason", "low_margin", "--limit", "1"])
+        == 0
+    )
     shown = capsys.readouterr().out
     score = lost[shown.partition(": ")[0]]["score"]
     assert "dropped by semantic: low_margin" in shown and f"{score:.3f} times as near" in shown
     assert float(re.search(r"to keep it: corpora\.semantic\.min_margin=(\S+)", shown)[1]) <= score
 
 
-def test_without_it_older_pairs_stay_valid_and_a_wrong_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_it_older_pairs_stay_valid_and_a_wrong_model_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = load_recipe("configs/toyworld.yaml")
-    assert recipe.corpora.semantic is None and "semantic" not in pipeline.recorded_settings(recipe.corpora)
-    assert prepare.main(["configs/toyworld.yaml", f"run={tmp_path}", "corpora.semantic={model: /no/encoder}"]) == 3
-    assert re.search(r"/no/encoder: there is no such sentence encoder; .* corpora\.semantic\.model$", capsys.readouterr().err.strip())
+    assert recipe.corpora.semantic is None and "semantic" not in pipeline.recorded_settings(
+        recipe.corpora
+    )
+    assert (
+        prepare.main(
+            ["configs/toyworld.yaml", f"run={tmp_path}", "corpora.semantic={model: /no/encoder}"]
+        )
+        == 3
+    )
+    assert re.search(
+        r"/no/encoder: there is no such sentence encoder; .* corpora\.semantic\.model$",
+        capsys.readouterr().err.strip(),
+    )

@@ -1,4 +1,6 @@
-"""The UNets that transfer is measured on: other styles that the reader still reads, and folders that differ in the UNet alone."""
+"""The UNets that transfer is measured on: other styles that the reader still reads, and folders
+that differ in the UNet alone.
+"""
 
 from pathlib import Path
 
@@ -15,18 +17,27 @@ from corpora.toyworld import captions, renderer, scene_reader
 def test_every_style_shows_the_same_scenes(style: renderer.Style) -> None:
     scenes = [caption.scene for caption in captions.pairs(200, "train", 5)]
     pictures = renderer.render(scenes, np.random.default_rng(0), style)
-    assert all(scene_reader.matches(scene, reading) for scene, reading in zip(scenes, scene_reader.read(pictures), strict=True))
-    different = np.abs(pictures.astype(int) - renderer.render(scenes, np.random.default_rng(0))).mean()
+    assert all(
+        scene_reader.matches(scene, reading)
+        for scene, reading in zip(scenes, scene_reader.read(pictures), strict=True)
+    )
+    different = np.abs(
+        pictures.astype(int) - renderer.render(scenes, np.random.default_rng(0))
+    ).mean()
     assert (different == 0) == (style == "plain") and different < 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", train_other_unets.NAMES)
-def test_another_unet_is_the_miniature_with_another_unet(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_unet_is_the_miniature_with_another_unet(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two steps of each way to make one."""
     from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
-    monkeypatch.setattr(fit, "Stage", lambda name, steps, *rest, **more: Stage(name, 2, *rest, **more))
+    monkeypatch.setattr(
+        fit, "Stage", lambda name, steps, *rest, **more: Stage(name, 2, *rest, **more)
+    )
     assert train_other_unets.main(["--out", str(tmp_path), "--only", name]) == 0
     base = TOYWORLD_MODELS / "base"
     pipeline = StableDiffusionXLPipeline.from_pretrained(tmp_path / name)

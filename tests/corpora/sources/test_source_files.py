@@ -1,4 +1,7 @@
-"""The door to files: compression, archives, URLs and memory. What lies in them comes out as from a plain file, or one line says why not."""
+"""The door to files: compression, archives, URLs and memory.
+
+What lies in them comes out as from a plain file, or one line says why not.
+"""
 
 import bz2
 import gzip
@@ -31,15 +34,28 @@ def zstd(content: bytes) -> bytes:
     return pa.compress(content, codec="zstd", asbytes=True)
 
 
-COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "zst": zstd, "xz": lzma.compress, "bz2": bz2.compress}
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "zst": zstd,
+    "xz": lzma.compress,
+    "bz2": bz2.compress,
+}
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_compressed_rows_are_the_plain_rows_and_truncation_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
-    content = b"\xef\xbb\xbfja\ten\n" + "".join(f"{ja}\t{en}\n" for ja, en in HOSTILE + PAIRS).encode() + b"\xff\tbad\nragged\nlast\tline"
+def test_compressed_rows_are_the_plain_rows_and_truncation_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    content = (
+        b"\xef\xbb\xbfja\ten\n"
+        + "".join(f"{ja}\t{en}\n" for ja, en in HOSTILE + PAIRS).encode()
+        + b"\xff\tbad\nragged\nlast\tline"
+    )
     compress = COMPRESSIONS[suffix]
     plain = read_all(corpora(tsv(write(tmp_path / "a.tsv", content))))
-    path = write(tmp_path / "misnamed.target.tsv", compress(content[:700]) + compress(content[700:]))  # told by content; of two members or frames
+    path = write(
+        tmp_path / "misnamed.target.tsv", compress(content[:700]) + compress(content[700:])
+    )  # told by content; of two members or frames
     monkeypatch.setattr(part, "STREAM_PART_ROWS", 40)
     chosen = corpora(tsv(path))
     assert len(sources.plan(chosen)) == 3 and read_all(chosen) == plain
@@ -47,7 +63,9 @@ def test_compressed_rows_are_the_plain_rows_and_truncation_is_one_line(tmp_path:
     (inputs,) = sources.inputs(chosen)
     for cut in (1, 5, 60):
         write(path, compress(os.urandom(3000).hex().encode())[:-cut])
-        with pytest.raises(DataError, match=r"misnamed\.target\.tsv: cannot be read \(.*fetch it again") as caught:
+        with pytest.raises(
+            DataError, match=r"misnamed\.target\.tsv: cannot be read \(.*fetch it again"
+        ) as caught:
             sources.plan(corpora(tsv(path, header=False, ja=0, en=0)))
         assert "\n" not in str(caught.value)
     assert inputs.bytes > 0
@@ -77,16 +95,26 @@ def test_members_of_archives_and_damaged_ones(tmp_path: Path) -> None:
 def test_any_file_system_of_fsspec(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     content = "".join(f"{ja}\t{en}\n" for ja, en in PAIRS).encode()
-    memory.pipe({"/corpus/1.tsv": content, "/corpus/2.tsv.gz": gzip.compress(content), "/corpus/b.zip": b""})
+    memory.pipe(
+        {"/corpus/1.tsv": content, "/corpus/2.tsv.gz": gzip.compress(content), "/corpus/b.zip": b""}
+    )
     pq.write_table(pa.table({"ja": ["a"], "en": ["b"]}), tmp_path / "a.parquet")
     memory.pipe("/corpus/a.parquet", (tmp_path / "a.parquet").read_bytes())
-    memory.pipe("/corpus/b.zip", packed(tmp_path / "b.zip", {"x.ja": lines(0), "x.en": lines(1)}).read_bytes())
+    memory.pipe(
+        "/corpus/b.zip",
+        packed(tmp_path / "b.zip", {"x.ja": lines(0), "x.en": lines(1)}).read_bytes(),
+    )
     both = corpora(tsv("memory://corpus/*.tsv*", header=False, ja=0, en=1))
     assert texts(both) == PAIRS * 2
-    assert next((one.path, one.bytes) for one in sources.inputs(both)) == ("memory:///corpus/1.tsv", len(content))
+    assert next((one.path, one.bytes) for one in sources.inputs(both)) == (
+        "memory:///corpus/1.tsv",
+        len(content),
+    )
     assert texts(corpora(source("parquet", path="memory://corpus/a.parquet"))) == [("a", "b")]
     assert texts(corpora(source("moses", path="memory://corpus/b.zip"))) == HOSTILE
-    with pytest.raises(DataError, match=r"memory://corpus/none\.tsv: there is no such file \(source 't'\)"):
+    with pytest.raises(
+        DataError, match=r"memory://corpus/none\.tsv: there is no such file \(source 't'\)"
+    ):
         sources.plan(corpora(tsv("memory://corpus/none.tsv")))
     with pytest.raises(DataError, match="nosuch://a: cannot be read"):
         sources.plan(corpora(tsv("nosuch://a")))
@@ -132,39 +160,62 @@ import json, sys
 from pathlib import Path
 from configs.schema import Corpora
 from corpora import sources
-chosen = Corpora.model_validate({"sources": [json.loads(sys.argv[1])], "language_id": {"model": "unused"}})
-rows = sum(batch.rows for part in sources.plan(chosen)[-1:] for batch in sources.read(chosen.sources[0], part))
-print(rows, next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+settings = {"sources": [json.loads(sys.argv[1])], "language_id": {"model": "unused"}}
+chosen = Corpora.model_validate(settings)
+last = sources.plan(chosen)[-1]
+rows = sum(batch.rows for batch in sources.read(chosen.sources[0], last))
+status = Path("/proc/self/status").read_text().splitlines()
+print(rows, next(line.split()[1] for line in status if line.startswith("VmHWM")))
 """
 
 
 def large_gzip(path: Path, rows: int) -> None:
     with gzip.open(path, "wb", compresslevel=1) as file:
         for start in range(0, rows, 1000):
-            file.write("".join(f"日本語の文{n}\tan English sentence of some length, number {n}\n" for n in range(start, start + 1000)).encode())
+            file.write(
+                "".join(
+                    f"日本語の文{n}\tan English sentence of some length, number {n}\n"
+                    for n in range(start, start + 1000)
+                ).encode()
+            )
 
 
 def large_parquet(path: Path, rows: int) -> None:
     """One row group of texts that do not compress."""
     texts = [random.Random(n).randbytes(200).hex() for n in range(rows // 10)]
-    pq.write_table(pa.table({"ja": texts, "en": texts[::-1]}), path, row_group_size=rows, compression=None)
+    pq.write_table(
+        pa.table({"ja": texts, "en": texts[::-1]}), path, row_group_size=rows, compression=None
+    )
 
 
 def large_tmx(path: Path, rows: int) -> None:
     path.write_text(tmx([("長い文" * 1000, "long " * 500)] * (rows // 150)), encoding="utf-8")
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="Linux tells a process its peak memory"
+)
 @pytest.mark.parametrize(
     ("kind", "make", "more"),
-    [("tsv", large_gzip, {"header": False, "ja": 0, "en": 1}), ("parquet", large_parquet, {}), ("tmx", large_tmx, {})],
+    [
+        ("tsv", large_gzip, {"header": False, "ja": 0, "en": 1}),
+        ("parquet", large_parquet, {}),
+        ("tmx", large_tmx, {}),
+    ],
 )
-def test_memory_is_flat_over_a_large_file(tmp_path: Path, kind: str, make: Callable[[Path, int], None], more: dict[str, Any]) -> None:
+def test_memory_is_flat_over_a_large_file(
+    tmp_path: Path, kind: str, make: Callable[[Path, int], None], more: dict[str, Any]
+) -> None:
     """A hundred megabytes each. VmHWM, for ru_maxrss is inherited from the parent."""
     peaks = []
     for rows in (1000, 1_500_000):
         make(tmp_path / "file", rows)
-        command = [sys.executable, "-c", MEMORY, json.dumps(source(kind, path=tmp_path / "file", **more))]
+        command = [
+            sys.executable,
+            "-c",
+            MEMORY,
+            json.dumps(source(kind, path=tmp_path / "file", **more)),
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         read, peak = map(int, done.stdout.split())
         assert rows // 150 <= read <= part.STREAM_PART_ROWS

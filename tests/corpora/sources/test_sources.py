@@ -86,12 +86,31 @@ def reference(content: bytes) -> tuple[list[tuple[str, str]], int]:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.sampled_from([b"a", "語".encode(), b"\t", b"\n", b"\r", b"\r\n", b'"', b"\xff", b"\x00", "\u2028".encode(), b"\n\n"]), max_size=60)
+    st.lists(
+        st.sampled_from(
+            [
+                b"a",
+                "語".encode(),
+                b"\t",
+                b"\n",
+                b"\r",
+                b"\r\n",
+                b'"',
+                b"\xff",
+                b"\x00",
+                "\u2028".encode(),
+                b"\n\n",
+            ]
+        ),
+        max_size=60,
+    )
 )
 @example([b"\n"])
 @example([b"a", b"\t", b"a", b"\n"] * 20)
 @example([b"a"] * 40 + [b"\n", b"a", b"\t", b"a"])  # a first line longer than a part
-def test_small_parts_and_short_limits_lose_nothing(tmp_path_factory: pytest.TempPathFactory, tokens: list[bytes]) -> None:
+def test_small_parts_and_short_limits_lose_nothing(
+    tmp_path_factory: pytest.TempPathFactory, tokens: list[bytes]
+) -> None:
     content = b"ja\ten\n" + b"".join(tokens)
     path = write(tmp_path_factory.mktemp("tsv") / "a.tsv", content)
     expected, count = reference(content)
@@ -108,15 +127,21 @@ def test_small_parts_and_short_limits_lose_nothing(tmp_path_factory: pytest.Temp
         assert len({id for id, _, _ in rows}) == len(rows)
 
 
-def test_a_file_is_cut_into_parts_that_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_cut_into_parts_that_are_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "a.tsv", b"".join(f"{n}\tv{n}\n".encode() for n in range(1000)))
     monkeypatch.setattr(part, "PART_ROWS", 90)
     chosen = corpora(tsv(path, header=False, ja=0, en=1))
     parts = sources.plan(chosen)
     assert len(parts) > 5 and sum(one.rows for one in parts) == 1000
     (batch,) = sources.read(chosen.sources[0], parts[3])
-    assert batch.ja == [str(n) for n in range(parts[3].first_row, parts[3].first_row + parts[3].rows)]
-    assert [path.read_bytes()[one.start[0] : one.stop[0]].count(b"\n") for one in parts] == [one.rows for one in parts]
+    assert batch.ja == [
+        str(n) for n in range(parts[3].first_row, parts[3].first_row + parts[3].rows)
+    ]
+    assert [path.read_bytes()[one.start[0] : one.stop[0]].count(b"\n") for one in parts] == [
+        one.rows for one in parts
+    ]
 
 
 def test_columns_by_name_or_number_and_files_by_glob(tmp_path: Path) -> None:
@@ -124,11 +149,14 @@ def test_columns_by_name_or_number_and_files_by_glob(tmp_path: Path) -> None:
     write(tmp_path / "2.tsv", "日\t英\nさん\tthree\n".encode())
     rows, _ = read_all(corpora(tsv(tmp_path / "*.tsv", ja="日", en="英")))
     assert rows == [("t:000000000", "二", "two"), ("t:000000001", "さん", "three")]
-    # most rows have three fields, so the first is the ragged one; a number counts columns with a header line too
+    # most rows have three fields, so the first is the ragged one; a number counts columns with a
+    # header line too
     ragged = write(tmp_path / "r.txt", b"title\n1\tja\ten\n2\tja\ten\n")
     rows, dropped = read_all(corpora(tsv(ragged, header=False, ja=1, en=2)))
     assert len(rows) == 2 and dropped == {"ragged": 1}
-    assert read_all(corpora(tsv(tmp_path / "1.tsv", ja=2, en=1)))[0] == [("t:000000000", "二", "two")]
+    assert read_all(corpora(tsv(tmp_path / "1.tsv", ja=2, en=1)))[0] == [
+        ("t:000000000", "二", "two")
+    ]
 
 
 def test_a_line_of_64_megabytes_is_never_held(tmp_path: Path) -> None:
@@ -145,18 +173,37 @@ def test_long_lines_are_given_on_before_they_pile_up(tmp_path: Path) -> None:
     """2048 rows of half a megabyte each would be a gigabyte in one batch."""
     path = write(tmp_path / "a.tsv", b"ja\ten\n" + (b"z" * (1 << 19) + b"\tb\n") * 40)
     chosen = corpora(tsv(path))
-    sizes = [sum(map(len, batch.ja)) for one in sources.plan(chosen) for batch in sources.read(chosen.sources[0], one)]
+    sizes = [
+        sum(map(len, batch.ja))
+        for one in sources.plan(chosen)
+        for batch in sources.read(chosen.sources[0], one)
+    ]
     assert sum(sizes) == 40 << 19 and max(sizes) < 2 * part.BATCH_BYTES
 
 
-def test_parquet_nulls_and_bad_bytes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ja = pa.array([b"NA", None, "三".encode(), b"\xff", "五".encode()], pa.binary()).view(pa.string())
+def test_parquet_nulls_and_bad_bytes_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ja = pa.array([b"NA", None, "三".encode(), b"\xff", "五".encode()], pa.binary()).view(
+        pa.string()
+    )
     path = tmp_path / "a.parquet"
     pq.write_table(
-        pa.table({"TEXT": ja, "score": [1, 2, 3, 4, 5], "en": pa.array(["null", "b", None, "d", "e"]).dictionary_encode()}), path, row_group_size=2
+        pa.table(
+            {
+                "TEXT": ja,
+                "score": [1, 2, 3, 4, 5],
+                "en": pa.array(["null", "b", None, "d", "e"]).dictionary_encode(),
+            }
+        ),
+        path,
+        row_group_size=2,
     )
     chosen = corpora({**tsv(path), "kind": "parquet", "ja": "TEXT"})
-    expected = [("t:000000000", "NA", "null"), ("t:000000004", "五", "e")], Counter({"null": 2, "invalid_utf8": 1})
+    expected = (
+        [("t:000000000", "NA", "null"), ("t:000000004", "五", "e")],
+        Counter({"null": 2, "invalid_utf8": 1}),
+    )
     assert read_all(chosen) == expected
     monkeypatch.setattr(part, "PART_ROWS", 1)
     assert [one.rows for one in sources.plan(chosen)] == [2, 2, 1]
@@ -164,8 +211,12 @@ def test_parquet_nulls_and_bad_bytes_are_counted(tmp_path: Path, monkeypatch: py
 
 
 def test_toyworld_gives_held_out_scenes_first_and_numbers_its_rows() -> None:
-    rows, dropped = read_all(corpora({"kind": "toyworld", "pairs": 2100, "held_out_pairs": 3, "seed": 4}))
-    assert not dropped and [id for id, _, _ in rows[:4]] == [f"toyworld:held_out:{n:06d}" for n in range(3)] + ["toyworld:train:000000"]
+    rows, dropped = read_all(
+        corpora({"kind": "toyworld", "pairs": 2100, "held_out_pairs": 3, "seed": 4})
+    )
+    assert not dropped and [id for id, _, _ in rows[:4]] == [
+        f"toyworld:held_out:{n:06d}" for n in range(3)
+    ] + ["toyworld:train:000000"]
     assert len(rows) == 2103 and rows[-1][0] == "toyworld:train:002099"
 
 
@@ -178,12 +229,24 @@ def test_toyworld_gives_held_out_scenes_first_and_numbers_its_rows() -> None:
         (b"ja\ten\n", {}, DataError, "holds no rows"),
         (b"ja\tde\na\tb\n", {}, RecipeError, "0 columns are called 'en' among 'ja, de'"),
         (b"ja\ten\ten\na\tb\tc\n", {}, RecipeError, "2 columns are called 'en'"),
-        (b"a\tb\n", {"header": False}, RecipeError, "without a header line a column is a number, not 'ja'"),
-        (b"a\tb\n", {"header": False, "ja": 0, "en": 2}, RecipeError, "no column number 2, the rows have 2 fields"),
+        (
+            b"a\tb\n",
+            {"header": False},
+            RecipeError,
+            "without a header line a column is a number, not 'ja'",
+        ),
+        (
+            b"a\tb\n",
+            {"header": False, "ja": 0, "en": 2},
+            RecipeError,
+            "no column number 2, the rows have 2 fields",
+        ),
         (b"ja\ten\na\tb\n", {"ja": -1}, RecipeError, "no column number -1"),
     ],
 )
-def test_a_tsv_that_cannot_be_used(tmp_path: Path, content: bytes, more: dict[str, Any], kind: type[Exception], message: str) -> None:
+def test_a_tsv_that_cannot_be_used(
+    tmp_path: Path, content: bytes, more: dict[str, Any], kind: type[Exception], message: str
+) -> None:
     with pytest.raises(kind, match=message) as caught:
         sources.plan(corpora(tsv(write(tmp_path / "a.tsv", content), **more)))
     assert "a.tsv" in str(caught.value) and "\n" not in str(caught.value)
@@ -202,7 +265,10 @@ def test_a_parquet_file_that_cannot_be_used(tmp_path: Path) -> None:
         plan(tmp_path / "a.parquet")
     with pytest.raises(RecipeError, match="no one column 'x' among 'ja, en'"):
         plan(tmp_path / "a.parquet", en="x")
-    pq.write_table(pa.table({"ja": pa.array([], pa.string()), "en": pa.array([], pa.string())}), tmp_path / "empty.parquet")
+    pq.write_table(
+        pa.table({"ja": pa.array([], pa.string()), "en": pa.array([], pa.string())}),
+        tmp_path / "empty.parquet",
+    )
     with pytest.raises(DataError, match="holds no rows"):
         plan(tmp_path / "empty.parquet")
     content = bytearray((tmp_path / "a.parquet").read_bytes())

@@ -1,4 +1,6 @@
-"""Damaged checkpoints, stale tokens, teachers that are missing or broken: one clear line each, and nothing made is lost."""
+"""Damaged checkpoints, stale tokens, teachers that are missing or broken: one clear line each, and
+nothing made is lost.
+"""
 
 import errno
 import shutil
@@ -161,9 +163,19 @@ def recipe(tmp_path: Path, **distill: object) -> Recipe:
     tree = {
         "name": "x",
         "run": str(tmp_path / "run"),
-        "corpora": {"sources": [{"kind": "toyworld", "pairs": 10, "held_out_pairs": 2}], "language_id": {"model": "x"}},
+        "corpora": {
+            "sources": [{"kind": "toyworld", "pairs": 10, "held_out_pairs": 2}],
+            "language_id": {"model": "x"},
+        },
         "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
-        "distill": {"base": "x", "objective": {"position": 1.0}, "steps": 200, "batch_size": 8, "learning_rate": 1e-3} | distill,
+        "distill": {
+            "base": "x",
+            "objective": {"position": 1.0},
+            "steps": 200,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+        }
+        | distill,
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))
@@ -182,7 +194,12 @@ def test_a_run_belongs_to_one_recipe(tmp_path: Path) -> None:
 def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path: Path) -> None:
     settings = recipe(tmp_path, warmup_steps=10).distill
     rates = [training.learning_rate(step, settings) for step in range(200)]
-    assert rates[9] == rates[10] == max(rates) == 1e-3 and rates[0] == 1e-4 and rates[-1] < 1e-6 and sorted(rates[10:], reverse=True) == rates[10:]
+    assert (
+        rates[9] == rates[10] == max(rates) == 1e-3
+        and rates[0] == 1e-4
+        and rates[-1] < 1e-6
+        and sorted(rates[10:], reverse=True) == rates[10:]
+    )
 
 
 def test_a_metrics_line_cut_off_by_a_kill_is_left_out_and_any_other_damage_is_reported(
@@ -190,8 +207,13 @@ def test_a_metrics_line_cut_off_by_a_kill_is_left_out_and_any_other_damage_is_re
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert [row["step"] for row in metrics_file.read(path)] == [1, 2] and capsys.readouterr().err == ""
-    path.write_bytes(b'{"step": 1}\n{"st\xffp": 2}\n[3]\n{"step": 4, "loss": "x"}\n{"step": 5}\n{"step": 6}\n')
+    assert [row["step"] for row in metrics_file.read(path)] == [
+        1,
+        2,
+    ] and capsys.readouterr().err == ""
+    path.write_bytes(
+        b'{"step": 1}\n{"st\xffp": 2}\n[3]\n{"step": 4, "loss": "x"}\n{"step": 5}\n{"step": 6}\n'
+    )
     assert [row["step"] for row in metrics_file.read(path)] == [1, 5, 6]
     assert "line 2 and 2 more damaged, left out" in capsys.readouterr().err
     metrics_file.resume(path, 5, log_every_steps=1)
@@ -227,5 +249,11 @@ def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     np.save(tmp_path / "sources.npy", np.array([1, 0], np.uint16))
     artefact.seal(tmp_path, {}, {"sources": ["wmt", "laion"]})
     loaded = store.load(tmp_path)
-    assert loaded.source_N is not None and [loaded.source_names[index] for index in loaded.source_N] == ["laion", "wmt"]
-    assert len(loaded) == 2 and loaded.row("ja", 1).tolist() == [2, 3, 4] and loaded.lengths("ja", np.array([1, 0])).tolist() == [3, 2]
+    assert loaded.source_N is not None and [
+        loaded.source_names[index] for index in loaded.source_N
+    ] == ["laion", "wmt"]
+    assert (
+        len(loaded) == 2
+        and loaded.row("ja", 1).tolist() == [2, 3, 4]
+        and loaded.lengths("ja", np.array([1, 0])).tolist() == [3, 2]
+    )

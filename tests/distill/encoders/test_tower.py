@@ -1,4 +1,6 @@
-"""Our text tower against transformers' on the same tiny random weights; test_distill_teacher.py compares it with open_clip's."""
+"""Our text tower against transformers' on the same tiny random weights; test_distill_teacher.py
+compares it with open_clip's.
+"""
 
 import copy
 
@@ -14,13 +16,24 @@ EOS = VOCAB - 1
 
 def config(activation: str, width: int = 32, layers: int = 3, heads: int = 4) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=VOCAB, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads,
-        max_position_embeddings=77, hidden_act=activation, projection_dim=width, bos_token_id=VOCAB - 2, eos_token_id=2, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=77,
+        hidden_act=activation,
+        projection_dim=width,
+        bos_token_id=VOCAB - 2,
+        eos_token_id=2,
+        pad_token_id=1,
+    )
 
 
 def prompts() -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of four prompts of different lengths, the shortest one empty and the longest one full, padded with EOS."""
+    """Ids of four prompts of different lengths, the shortest one empty and the longest one full,
+    padded with EOS.
+    """
     generator = torch.Generator().manual_seed(0)
     eos_position_B = torch.tensor([1, 5, 30, 76])
     ids_BL = torch.randint(0, VOCAB - 2, (4, 77), generator=generator)
@@ -35,11 +48,16 @@ def prompts() -> tuple[torch.Tensor, torch.Tensor]:
         (CLIPTextModel, config("quick_gelu")),
         (CLIPTextModelWithProjection, config("gelu")),
         (CLIPTextModel, config("quick_gelu", width=768, layers=12, heads=12)),  # CLIP-L
-        (CLIPTextModelWithProjection, config("gelu", width=1280, layers=6, heads=20)),  # bigG's blocks, of which it has 32
+        (
+            CLIPTextModelWithProjection,
+            config("gelu", width=1280, layers=6, heads=20),
+        ),  # bigG's blocks, of which it has 32
     ],
 )
 def test_equals_transformers(kind: type, config: CLIPTextConfig) -> None:
-    """The penultimate states bit by bit; the pooled one up to rounding, since transformers computes the last block at all positions."""
+    """The penultimate states bit by bit; the pooled one up to rounding, since transformers computes
+    the last block at all positions.
+    """
     torch.manual_seed(0)
     ids_BL, eos_position_B = prompts()
     model = kind(config).eval()
@@ -65,7 +83,9 @@ def test_gradients_equal_transformers() -> None:
     (penultimate_BLD.square().sum() + pooled_BP.square().sum()).backward()
     ours = dict(tower.named_parameters())
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(ours[with_prefix(name)].grad, parameter.grad, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            ours[with_prefix(name)].grad, parameter.grad, rtol=1e-9, atol=1e-9
+        )
 
 
 def test_only_the_dead_parameters_get_no_gradient() -> None:
@@ -81,12 +101,16 @@ def test_no_graph_break() -> None:
     ids_BL, eos_position_B = prompts()
     tower = TextTower(config("gelu"), with_projection=True)
     whole = torch.compile(tower, fullgraph=True, backend="eager")
-    for one, other in zip(whole(ids_BL, eos_position_B), tower(ids_BL, eos_position_B), strict=True):
+    for one, other in zip(
+        whole(ids_BL, eos_position_B), tower(ids_BL, eos_position_B), strict=True
+    ):
         assert one.equal(other)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's compiler looks at it itself
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # torch's compiler looks at it itself
 def test_compiled_blocks_compute_the_same_for_any_number_of_prompts_and_positions() -> None:
     torch.manual_seed(0)
     tower = TextTower(config("gelu"), with_projection=True)
@@ -99,6 +123,8 @@ def test_compiled_blocks_compute_the_same_for_any_number_of_prompts_and_position
             one.zero_grad()
             penultimate_BLD, pooled_BP = one(ids_BL[rows, :length], eos_position_B[rows])
             (penultimate_BLD.square().sum() + pooled_BP.square().sum()).backward()
-            gradients.append([penultimate_BLD, pooled_BP, *(parameter.grad for parameter in one.parameters())])
+            gradients.append(
+                [penultimate_BLD, pooled_BP, *(parameter.grad for parameter in one.parameters())]
+            )
         for eager, fused in zip(*gradients, strict=True):
             torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-3)

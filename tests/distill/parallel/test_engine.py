@@ -172,7 +172,9 @@ def fail_alone(folder: str) -> None:
     if bias is not None:
         bias.get_hp_fragment("exp_avg_sq")[-1] = float("inf")
     assert made.not_finite() == ["exp_avg_sq of 2.bias"]
-    with pytest.raises(DataError, match=r"step 2: not saved, for exp_avg_sq of 2\.bias is not finite"):
+    with pytest.raises(
+        DataError, match=r"step 2: not saved, for exp_avg_sq of 2\.bias is not finite"
+    ):
         checkpoints.save(made, 2)
     assert checkpoints.latest().name == "step_000001"
 

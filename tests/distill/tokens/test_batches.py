@@ -1,4 +1,6 @@
-"""Cutting, bucketing and re-weighting against the plain way, in fp64: the same gradients, or the same in expectation."""
+"""Cutting, bucketing and re-weighting against the plain way, in fp64: the same gradients, or the
+same in expectation.
+"""
 
 import itertools
 from dataclasses import replace
@@ -28,25 +30,60 @@ from distill.tokens.mixture import mixture
 from distill.tokens.store import SIDES, TokenPairs
 
 VOCAB = 60
-EVERYTHING = {"position": 1.0, "cross_attention": 1.0, "random_attention": 0.5, "set": 1.0, "pooled": 1.0, "pooled_cosine": 0.5}
+EVERYTHING = {
+    "position": 1.0,
+    "cross_attention": 1.0,
+    "random_attention": 0.5,
+    "set": 1.0,
+    "pooled": 1.0,
+    "pooled_cosine": 0.5,
+}
 
 
 def token_pairs(rows: int, longest: int = 30) -> TokenPairs:
-    """BOS, some words, EOS; every side of a row has a length of its own, the first row's fills all positions."""
+    """BOS, some words, EOS; every side of a row has a length of its own, the first row's fills all
+    positions.
+    """
     generator, ids, offsets = np.random.default_rng(0), {}, {}
     for side in SIDES:
         lengths = generator.integers(2, longest, size=rows)
         lengths[0] = POSITIONS
-        found = [np.array([VOCAB - 2, *generator.integers(0, VOCAB - 2, size=length - 2), VOCAB - 1], np.uint16) for length in lengths]
-        ids[side], offsets[side] = np.concatenate(found), np.concatenate([[0], np.cumsum([len(row) for row in found])])
+        found = [
+            np.array(
+                [VOCAB - 2, *generator.integers(0, VOCAB - 2, size=length - 2), VOCAB - 1],
+                np.uint16,
+            )
+            for length in lengths
+        ]
+        ids[side], offsets[side] = (
+            np.concatenate(found),
+            np.concatenate([[0], np.cumsum([len(row) for row in found])]),
+        )
     for part in (ids, offsets):
         part["en_clip_bigg"] = part["en_clip_l"]
     return TokenPairs(ids, offsets)
 
 
-def batches(rows: int, batch_size: int, full: float | Ramp, empty: float = 0.0, english: float = 0.0, mixed: float = 0.0) -> Batches:
+def batches(
+    rows: int,
+    batch_size: int,
+    full: float | Ramp,
+    empty: float = 0.0,
+    english: float = 0.0,
+    mixed: float = 0.0,
+) -> Batches:
     special = SpecialIds(VOCAB - 2, VOCAB - 1, VOCAB - 1)
-    return Batches(token_pairs(rows), dict.fromkeys(SIDES, special), batch_size, empty, english, 0, full, 10, mixed)
+    return Batches(
+        token_pairs(rows),
+        dict.fromkeys(SIDES, special),
+        batch_size,
+        empty,
+        english,
+        0,
+        full,
+        10,
+        mixed,
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -64,17 +101,30 @@ def test_every_row_is_dealt_once_and_all_processes_compute_alike(
     maker = batches(50, per_process * processes, share, empty, english=0.3, mixed=0.2)
     rows = maker.rows(step)
     dealt = [maker.micro_batches(rows, process, processes, tokens) for process in range(processes)]
-    assert sorted(row for own in dealt for part, _ in own for row in part.tolist()) == sorted(rows.tolist())
+    assert sorted(row for own in dealt for part, _ in own for row in part.tolist()) == sorted(
+        rows.tolist()
+    )
     assert {sum(len(part) for part, _ in own) for own in dealt} == {per_process}
     for part, length in (micro_batch for own in dealt for micro_batch in own):
         assert len(part) >= 1 and (tokens is None or len(part) == 1 or len(part) * length <= tokens)
         full = part["pads"] > 0
         assert full.all() or not full.any()
         assert length == (POSITIONS if full.all() else maker.lengths(part).max())
-    positions = [sum(POSITIONS if row["pads"] > 0 else maker.lengths(part)[i] for part, _ in own for i, row in enumerate(part)) for own in dealt]
-    assert max(positions) - min(positions) <= POSITIONS, "no process waits for another's longer texts"
+    positions = [
+        sum(
+            POSITIONS if row["pads"] > 0 else maker.lengths(part)[i]
+            for part, _ in own
+            for i, row in enumerate(part)
+        )
+        for own in dealt
+    ]
+    assert max(positions) - min(positions) <= POSITIONS, (
+        "no process waits for another's longer texts"
+    )
     words = rows["row"] >= 0
-    assert rows["pads"][words].sum() == pytest.approx(words.sum() if (rows["pads"][words] > 0).any() else 0)  # the full ones stand for all
+    assert rows["pads"][words].sum() == pytest.approx(
+        words.sum() if (rows["pads"][words] > 0).any() else 0
+    )  # the full ones stand for all
     assert (rows["pads"][~words] == 1).all()
 
 
@@ -85,13 +135,19 @@ def test_the_share_of_full_length_pairs_follows_its_schedule() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    weights=st.dictionaries(st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=1),
+    weights=st.dictionaries(
+        st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=1
+    ),
     rows=st.integers(6, 40),
     pairs=st.integers(1, 30),
     steps=st.integers(1, 30),
 )
-def test_sources_are_drawn_by_their_weights_and_every_pair_of_one_as_often(weights: dict[str, float], rows: int, pairs: int, steps: int) -> None:
-    tokens = replace(token_pairs(rows), source_N=np.arange(rows) % 6 // 2, source_names=("a", "b", "c"))
+def test_sources_are_drawn_by_their_weights_and_every_pair_of_one_as_often(
+    weights: dict[str, float], rows: int, pairs: int, steps: int
+) -> None:
+    tokens = replace(
+        token_pairs(rows), source_N=np.arange(rows) % 6 // 2, source_names=("a", "b", "c")
+    )
     mass = np.bincount(tokens.source_N) * [weights.get(name, 1.0) for name in "abc"]
     if not mass.any():
         with pytest.raises(RecipeError, match="every weight is 0"):
@@ -115,25 +171,60 @@ def test_a_weight_of_no_source_is_one_line() -> None:
 
 
 def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path) -> None:
-    """Japanese then English or the other way round for the student, English twice for the teacher; cut at 77 where they are long."""
+    """Japanese then English or the other way round for the student, English twice for the teacher;
+    cut at 77 where they are long.
+    """
     teacher = load_text_encoders(str(TOYWORLD_MODELS / "base")).tokenizers
     portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "tokenizer")
     student = portable.load(tmp_path / "tokenizer")
     readers = {f"en_{name}": one for name, one in teacher.items()} | {"ja": student, "en": student}
     texts = [(caption.ja, caption.en) for caption in captions.pairs(12, "train", 0)]
     texts.append(tuple("".join(side[:8]) for side in zip(*texts, strict=True)))
-    found = {side: [np.array(one(text[side != "ja"], truncation=True).input_ids, np.uint16) for text in texts] for side, one in readers.items()}
+    found = {
+        side: [
+            np.array(one(text[side != "ja"], truncation=True).input_ids, np.uint16)
+            for text in texts
+        ]
+        for side, one in readers.items()
+    }
     offsets = {side: np.cumsum([0, *map(len, ids)]) for side, ids in found.items()}
-    special = {side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id) for side, one in readers.items()}
-    maker = Batches(TokenPairs({side: np.concatenate(ids) for side, ids in found.items()}, offsets), special, 26, 0.0, 0.2, 0, code_mixed_share=0.5)
+    special = {
+        side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id)
+        for side, one in readers.items()
+    }
+    maker = Batches(
+        TokenPairs({side: np.concatenate(ids) for side, ids in found.items()}, offsets),
+        special,
+        26,
+        0.0,
+        0.2,
+        0,
+        code_mixed_share=0.5,
+    )
     rows = maker.rows(0)
     batch, mixed = maker.gather(rows), rows["second"] != EMPTY_PROMPT
-    assert mixed.sum() == 13 and rows["english"][mixed].sum() == 6 and (rows["row"] != rows["second"]).all()
+    assert (
+        mixed.sum() == 13
+        and rows["english"][mixed].sum() == 6
+        and (rows["row"] != rows["second"]).all()
+    )
     for i in np.flatnonzero(mixed):
-        (ja, en), (ja_2, en_2), english = texts[rows["row"][i]], texts[rows["second"][i]], rows["english"][i]
-        wanted = {"en_clip_l": f"{en} {en_2}", "en_clip_bigg": f"{en} {en_2}", "ja": f"{en} {ja_2}" if english else f"{ja} {en_2}"}
-        for (side, text), ids_BL, eos_B in zip(wanted.items(), batch[:6:2], batch[1:6:2], strict=True):
-            expected = readers[side](text, truncation=True, padding="max_length", max_length=POSITIONS)
+        (ja, en), (ja_2, en_2), english = (
+            texts[rows["row"][i]],
+            texts[rows["second"][i]],
+            rows["english"][i],
+        )
+        wanted = {
+            "en_clip_l": f"{en} {en_2}",
+            "en_clip_bigg": f"{en} {en_2}",
+            "ja": f"{en} {ja_2}" if english else f"{ja} {en_2}",
+        }
+        for (side, text), ids_BL, eos_B in zip(
+            wanted.items(), batch[:6:2], batch[1:6:2], strict=True
+        ):
+            expected = readers[side](
+                text, truncation=True, padding="max_length", max_length=POSITIONS
+            )
             assert ids_BL[i].tolist() == expected.input_ids
             assert eos_B[i] == expected.input_ids.index(special[side].eos)
 
@@ -141,12 +232,22 @@ def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path
 def towers(seed: int) -> TowerPair:
     def config(width: int) -> CLIPTextConfig:
         return CLIPTextConfig(
-            vocab_size=VOCAB, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=3, num_attention_heads=2,
-            max_position_embeddings=POSITIONS, projection_dim=6, bos_token_id=VOCAB - 2, eos_token_id=2, pad_token_id=1,
-        )  # fmt: skip
+            vocab_size=VOCAB,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            max_position_embeddings=POSITIONS,
+            projection_dim=6,
+            bos_token_id=VOCAB - 2,
+            eos_token_id=2,
+            pad_token_id=1,
+        )
 
     torch.manual_seed(seed)
-    return TowerPair(tower_of(CLIPTextModel(config(8))), tower_of(CLIPTextModelWithProjection(config(12)))).double()
+    return TowerPair(
+        tower_of(CLIPTextModel(config(8))), tower_of(CLIPTextModelWithProjection(config(12)))
+    ).double()
 
 
 def loss(objective: dict[str, float], **changes: object) -> Loss:
@@ -155,50 +256,107 @@ def loss(objective: dict[str, float], **changes: object) -> Loss:
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    fields = {"base": "x", "objective": objective, "steps": 200, "batch_size": 8, "learning_rate": 1e-3, "query_bank": {"queries_per_step": 5}}
+    fields = {
+        "base": "x",
+        "objective": objective,
+        "steps": 200,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "query_bank": {"queries_per_step": 5},
+    }
     chosen = Distill.model_validate(fields | changes)
-    statistics = Statistics((random(8).square() + 0.1,), (random(12).square() + 0.1,), random(6).square() + 0.1, random(6))
+    statistics = Statistics(
+        (random(8).square() + 0.1,),
+        (random(12).square() + 0.1,),
+        random(6).square() + 0.1,
+        random(6),
+    )
     layers = [
-        CrossAttentionLayer(f"{part}.{index}", part == "base", random(20, 2, 4), random(8, width), random(8, width), torch.tensor(0.7), 1 / 4)
+        CrossAttentionLayer(
+            f"{part}.{index}",
+            part == "base",
+            random(20, 2, 4),
+            random(8, width),
+            random(8, width),
+            torch.tensor(0.7),
+            1 / 4,
+        )
         for part, width in (("base", 20), ("refiner", 12))
         for index in range(2)
     ]
     drawn = random_attention.draw(chosen.random_attention, statistics, 0)
-    double = [replace(one, queries_NHK=one.queries_NHK.double(), to_k_ED=one.to_k_ED.double(), to_v_ED=one.to_v_ED.double()) for one in drawn]
+    double = [
+        replace(
+            one,
+            queries_NHK=one.queries_NHK.double(),
+            to_k_ED=one.to_k_ED.double(),
+            to_v_ED=one.to_v_ED.double(),
+        )
+        for one in drawn
+    ]
     return Loss(chosen, statistics, layers, double)
 
 
-def gradients(maker: Batches, rows: np.ndarray, parts: list[tuple[np.ndarray, int]], measured: Loss) -> list[torch.Tensor]:
+def gradients(
+    maker: Batches, rows: np.ndarray, parts: list[tuple[np.ndarray, int]], measured: Loss
+) -> list[torch.Tensor]:
     """Of the student's parameters, after all micro-batches."""
     student, teacher = towers(1), towers(2).requires_grad_(False)
-    counts = GlobalCounts.of({name: maker.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS)
+    counts = GlobalCounts.of(
+        {name: maker.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
+    )
     for part, length in parts:
         batch = maker.gather(part, length)
         wanted = teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
         found = student(batch.student_BL, batch.student_BL, batch.student_eos_B)
         eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-        sides = Sides(found, wanted, batch.student_eos_B, eos, batch.pads_B.double(), bool((part["pads"] > 0).all()))
+        sides = Sides(
+            found,
+            wanted,
+            batch.student_eos_B,
+            eos,
+            batch.pads_B.double(),
+            bool((part["pads"] > 0).all()),
+        )
         measured.terms(sides, counts, step=3)["loss/total"].backward()
     return [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
 
 
 @pytest.mark.parametrize("cut_attention", [True, False])
-def test_cut_and_bucketed_micro_batches_have_the_gradient_of_running_every_position(cut_attention: bool) -> None:
-    """Every term at once; a prompt of 77 tokens, English and mixed prompts and the empty prompt among them; two processes or one, any budget."""
-    maker, measured = batches(20, 16, 0.25, empty=0.1, english=0.2, mixed=0.2), loss(EVERYTHING, cut_attention=cut_attention)
+def test_cut_and_bucketed_micro_batches_have_the_gradient_of_running_every_position(
+    cut_attention: bool,
+) -> None:
+    """Every term at once; a prompt of 77 tokens, English and mixed prompts and the empty prompt
+    among them; two processes or one, any budget.
+    """
+    maker, measured = (
+        batches(20, 16, 0.25, empty=0.1, english=0.2, mixed=0.2),
+        loss(EVERYTHING, cut_attention=cut_attention),
+    )
     rows = maker.rows(1)
     full = rows["pads"] > 0
     plain = gradients(maker, rows, [(rows[full], POSITIONS), (rows[~full], POSITIONS)], measured)
     assert len(plain) > 40
     for processes, tokens in ((1, None), (1, 60), (2, 200)):
-        dealt = [micro_batch for process in range(processes) for micro_batch in maker.micro_batches(rows, process, processes, tokens)]
-        torch.testing.assert_close(gradients(maker, rows, dealt, measured), plain, rtol=1e-12, atol=1e-12)
+        dealt = [
+            micro_batch
+            for process in range(processes)
+            for micro_batch in maker.micro_batches(rows, process, processes, tokens)
+        ]
+        torch.testing.assert_close(
+            gradients(maker, rows, dealt, measured), plain, rtol=1e-12, atol=1e-12
+        )
 
 
 def test_the_stratified_estimate_is_unbiased_over_all_its_outcomes() -> None:
-    """Two of five pairs run to 77: the mean gradient over all ten choices is the gradient of running all five."""
+    """Two of five pairs run to 77: the mean gradient over all ten choices is the gradient of
+    running all five.
+    """
     maker = batches(20, 5, 1.0)
-    measured = loss({"position": 1.0, "cross_attention": 1.0, "random_attention": 0.5, "pooled": 1.0}, cut_attention=False)
+    measured = loss(
+        {"position": 1.0, "cross_attention": 1.0, "random_attention": 0.5, "pooled": 1.0},
+        cut_attention=False,
+    )
     rows = maker.rows(1)
     whole = gradients(maker, rows, [(rows, POSITIONS)], measured)
     outcomes = []
@@ -209,4 +367,7 @@ def test_the_stratified_estimate_is_unbiased_over_all_its_outcomes() -> None:
         outcomes.append(gradients(maker, some, maker.micro_batches(some, 0, 1, None), measured))
     mean = [torch.stack(same).mean(dim=0) for same in zip(*outcomes, strict=True)]
     torch.testing.assert_close(mean, whole, rtol=1e-12, atol=1e-12)
-    assert any((one - whole_one).abs().max() > 1e-3 for one, whole_one in zip(outcomes[0], whole, strict=True))  # each alone is only an estimate
+    assert any(
+        (one - whole_one).abs().max() > 1e-3
+        for one, whole_one in zip(outcomes[0], whole, strict=True)
+    )  # each alone is only an estimate

@@ -1,4 +1,6 @@
-"""Whatever a training reads is damaged in five ways: it is refused in one line, or made again with a line and the same numbers."""
+"""Whatever a training reads is damaged in five ways: it is refused in one line, or made again with
+a line and the same numbers.
+"""
 
 import hashlib
 import shutil
@@ -20,7 +22,10 @@ from distill.tokens import store
 from distill.train import inputs, preparation, run_folder
 
 PROJECTION = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-UNET, ENCODER = "base/unet/diffusion_pytorch_model.safetensors", "base/text_encoder/model.safetensors"
+UNET, ENCODER = (
+    "base/unet/diffusion_pytorch_model.safetensors",
+    "base/text_encoder/model.safetensors",
+)
 MADE_AGAIN = (
     "run/tokens/ja_ids.npy",
     "run/tokens/en_clip_l_offsets.npy",
@@ -77,7 +82,11 @@ def _middle(path: Path) -> int:
 def make(root: Path, seed: int) -> None:
     """A run that is ready to be trained, with its teacher, and one checkpoint made."""
     write_tiny_sdxl(root, seed)
-    write_pairs(root / "run" / "pairs", [(one.ja, one.en) for one in captions.pairs(24, "train", seed)], "train")
+    write_pairs(
+        root / "run" / "pairs",
+        [(one.ja, one.en) for one in captions.pairs(24, "train", seed)],
+        "train",
+    )
     write_initial_student(root / "base", root / "run" / "initial_student")
     start(recipe(root, seed))
     folder = root / "run" / "distill" / "checkpoints" / "step_000004"
@@ -90,7 +99,10 @@ def recipe(root: Path, seed: int = 0) -> Recipe:
     tree = {
         "name": "x",
         "run": "run",
-        "corpora": {"sources": [{"kind": "toyworld", "pairs": 10, "held_out_pairs": 2}], "language_id": {"model": "x"}},
+        "corpora": {
+            "sources": [{"kind": "toyworld", "pairs": 10, "held_out_pairs": 2}],
+            "language_id": {"model": "x"},
+        },
         "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
         "distill": {
             "base": "base",
@@ -110,14 +122,22 @@ def recipe(root: Path, seed: int = 0) -> Recipe:
 
 
 def start(settings: Recipe) -> str:
-    """What rank 0 does before the first step; the digest of all numbers that training then has in memory."""
+    """What rank 0 does before the first step; the digest of all numbers that training then has in
+    memory.
+    """
     run_folder.claim_run(settings, settings.run_dir / "distill")
     preparation.prepare(settings)
     work = preparation.load(settings)
     digest = hashlib.sha256()
     for side in store.SIDES:
-        digest.update(work.batches.tokens.ids[side].tobytes() + work.batches.tokens.offsets[side].tobytes())
-    tensors = [*work.student.state_dict().values(), *work.teacher.state_dict().values(), *work.loss.statistics.clip_l]
+        digest.update(
+            work.batches.tokens.ids[side].tobytes() + work.batches.tokens.offsets[side].tobytes()
+        )
+    tensors = [
+        *work.student.state_dict().values(),
+        *work.teacher.state_dict().values(),
+        *work.loss.statistics.clip_l,
+    ]
     for layer in (*work.loss.layers, *work.loss.random_layers):
         tensors += [layer.queries_NHK, layer.to_k_ED, layer.to_v_ED, layer.variance]
     for tensor in tensors:
@@ -128,7 +148,11 @@ def start(settings: Recipe) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def _no_launcher() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "Engine", lambda student, settings: SimpleNamespace(device=torch.device("cpu")))
+        patch.setattr(
+            preparation,
+            "Engine",
+            lambda student, settings: SimpleNamespace(device=torch.device("cpu")),
+        )
         yield
 
 
@@ -161,7 +185,12 @@ def numbers(runs: tuple[Path, Path]) -> str:
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [*MADE_AGAIN, *REFUSED])
 def test_nothing_damaged_is_used(
-    name: str, damage: str, copy: Path, runs: tuple[Path, Path], numbers: str, capsys: pytest.CaptureFixture[str]
+    name: str,
+    damage: str,
+    copy: Path,
+    runs: tuple[Path, Path],
+    numbers: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     DAMAGES[damage](copy / name, runs[1] / name)
     capsys.readouterr()
@@ -169,17 +198,25 @@ def test_nothing_damaged_is_used(
         with pytest.raises(DataError) as caught:
             start(recipe(copy))
         message = str(caught.value)
-        assert one_line(message) == message and any(words in message for words in (name.split("/")[1], "this run began"))
+        assert one_line(message) == message and any(
+            words in message for words in (name.split("/")[1], "this run began")
+        )
         return
     assert start(recipe(copy)) == numbers
     said = capsys.readouterr().err
-    assert any(Path(name).name in line or Path(name).parent.name in line for line in said.splitlines() if "again" in line)
+    assert any(
+        Path(name).name in line or Path(name).parent.name in line
+        for line in said.splitlines()
+        if "again" in line
+    )
     capsys.readouterr()
     assert start(recipe(copy)) == numbers and "again" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_pairs_are_checked_where_they_are_read(damage: str, copy: Path, runs: tuple[Path, Path]) -> None:
+def test_pairs_are_checked_where_they_are_read(
+    damage: str, copy: Path, runs: tuple[Path, Path]
+) -> None:
     name = "run/pairs/train-00000.parquet"
     DAMAGES[damage](copy / name, runs[1] / name)
     shutil.rmtree(copy / "run" / "tokens")
@@ -189,10 +226,19 @@ def test_pairs_are_checked_where_they_are_read(damage: str, copy: Path, runs: tu
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [(ENCODER, "distill.base's text encoders"), (UNET, "the UNet of distill.base"), ("run/pairs/manifest.json", "the pairs")],
+    [
+        (ENCODER, "distill.base's text encoders"),
+        (UNET, "the UNet of distill.base"),
+        ("run/pairs/manifest.json", "the pairs"),
+    ],
 )
 def test_before_the_first_checkpoint_what_is_made_from_changed_inputs_is_made_again(
-    name: str, what: str, copy: Path, runs: tuple[Path, Path], numbers: str, capsys: pytest.CaptureFixture[str]
+    name: str,
+    what: str,
+    copy: Path,
+    runs: tuple[Path, Path],
+    numbers: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.rmtree(copy / "run" / "distill" / "checkpoints")
     for other in (runs[1] / name).parent.glob("*"):
@@ -206,11 +252,15 @@ def test_before_the_first_checkpoint_what_is_made_from_changed_inputs_is_made_ag
 def test_a_lost_record_does_not_let_other_inputs_in(copy: Path, runs: tuple[Path, Path]) -> None:
     (copy / "run" / "distill" / "run.json").unlink()
     shutil.copy(runs[1] / UNET, copy / UNET)
-    with pytest.raises(DataError, match=r"the UNet of distill\.base has changed since this run began"):
+    with pytest.raises(
+        DataError, match=r"the UNet of distill\.base has changed since this run began"
+    ):
         start(recipe(copy))
 
 
-def test_another_recipes_config_is_not_taken_for_the_runs_own(copy: Path, runs: tuple[Path, Path]) -> None:
+def test_another_recipes_config_is_not_taken_for_the_runs_own(
+    copy: Path, runs: tuple[Path, Path]
+) -> None:
     config = "run/distill/config.yaml"
     shutil.copy(runs[1] / config, copy / config)
     with pytest.raises(DataError, match="its settings are not those this run began with"):
@@ -230,8 +280,12 @@ def test_harmless_settings_may_change_and_the_version_of_the_code_is_named(copy:
     with pytest.raises(DataError, match=r"distill\.compile was False, is True"):
         run_folder.claim_run(settings.model_copy(update={"distill": other}), run)
     record = run_folder.Run.read(run / "run.json", "").model_dump(exclude={"sha256"})
-    run_folder.Run.seal(**record | {"code_version": "9.9", "settings_sha256": "x"}).write(run / "run.json")
-    run_folder.claim_run(settings, run)  # an older version of the same settings, with another digest
+    run_folder.Run.seal(**record | {"code_version": "9.9", "settings_sha256": "x"}).write(
+        run / "run.json"
+    )
+    run_folder.claim_run(
+        settings, run
+    )  # an older version of the same settings, with another digest
     with open(run / "config.yaml", "a", encoding="utf-8") as file:
         file.write("of_the_future: 1\n")
     with pytest.raises(DataError, match=r"of_the_future.*written by version 9\.9, this is "):

@@ -1,4 +1,6 @@
-"""The arithmetic of training: objectives against diffusers, losses independent of the split, batches a pure function of the step."""
+"""The arithmetic of training: objectives against diffusers, losses independent of the split,
+batches a pure function of the step.
+"""
 
 import shutil
 from pathlib import Path
@@ -43,47 +45,82 @@ def token_pairs(rows: int) -> TokenPairs:
     """Rows of 2 to 9 ids a side; row i's ids say which row they are."""
     ids, offsets = {}, {}
     for side in SIDES:
-        found = [np.full(2 + (index * 5 + len(side)) % 8, index, np.uint16) for index in range(rows)]
-        ids[side], offsets[side] = np.concatenate(found), np.concatenate([[0], np.cumsum([len(row) for row in found])])
+        found = [
+            np.full(2 + (index * 5 + len(side)) % 8, index, np.uint16) for index in range(rows)
+        ]
+        ids[side], offsets[side] = (
+            np.concatenate(found),
+            np.concatenate([[0], np.cumsum([len(row) for row in found])]),
+        )
     return TokenPairs(ids, offsets)
 
 
-def batches(rows: int, batch_size: int, empty: float, english: float = 0.0, seed: int = 0) -> Batches:
-    return Batches(token_pairs(rows), {side: SpecialIds(901, 902, 900 + len(side)) for side in SIDES}, batch_size, empty, english, seed)
+def batches(
+    rows: int, batch_size: int, empty: float, english: float = 0.0, seed: int = 0
+) -> Batches:
+    return Batches(
+        token_pairs(rows),
+        {side: SpecialIds(901, 902, 900 + len(side)) for side in SIDES},
+        batch_size,
+        empty,
+        english,
+        seed,
+    )
 
 
 # --- batches ---
 
 
 @settings(max_examples=50, deadline=None)
-@given(rows=st.integers(1, 40), batch_size=st.integers(2, 30), empty=st.sampled_from([0.0, 0.02, 0.2]), step=st.integers(0, 50))
-def test_every_pair_comes_once_an_epoch_and_any_step_can_be_reached_at_once(rows: int, batch_size: int, empty: float, step: int) -> None:
+@given(
+    rows=st.integers(1, 40),
+    batch_size=st.integers(2, 30),
+    empty=st.sampled_from([0.0, 0.02, 0.2]),
+    step=st.integers(0, 50),
+)
+def test_every_pair_comes_once_an_epoch_and_any_step_can_be_reached_at_once(
+    rows: int, batch_size: int, empty: float, step: int
+) -> None:
     maker = batches(rows, batch_size, empty)
     drawn = [maker.rows(index)["row"] for index in range(step + 1)]
     assert np.array_equal(drawn[step], batches(rows, batch_size, empty).rows(step)["row"])
     pairs = np.concatenate([found[found != EMPTY_PROMPT] for found in drawn])
     whole = len(pairs) // rows * rows
     assert all(sorted(epoch) == list(range(rows)) for epoch in pairs[:whole].reshape(-1, rows))
-    assert all((found == EMPTY_PROMPT).sum() == (max(1, round(empty * batch_size)) if empty else 0) for found in drawn)
+    assert all(
+        (found == EMPTY_PROMPT).sum() == (max(1, round(empty * batch_size)) if empty else 0)
+        for found in drawn
+    )
 
 
 def test_a_share_of_the_pairs_is_read_in_english_by_the_student() -> None:
     maker = batches(50, 40, 0.05, english=0.1)
     rows = maker.rows(3)
-    assert rows["english"].sum() == round(0.1 * 38) and not rows["english"][rows["row"] == EMPTY_PROMPT].any()
+    assert (
+        rows["english"].sum() == round(0.1 * 38)
+        and not rows["english"][rows["row"] == EMPTY_PROMPT].any()
+    )
     batch = maker.gather(rows)
     for i, (row, _, english, _) in enumerate(rows.tolist()):
         side = "en" if english else "ja"
         if row != EMPTY_PROMPT:
             assert batch.student_eos_B[i] == len(maker.tokens.row(side, row)) - 1
-    assert np.array_equal(rows["row"], batches(50, 40, 0.05).rows(3)["row"])  # the pairs themselves stay the same
+    assert np.array_equal(
+        rows["row"], batches(50, 40, 0.05).rows(3)["row"]
+    )  # the pairs themselves stay the same
 
 
 def test_a_row_becomes_its_ids_then_pads_and_the_empty_prompt_bos_and_eos() -> None:
     maker = batches(20, 4, 0.0)
     for student in STUDENT_SIDES:
-        batch = maker.gather(np.array([(7, EMPTY_PROMPT, student == "en", 1), (EMPTY_PROMPT, EMPTY_PROMPT, False, 1)], ROW))
-        for side, ids_BL, eos_B in zip((*TEACHER_SIDES, student), batch[:6:2], batch[1:6:2], strict=True):
+        batch = maker.gather(
+            np.array(
+                [(7, EMPTY_PROMPT, student == "en", 1), (EMPTY_PROMPT, EMPTY_PROMPT, False, 1)], ROW
+            )
+        )
+        for side, ids_BL, eos_B in zip(
+            (*TEACHER_SIDES, student), batch[:6:2], batch[1:6:2], strict=True
+        ):
             length = len(maker.tokens.row(side, 7))
             assert ids_BL.shape == (2, POSITIONS) and eos_B.tolist() == [length - 1, 1]
             assert ids_BL[0].tolist() == [7] * length + [900 + len(side)] * (POSITIONS - length)
@@ -104,26 +141,38 @@ def test_attention_output_is_what_diffusers_computes_before_to_out() -> None:
     with torch.no_grad():
         expected_BNE = attention(image_BNE.expand(5, -1, -1), encoder_hidden_states=context_BLD)
         query_NHK = attention.to_q(image_BNE[0]).unflatten(-1, (3, 4))
-        ours_BHNK = distances.attention_output(query_NHK, context_BLD, attention.to_k.weight, attention.to_v.weight)
+        ours_BHNK = distances.attention_output(
+            query_NHK, context_BLD, attention.to_k.weight, attention.to_v.weight
+        )
     torch.testing.assert_close(ours_BHNK.transpose(1, 2).flatten(2), expected_BNE)
 
 
 def test_cross_attention_reads_a_set() -> None:
-    """Permuting the 77 states changes nothing the UNet reads: why position-wise equality asks for too much."""
+    """Permuting the 77 states changes nothing the UNet reads: why position-wise equality asks for
+    too much.
+    """
     torch.manual_seed(0)
     query_NHK, context_BLD = torch.randn(5, 2, 4), torch.randn(3, 77, 6)
     weights = torch.randn(8, 6), torch.randn(8, 6)
     shuffled = distances.attention_output(query_NHK, context_BLD[:, torch.randperm(77)], *weights)
-    torch.testing.assert_close(shuffled, distances.attention_output(query_NHK, context_BLD, *weights))
+    torch.testing.assert_close(
+        shuffled, distances.attention_output(query_NHK, context_BLD, *weights)
+    )
 
 
 def hidden(count: int, seed: int, layers: int = 1) -> Hidden:
     generator = torch.Generator().manual_seed(seed)
 
     def states(width: int) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.randn(count, POSITIONS, width, generator=generator) for _ in range(layers))
+        return tuple(
+            torch.randn(count, POSITIONS, width, generator=generator) for _ in range(layers)
+        )
 
-    return Hidden(states(WIDTHS["clip_l"]), states(WIDTHS["clip_bigg"]), torch.randn(count, 4, generator=generator))
+    return Hidden(
+        states(WIDTHS["clip_l"]),
+        states(WIDTHS["clip_bigg"]),
+        torch.randn(count, 4, generator=generator),
+    )
 
 
 def tensors_of(found: Hidden) -> list[torch.Tensor]:
@@ -131,7 +180,11 @@ def tensors_of(found: Hidden) -> list[torch.Tensor]:
 
 
 def chosen(found: Hidden, rows: np.ndarray) -> Hidden:
-    return Hidden(tuple(x[rows] for x in found.clip_l), tuple(x[rows] for x in found.clip_bigg), found.pooled_BP[rows])
+    return Hidden(
+        tuple(x[rows] for x in found.clip_l),
+        tuple(x[rows] for x in found.clip_bigg),
+        found.pooled_BP[rows],
+    )
 
 
 def some_statistics(layers: int = 1, ones: bool = False) -> Statistics:
@@ -141,7 +194,9 @@ def some_statistics(layers: int = 1, ones: bool = False) -> Statistics:
         return torch.ones(width) if ones else torch.randn(width, generator=generator).square() + 0.1
 
     states = (tuple(variance(width) for _ in range(layers)) for width in WIDTHS.values())
-    return Statistics(*states, variance(4), torch.zeros(4) if ones else torch.randn(4, generator=generator))
+    return Statistics(
+        *states, variance(4), torch.zeros(4) if ones else torch.randn(4, generator=generator)
+    )
 
 
 def loss(objective: str, layers: int = 1, ones: bool = False, **changes: object) -> Loss:
@@ -151,27 +206,53 @@ def loss(objective: str, layers: int = 1, ones: bool = False, **changes: object)
         return torch.randn(shape, generator=generator)
 
     attention = [
-        CrossAttentionLayer(f"{part}.{index}", part == "base", random(20, 2, 4), random(8, width), random(8, width), torch.tensor(0.7), 1 / 6)
+        CrossAttentionLayer(
+            f"{part}.{index}",
+            part == "base",
+            random(20, 2, 4),
+            random(8, width),
+            random(8, width),
+            torch.tensor(0.7),
+            1 / 6,
+        )
         for part, width in (("base", 16), ("refiner", 10))
         for index in range(3)
     ]
     settings, measured = recipe_section(objective, **changes), some_statistics(layers, ones)
-    return Loss(settings, measured, attention, random_attention.draw(settings.random_attention, measured, 0))
+    return Loss(
+        settings, measured, attention, random_attention.draw(settings.random_attention, measured, 0)
+    )
 
 
 def sides(student: Hidden, teacher: Hidden, eos: dict[str, np.ndarray], rows: np.ndarray) -> Sides:
     positions = {name: torch.from_numpy(eos[name][rows]) for name in ENCODERS}
-    return Sides(chosen(student, rows), chosen(teacher, rows), torch.from_numpy(eos["student"][rows]), positions, torch.ones(len(rows)))
+    return Sides(
+        chosen(student, rows),
+        chosen(teacher, rows),
+        torch.from_numpy(eos["student"][rows]),
+        positions,
+        torch.ones(len(rows)),
+    )
 
 
 @pytest.mark.parametrize("objective", [*TERMS, "position of all layers"])
 def test_the_loss_and_its_gradient_do_not_depend_on_the_split(objective: str) -> None:
-    """Whole batch, four micro-batches, or eight prompts one by one: the shares add up to the same terms and the same gradient."""
+    """Whole batch, four micro-batches, or eight prompts one by one: the shares add up to the same
+    terms and the same gradient.
+    """
     layers = 3 if objective.endswith("all layers") else 1
-    measured = loss(objective.partition(" ")[0], layers, position_layers="all" if layers > 1 else "penultimate")
-    eos = {"clip_l": np.array([1, 3, 9, 20, 76, 5, 2, 11]), "clip_bigg": np.array([1, 4, 9, 20, 76, 5, 2, 11])}
+    measured = loss(
+        objective.partition(" ")[0], layers, position_layers="all" if layers > 1 else "penultimate"
+    )
+    eos = {
+        "clip_l": np.array([1, 3, 9, 20, 76, 5, 2, 11]),
+        "clip_bigg": np.array([1, 4, 9, 20, 76, 5, 2, 11]),
+    }
     eos["student"] = np.array([1, 5, 4, 30, 60, 7, 3, 9])
-    counts, teacher = GlobalCounts.of({name: eos[name] for name in ENCODERS}, POSITIONS), hidden(8, 0, layers)
+    counts, teacher = (
+        GlobalCounts.of({name: eos[name] for name in ENCODERS}, POSITIONS),
+        hidden(8, 0, layers),
+    )
     results = []
     for pieces in (1, 4, 8):
         student = hidden(8, 1, layers)
@@ -182,7 +263,9 @@ def test_the_loss_and_its_gradient_do_not_depend_on_the_split(objective: str) ->
             terms = measured.terms(sides(student, teacher, eos, rows), counts, step=3)
             terms["loss/total"].backward()
             totals = {name: totals.get(name, 0.0) + term.item() for name, term in terms.items()}
-        results.append((totals, [tensor.grad for tensor in tensors_of(student) if tensor.grad is not None]))
+        results.append(
+            (totals, [tensor.grad for tensor in tensors_of(student) if tensor.grad is not None])
+        )
     assert results[0][1]
     for totals, gradients in results[1:]:
         assert totals == pytest.approx(results[0][0], rel=1e-4, abs=1e-6)
@@ -192,18 +275,33 @@ def test_the_loss_and_its_gradient_do_not_depend_on_the_split(objective: str) ->
 @pytest.mark.parametrize("objective", TERMS)
 def test_a_perfect_student_has_no_loss_and_predicting_the_mean_costs_one(objective: str) -> None:
     eos = {name: np.array([6] * 64) for name in (*ENCODERS, "student")}
-    counts, teacher, every = GlobalCounts.of({name: eos[name] for name in ENCODERS}, POSITIONS), hidden(64, 0), np.arange(64)
+    counts, teacher, every = (
+        GlobalCounts.of({name: eos[name] for name in ENCODERS}, POSITIONS),
+        hidden(64, 0),
+        np.arange(64),
+    )
     for name, term in loss(objective).terms(sides(teacher, teacher, eos, every), counts, 0).items():
         assert term.item() == pytest.approx(0, abs=1e-5), name
     if objective == "position":
-        silent = Hidden(*(tuple(map(torch.zeros_like, states)) for states in teacher[:2]), torch.zeros_like(teacher.pooled_BP))
-        for name, term in loss(objective, ones=True).terms(sides(silent, teacher, eos, every), counts, 0).items():
-            assert term.item() == pytest.approx({"loss/total": 5.0, "loss/position": 4.0}.get(name, 1.0), rel=0.25), name  # four regions + pooled
+        silent = Hidden(
+            *(tuple(map(torch.zeros_like, states)) for states in teacher[:2]),
+            torch.zeros_like(teacher.pooled_BP),
+        )
+        for name, term in (
+            loss(objective, ones=True).terms(sides(silent, teacher, eos, every), counts, 0).items()
+        ):
+            assert term.item() == pytest.approx(
+                {"loss/total": 5.0, "loss/position": 4.0}.get(name, 1.0), rel=0.25
+            ), name  # four regions + pooled
 
 
 def test_weights_change_over_the_run_and_terms_of_weight_zero_are_not_computed() -> None:
     settings = recipe_section("position").model_copy(
-        update={"objective": Objective(position=Ramp(start=1.0, end=0.0), set=0.5, pooled=Ramp(start=0.0, end=2.0))}
+        update={
+            "objective": Objective(
+                position=Ramp(start=1.0, end=0.0), set=0.5, pooled=Ramp(start=0.0, end=2.0)
+            )
+        }
     )
     assert str(settings.objective) == "1 to 0 position + 0.5 set + 0 to 2 pooled"
     assert settings.objective.weights(0.0) == {"position": 1.0, "set": 0.5}
@@ -212,7 +310,9 @@ def test_weights_change_over_the_run_and_terms_of_weight_zero_are_not_computed()
     eos = {name: np.array([6, 9]) for name in (*ENCODERS, "student")}
     counts = GlobalCounts.of({name: eos[name] for name in ENCODERS}, POSITIONS)
     measured = Loss(settings, some_statistics(), [], [])
-    terms = measured.terms(sides(hidden(2, 1), hidden(2, 0), eos, np.arange(2)), counts, settings.steps // 4)
+    terms = measured.terms(
+        sides(hidden(2, 1), hidden(2, 0), eos, np.arange(2)), counts, settings.steps // 4
+    )
     expected = 0.75 * terms["loss/position"] + 0.5 * terms["loss/set"] + 0.5 * terms["loss/pooled"]
     torch.testing.assert_close(terms["loss/total"], expected)
     assert "loss/cross_attention" not in terms
@@ -230,15 +330,25 @@ def test_the_set_distance_knows_no_order_and_sees_every_change() -> None:
     shuffled_BLD[0] = teacher_BLD[0, order]
     doubled_BLD = torch.cat([teacher_BLD, teacher_BLD], dim=1)  # each state twice: the same set
     doubled_mask = torch.cat([mask_BL, mask_BL], dim=1)
-    assert distances.set_error_sum(shuffled_BLD, mask_BL, teacher_BLD, mask_BL, variance_D).item() == pytest.approx(0, abs=1e-4)
-    assert distances.set_error_sum(doubled_BLD, doubled_mask, teacher_BLD, mask_BL, variance_D).item() == pytest.approx(0, abs=1e-4)
+    assert distances.set_error_sum(
+        shuffled_BLD, mask_BL, teacher_BLD, mask_BL, variance_D
+    ).item() == pytest.approx(0, abs=1e-4)
+    assert distances.set_error_sum(
+        doubled_BLD, doubled_mask, teacher_BLD, mask_BL, variance_D
+    ).item() == pytest.approx(0, abs=1e-4)
     moved = distances.set_error_sum(teacher_BLD + 0.5, mask_BL, teacher_BLD, mask_BL, variance_D)
-    assert moved.item() == pytest.approx(3 * (0.25 / variance_D).mean().item(), rel=0.02)  # a shift costs its square
+    assert moved.item() == pytest.approx(
+        3 * (0.25 / variance_D).mean().item(), rel=0.02
+    )  # a shift costs its square
     unseen = teacher_BLD.clone()
     unseen[0, 5:] = 99.0  # outside the mask
-    assert distances.set_error_sum(unseen, mask_BL, teacher_BLD, mask_BL, variance_D).item() == pytest.approx(0, abs=1e-4)
+    assert distances.set_error_sum(
+        unseen, mask_BL, teacher_BLD, mask_BL, variance_D
+    ).item() == pytest.approx(0, abs=1e-4)
     nothing = torch.zeros_like(mask_BL)
-    assert distances.set_error_sum(teacher_BLD, nothing, teacher_BLD, mask_BL, variance_D).item() == 0
+    assert (
+        distances.set_error_sum(teacher_BLD, nothing, teacher_BLD, mask_BL, variance_D).item() == 0
+    )
 
 
 def test_the_set_distance_is_the_assignment_cost_when_sharp() -> None:
@@ -246,17 +356,30 @@ def test_the_set_distance_is_the_assignment_cost_when_sharp() -> None:
     from scipy.optimize import linear_sum_assignment
 
     torch.manual_seed(1)
-    student, teacher, mask = torch.randn(1, 6, 4).double(), torch.randn(1, 6, 4).double(), torch.ones(1, 6, dtype=torch.bool)
+    student, teacher, mask = (
+        torch.randn(1, 6, 4).double(),
+        torch.randn(1, 6, 4).double(),
+        torch.ones(1, 6, dtype=torch.bool),
+    )
     cost = (student[0][:, None] - teacher[0][None]).square().mean(-1)
     rows, columns = linear_sum_assignment(cost.numpy())
     found = distances.set_error_sum(student, mask, teacher, mask, torch.ones(4).double(), blur=0.05)
     assert found.item() == pytest.approx(cost[rows, columns].mean().item(), rel=0.15)
     student.requires_grad_()
-    distances.set_error_sum(student, mask, teacher, mask, torch.ones(4).double(), blur=0.3).backward()
+    distances.set_error_sum(
+        student, mask, teacher, mask, torch.ones(4).double(), blur=0.3
+    ).backward()
     step = torch.zeros_like(student)
     step[0, 2, 1] = 1e-4
-    both = [distances.set_error_sum(student.detach() + sign * step, mask, teacher, mask, torch.ones(4).double(), blur=0.3) for sign in (1, -1)]
-    assert student.grad[0, 2, 1].item() == pytest.approx(((both[0] - both[1]) / 2e-4).item(), rel=0.02, abs=1e-4)
+    both = [
+        distances.set_error_sum(
+            student.detach() + sign * step, mask, teacher, mask, torch.ones(4).double(), blur=0.3
+        )
+        for sign in (1, -1)
+    ]
+    assert student.grad[0, 2, 1].item() == pytest.approx(
+        ((both[0] - both[1]) / 2e-4).item(), rel=0.02, abs=1e-4
+    )
 
 
 def test_contrast_prefers_the_own_translation() -> None:
@@ -285,76 +408,144 @@ def test_layers_are_drawn_as_often_as_their_shares_say(values: list[float], coun
 def test_the_refiner_gets_its_share_of_the_draws_and_each_unet_splits_by_influence() -> None:
     shares = query_bank.layer_shares({"base.a": 3.0, "base.b": 1.0, "refiner.a": 5.0}, 0.2)
     assert shares == pytest.approx({"base.a": 0.6, "base.b": 0.2, "refiner.a": 0.2})
-    assert query_bank.layer_shares({"base.a": 3.0, "base.b": 1.0}, 0.2) == pytest.approx({"base.a": 0.75, "base.b": 0.25})
-    further = query_bank.layer_shares({"base.a": 3.0, "base.b": 1.0, "anime.a": 7.0, "refiner.a": 5.0}, 0.2)
-    assert further == pytest.approx({"base.a": 0.3, "base.b": 0.1, "anime.a": 0.4, "refiner.a": 0.2})
+    assert query_bank.layer_shares({"base.a": 3.0, "base.b": 1.0}, 0.2) == pytest.approx(
+        {"base.a": 0.75, "base.b": 0.25}
+    )
+    further = query_bank.layer_shares(
+        {"base.a": 3.0, "base.b": 1.0, "anime.a": 7.0, "refiner.a": 5.0}, 0.2
+    )
+    assert further == pytest.approx(
+        {"base.a": 0.3, "base.b": 0.1, "anime.a": 0.4, "refiner.a": 0.2}
+    )
 
 
 # --- what is measured once ---
 
 
-def test_statistics_are_the_moments_of_all_positions_but_bos_in_every_layer(tiny_sdxl: Path, tmp_path: Path) -> None:
+def test_statistics_are_the_moments_of_all_positions_but_bos_in_every_layer(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
     teacher = load_text_encoders(tiny_sdxl / "base")
     prompts = [f"a red circle number {index}" for index in range(70)]  # more than one chunk
     teacher_statistics.record(tmp_path / "statistics.safetensors", teacher, prompts)
-    found, encoding, ids = teacher_statistics.load(tmp_path / "statistics.safetensors"), teacher.encode(prompts), teacher.tokenize(prompts)
+    found, encoding, ids = (
+        teacher_statistics.load(tmp_path / "statistics.safetensors"),
+        teacher.encode(prompts),
+        teacher.tokenize(prompts),
+    )
     with torch.no_grad():
-        layers = teacher.models["clip_l"](ids.clip_l_BL, output_hidden_states=True).hidden_states[1:-1]
+        layers = teacher.models["clip_l"](ids.clip_l_BL, output_hidden_states=True).hidden_states[
+            1:-1
+        ]
     assert len(found.clip_l) == len(layers) == 2
     for variance_D, states_BLD in zip(found.clip_l, layers, strict=True):
-        torch.testing.assert_close(variance_D, states_BLD[:, 1:].flatten(0, 1).var(dim=0, correction=0), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(found.pooled_P, encoding.pooled_BP.var(dim=0, correction=0), rtol=1e-3, atol=1e-7)
-    torch.testing.assert_close(found.pooled_mean_P, encoding.pooled_BP.mean(dim=0), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            variance_D,
+            states_BLD[:, 1:].flatten(0, 1).var(dim=0, correction=0),
+            rtol=1e-4,
+            atol=1e-7,
+        )
+    torch.testing.assert_close(
+        found.pooled_P, encoding.pooled_BP.var(dim=0, correction=0), rtol=1e-3, atol=1e-7
+    )
+    torch.testing.assert_close(
+        found.pooled_mean_P, encoding.pooled_BP.mean(dim=0), rtol=1e-4, atol=1e-6
+    )
 
 
-def test_random_layers_are_whitened_drawn_alike_and_measured(tiny_sdxl: Path, tmp_path: Path) -> None:
-    teacher, settings = load_text_encoders(tiny_sdxl / "base"), RandomAttention(layers=3, heads=2, head_width=4)
+def test_random_layers_are_whitened_drawn_alike_and_measured(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    teacher, settings = (
+        load_text_encoders(tiny_sdxl / "base"),
+        RandomAttention(layers=3, heads=2, head_width=4),
+    )
     prompts = [f"a cat and {index} dogs" for index in range(20)]
     teacher_statistics.record(tmp_path / "statistics.safetensors", teacher, prompts)
     measured = teacher_statistics.load(tmp_path / "statistics.safetensors")
-    random_attention.record(tmp_path / "random.safetensors", settings, measured, teacher, prompts, seed=4)
-    layers, again = (random_attention.load(tmp_path / "random.safetensors", settings, measured, 4) for _ in range(2))
-    assert [layer.reads_both for layer in layers] == [True] * 3 + [False] * 3 and sum(layer.share for layer in layers) == pytest.approx(1)
+    random_attention.record(
+        tmp_path / "random.safetensors", settings, measured, teacher, prompts, seed=4
+    )
+    layers, again = (
+        random_attention.load(tmp_path / "random.safetensors", settings, measured, 4)
+        for _ in range(2)
+    )
+    assert [layer.reads_both for layer in layers] == [True] * 3 + [False] * 3 and sum(
+        layer.share for layer in layers
+    ) == pytest.approx(1)
     encoding = teacher.encode(prompts)
     for layer, other in zip(layers, again, strict=True):
         assert layer.to_k_ED.equal(other.to_k_ED)
-        assert layer.output(encoding, torch.arange(64)).var(dim=0, correction=0).mean().item() == pytest.approx(layer.variance.item(), rel=1e-4)
+        assert layer.output(encoding, torch.arange(64)).var(
+            dim=0, correction=0
+        ).mean().item() == pytest.approx(layer.variance.item(), rel=1e-4)
     context_BLD = layers[0].context(encoding)
     keys = (context_BLD - context_BLD[:, 1:].mean(dim=(0, 1)))[:, 1:] @ layers[0].to_k_ED.T
-    assert keys.square().mean().item() == pytest.approx(1.0, rel=0.7)  # logits of unit queries have the sharpness' deviation
+    assert keys.square().mean().item() == pytest.approx(
+        1.0, rel=0.7
+    )  # logits of unit queries have the sharpness' deviation
 
 
-def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(tiny_sdxl: Path, tmp_path: Path) -> None:
+def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
     teacher = load_text_encoders(tiny_sdxl / "base")
     bank = QueryBank(prompts=3, inference_steps=4, queries_per_layer=50)
     folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner")}
     for name in ("one", "two"):
-        query_bank.record(tmp_path / name, folders, teacher, ["a cat", "two dogs", "!"], bank, seed=3)
+        query_bank.record(
+            tmp_path / name, folders, teacher, ["a cat", "two dogs", "!"], bank, seed=3
+        )
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     layers = query_bank.load(tmp_path / "one", folders, bank)
     assert len(layers) == 8 and {layer.reads_both for layer in layers} == {True, False}
-    assert sum(layer.share for layer in layers) == pytest.approx(1) and all(layer.share > 0 for layer in layers)
-    assert sum(layer.share for layer in layers if not layer.reads_both) == pytest.approx(bank.refiner_share)
+    assert sum(layer.share for layer in layers) == pytest.approx(1) and all(
+        layer.share > 0 for layer in layers
+    )
+    assert sum(layer.share for layer in layers if not layer.reads_both) == pytest.approx(
+        bank.refiner_share
+    )
     encoding = teacher.encode(["a cat", "two dogs", "!"])
     for layer in layers:
-        assert layer.queries_NHK.shape[0] == 50 and layer.queries_NHK.flatten(1).unique(dim=0).shape[0] >= 45  # fp16
+        assert (
+            layer.queries_NHK.shape[0] == 50
+            and layer.queries_NHK.flatten(1).unique(dim=0).shape[0] >= 45
+        )  # fp16
         assert layer.to_k_ED.shape[1] == layer.context(encoding).shape[-1]
-        assert layer.output(encoding, torch.arange(50)).var(dim=0, correction=0).mean().item() == pytest.approx(layer.variance.item(), rel=0.5)
+        assert layer.output(encoding, torch.arange(50)).var(
+            dim=0, correction=0
+        ).mean().item() == pytest.approx(layer.variance.item(), rel=0.5)
 
 
-def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(tiny_sdxl: Path, tmp_path: Path) -> None:
+def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
     """A fine-tuned UNet keeps its own projections: the student is taught what *it* reads."""
     tuned = tmp_path / "tuned"
     shutil.copytree(tiny_sdxl / "base", tuned)
     (file,) = (tuned / "unet").glob("*.safetensors")
     weights = load_file(file)
-    (key,) = (name for name in weights if name.startswith("mid_block") and name.endswith("attn2.to_k.weight"))
+    (key,) = (
+        name
+        for name in weights
+        if name.startswith("mid_block") and name.endswith("attn2.to_k.weight")
+    )
     save_file(weights | {key: weights[key] * 2}, file, metadata={"format": "pt"})
-    teacher, bank = load_text_encoders(tiny_sdxl / "base"), QueryBank(prompts=2, inference_steps=4, queries_per_layer=20, refiner_share=0.2)
-    folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner"), "tuned": str(tuned)}
+    teacher, bank = (
+        load_text_encoders(tiny_sdxl / "base"),
+        QueryBank(prompts=2, inference_steps=4, queries_per_layer=20, refiner_share=0.2),
+    )
+    folders = {
+        "base": str(tiny_sdxl / "base"),
+        "refiner": str(tiny_sdxl / "refiner"),
+        "tuned": str(tuned),
+    }
     query_bank.record(tmp_path / "bank", folders, teacher, ["a cat", "two dogs"], bank, seed=3)
     layers = {layer.name: layer for layer in query_bank.load(tmp_path / "bank", folders, bank)}
-    shares = {unet: sum(layer.share for layer in layers.values() if layer.name.startswith(unet)) for unet in folders}
+    shares = {
+        unet: sum(layer.share for layer in layers.values() if layer.name.startswith(unet))
+        for unet in folders
+    }
     assert shares == pytest.approx({"base": 0.4, "refiner": 0.2, "tuned": 0.4})
     layer_name = key.removesuffix(".to_k.weight")
     own, changed = layers[f"base.{layer_name}"], layers[f"tuned.{layer_name}"]
@@ -363,37 +554,63 @@ def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(tiny_sd
     with pytest.raises(ValueError, match="'refiner' cannot be a name"):
         QueryBank(unets={"refiner": "x"})
     with pytest.raises(DataError, match="its UNet reads states"):
-        query_bank.record(tmp_path / "none", folders | {"tuned": folders["refiner"]}, teacher, ["a cat", "two dogs"], bank, seed=3)
+        query_bank.record(
+            tmp_path / "none",
+            folders | {"tuned": folders["refiner"]},
+            teacher,
+            ["a cat", "two dogs"],
+            bank,
+            seed=3,
+        )
     assert not (tmp_path / "none").exists()
 
 
 def test_a_layers_influence_is_what_the_unet_says_without_it(tiny_sdxl: Path) -> None:
-    """The only layer moves all that the states move; a layer whose values are zero moves nothing."""
+    """The only layer moves all that the states move; a layer whose values are zero moves
+    nothing.
+    """
     from diffusers import UNet2DConditionModel
 
     unet = UNet2DConditionModel.from_pretrained(tiny_sdxl / "base" / "unet")
     torch.manual_seed(0)
     states_BLD = torch.randn(2, 77, unet.config.cross_attention_dim)
     added = {"text_embeds": torch.zeros(2, 20), "time_ids": torch.zeros(2, 6)}
-    call = {"sample": torch.randn(1, 4, 16, 16).expand(2, -1, -1, -1), "timestep": torch.tensor(500), "encoder_hidden_states": states_BLD}
+    call = {
+        "sample": torch.randn(1, 4, 16, 16).expand(2, -1, -1, -1),
+        "timestep": torch.tensor(500),
+        "encoder_hidden_states": states_BLD,
+    }
     call |= {"added_cond_kwargs": added}
     layers = [name for name, _ in unet.named_modules() if name.endswith("attn2")]
     for name in layers[1:]:
         torch.nn.init.zeros_(unet.get_submodule(name).to_v.weight)
     found = query_bank.influences(unet, layers, [call])
     with torch.no_grad():
-        moved = unet(**call | {"encoder_hidden_states": states_BLD.roll(1, 0)}).sample - unet(**call).sample
-    assert found[layers[0]].item() == pytest.approx(moved.square().mean().item(), rel=1e-4) and moved.abs().max() > 0
+        moved = (
+            unet(**call | {"encoder_hidden_states": states_BLD.roll(1, 0)}).sample
+            - unet(**call).sample
+        )
+    assert (
+        found[layers[0]].item() == pytest.approx(moved.square().mean().item(), rel=1e-4)
+        and moved.abs().max() > 0
+    )
     assert all(found[name].item() == 0 for name in layers[1:])
 
 
-def test_projections_are_found_in_shards_and_a_unet_without_safetensors_is_one_line(tiny_sdxl: Path, tmp_path: Path) -> None:
+def test_projections_are_found_in_shards_and_a_unet_without_safetensors_is_one_line(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
     from diffusers import UNet2DConditionModel
 
-    UNet2DConditionModel.from_pretrained(tiny_sdxl / "base" / "unet").save_pretrained(tmp_path / "unet", max_shard_size="20KB")
+    UNet2DConditionModel.from_pretrained(tiny_sdxl / "base" / "unet").save_pretrained(
+        tmp_path / "unet", max_shard_size="20KB"
+    )
     assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
     name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-    one, other = query_bank.Projections(str(tmp_path)), query_bank.Projections(str(tiny_sdxl / "base"))
+    one, other = (
+        query_bank.Projections(str(tmp_path)),
+        query_bank.Projections(str(tiny_sdxl / "base")),
+    )
     assert one.read(name).equal(other.read(name))
     for path in (tmp_path / "unet").glob("*.safetensors*"):
         path.unlink()

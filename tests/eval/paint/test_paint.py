@@ -1,4 +1,6 @@
-"""eval.paint on a miniature SDXL: every way to paint, what the pictures say of themselves, and one line for every mistake."""
+"""eval.paint on a miniature SDXL: every way to paint, what the pictures say of themselves, and one
+line for every mistake.
+"""
 
 import json
 import re
@@ -33,52 +35,114 @@ def run(repository: Path, out: Path, *arguments: str) -> int:
     return paint_entry.main([str(repository), "--steps", "4", "--out", str(out), *arguments])
 
 
-def test_batches_seeds_numbers_and_grids(tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """2 batches of 3 pictures for each of 2 prompts, then the last one alone by the seed it says it has."""
-    many = ["--n-iter", "2", "--n-samples", "3", "--n-rows", "2", "--seed", "7", "--prompt", PROMPT, "--prompt", "青い輪"]
+def test_batches_seeds_numbers_and_grids(
+    tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2 batches of 3 pictures for each of 2 prompts, then the last one alone by the seed it says it
+    has.
+    """
+    many = [
+        "--n-iter",
+        "2",
+        "--n-samples",
+        "3",
+        "--n-rows",
+        "2",
+        "--seed",
+        "7",
+        "--prompt",
+        PROMPT,
+        "--prompt",
+        "青い輪",
+    ]
     assert run(tiny_sdxl / "base", tmp_path, *many) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{i:04d}.png" for i in range(12)] + [f"grid-{i:04d}.png" for i in range(4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{i:04d}.png" for i in range(12)
+    ] + [f"grid-{i:04d}.png" for i in range(4)]
     said = [picture_text.read(tmp_path / f"{i:04d}.png")[1] for i in range(12)]
     assert [(one["prompt"], one["seed"]) for one in said] == [
-        (prompt, 7 + 3 * iteration + i) for iteration in range(2) for prompt in (PROMPT, "青い輪") for i in range(3)
+        (prompt, 7 + 3 * iteration + i)
+        for iteration in range(2)
+        for prompt in (PROMPT, "青い輪")
+        for i in range(3)
     ]
     grid = pixels(tmp_path / "grid-0003.png")
     assert grid.shape == (2 * 32 + 2, 2 * 32 + 2, 3)
-    assert (grid[34:, :32] == pixels(tmp_path / "0011.png")).all() and (grid[34:, 34:] == 255).all()  # the third of three, two in a row
+    assert (grid[34:, :32] == pixels(tmp_path / "0011.png")).all() and (
+        grid[34:, 34:] == 255
+    ).all()  # the third of three, two in a row
     assert picture_text.read(tmp_path / "grid-0003.png")[1]["seeds"] == [10, 11, 12]
     assert len({pixels(tmp_path / f"{i:04d}.png").tobytes() for i in range(12)}) == 12
     (tmp_path / "0012.txt").touch()  # no picture: not counted
-    assert run(tiny_sdxl / "base", tmp_path, "--prompt", "青い輪", "--seed", str(said[11]["seed"])) == 0
+    assert (
+        run(tiny_sdxl / "base", tmp_path, "--prompt", "青い輪", "--seed", str(said[11]["seed"]))
+        == 0
+    )
     assert abs(pixels(tmp_path / "0012.png") - pixels(tmp_path / "0011.png")).max() <= 1
     assert not (tmp_path / "grid-0004.png").exists()  # one picture needs none
     assert "1 pictures of 1 prompts; invisible watermark: none" in capsys.readouterr().out
 
 
-def test_a_file_of_prompts(tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """BOM, CRLF, blank lines, and a line separator within a prompt, which str.splitlines would split at."""
+def test_a_file_of_prompts(
+    tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """BOM, CRLF, blank lines, and a line separator within a prompt, which str.splitlines would
+    split at.
+    """
     path = tmp_path / "prompts.txt"
     path.write_bytes(f"\ufeff{PROMPT}\r\n\n  \n青い\u2028輪\n".encode())
     assert run(tiny_sdxl / "base", tmp_path / "out", "--from-file", str(path)) == 0
-    assert [picture_text.read(tmp_path / "out" / f"{i:04d}.png")[1]["prompt"] for i in range(2)] == [PROMPT, "青い\u2028輪"]
+    assert [
+        picture_text.read(tmp_path / "out" / f"{i:04d}.png")[1]["prompt"] for i in range(2)
+    ] == [PROMPT, "青い\u2028輪"]
     assert "2 prompts, 2 blank lines skipped" in capsys.readouterr().out
 
 
-def test_every_setting_reaches_the_picture_and_is_inside_it(tiny_sdxl: Path, tmp_path: Path) -> None:
-    """Each change alone gives another picture than the plain one, and the picture says what it was."""
+def test_every_setting_reaches_the_picture_and_is_inside_it(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    """Each change alone gives another picture than the plain one, and the picture says what it
+    was.
+    """
     start = tmp_path / "start.png"
     Image.new("RGB", (45, 35), "red").save(start)
     changes: dict[str, tuple[list[str], dict[str, object]]] = {
-        "plain": ([], {"seed": 0, "steps": 4, "guidance_scale": 5.0, "scheduler": "DDIMScheduler", "width": 32, "height": 32}),
+        "plain": (
+            [],
+            {
+                "seed": 0,
+                "steps": 4,
+                "guidance_scale": 5.0,
+                "scheduler": "DDIMScheduler",
+                "width": 32,
+                "height": 32,
+            },
+        ),
         "negative": (["--negative-prompt", "青い輪"], {"negative_prompt": "青い輪"}),
-        "scheduler": (["--scheduler", "dpm++_2m_karras"], {"scheduler": "dpm++_2m_karras", "sampler": "DPM++ 2M Karras"}),
+        "scheduler": (
+            ["--scheduler", "dpm++_2m_karras"],
+            {"scheduler": "dpm++_2m_karras", "sampler": "DPM++ 2M Karras"},
+        ),
         "guidance": (["--scale", "2"], {"guidance_scale": 2.0}),
         "steps": (["--steps", "6"], {"steps": 6}),
         "size": (["--height", "24", "--width", "40"], {"height": 24, "width": 40}),
-        "refined": (["--refiner", str(tiny_sdxl / "refiner")], {"refiner": str(tiny_sdxl / "refiner"), "denoising_end": 0.8}),
-        "refined_soon": (["--refiner", str(tiny_sdxl / "refiner"), "--denoising-end", "0.3"], {"denoising_end": 0.3}),
-        "from_picture": (["--init-image", str(start)], {"strength": 0.75, "width": 40, "height": 32}),
+        "refined": (
+            ["--refiner", str(tiny_sdxl / "refiner")],
+            {"refiner": str(tiny_sdxl / "refiner"), "denoising_end": 0.8},
+        ),
+        "refined_soon": (
+            ["--refiner", str(tiny_sdxl / "refiner"), "--denoising-end", "0.3"],
+            {"denoising_end": 0.3},
+        ),
+        "from_picture": (
+            ["--init-image", str(start)],
+            {"strength": 0.75, "width": 40, "height": 32},
+        ),
         "near_picture": (["--init-image", str(start), "--strength", "0.3"], {"strength": 0.3}),
-        "both": (["--init-image", str(start), "--refiner", str(tiny_sdxl / "refiner")], {"strength": 0.75, "denoising_end": 0.8}),
+        "both": (
+            ["--init-image", str(start), "--refiner", str(tiny_sdxl / "refiner")],
+            {"strength": 0.75, "denoising_end": 0.8},
+        ),
     }
     found = {}
     for name, (arguments, expected) in changes.items():
@@ -114,7 +178,9 @@ def test_outputs_that_cannot_be_written_are_told_before_the_work(tmp_path: Path,
 def test_a_picture_of_16_bits_is_not_white(tiny_sdxl: Path, tmp_path: Path) -> None:
     grey = np.linspace(0, 65535, 32, dtype=np.uint16)[None].repeat(32, 0)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    start = painter.load(Request(str(tiny_sdxl / "base"), (PROMPT,), init_image=tmp_path / "grey.png")).start
+    start = painter.load(
+        Request(str(tiny_sdxl / "base"), (PROMPT,), init_image=tmp_path / "grey.png")
+    ).start
     assert start is not None and start.mode == "RGB"
     assert np.abs(np.asarray(start)[..., 0] - grey / 257).max() <= 1
 
@@ -130,13 +196,19 @@ def painters(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 @pytest.mark.parametrize("name", schedulers.SCHEDULERS)
-def test_every_scheduler_paints_alike_in_any_batch(painters: list[painter.Painter], name: str) -> None:
+def test_every_scheduler_paints_alike_in_any_batch(
+    painters: list[painter.Painter], name: str
+) -> None:
     """Those that draw noise on the way draw it by the picture's seed."""
     for loaded in painters if schedulers.SCHEDULERS[name].starts_midway else painters[:1]:
         for pipeline in filter(None, (loaded.first, loaded.refiner)):
             pipeline.scheduler = schedulers.scheduler(name, pipeline.scheduler.config)
-            assert pipeline.scheduler.config.beta_end == 0.012  # the pipeline's own, not the class's
-        two = [np.asarray(one.picture, dtype=np.int16) for one in painter.paint(loaded, PROMPT, [3, 4])]
+            assert (
+                pipeline.scheduler.config.beta_end == 0.012
+            )  # the pipeline's own, not the class's
+        two = [
+            np.asarray(one.picture, dtype=np.int16) for one in painter.paint(loaded, PROMPT, [3, 4])
+        ]
         (alone,) = painter.paint(loaded, PROMPT, [4])
         assert abs(two[1] - np.asarray(alone.picture, dtype=np.int16)).max() <= 2
         assert abs(two[0] - two[1]).max() > 2
@@ -144,15 +216,34 @@ def test_every_scheduler_paints_alike_in_any_batch(painters: list[painter.Painte
 
 
 def test_the_text_other_programs_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The web UI's form: prompt, negative prompt, one line of fields; values that would read as several are quoted."""
-    made_with = {"prompt": "赤い丸,\n青い: 輪 👩‍👩‍👧", "negative_prompt": "灰色", "steps": 20, "sampler": "Euler a", "guidance_scale": 5.0, "seed": 9}
-    made_with |= {"width": 40, "height": 24, "repository": "org/a, b", "refiner": "runs/refiner", "denoising_end": 0.8, "strength": None}
+    """The web UI's form: prompt, negative prompt, one line of fields; values that would read as
+    several are quoted.
+    """
+    made_with = {
+        "prompt": "赤い丸,\n青い: 輪 👩‍👩‍👧",
+        "negative_prompt": "灰色",
+        "steps": 20,
+        "sampler": "Euler a",
+        "guidance_scale": 5.0,
+        "seed": 9,
+    }
+    made_with |= {
+        "width": 40,
+        "height": 24,
+        "repository": "org/a, b",
+        "refiner": "runs/refiner",
+        "denoising_end": 0.8,
+        "strength": None,
+    }
     path = tmp_path / "a.png"
     path.write_bytes(painting.png(Image.new("RGB", (40, 24)), picture_text.texts(made_with)))
     with Image.open(path) as picture:
         *prompt, negative, fields = picture.info["parameters"].split("\n")  # as the web UI finds it
     assert "\n".join(prompt) == made_with["prompt"] and negative == "Negative prompt: 灰色"
-    read = {name: value or bare for name, value, bare in re.findall(r'([A-Z][\w ]*): (?:"(.*?)"|([^,]*))(?:, |$)', fields)}
+    read = {
+        name: value or bare
+        for name, value, bare in re.findall(r'([A-Z][\w ]*): (?:"(.*?)"|([^,]*))(?:, |$)', fields)
+    }
     assert read == {
         "Steps": "20",
         "Sampler": "Euler a",
@@ -165,26 +256,54 @@ def test_the_text_other_programs_read(tmp_path: Path, capsys: pytest.CaptureFixt
     }
     assert paint_entry.main(["--show", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "Negative prompt: 灰色\nSteps: 20, " in shown and json.loads(shown[shown.index("{") :]) == made_with
+    assert (
+        "Negative prompt: 灰色\nSteps: 20, " in shown
+        and json.loads(shown[shown.index("{") :]) == made_with
+    )
 
 
 def write_safety_checker(folder: Path, threshold: float) -> Path:
     """A tiny checker that flags whatever is more alike to a concept than `threshold`, a cosine."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(text_config=sizes, vision_config=sizes | {"image_size": 32, "patch_size": 8}, projection_dim=12)
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config = CLIPConfig(
+        text_config=sizes,
+        vision_config=sizes | {"image_size": 32, "patch_size": 8},
+        projection_dim=12,
+    )
     model = StableDiffusionSafetyChecker(config)
     model.concept_embeds_weights.data.fill_(threshold)
     model.special_care_embeds_weights.data.fill_(2.0)
     model.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
     return folder
 
 
-def test_what_the_safety_checker_flags_is_black(tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_safety_checker_flags_is_black(
+    tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, threshold in (("all", -2.0), ("none", 2.0)):
         checker = str(write_safety_checker(tmp_path / f"flags_{name}", threshold))
-        assert run(tiny_sdxl / "base", tmp_path / name, "--prompt", PROMPT, "--safety-checker", checker, "--n-samples", "2") == 0
+        assert (
+            run(
+                tiny_sdxl / "base",
+                tmp_path / name,
+                "--prompt",
+                PROMPT,
+                "--safety-checker",
+                checker,
+                "--n-samples",
+                "2",
+            )
+            == 0
+        )
         for number in range(2):
             path = tmp_path / name / f"{number:04d}.png"
             assert picture_text.read(path)[1]["flagged_by_safety_checker"] is (name == "all")
@@ -192,18 +311,31 @@ def test_what_the_safety_checker_flags_is_black(tiny_sdxl: Path, tmp_path: Path,
     assert capsys.readouterr().out.count("black: flagged by the safety checker") == 2
 
 
-def test_the_watermark_is_the_pipelines_own_and_can_be_left_out(tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for the package's encoder: a wide picture takes it, a small one does not, and `watermark=False` none at all."""
+def test_the_watermark_is_the_pipelines_own_and_can_be_left_out(
+    tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for the package's encoder: a wide picture takes it, a small one does not, and
+    `watermark=False` none at all.
+    """
     request = Request(str(tiny_sdxl / "base"), (PROMPT,), steps=2, width=256)
     loaded, without = painter.load(request), painter.load(replace(request, watermark=False))
     said = []
     for one in (loaded, without):
         if one is loaded:
-            monkeypatch.setattr(loaded.first, "watermark", SimpleNamespace(apply_watermark=lambda images: torch.ones_like(images)))
+            monkeypatch.setattr(
+                loaded.first,
+                "watermark",
+                SimpleNamespace(apply_watermark=lambda images: torch.ones_like(images)),
+            )
         (painted,) = painter.paint(one, PROMPT, [0])
-        said.append((painted.made_with["watermark"], bool(np.asarray(painted.picture).min() == 255)))
+        said.append(
+            (painted.made_with["watermark"], bool(np.asarray(painted.picture).min() == 255))
+        )
     assert said == [("applied by the pipeline", True), ("none (--no-watermark)", False)]
-    assert painter.watermark(loaded, Image.new("RGB", (248, 512))) == "none (the picture is less than 256 pixels wide)"
+    assert (
+        painter.watermark(loaded, Image.new("RGB", (248, 512)))
+        == "none (the picture is less than 256 pixels wide)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,23 +348,41 @@ def test_the_watermark_is_the_pipelines_own_and_can_be_left_out(tiny_sdxl: Path,
         ("--prompt x --guidance nan", "--guidance: nan is no guidance scale"),
         ("--prompt x --height 100", "--height: 100 is not a multiple of 8; the nearest is 96"),
         ("--prompt x --width 3", "--width: 3 is not a multiple of 8; the nearest is 8"),
-        ("--prompt x --scheduler eular", "--scheduler: there is no 'eular'; the names are ddim, ddpm, pndm, lms, euler"),
+        (
+            "--prompt x --scheduler eular",
+            "--scheduler: there is no 'eular'; the names are ddim, ddpm, pndm, lms, euler",
+        ),
         ("--prompt x --scheduler lms --refiner REFINER", "--scheduler: lms cannot start midway"),
         ("--prompt x --strength 0.5", "--strength: 0.5 of no picture; give one with --init-image"),
         ("--prompt x --denoising-end 0.5", "--denoising-end: 0.5 hands over to no refiner"),
-        ("--prompt x --refiner REFINER --denoising-end 1", "--denoising-end: 1.0 is not between 0 and 1"),
-        ("--prompt x --refiner REFINER --denoising-end 0.9995", "leaves the refiner none of 4 steps"),
-        ("--prompt x --refiner REFINER --init-image PICTURE --strength 0.25 --denoising-end 0.3", "leaves the base none of 4 steps"),
+        (
+            "--prompt x --refiner REFINER --denoising-end 1",
+            "--denoising-end: 1.0 is not between 0 and 1",
+        ),
+        (
+            "--prompt x --refiner REFINER --denoising-end 0.9995",
+            "leaves the refiner none of 4 steps",
+        ),
+        (
+            "--prompt x --refiner REFINER --init-image PICTURE --strength 0.25 --denoising-end 0.3",
+            "leaves the base none of 4 steps",
+        ),
         ("--prompt x --init-image missing.png", "--init-image missing.png: there is no such file"),
         ("--prompt x --init-image TEXT", "no picture can be read"),
         ("--prompt x --init-image DOT", "4 x 4 pixels are too few"),
         ("--prompt x --init-image PICTURE --strength 0", "--strength: 0.0 is not above 0"),
         ("--prompt x --init-image PICTURE --strength 0.1", "--strength: 0.1 of 4 steps is no step"),
-        ("--from-file missing.txt", "--from-file missing.txt: cannot be read (No such file or directory)"),
+        (
+            "--from-file missing.txt",
+            "--from-file missing.txt: cannot be read (No such file or directory)",
+        ),
         ("--from-file BLANK", "holds no prompt; write one a line"),
         ("--from-file PICTURE", "is not UTF-8; save the file as UTF-8"),
         ("--prompt \udc82\udca0", "is not UTF-8; write it in a UTF-8 terminal"),
-        ("--prompt x --refiner BASE", "where a StableDiffusionXLImg2ImgPipeline is needed; give an SDXL refiner"),
+        (
+            "--prompt x --refiner BASE",
+            "where a StableDiffusionXLImg2ImgPipeline is needed; give an SDXL refiner",
+        ),
         ("--prompt x --refiner BLANK/none", "there is no such folder"),
         ("--prompt x --safety-checker BASE/text_encoder", "--safety-checker"),
         ("--show TEXT", "cannot be read as a picture with settings"),
@@ -240,7 +390,11 @@ def test_the_watermark_is_the_pipelines_own_and_can_be_left_out(tiny_sdxl: Path,
     ],
 )
 def test_mistakes_are_one_line_and_paint_nothing(
-    tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
+    tiny_sdxl: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    message: str,
 ) -> None:
     Image.new("RGB", (32, 32), "red").save(tmp_path / "picture.png")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "dot.png")
@@ -249,17 +403,24 @@ def test_mistakes_are_one_line_and_paint_nothing(
     files = {"PICTURE": "picture.png", "DOT": "dot.png", "TEXT": "text.png", "BLANK": "blank.txt"}
     places = {name: str(tmp_path / file) for name, file in files.items()}
     places |= {"REFINER": str(tiny_sdxl / "refiner"), "BASE": str(tiny_sdxl / "base")}
-    words = [re.sub("|".join(places), lambda found: places[found[0]], word) for word in arguments.split()]
+    words = [
+        re.sub("|".join(places), lambda found: places[found[0]], word) for word in arguments.split()
+    ]
     assert run(tiny_sdxl / "base", tmp_path / "out", *words) == 3
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error and not (tmp_path / "out").exists()
 
 
-def test_a_refiner_or_bare_encoders_are_no_base(tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refiner_or_bare_encoders_are_no_base(
+    tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "encoders").mkdir()
     for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         shutil.copytree(tiny_sdxl / "base" / part, tmp_path / "encoders" / part)
-    for folder, message in ((tiny_sdxl / "refiner", "give an SDXL base, and its refiner with --refiner"), (tmp_path / "encoders", "--assemble")):
+    for folder, message in (
+        (tiny_sdxl / "refiner", "give an SDXL base, and its refiner with --refiner"),
+        (tmp_path / "encoders", "--assemble"),
+    ):
         assert run(folder, tmp_path / "out", "--prompt", "x") == 3
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert paint_entry.main(["--prompt", "x"]) == 3

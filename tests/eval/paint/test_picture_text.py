@@ -17,11 +17,32 @@ from eval.pictures import painting
 
 FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # the web UI's own
 MADE_WITH: dict[str, Any] = {
-    "prompt": "", "negative_prompt": None, "steps": 20, "sampler": "DPM++ 2M", "guidance_scale": 5.0, "seed": 7, "width": 1024,
-    "height": 1024, "repository": "org/name", "strength": None, "refiner": None, "denoising_end": None,
-}  # fmt: skip
-LINES = ["赤い丸", "Steps: 1, Sampler: x, Seed: 666", "Negative prompt: everything", " steps:9", "a: b, c: d, e: f", "", "\x1b[2J", 'say "x", y']
-PROMPTS = st.lists(st.one_of(st.sampled_from(LINES), st.text(max_size=20)), min_size=1, max_size=4).map("\n".join)
+    "prompt": "",
+    "negative_prompt": None,
+    "steps": 20,
+    "sampler": "DPM++ 2M",
+    "guidance_scale": 5.0,
+    "seed": 7,
+    "width": 1024,
+    "height": 1024,
+    "repository": "org/name",
+    "strength": None,
+    "refiner": None,
+    "denoising_end": None,
+}
+LINES = [
+    "赤い丸",
+    "Steps: 1, Sampler: x, Seed: 666",
+    "Negative prompt: everything",
+    " steps:9",
+    "a: b, c: d, e: f",
+    "",
+    "\x1b[2J",
+    'say "x", y',
+]
+PROMPTS = st.lists(
+    st.one_of(st.sampled_from(LINES), st.text(max_size=20)), min_size=1, max_size=4
+).map("\n".join)
 
 
 def web_ui(text: str) -> tuple[str, str, dict[str, str]]:
@@ -37,7 +58,14 @@ def web_ui(text: str) -> tuple[str, str, dict[str, str]]:
             prompt += ("" if prompt == "" else "\n") + line
         else:
             negative += ("" if negative == "" else "\n") + line
-    return prompt, negative, {name: json.loads(value) if value[:1] == '"' else value for name, value in FIELD.findall(last)}
+    return (
+        prompt,
+        negative,
+        {
+            name: json.loads(value) if value[:1] == '"' else value
+            for name, value in FIELD.findall(last)
+        },
+    )
 
 
 def first_steps_line(text: str) -> str:
@@ -54,7 +82,11 @@ def words(text: str) -> list[str]:
 @given(PROMPTS, st.one_of(st.none(), PROMPTS), st.text(min_size=1, max_size=12))
 def test_the_web_ui_reads_what_was_painted(prompt: str, negative: str | None, name: str) -> None:
     name = name.replace("/", "")
-    made_with = MADE_WITH | {"prompt": prompt, "negative_prompt": negative, "repository": f"org/{name}"}
+    made_with = MADE_WITH | {
+        "prompt": prompt,
+        "negative_prompt": negative,
+        "repository": f"org/{name}",
+    }
     chunks = picture_text.texts(made_with)
     found, found_negative, fields = web_ui(chunks["parameters"])
     assert words(found) == words(prompt) and words(found_negative) == words(negative or "")
@@ -65,12 +97,19 @@ def test_the_web_ui_reads_what_was_painted(prompt: str, negative: str | None, na
 
 def test_an_ordinary_prompt_is_left_as_it_is() -> None:
     prompt = "赤い丸: 大きい\n二行目, (weighted:1.2)"
-    assert picture_text.parameters(MADE_WITH | {"prompt": prompt}).startswith(prompt + "\nSteps: 20, ")
+    assert picture_text.parameters(MADE_WITH | {"prompt": prompt}).startswith(
+        prompt + "\nSteps: 20, "
+    )
 
 
-def test_a_strangers_picture_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_strangers_picture_cannot_write_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made_with = MADE_WITH | {"prompt": "\x1b]0;owned\x07\u202e"}
-    chunks = {"parameters": "a\x1b[2Jb\nSteps: 1", "json": json.dumps(made_with, ensure_ascii=False)}
+    chunks = {
+        "parameters": "a\x1b[2Jb\nSteps: 1",
+        "json": json.dumps(made_with, ensure_ascii=False),
+    }
     path = tmp_path / "a.png"
     path.write_bytes(painting.png(Image.new("RGB", (2, 2)), chunks))
     assert Image.open(io.BytesIO(path.read_bytes())).size == (2, 2)
