@@ -173,7 +173,7 @@ def repository(trap: Trap) -> object:
 
 
 def projections(trap: Trap) -> object:
-    from distill.objective.query_bank import Projections
+    from distill.objective.projections import Projections
 
     return Projections(str(trap.folder)).read("conv_in.weight")
 

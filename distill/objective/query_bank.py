@@ -12,7 +12,6 @@ Shape letters: B batch, L token position, D width, N queries, H heads, K width o
 K.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from configs.errors import DataError, first_line
-from configs.files import inside, read_json, value_sha256, whole
+from configs.errors import DataError
+from configs.files import whole
 from configs.schema.distill import QueryBank, unet_shares
 from distill.encoders.teacher import Encoding, TextEncoders
 from distill.objective.distances import attention_output
+from distill.objective.projections import Projections
 from distill.sdxl.pipelines import Pipelines, load_pipelines
-from distill.sdxl.repository import fetch, tensor_shapes, weights_file
 
 PROMPTS_AT_ONCE = 16
 CALLS, PROMPTS_OF_A_CALL = 4, 8  # the UNet's calls that tell how much each layer moves
@@ -220,62 +219,6 @@ def layer_shares(influences: dict[str, float], refiner_share: float) -> dict[str
 def unet_of(layer: str) -> str:
     """`base.mid_block...` is the base's."""
     return layer.partition(".")[0]
-
-
-class Projections:
-    """Reads single tensors of a UNet from its safetensors file or shards, in the stock precision
-    or, where only that is there, in fp16.
-    """
-
-    def __init__(self, folder: str) -> None:
-        unet = fetch(folder, ["unet/*.json", "unet/*.safetensors"], ["*.fp16.*"]) / "unet"
-        indices = sorted(
-            unet.glob("*.safetensors.index.json"), key=lambda path: ("fp16" in path.name, path.name)
-        )
-        plain = sorted(
-            unet.glob("*.safetensors"), key=lambda path: ("fp16" in path.name, path.name)
-        )
-        if not indices and not plain:
-            weights_file(unet, "diffusion_pytorch_model")  # says what lies there instead
-        self.shards = _shards(indices[0]) if indices else {}
-        self.file = plain[0] if plain else unet
-        self._digests: dict[str, str] = {}  # of the tensors that were read
-
-    def read(self, name: str) -> torch.Tensor:
-        path = self.shards.get(name, self.file)
-        try:
-            with safe_open(path, "pt") as file:
-                tensor: torch.Tensor = file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise DataError(
-                f"{path}: {name} cannot be read ({first_line(error)}); fetch the folder again"
-            ) from None
-        self._digests[name] = hashlib.sha256(
-            tensor.flatten().view(torch.uint8).numpy().data
-        ).hexdigest()
-        return tensor
-
-    def sha256(self) -> str:
-        """Of all projections of cross-attention: what training reads of this UNet.
-
-        Raises DataError.
-        """
-        names = self.shards or tensor_shapes(self.file)
-        for name in names:
-            if (
-                name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
-                and name not in self._digests
-            ):
-                self.read(name)
-        return value_sha256(self._digests)
-
-
-def _shards(index: Path) -> dict[str, Path]:
-    """The file of each tensor. Raises DataError."""
-    shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise DataError(f"{index}: has no weight_map of file names; fetch the folder again")
-    return {name: inside(index.parent, shard) for name, shard in shards.items()}
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora import pair
 from distill.encoders.teacher import ENCODERS, SUBFOLDERS, replacement
-from distill.objective import query_bank
+from distill.objective.projections import Projections
 from distill.sdxl.repository import fetch
 
 INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's tokenizer"
@@ -153,8 +153,7 @@ def _unets(settings: Distill) -> dict[str, str]:
     names = {"base": "distill.base", "refiner": "distill.refiner"}
     folders = unet_folders(settings).items()
     return {
-        "the UNet of "
-        f"{names.get(unet, f'distill.query_bank.unets.{unet}')}": query_bank.Projections(
+        f"the UNet of {names.get(unet, f'distill.query_bank.unets.{unet}')}": Projections(
             folder
         ).sha256()
         for unet, folder in folders

@@ -17,6 +17,7 @@ from configs.schema.distill import Distill, Objective, QueryBank, Ramp, RandomAt
 from distill.encoders.student import Hidden
 from distill.encoders.teacher import ENCODERS, load_text_encoders
 from distill.objective import distances, query_bank, random_attention, teacher_statistics
+from distill.objective.projections import Projections
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss, Sides, systematic_sample
@@ -608,11 +609,11 @@ def test_projections_are_found_in_shards_and_a_unet_without_safetensors_is_one_l
     assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
     name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
     one, other = (
-        query_bank.Projections(str(tmp_path)),
-        query_bank.Projections(str(tiny_sdxl / "base")),
+        Projections(str(tmp_path)),
+        Projections(str(tiny_sdxl / "base")),
     )
     assert one.read(name).equal(other.read(name))
     for path in (tmp_path / "unet").glob("*.safetensors*"):
         path.unlink()
     with pytest.raises(DataError, match=r"diffusion_pytorch_model\.safetensors: missing"):
-        query_bank.Projections(str(tmp_path))
+        Projections(str(tmp_path))
