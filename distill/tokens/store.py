@@ -16,6 +16,7 @@ from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
 from distill.encoders.teacher import ENCODERS, load_tokenizer
+from distill.tokenizer import portable
 from distill.tokenizer.fast.encode_ids import Encoder
 from distill.train import inputs, run_folder
 
@@ -102,7 +103,7 @@ def load_tokenizers(recipe: Recipe) -> dict[str, Any]:
     base = resolve_model(recipe.distill.base)
     return by_side(
         {name: load_tokenizer(base, name) for name in ENCODERS},
-        load(recipe.run_dir / "initial_student" / "tokenizer"),
+        portable.load(recipe.run_dir / "initial_student" / "tokenizer"),
     )
 
 
