@@ -85,10 +85,7 @@ def test_files_and_commands_that_a_document_names_exist(document: str) -> None:
         rf"(?<![\w/])((?:{'|'.join([*TOP, 'docs', 'tests'])})/[\w/.]+\.(?:py|md|yaml|sh|sbatch))\b",
         text(document),
     )
-    written_by_a_command = {"docs/comparison.md"}
-    assert not [
-        path for path in named if not (ROOT / path).is_file() and path not in written_by_a_command
-    ]
+    assert not [path for path in named if not (ROOT / path).is_file()]
     assert not commands(text(document)) - set(ENTRIES)
 
 
