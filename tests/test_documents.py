@@ -16,6 +16,7 @@ READMES = ("README.md", "README.ja.md")
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 )
+RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*.yaml"))
 FENCE = re.compile(r"^```\w*\n(.*?)^```$", re.M | re.S)
 MOST_LINES = 90
 
@@ -79,7 +80,7 @@ def test_what_a_document_links_to_exists(document: str) -> None:
                 assert anchor in anchors(target.relative_to(ROOT).as_posix()), f"{document}: {link}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *RECIPES])
 def test_files_and_commands_that_a_document_names_exist(document: str) -> None:
     named = re.findall(
         rf"(?<![\w/])((?:{'|'.join([*TOP, 'docs', 'tests'])})/[\w/.]+\.(?:py|md|yaml|sh|sbatch))\b",

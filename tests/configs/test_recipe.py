@@ -32,7 +32,7 @@ def test_shipped_recipes_load_and_open_with_commands_time_and_result(path: Path)
     opening = path.read_text(encoding="utf-8").split("\nname:")[0]
     assert all(line.startswith("#") or not line for line in opening.splitlines())
     assert (
-        f"python -m corpora.prepare              configs/{path.name}" in opening
+        f"python -m corpora.prepare configs/{path.name}" in opening
         and "# Time:" in opening
         and "# Result:" in opening
     )
