@@ -88,12 +88,12 @@ def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
             mark = f" {number}" if number else ""
             before = left
             for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), left):
-                file.write(f"{pair.ja}{mark}\t{pair.en}{mark}\n")
+                file.write(f"{pair.text}{mark}\t{pair.en}{mark}\n")
                 left -= 1
             if before == left:
                 break
     source = TsvSource(
-        kind="tsv", name="texts", licence="as the pairs", path=str(path), header=False, ja=0, en=1
+        kind="tsv", name="texts", licence="as the pairs", path=str(path), header=False, text=0, en=1
     )
     return recipe.model_copy(
         update={

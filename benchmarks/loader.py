@@ -60,7 +60,7 @@ def tokenising(recipe: Recipe) -> dict[str, dict[str, float]]:
         encoder, seconds, count = Encoder(tokenizer), [], 0
         tokenizer("")  # what it builds on its first call
         for part in filter(None, rounds):
-            texts = [getattr(pair, side[:2]) for pair in part]
+            texts = [getattr(pair, store.COLUMNS[side]) for pair in part]
             took = [0.0, 0.0]
             for i in range(0, len(texts), store.ROWS_AT_ONCE):
                 some = texts[i : i + store.ROWS_AT_ONCE]
@@ -187,7 +187,7 @@ def collate(batches: Any, examples: list[dict[str, Any]], rows: np.ndarray, leng
     """
     import torch
 
-    student = ["en" if english else "ja" for english in rows["english"]]
+    student = ["en" if english else "text" for english in rows["english"]]
     tensors: list[torch.Tensor] = []
     for sides in (["en_clip_l"] * len(rows), ["en_clip_bigg"] * len(rows), student):
         ids = [example[side] for example, side in zip(examples, sides, strict=True)]

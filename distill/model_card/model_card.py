@@ -282,7 +282,7 @@ def measured_pictures(recipe: Recipe, made_from: dict[str, str]) -> dict[str, An
             if row in result["rows"]
         ]
         examples = [
-            (example["number"], example["ja"], example["en"]) for example in result["examples"]
+            (example["number"], example["text"], example["en"]) for example in result["examples"]
         ]
         return {
             "prompts": result["prompts"],

@@ -22,8 +22,9 @@ from distill.train import inputs, run_folder
 
 ROWS_AT_ONCE = 4096
 TEACHER_SIDES = ("en_clip_l", "en_clip_bigg")
-STUDENT_SIDES = ("ja", "en")  # the student keeps its English by reading it with its own tokenizer
+STUDENT_SIDES = ("text", "en")  # the student keeps its English by reading it with its own tokenizer
 SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
+COLUMNS = dict.fromkeys(TEACHER_SIDES, "en") | {name: name for name in STUDENT_SIDES}  # of a pair
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TokenPairs:
     source_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.offsets["ja"]) - 1
+        return len(self.offsets["text"]) - 1
 
     def row(self, side: str, index: int) -> np.ndarray:
         start, end = self.offsets[side][index : index + 2]
@@ -135,11 +136,11 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
                 np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16)
             )
             for side, encoder in encoders.items():
-                found, sizes = encoder([getattr(row, side[:2]) for row in rows])
+                found, sizes = encoder([getattr(row, COLUMNS[side]) for row in rows])
                 lengths[side].append(sizes)
                 found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))
-    if len(lengths["ja"]) == 1:
+    if len(lengths["text"]) == 1:
         raise DataError(
             f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare "
             "with this recipe"
