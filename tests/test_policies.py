@@ -295,9 +295,6 @@ def test_recipes_and_targets_that_the_readme_names_exist() -> None:
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "exec make test"
 
 
-MAP_LINE = re.compile(r"^[\s|*-]*`([\w./-]+\.\w+)`(.*)$", re.M)
-
-
 def test_a_wheel_holds_every_file_of_the_packages() -> None:
     """Not the code alone: recipes, templates, scripts, models."""
     tree = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -315,16 +312,17 @@ def test_a_wheel_holds_every_file_of_the_packages() -> None:
     assert sorted(path for path in others - packed if path.exists()) == []
 
 
-def test_every_file_is_on_the_map() -> None:
-    """docs/layout.md: one line a file, the path in backticks first, then a phrase; the README names
-    the folders.
+def test_every_room_is_on_the_map() -> None:
+    """docs/layout.md: the import layers, then one line a folder (and a file beside rooms), its path
+    in backticks first, then a phrase; the README names the packages at the top.
     """
-    mapped = MAP_LINE.findall(LAYOUT)
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", LAYOUT, re.M)
+    assert {top: re.findall(r"`([\w.]+)`", allowed) for top, allowed in rows} == LAYERS
+    mapped = re.findall(r"^- `([\w./-]+)`(.*)$", LAYOUT, re.M)
     paths = [path for path, _ in mapped]
     assert not [path for path in paths if not (ROOT / path).exists()], "on the map, but gone"
-    assert not [source for source in SOURCES if tree(source).body and source not in paths], (
-        "missing from the map"
-    )
+    rooms = {package.replace(".", "/") for package in PACKAGES}
+    assert not rooms - set(paths), "missing from the map"
     assert len(paths) == len(set(paths)), "named twice"
     assert not [path for path, phrase in mapped if len(re.findall(r"\w+", phrase)) < 2], (
         "named without a phrase"
