@@ -341,7 +341,8 @@ def test_help_answers_at_once(source: str, tmp_path: Path) -> None:
         ast.unparse(node.func) for node in ast.walk(tree(source)) if isinstance(node, ast.Call)
     ]
     assert any(
-        call.endswith((".parse_args", ".parse_intermixed_args")) or call == "command.run"
+        call.endswith((".parse_args", ".parse_intermixed_args"))
+        or call in ("command.run", "entry.run")
         for call in calls
     )
     entry = module_name(source)

@@ -17,7 +17,7 @@ from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
 from distill.encoders.teacher import ENCODERS, load_tokenizer
 from distill.tokenizer import portable
-from distill.tokenizer.fast.encode_ids import Encoder
+from distill.tokenizer.encode import batch_encoder
 from distill.train import inputs, run_folder
 
 ROWS_AT_ONCE = 4096
@@ -125,7 +125,7 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
         side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32
         for side, tokenizer in tokenizers.items()
     }
-    encoders = {side: Encoder(tokenizer) for side, tokenizer in tokenizers.items()}
+    encoders = {side: batch_encoder(tokenizer) for side, tokenizer in tokenizers.items()}
     lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
     names: dict[str, int] = {}
     sources: list[np.ndarray] = []
@@ -135,8 +135,8 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
             sources.append(
                 np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16)
             )
-            for side, encoder in encoders.items():
-                found, sizes = encoder([getattr(row, COLUMNS[side]) for row in rows])
+            for side, encode in encoders.items():
+                found, sizes = encode([getattr(row, COLUMNS[side]) for row in rows])
                 lengths[side].append(sizes)
                 found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))
