@@ -14,7 +14,7 @@ from configs.errors import DataError
 from configs.files import whole_folder
 from configs.references import resolve_model
 from configs.schema.recipe import Recipe
-from corpora.pair import read_pairs
+from corpora.pair import Pair, read_pairs
 from distill.encoders.teacher import ENCODERS, load_tokenizer
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
@@ -81,14 +81,15 @@ def stored(recipe: Recipe) -> TokenPairs | None:
     return load(target) if artefact.changed(manifest, made_from) is None else None
 
 
-def prepare(recipe: Recipe) -> TokenPairs:
+def prepare(recipe: Recipe, made_from: dict[str, str] | None = None) -> TokenPairs:
     """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already, undamaged.
+    `made_from`: what `inputs.of_tokens` gives, where it is known.
 
     Raises DataError for missing inputs, and for those that have changed since the run's training
     began.
     """
 
-    target, made_from = recipe.run_dir / "tokens", inputs.of_tokens(recipe)
+    target, made_from = recipe.run_dir / "tokens", made_from or inputs.of_tokens(recipe)
     if run_folder.must_be_made(target, made_from, recipe.run_dir / "distill"):
         with whole_folder(target, replace=True) as work:
             counts = _write(
@@ -115,6 +116,14 @@ def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
     return {f"en_{name}": tokenizer for name, tokenizer in teacher.items()} | dict.fromkeys(
         STUDENT_SIDES, student
     )
+
+
+def in_memory(pairs: list[Pair], tokenizers: dict[str, Any]) -> TokenPairs:
+    """The ids of a few pairs, as `prepare` would store them, without their sources."""
+    encoders = {side: Encoder(tokenizer) for side, tokenizer in tokenizers.items()}
+    found = {side: one([getattr(row, side[:2]) for row in pairs]) for side, one in encoders.items()}
+    offsets = {side: np.cumsum([0, *sizes]) for side, (_, sizes) in found.items()}
+    return TokenPairs({side: ids for side, (ids, _) in found.items()}, offsets)
 
 
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
