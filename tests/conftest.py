@@ -278,7 +278,7 @@ def write_run_record(run: Path) -> None:
 def write_verification(folder: Path) -> None:
     """The digests of an exported folder's files, as they are now."""
     stored = {"made_from": {}, "made_with": {}, "largest_relative_difference": 0.0, "prompts": []}
-    Verification(**stored, files=readings.digests(folder)).write(folder / VERIFICATION)
+    Verification.seal(**stored, files=readings.digests(folder)).write(folder / VERIFICATION)
 
 
 def write_checkpoint(
