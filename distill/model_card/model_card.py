@@ -19,7 +19,7 @@ from configs.schema import yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
 from corpora import pair
-from distill.train import run_folder
+from distill import run_folder
 from distill.verify.record import VERIFICATION, Verification
 
 TEMPLATE = "model_card.md.jinja"
