@@ -36,7 +36,7 @@ ONE, TWO, APART = "one worker", "two workers", "two processes at once"
 # shards and the data card
 PROGRAM = """
 import json, resource, sys, time
-from configs import schema
+from configs.schema.load import load_recipe
 from corpora import executor, pipeline
 run = executor.run
 def timed(*arguments, **options):
@@ -44,7 +44,7 @@ def timed(*arguments, **options):
     run(*arguments, **options)
     took["cleaning"] = time.perf_counter() - start
 executor.run, took, start = timed, {}, time.perf_counter()
-pipeline.prepare(schema.load(sys.argv[1]))
+pipeline.prepare(load_recipe(sys.argv[1]))
 took["seconds"] = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 print(json.dumps({**took, "gigabytes": peak}))
