@@ -2,16 +2,16 @@
 UNet's noise goes astray by it.
 
     python -m eval.compare_hidden_states configs/toyworld.yaml
-    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under noise_gap=0.05
-    pooled_recall_at_1_ja_en=0.9
+    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under
+    rows.student.noise_gap.value=0.05 rows.student.states.pooled.pooled.recall_at_1_text_en=0.9
 
 In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's
      SDXL folders, `eval.repositories` and `eval.translator` where they are given.
 Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A
      broken `--fail-under` ends with code 3.
 
-Beside the student stand the rows of eval/states/reference_rows.py to judge it by. Prompts are
-encoded batch by batch, the teacher's anew beside each pair of encoders: two pairs of encoders, a
+The student is compared with the other rows of eval/rows.py. Prompts are
+encoded batch by batch, the teacher's again beside each pair of encoders: two pairs of encoders, a
 batch of states and each pair's mean vectors are in memory, and whole states of `gap_pairs` alone.
 """
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         action="extend",
         default=[],
-        metavar="NAME=VALUE",
+        metavar="PATH=VALUE",
         help=bounds.HELP,
     )
     arguments = parser.parse_intermixed_args(argv)

@@ -11,8 +11,8 @@ WIDTH = 120
 COLUMNS = (
     ("nMSE", "nmse"),
     ("cosine", "centred_cosine"),
-    ("R@1 ja-en", "recall_at_1_ja_en"),
-    ("R@1 en-ja", "recall_at_1_en_ja"),
+    ("R@1 to en", "recall_at_1_text_en"),
+    ("from en", "recall_at_1_en_text"),
 )
 
 

@@ -13,8 +13,8 @@ Out: numbers of each picture, and means with bootstrap intervals; nothing on dis
 - `rms_difference`: of their pixels, as a share of the whole range; 0 is the same picture. It needs
   no model.
 
-None of them means much alone: the row `english_of_another_caption`, the English picture of the next
-caption in its place, says what chance gives.
+None of them means much alone: the row `teacher_other_caption`, with the English picture of the next
+caption, shows what chance gives.
 """
 
 import warnings
@@ -35,8 +35,7 @@ from corpora.captions import dual_encoder
 from distill.sdxl.pipelines import device
 from eval.intervals import bootstrap
 from eval.pictures import stock_models
-
-CHANCE = "english_of_another_caption"
+from eval.rows import OTHER_CAPTION
 
 Values = dict[str, list[float]]  # of each metric, one number a picture
 
@@ -49,7 +48,7 @@ def compare(
     """
     english = rows[english_row]
     if len(english) > 1:
-        rows = rows | {CHANCE: english[1:] + english[:1]}
+        rows = rows | {OTHER_CAPTION: english[1:] + english[:1]}
     others = {row: paths for row, paths in rows.items() if row != english_row}
     found: dict[str, Values] = {row: {} for row in rows}
     size = settings.batch_size

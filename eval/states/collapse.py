@@ -6,9 +6,9 @@ In and out: numbers of rows in memory; nothing on disk.
 
 from typing import Any
 
+from eval.rows import STUDENT
 from eval.states import metrics
 from eval.states.pair_numbers import POOLED, Place, RowNumbers
-from eval.states.reference_rows import STUDENT
 
 PLACES: dict[str, Place] = {
     "pooled": POOLED,

@@ -25,6 +25,7 @@ import math
 from typing import Any
 
 import torch
+from scipy.stats import binomtest
 
 # Cosines of equal vectors come out of a matrix product a few rounding errors apart; closer than
 # this is a tie.
@@ -114,24 +115,15 @@ def mean_pairwise_cosine(vectors_BD: torch.Tensor, mean_D: torch.Tensor) -> floa
     ).item()
 
 
-def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927), sound near 0 and 1 and for few
-    trials.
-    """
-    share, spread = right / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    # the interval holds the share itself; at 0 and 1 rounding would leave it a hair outside
-    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
-
-
 def share(right: list[bool]) -> dict[str, Any]:
-    """A share with its interval: `{"value", "low", "high", "right", "total"}`."""
-    low, high = wilson_interval(sum(right), len(right))
+    """A share with its 95 % confidence interval (Wilson 1927), sound near 0 and 1 and for few
+    trials: `{"value", "low", "high", "right", "total"}`.
+    """
+    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
     return {
         "value": sum(right) / len(right),
-        "low": low,
-        "high": high,
+        "low": float(interval.low),
+        "high": float(interval.high),
         "right": sum(right),
         "total": len(right),
     }

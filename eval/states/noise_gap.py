@@ -29,11 +29,11 @@ from distill.encoders.teacher import Encoding
 from distill.sdxl.pipelines import Pipelines
 from eval.intervals import bootstrap
 from eval.pictures.painting import generators
-from eval.states.reference_rows import ENGLISH
+from eval.rows import TEACHER
 
 EMPTY = "empty"
 REACTION = (
-    ENGLISH,
+    TEACHER,
     EMPTY,
 )  # what the gap is relative to: how much the English text matters to the UNet
 
@@ -58,7 +58,7 @@ class Distances(NamedTuple):
         """`{"value", "low", "high", "by_timestep": {t: ratio}, "intervals_by_timestep": {t: [low,
         high]}}`; 95 % intervals over pairs.
         """
-        errors, reaction = self.squared[row, ENGLISH], self.squared[REACTION]
+        errors, reaction = self.squared[row, TEACHER], self.squared[REACTION]
         by_timestep = {
             str(t): bootstrap(errors[:, k], reaction[:, k], seed)
             if reaction[:, k].sum() > 0

@@ -187,7 +187,7 @@ class RowNumbers:
 
     def hits(self, place: Place) -> dict[str, np.ndarray]:
         """By recall's name: whether each pair is found, 0.0 or 1.0."""
-        directions = zip(("ja_en", "en_ja"), self._ranks[place], strict=True)
+        directions = zip(("text_en", "en_text"), self._ranks[place], strict=True)
         return {
             f"recall_at_{k}_{name}": (ranks_B < k).astype(np.float64)
             for name, ranks_B in directions
