@@ -58,7 +58,7 @@ class Reading(NamedTuple):
         """Largest difference of each prompt's states, relative to the largest number in the state
         of that position, (B,).
 
-        By position: BOS has outliers that dwarf whatever happens elsewhere.
+        By position: BOS has outliers that would hide errors at all other positions.
         """
         worst = []
         for mine_BX, theirs_BX in zip(self, other, strict=True):
@@ -78,7 +78,7 @@ def check_portable(encoder: Encoder) -> None:
     if TOKEN_EMBEDDING not in encoder.shapes:
         raise DataError(
             f"{encoder.weights}: its keys lack the prefix `text_model.`, which transformers 4 "
-            "needs to load them; mend it: distill.repair"
+            "needs to load them; repair it: distill.repair"
         )
     tokenizer, settings = open_tokenizer(encoder.tokenizer)
     vocabulary, rows = tokenizer.get_vocab_size(), encoder.shapes[TOKEN_EMBEDDING][0]
@@ -113,8 +113,8 @@ def open_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
-            f"{path}: missing; an old-style repository is mended with distill.repair, a damaged "
-            "one fetched again"
+            f"{path}: missing; repair an old-style repository with distill.repair, fetch a "
+            "damaged one again"
         )
     try:
         tokenizer = Tokenizer.from_file(str(path))

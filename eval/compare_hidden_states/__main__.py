@@ -1,5 +1,5 @@
-"""How near the Japanese student's hidden states come to the English teacher's, and how far the
-UNet's noise goes astray by it.
+"""How close the student's hidden states are to the teacher's, and how much the UNet's prediction
+changes because of the difference.
 
     python -m eval.compare_hidden_states configs/toyworld.yaml
     python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under
@@ -20,7 +20,7 @@ from configs.schema.load import load_recipe
 from eval import results
 from eval.compare_hidden_states import bounds
 
-DESCRIPTION = "Compares the Japanese student with the English teacher on held-out pairs."
+DESCRIPTION = "Compares the student with its English teacher on held-out pairs."
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,5 +1,5 @@
-"""How near the Japanese student's hidden states come to the English teacher's, and how far the
-UNet's noise goes astray by it.
+"""How close the student's hidden states are to the teacher's, and how much the UNet's prediction
+changes because of the difference.
 """
 
 from typing import Any

@@ -67,5 +67,5 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
-    """Six characters, however large the gap of a row that says nonsense."""
+    """Six characters, also for a row with a very large gap."""
     return f"{value:.4f}"[:6]

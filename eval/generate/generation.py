@@ -1,5 +1,5 @@
-"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do
-they agree, and is the right scene painted?
+"""Paints held-out captions with the student and with the teacher, from the same noise: do the
+pictures agree, and is the right scene painted?
 """
 
 import gc
@@ -20,7 +20,7 @@ from eval import card, held_out, results
 from eval.pictures import agreement, painted, painting
 from eval.pictures.painting import picture_path, png, sdxl_folders
 from eval.report import report
-from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
+from eval.rows import LANGUAGE, STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
 from eval.states.metrics import share
 
 COMMAND = "python -m eval.generate RECIPE"
@@ -246,8 +246,8 @@ def by_source(values: list[Any], sources: list[str]) -> dict[str, list[Any]]:
 
 
 def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Image.Image:
-    """Numbered couples, English left and Japanese right; small pictures are enlarged without
-    smoothing. The texts are in the report.
+    """Numbered pairs, English left and the student's language right; small pictures are
+    enlarged without smoothing. The texts are in the report.
     """
     gap, label = 12, 26
     width, height = 2 * TILE + gap // 3 + 2 * gap, TILE + label + gap
@@ -255,9 +255,7 @@ def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Im
     draw = ImageDraw.Draw(sheet)
     for number, couple in enumerate(couples):
         x, y = number % columns * width + gap, number // columns * height + gap
-        for side, (picture, language) in enumerate(
-            zip(couple, ("English", "Japanese"), strict=True)
-        ):
+        for side, (picture, language) in enumerate(zip(couple, ("English", LANGUAGE), strict=True)):
             left = x + side * (TILE + gap // 3)
             draw.text(
                 (left, y),

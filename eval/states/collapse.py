@@ -1,5 +1,5 @@
-"""Has the student collapsed, so that different prompts say almost the same? A small error can hide
-it: the mean scores 1 everywhere.
+"""Has the student collapsed, so that different prompts give almost the same states? A small error
+can hide it: the mean has nMSE 1 everywhere.
 
 In and out: numbers of rows in memory; nothing on disk.
 """

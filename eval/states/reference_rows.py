@@ -1,4 +1,4 @@
-"""Which prompts are read by which encoders: the student, and the rows it is judged by.
+"""Which encoders read which prompts: the student, and the rows it is compared with.
 
 In:  the recipe, its held-out pairs, the teacher's folder, `<run>/export/base`,
      `<run>/initial_student/`, the user's own repositories.
@@ -88,7 +88,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
 
 
 def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
-    """Greedy, by transformers, so that the same model says the same again. Raises DataError."""
+    """Greedy, by transformers, so that the same model translates alike every time. Raises DataError."""
 
     translate = translator.load(Translator(model=reference, engine="transformers"), Path())
     batches = tqdm(range(0, len(texts), batch_size), desc="translate", unit="batch")
@@ -138,7 +138,7 @@ def _repository(recipe: Recipe, name: str) -> TextEncoders:
                 f"{POSITIONS}"
             )
             raise DataError(
-                f"eval.repositories.{name}: {reference}: {state}; set it, or mend the repository "
+                f"eval.repositories.{name}: {reference}: {state}; set it, or repair the repository "
                 "with python -m distill.repair"
             )
     return encoders

@@ -1,5 +1,5 @@
-"""Does the student hear the order of words? A reader of a bag of words paints "red on blue" and
-"blue on red" alike.
+"""Is the student sensitive to word order? With a bag of words, "red on blue" and "blue on red" give
+the same picture.
 
 In and out: numbers and prediction distances of rows in memory; nothing on disk.
 
