@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from open_clip.tokenizer import SimpleTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from distill.encoders.teacher import ENCODERS, TextEncoders
 
@@ -28,9 +35,6 @@ def clip_tokenizer(pad_token: str) -> Any:
     """CLIP's tokenizer from open_clip's copy of its vocabulary, so that English is as long as it is
     in SDXL; SDXL's two differ in their pads.
     """
-    from open_clip.tokenizer import SimpleTokenizer
-    from transformers import CLIPTokenizer
-
     source = SimpleTokenizer()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocabulary = {names.get(token, token): index for token, index in source.encoder.items()}
@@ -41,8 +45,6 @@ def clip_tokenizer(pad_token: str) -> Any:
 
 def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
     """Frozen stock encoders of SDXL's two kinds."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
     tokenizers = {"clip_l": clip_tokenizer("<|endoftext|>"), "clip_bigg": clip_tokenizer("!")}
     models = {}
     for seed, (name, kind, size) in enumerate(

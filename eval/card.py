@@ -60,7 +60,7 @@ def pictures(prompts: int, result: dict[str, Any]) -> dict[str, Any]:
         },
     )
     examples = [
-        PaintedExample(number=one["number"], text=one["ja"], en=one["en"])
+        PaintedExample(number=one["number"], text=one["text"], en=one["en"])
         for one in result["examples"]
     ]
     card = Pictures(prompts=prompts, table=table if found else None, examples=examples)

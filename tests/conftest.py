@@ -232,10 +232,12 @@ def write_pairs(folder: Path, texts: list[tuple[str, str]], split: str = "held_o
     """A finished folder of pairs of one split, as corpora.prepare leaves it."""
     folder.mkdir(exist_ok=True, parents=True)
     rows = [
-        {"id": str(i), "ja": ja, "en": en, "source": "toyworld", "licence": "x"}
+        {"id": str(i), "text": ja, "en": en, "source": "toyworld", "licence": "x"}
         for i, (ja, en) in enumerate(texts)
     ]
-    rows = [row | {"ja_language_probability": 1.0, "en_language_probability": 1.0} for row in rows]
+    rows = [
+        row | {"text_language_probability": 1.0, "en_language_probability": 1.0} for row in rows
+    ]
     writer = pair.ShardWriter(folder, split, 100)
     writer.write(pa.Table.from_pylist(rows, pair.SCHEMA))
     stage = pair.Stage(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))

@@ -220,6 +220,9 @@ class Distill(Section):
     precision: Literal["fp32", "bf16"] = "bf16"
     seed: int = 0
     log_every_steps: Positive = 10
+    eval_every_steps: Positive = Field(
+        500, description="the loss on the same held-out prompts, also after the last step"
+    )
     save_every_steps: Positive = 1000
     keep_checkpoints: Positive = 2
     hung_after_seconds: float = Field(

@@ -68,12 +68,17 @@ class Loss:
     layers: list[CrossAttentionLayer]
     random_layers: list[CrossAttentionLayer]
 
-    def terms(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
-        """Each term by its name in the log; `loss/total` is what is minimised."""
+    def terms(
+        self, sides: Sides, counts: GlobalCounts, step: int, draw: int | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Each term by its name in the log; `loss/total` is what is minimised.
+
+        `draw`: the number that layers and queries are sampled by, where it is not `step`.
+        """
         sides = replace(sides, student=sides.student.float(), teacher=sides.teacher.float())
         student_BP, teacher_BP = sides.student.pooled_BP, sides.teacher.pooled_BP
         variance_P, mean_P = self.statistics.pooled_P, self.statistics.pooled_mean_P
-        seed = (self.settings.seed, step)
+        seed = (self.settings.seed, step if draw is None else draw)
         in_parts = {"position": self._position, "set": self._set}
         sums: dict[str, Callable[[], torch.Tensor]] = {
             "cross_attention": lambda: self._attention(

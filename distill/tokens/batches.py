@@ -176,7 +176,7 @@ class Batches:
         else:
             english = rows["english"] if part == "row" else ~rows["english"]
             found = np.where(
-                english, self.tokens.lengths("en", index), self.tokens.lengths("ja", index)
+                english, self.tokens.lengths("en", index), self.tokens.lengths("text", index)
             )
         return np.where(rows[part] == EMPTY_PROMPT, 2, found)
 
@@ -194,7 +194,7 @@ class Batches:
         if side != STUDENT:
             ids_BL = self._gathered(side, rows["row"], length)
         else:
-            ids_BL = self._gathered("ja", rows["row"], length)
+            ids_BL = self._gathered("text", rows["row"], length)
             english = np.flatnonzero(rows["english"])
             if len(english):
                 ids_BL[english] = self._gathered("en", rows["row"][english], length)
@@ -226,7 +226,9 @@ class Batches:
         a space between, cut as it would be.
         """
         first, second = (
-            (("en", "ja") if row["english"] else ("ja", "en")) if side == STUDENT else (side, side)
+            (("en", "text") if row["english"] else ("text", "en"))
+            if side == STUDENT
+            else (side, side)
         )
         special = self.special[first]
         ids = np.concatenate(

@@ -14,11 +14,9 @@ import torch
 from configs.errors import DataError
 from configs.schema.distill import Distill
 from distill.encoders.student import Hidden
-from distill.encoders.teacher import ENCODERS
-from distill.objective.terms import GlobalCounts, Sides
 from distill.parallel.engine import in_all, rank, world_size
-from distill.tokens.batches import EMPTY_PROMPT, POSITIONS
-from distill.train.preparation import Work
+from distill.tokens.batches import EMPTY_PROMPT
+from distill.train.work import Work, global_counts
 
 SKIPPED_AT_MOST = 10  # steps in a row
 NAMED_AT_MOST = 10  # pairs or tensors of a message
@@ -97,34 +95,18 @@ def _look(work: Work, settings: Distill, step: int) -> Found:
     """
     found = Found([], [], [], [], [])
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of(
-        {name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
-    )
+    counts = global_counts(work.batches, rows)
     names = [name for name, parameter in work.student.named_parameters() if parameter.requires_grad]
     trained = [work.student.get_parameter(name) for name in names]
     for micro_rows, length in work.batches.micro_batches(
         rows, rank(), world_size(), settings.tokens_per_micro_batch
     ):
-        batch = work.batches.gather(micro_rows, length).to(work.engine.device)
-        with torch.no_grad():
-            teacher = work.teacher(
-                batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B
-            )
-        student = work.student(batch.student_BL, batch.student_BL, batch.student_eos_B)
-        bad_teacher_B, bad_student_B = _bad_rows(teacher), _bad_rows(student)
+        sides = work.sides(work.student, work.batches, micro_rows, length)
+        bad_teacher_B, bad_student_B = _bad_rows(sides.teacher), _bad_rows(sides.student)
         found.teacher.extend(_numbers(micro_rows[bad_teacher_B]))
         found.student.extend(_numbers(micro_rows[bad_student_B]))
         if bad_teacher_B.any() or bad_student_B.any() or found.gradients:
             continue
-        eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-        sides = Sides(
-            student,
-            teacher,
-            batch.student_eos_B,
-            eos,
-            batch.pads_B,
-            bool((micro_rows["pads"] > 0).all()),
-        )
         terms = work.loss.terms(sides, counts, step)
         found.terms.extend(name for name, term in terms.items() if not torch.isfinite(term))
         if not found.terms:

@@ -45,7 +45,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
     """
 
     base, seed = resolve_model(recipe.distill.base), recipe.eval.seed
-    japanese, english = [pair.ja for pair in pairs], [pair.en for pair in pairs]
+    japanese, english = [pair.text for pair in pairs], [pair.en for pair in pairs]
     made_from = prompt_variants.captioned(recipe, pairs)
     swapped_ja, swapped_en = prompt_variants.role_swapped(pairs, made_from)
     scrambled_ja, scrambled_en = (
@@ -88,7 +88,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
 
 
 def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
-    """Greedy, by transformers, so that the same model translates alike every time. Raises DataError."""
+    """Greedy, by transformers, so that every run gets the same texts. Raises DataError."""
 
     translate = translator.load(Translator(model=reference, engine="transformers"), Path())
     batches = tqdm(range(0, len(texts), batch_size), desc="translate", unit="batch")

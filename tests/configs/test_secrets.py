@@ -96,7 +96,7 @@ def test_nothing_a_run_writes_holds_one(
         "path": url,
         "licence": "x",
         "header": False,
-        "ja": 0,
+        "text": 0,
         "en": 1,
     }
     tree["run"] = str(tmp_path / "run")

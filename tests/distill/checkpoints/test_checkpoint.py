@@ -254,6 +254,6 @@ def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     ] == ["laion", "wmt"]
     assert (
         len(loaded) == 2
-        and loaded.row("ja", 1).tolist() == [2, 3, 4]
-        and loaded.lengths("ja", np.array([1, 0])).tolist() == [3, 2]
+        and loaded.row("text", 1).tolist() == [2, 3, 4]
+        and loaded.lengths("text", np.array([1, 0])).tolist() == [3, 2]
     )

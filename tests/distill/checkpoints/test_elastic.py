@@ -109,7 +109,7 @@ def test_two_then_one_then_three_then_two_processes_make_the_same_steps(
         (processes, "train_until", {"path": changing, "steps": steps})
         for processes, steps in ((2, 2), (1, 4), (3, 6), (2, 8))
     ]
-    run_groups("test_distill_elastic", groups)
+    run_groups(__file__, groups)
     expected, found = made(tmp_path / "alone"), made(tmp_path / "changing")
     assert [row["step"] for row in found] == list(range(8))
     assert [(row["drawn"], row["read"]) for row in found] == [
@@ -219,7 +219,7 @@ def test_what_is_not_finite_is_named_and_never_saved(recipe, tmp_path: Path) -> 
     artefact.seal(embeddings.parent, {})
     named = {"damaged": damaged, "fast": fast, "sound": recipe("sound")}
     run_groups(
-        "test_distill_elastic",
+        __file__,
         [(1, "meet_what_is_not_finite", named), (1, "blow_up", {"path": fast})],
     )
     assert not (tmp_path / "damaged" / "distill" / "checkpoints").exists()

@@ -27,7 +27,7 @@ UNET, ENCODER = (
     "base/text_encoder/model.safetensors",
 )
 MADE_AGAIN = (
-    "run/tokens/ja_ids.npy",
+    "run/tokens/text_ids.npy",
     "run/tokens/en_clip_l_offsets.npy",
     "run/tokens/manifest.json",
     "run/distill/measured/teacher_statistics.safetensors",
