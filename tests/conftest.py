@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from configs import artefact
 from corpora import pair
 from corpora.toyworld import captions
+from distill import inputs, run_folder
 from distill.encoders.teacher import load_text_encoders
-from distill.train import inputs, run_folder
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
 

@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from configs.errors import RecipeError
 from configs.schema.section import Positive, Section, Share, Weight
+
+# Numbers in one message of DeepSpeed. Its own default, 5e8, would send the student's 0.8e9 in two
+# messages and overlap little. One bucket is held in fp32 while micro-batches are accumulated.
+REDUCE_BUCKET = 200_000_000
 
 
 class RegionWeights(Section):
@@ -240,6 +245,14 @@ class Distill(Section):
                 f"{total:g}; give at most 1 in all"
             )
         return self
+
+    def check_processes(self, processes: int) -> None:
+        """Raises RecipeError unless the processes can share a batch evenly."""
+        if self.batch_size % processes:
+            raise RecipeError(
+                f"distill.batch_size: {self.batch_size} pairs cannot be shared by {processes} "
+                "processes; give a multiple"
+            )
 
     @property
     def unets(self) -> dict[str, str]:

@@ -16,9 +16,9 @@ from configs.schema import yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
 from corpora import pair
+from distill import run_folder
 from distill.model_card import evaluation
 from distill.model_card.evaluation import COMPARE, GENERATE, Pictures
-from distill.train import run_folder
 from distill.verify.record import VERIFICATION, Verification
 
 TEMPLATE = "model_card.md.jinja"

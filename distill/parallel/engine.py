@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from configs.errors import DataError, RecipeError, SetupError, cause_of_system, of_system
-from configs.schema.distill import Distill
-from distill.plan.cost import REDUCE_BUCKET
+from configs.schema.distill import REDUCE_BUCKET, Distill
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 # Longer than `distill.hung_after_seconds`, whose message names the process that hangs.

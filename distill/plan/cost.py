@@ -15,11 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.schema.distill import Distill, QueryBank, RandomAttention, unet_shares
-
-# Numbers a message of DeepSpeed's; its own 5e8 would send the student's 0.8e9 in two and hide
-# little. One is held in fp32 while micro-batches add up.
-REDUCE_BUCKET = 200_000_000
+from configs.schema.distill import REDUCE_BUCKET, Distill, QueryBank, RandomAttention, unet_shares
 
 
 def _size(config: dict[str, Any], name: str) -> int:

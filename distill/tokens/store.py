@@ -15,10 +15,10 @@ from configs.files import whole_folder
 from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair, read_pairs
+from distill import inputs, run_folder
 from distill.encoders.teacher import ENCODERS, load_tokenizer
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
-from distill.train import inputs, run_folder
 
 ROWS_AT_ONCE = 4096
 TEACHER_SIDES = ("en_clip_l", "en_clip_bigg")
@@ -120,8 +120,10 @@ def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
 
 def in_memory(pairs: list[Pair], tokenizers: dict[str, Any]) -> TokenPairs:
     """The ids of a few pairs, as `prepare` would store them, without their sources."""
-    encoders = {side: Encoder(tokenizer) for side, tokenizer in tokenizers.items()}
-    found = {side: one([getattr(row, side[:2]) for row in pairs]) for side, one in encoders.items()}
+    found = {
+        side: batch_encoder(tokenizer)([getattr(row, COLUMNS[side]) for row in pairs])
+        for side, tokenizer in tokenizers.items()
+    }
     offsets = {side: np.cumsum([0, *sizes]) for side, (_, sizes) in found.items()}
     return TokenPairs({side: ids for side, (ids, _) in found.items()}, offsets)
 

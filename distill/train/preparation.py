@@ -20,16 +20,17 @@ from configs.references import resolve_model
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
+from distill import inputs, run_folder
 from distill.encoders.student import initial_student, teacher_towers
 from distill.encoders.teacher import TextEncoders, load_text_encoders
+from distill.inputs import unet_folders
 from distill.objective import query_bank, random_attention, teacher_statistics
 from distill.objective.terms import Loss
 from distill.parallel.engine import Engine, weights_dtype
 from distill.tokenizer.portable import load as load_tokenizer
 from distill.tokens import store
 from distill.tokens.batches import Batches, special_ids
-from distill.train import held_out, inputs, run_folder
-from distill.train.inputs import unet_folders
+from distill.train import held_out
 from distill.train.work import Work
 
 STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 
 from configs import signals
-from configs.errors import RecipeError
 from configs.lock import locked
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
+from distill import run_folder
 from distill.checkpoints.checkpoint import Checkpoints
 from distill.encoders.teacher import TextEncoders
 from distill.parallel import engine, processes, watch
 from distill.parallel.watch import Watch
 from distill.status import Writer, recorded
-from distill.train import finite, held_out, preparation, run_folder
+from distill.train import finite, held_out, preparation
 from distill.train.log import Log
 from distill.train.work import Work, global_counts
 
@@ -53,7 +53,7 @@ def _prepare(
     """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all
     processes load. The teacher, where that needs it, goes into `teachers`: it is loaded once.
     """
-    check_batch(recipe.distill, engine.world_size())
+    recipe.distill.check_processes(engine.world_size())
     held.enter_context(locked(run))
     run_folder.claim_run(recipe, run)
     held.enter_context(recorded(writer))
@@ -188,14 +188,6 @@ def learning_rate(step: int, settings: Distill) -> float:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def check_batch(settings: Distill, processes: int) -> None:
-    if settings.batch_size % processes:
-        raise RecipeError(
-            f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} "
-            "processes; give a multiple"
-        )
 
 
 def check_dead_parameters(work: Work) -> None:

@@ -18,8 +18,9 @@ from configs.errors import DataError, one_line
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
+from distill import inputs, run_folder
 from distill.tokens import store
-from distill.train import inputs, preparation, run_folder
+from distill.train import preparation
 
 PROJECTION = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 UNET, ENCODER = (
