@@ -20,7 +20,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained, first_line
 from configs.files import identity, known_sha256, read_json
 from distill.encoders.tower import TextTower, with_prefix
 from distill.sdxl.pipelines import load_encoder, load_text_side
@@ -116,10 +116,8 @@ def open_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
             f"{path}: missing; repair an old-style repository with distill.repair, fetch a "
             "damaged one again"
         )
-    try:
+    with explained(f"{path}: cannot be loaded", "fetch it again"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise DataError(f"{path}: cannot be loaded ({first_line(error)}); fetch it again") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     settings = read_json(folder / "tokenizer_config.json")

@@ -28,7 +28,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained, first_line
 from configs.schema.captions import Ranker
 from configs.schema.recipe import Eval
 from corpora.captions import dual_encoder
@@ -132,19 +132,14 @@ def _lpips(weights: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision by an argument that is going away
         model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    try:
+    with explained(
+        f"eval.lpips_model: {weights} cannot be loaded", "give torchvision's AlexNet weights"
+    ):
         found = torch.load(weights, map_location="cpu", weights_only=True)
         # the package cuts torchvision's `features` into slices, and each layer keeps its number
         model.net.load_state_dict(
             {name: found[f"features.{name.partition('.')[2]}"] for name in model.net.state_dict()}
         )
-    except (
-        Exception
-    ) as error:  # torch raises its own kinds for what is missing, damaged or of another shape
-        raise DataError(
-            f"eval.lpips_model: {weights} cannot be loaded ({first_line(error)}); give "
-            "torchvision's AlexNet weights"
-        ) from error
     return model.to(device())
 
 

@@ -8,7 +8,7 @@ Shape letters: B batch (pairs), L token position, D width, N targets.
 What the numbers mean, for a Japanese student against the English teacher:
 - `nmse`: squared error over the teacher's variance per dimension; 0 is equal, 1 is "predicts the
   mean".
-- `centred_cosine`: cosine after taking the teacher's mean off both sides; raw cosines of CLIP
+- `centred_cosine`: cosine after subtracting the teacher's mean from both sides; raw cosines of CLIP
   states are near 1 for any two texts.
 - `recall_at_1_*`, `recall_at_10_*`: share of texts whose own translation is the most similar text
   of the other language, or among the ten most similar; chance is 1 / pairs and 10 / pairs.
@@ -40,8 +40,8 @@ def similarities(query_BD: torch.Tensor, target_ND: torch.Tensor) -> torch.Tenso
 
 
 def ranks(query_BD: torch.Tensor, target_BD: torch.Tensor) -> torch.Tensor:
-    """How many targets are more similar to each query than its own, (B,): 0 is found at once (a tie
-    within `TIE` counts as found).
+    """Rank of each query's own target among all, (B,): 0 is the most similar one (a tie within
+    `TIE` counts as 0).
     """
     found = []
     for start in range(0, len(query_BD), QUERIES_AT_ONCE):
@@ -105,8 +105,8 @@ def effective_rank(vectors_BD: torch.Tensor) -> float:
 
 
 def mean_pairwise_cosine(vectors_BD: torch.Tensor, mean_D: torch.Tensor) -> float:
-    """Mean cosine between different prompts after `mean_D` (the teacher's) is taken off: near 0
-    when they spread, 1 when all are one.
+    """Mean cosine between different prompts after subtracting `mean_D` (the teacher's): near 0 when
+    they spread, 1 when all are equal.
     """
     unit_BD = torch.nn.functional.normalize((vectors_BD - mean_D).double(), dim=-1)
     count = len(unit_BD)

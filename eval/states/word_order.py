@@ -33,7 +33,7 @@ PROBES = {
 
 
 def comparisons(names: list[str]) -> list[tuple[str, str]]:
-    """What `noise_gap.distances` must compare for the probes that these texts allow."""
+    """What `noise_gap.distances` must compare for the probes whose rows are in `names`."""
     return [
         couple
         for student, teacher in PROBES.values()
