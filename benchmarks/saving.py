@@ -223,9 +223,9 @@ def main(argv: list[str] | None = None) -> int:
         try:
             result = measure(recipe, arguments.scale, arguments.rounds, folder)
         finally:
-            if os.environ.get("RANK", "0") == "0":
+            if engine.rank() == 0:
                 shutil.rmtree(folder, ignore_errors=True)
-        if os.environ.get("RANK", "0") == "0":
+        if engine.rank() == 0:
             write(
                 arguments.out,
                 f"saving_{arguments.scale:g}",
