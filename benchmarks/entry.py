@@ -3,7 +3,6 @@ result.
 """
 
 import json
-import os
 import platform
 from argparse import Namespace
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from configs import command
 from configs.files import whole
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
+from configs.signals import rank
 
 Result = dict[str, Any]
 
@@ -47,7 +47,7 @@ def run(
         )
         arguments = parser.parse_intermixed_args(argv)
         name, result = measure(load_recipe(arguments.recipe, arguments.overrides), arguments)
-        if os.environ.get("RANK", "0") == "0":
+        if rank() == 0:
             _write(arguments.out / name, result, table(result))
 
     return command.guard(prog, body)

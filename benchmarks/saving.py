@@ -195,7 +195,7 @@ def named(recipe: Recipe, arguments: Namespace) -> tuple[str, dict[str, Any]]:
     try:
         result = measure(recipe, arguments.scale, arguments.rounds, folder)
     finally:
-        if os.environ.get("RANK", "0") == "0":
+        if engine.rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)
     return f"saving_{arguments.scale:g}", result
 

@@ -121,9 +121,7 @@ def guard(prog: str, body: Callable[[], None]) -> int:
         if known is None:
             raise
         code, line = known
-        if (
-            code not in (75, 130) or os.environ.get("RANK", "0") == "0"
-        ):  # all processes stop: one says so
+        if code not in (75, 130) or signals.rank() == 0:  # all processes stop: one says so
             print(f"{prog}: {line}", file=sys.stderr)
         return code
     return 0
@@ -151,5 +149,5 @@ def at_work(run_dir: Path, stage: str, writes: str | None) -> Iterator[None]:
     started = time.monotonic()
     with locked(run_dir / writes) if writes else nullcontext():
         yield
-        if os.environ.get("RANK", "0") == "0" and run_dir.is_dir():
+        if signals.rank() == 0 and run_dir.is_dir():
             stage_times.append(run_dir, stage, time.monotonic() - started)

@@ -186,7 +186,15 @@ def _end(prog: str, number: int, line: str, of: Requests) -> None:
     os._exit(exit_code(number))
 
 
+def rank() -> int:
+    """Of this process among those of its launcher; 0 without one.
+
+    Known before the processes are connected, and the same afterwards.
+    """
+    return int(os.environ.get("RANK", "0"))
+
+
 def _print(line: str) -> None:
-    """Under a launcher one process speaks for all."""
-    if os.environ.get("RANK", "0") == "0":
+    """Under a launcher rank 0 prints for all."""
+    if rank() == 0:
         os.write(2, f"{line}\n".encode(errors="backslashreplace"))

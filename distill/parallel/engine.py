@@ -17,6 +17,7 @@ from torch import nn
 
 from configs.errors import DataError, RecipeError, SetupError, cause_of_system, of_system
 from configs.schema.distill import REDUCE_BUCKET, Distill
+from configs.signals import rank as rank
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 # Longer than `distill.hung_after_seconds`, whose message names the process that hangs.
@@ -278,10 +279,6 @@ def start() -> None:
 def stop() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def rank() -> int:
-    return torch.distributed.get_rank()
 
 
 def world_size() -> int:

@@ -150,32 +150,32 @@ def gaps_by_timestep(result: dict[str, Any]) -> bytes:
 
 
 def training_loss(history: list[dict[str, Any]]) -> bytes | None:
-    """Every `loss/...` of the training log over the steps, the total in bold; None without two
-    logged steps.
+    """Every `loss/...` of the training log over the steps, and dashed the same terms of held-out
+    pairs (`val/...`), the totals in bold; None without two logged steps.
     """
-    keys = sorted(
-        {key for row in history for key in row if key.startswith("loss/")},
-        key=lambda key: (key != "loss/total", key),
-    )
     curves = {
-        key: [
-            (row["step"], row[key])
-            for row in history
-            if isinstance(row.get(key), (int, float)) and row[key] > 0
-        ]
-        for key in keys
+        key: points
+        for prefix in ("loss/", "val/")
+        for key, points in _curves(history, prefix).items()
     }
-    curves = {key: points for key, points in curves.items() if len(points) > 1}
     if not curves:
         return None
     figure, axes = _figure(9.2, 3.4)
+    colours: dict[str, Any] = {"total": "#222222"}
     for key, points in curves.items():
-        style = (
-            {"linewidth": 2.0, "color": "#222222", "zorder": 3}
-            if key == "loss/total"
-            else {"linewidth": 1.0}
+        prefix, _, term = key.partition("/")
+        held_out, total = prefix == "val", term == "total"
+        (line,) = axes.plot(
+            *zip(*points, strict=True),
+            label=f"{term}, held-out" if held_out else term,
+            color=colours.get(term),
+            linewidth=2.0 if total else 1.0,
+            linestyle="--" if held_out else "-",
+            marker="o" if held_out else None,
+            markersize=3,
+            zorder=3 if total else 2,
         )
-        axes.plot(*zip(*points, strict=True), label=key.removeprefix("loss/"), **style)
+        colours[term] = line.get_color()
     axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
@@ -183,19 +183,66 @@ def training_loss(history: list[dict[str, Any]]) -> bytes | None:
     return _png(figure)
 
 
+def training_measures(history: list[dict[str, Any]]) -> bytes | None:
+    """The gradient norm, the update ratios and the speed over the steps, side by side; None without
+    two logged steps of any.
+    """
+    panels = {
+        "gradient norm": _curves(history, "optimizer/gradient_norm"),
+        "update / weight norm": _curves(history, "optimizer/update_ratio_"),
+        "tokens/s, no padding": _curves(history, "speed/tokens_per_second"),
+        "model FLOP utilisation": _curves(history, "speed/mfu"),
+    }
+    panels = {name: curves for name, curves in panels.items() if curves}
+    if not panels:
+        return None
+    figure, all_axes = _figures(9.2, 2.4, len(panels))
+    for axes, (name, curves) in zip(all_axes, panels.items(), strict=True):
+        for key, points in curves.items():
+            label = key.partition("update_ratio_")[2]
+            axes.plot(*zip(*points, strict=True), linewidth=1.0, label=label or None)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        if name in ("gradient norm", "update / weight norm"):
+            axes.set_yscale("log")
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("step")
+    return _png(figure)
+
+
+def _curves(history: list[dict[str, Any]], prefix: str) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every key that begins with `prefix`, the totals first; without keys that
+    have fewer than two values above 0.
+    """
+    keys = {key for row in history for key in row if key.startswith(prefix)}
+    curves = {
+        key: [
+            (row["step"], row[key])
+            for row in history
+            if isinstance(row.get(key), (int, float)) and row[key] > 0
+        ]
+        for key in sorted(keys, key=lambda key: (not key.endswith("/total"), key))
+    }
+    return {key: points for key, points in curves.items() if len(points) > 1}
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure, in inches.
+    figure, (axes,) = _figures(width, height, 1)
+    return figure, axes
+
+
+def _figures(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """An empty figure, in inches, of panels side by side.
 
     Not through pyplot: nothing global is touched and no window system is asked for.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
-    return figure, axes
+    all_axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
+    return figure, all_axes
 
 
 def _png(figure: Figure) -> bytes:

@@ -51,6 +51,7 @@ def _page(
     recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str, Any] | None
 ) -> str:
     folder = recipe.run_dir / "eval"
+    history = training_history(recipe.run_dir / "distill" / "metrics.jsonl")
     return _template().render(
         recipe=recipe,
         comparison=comparison,
@@ -58,9 +59,8 @@ def _page(
         errors_plot=_image(plots.errors_by_region(comparison)) if comparison else None,
         gaps_plot=_image(plots.noise_gaps(comparison)) if comparison else None,
         timesteps_plot=_image(plots.gaps_by_timestep(comparison)) if comparison else None,
-        loss_plot=_image(
-            plots.training_loss(training_history(recipe.run_dir / "distill" / "metrics.jsonl"))
-        ),
+        loss_plot=_image(plots.training_loss(history)),
+        measures_plot=_image(plots.training_measures(history)),
         picture_of=lambda path: _image(thumbnail(inside(folder, path))),
         rows=rows,
         language=rows.LANGUAGE,

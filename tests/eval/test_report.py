@@ -102,7 +102,11 @@ def test_report_holds_everything_and_escapes_captions(finished_run: Callable[...
     )
     write_results(recipe.run_dir / "eval", ja="<script>alert('赤')</script>")
     (recipe.run_dir / "distill").mkdir()
-    history = [{"step": 1, "loss/total": 2.0}, {"step": 2, "loss/total": 1.0, "loss/eos": 0.5}]
+    history = [
+        {"step": 1, "loss/total": 2.0, "val/total": 2.1, "optimizer/gradient_norm": 1.0},
+        {"step": 2, "loss/total": 1.0, "loss/eos": 0.5, "val/total": 1.1}
+        | {"optimizer/gradient_norm": 0.9},
+    ]
     (recipe.run_dir / "distill" / "metrics.jsonl").write_text(
         "\n".join(map(json.dumps, history)) + '\n{"step": 3, "lo'
     )
@@ -110,8 +114,8 @@ def test_report_holds_everything_and_escapes_captions(finished_run: Callable[...
     assert "<script" not in page and "&lt;script&gt;alert" in page
     assert "<b>web" not in page and "<i>theirs" not in page and "<b>line" not in page
     assert (
-        page.count("data:image/png;base64,") == 2 + 1 + 3
-    )  # a couple of pictures, the losses, the three plots of numbers
+        page.count("data:image/png;base64,") == 2 + 2 + 3
+    )  # a couple of pictures, the two plots of training, the three of numbers
     assert (
         not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page
     )  # nothing from elsewhere
@@ -149,6 +153,7 @@ def test_training_history_joins_what_a_resumed_run_logged_twice(tmp_path: Path) 
         {"step": 2, "loss/total": 4},
     ]
     assert plots.training_loss([{"step": 1, "loss/total": 9}]) is None
+    assert plots.training_measures([{"step": 1, "speed/mfu": 0.4}, {"step": 2}]) is None
 
 
 def test_summary(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

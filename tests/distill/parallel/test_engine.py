@@ -21,7 +21,7 @@ DECAY, STEPS, MORE = 0.8, 6, 3
 KINDS = [(precision, decay) for precision in ("fp32", "bf16") for decay in (0.0, DECAY)]
 
 
-def made_engine(precision: str, decay: float) -> engine.Engine:
+def made_engine(precision: str, decay: float, weight_decay: float = 0.0) -> engine.Engine:
     settings = Distill(
         base="x",
         objective=Objective(),
@@ -30,6 +30,7 @@ def made_engine(precision: str, decay: float) -> engine.Engine:
         learning_rate=1e-2,
         precision=precision,
         ema_decay=decay,
+        weight_decay=weight_decay,
     )
     engine.REDUCE_BUCKET = 1000  # the buffer of full size takes longer to clear than all steps here
     return engine.Engine(model(), settings)
@@ -179,3 +180,36 @@ def fail_alone(folder: str) -> None:
 
 def test_one_process_that_fails_stops_all(tmp_path: Path) -> None:
     run_groups(__file__, [(2, "fail_alone", {"folder": str(tmp_path)})])
+
+
+def measure_updates() -> None:
+    """Gradient norm and update ratios against plain torch and against the weights themselves."""
+    for precision in ("fp32", "bf16"):
+        made = made_engine(precision, DECAY, weight_decay=0.5)
+        for step in range(STEPS):
+            before = {name: made.whole(name, engine.WEIGHT).clone() for name in made.parameters}
+            if precision == "fp32":
+                plain = model()
+                plain.load_state_dict(before)
+                (plain(inputs(step)).square().sum() / 6).backward()
+                norms = [one.grad.norm() for one in plain.parameters() if one.grad is not None]
+            assert one_step(made, step)
+            if precision == "fp32":
+                norm = torch.stack(norms).norm().item()
+                assert made.gradient_norm == pytest.approx(norm, rel=1e-4)
+            ratios = made.update_ratios()
+            assert list(ratios) == ["0", "1", "2"]
+            for module, ratio in ratios.items():
+                names = [
+                    name
+                    for name, parameter in made.parameters.items()
+                    if name.startswith(module) and parameter.requires_grad
+                ]
+                after = torch.cat([made.whole(name, engine.WEIGHT).flatten() for name in names])
+                change = after - torch.cat([before[name].flatten() for name in names])
+                expected = (change.norm() / after.norm()).item()
+                assert ratio == pytest.approx(expected, rel=1e-4), (precision, step, module)
+
+
+def test_update_ratios_and_the_gradient_norm(tmp_path: Path) -> None:
+    run_groups(__file__, [(processes, "measure_updates", {}) for processes in (1, 2)])
