@@ -1,5 +1,5 @@
-"""The rate of plain matrix products of the towers' own shapes: what no training loop on this
-machine can pass.
+"""The rate of plain matrix products in the towers' shapes: an upper bound for any training loop on
+this machine.
 """
 
 import time
@@ -11,8 +11,8 @@ from distill.parallel.engine import weights_dtype
 
 
 def matrix_rate(profile: Profile, device: torch.device, seconds: float = 0.3) -> float:
-    """FLOP/s of the larger encoder's widest product over one batch's positions, in the profile's
-    precision, the best of several tries.
+    """FLOP/s of the larger encoder's widest product over one batch's positions in the profile's
+    precision: the fastest within `seconds`.
     """
     width, dtype = profile.clip_bigg.width, weights_dtype(profile.precision)
     a, b = (

@@ -1,14 +1,14 @@
-"""How fast rows become pairs: reading, normalising, filters and language identification, by one
-worker and by two; and the whole of corpora.prepare.
+"""Measures how fast rows become pairs (reading, normalising, filters, language identification) by
+one worker and by two, and the time of corpora.prepare in all.
 
     python -m benchmarks.cleaning configs/toyworld.yaml --out runs/benchmarks
 
-In:  a recipe whose pairs are prepared: their texts, said again with a number until there are
-     enough, are a TSV source. No near duplicates.
+In:  a recipe whose pairs are prepared: their texts, repeated with a number appended until there are
+     enough rows, make a TSV source. Near duplicates are not looked for.
 Out: `<out>/cleaning.json` and `.md`: medians over the rounds, in which sizes and contestants take
-     turns; ratios are of the same round. Two processes at once, each with half the rows and nothing
-     in common, are what this machine can give two workers at that moment. Memory is the peak of the
-     one process that one worker needs.
+     turns; ratios are of the same round. Two independent processes with half the rows each show
+     what the machine can give two workers at that moment. Memory is the peak of the single process
+     that one worker needs.
 """
 
 import itertools
@@ -32,11 +32,11 @@ from corpora.pair import read_pairs
 
 ROWS, ROUNDS = (100_000, 1_000_000), 3
 ONE, TWO, APART = "one worker", "two workers", "two processes at once"
-# the executor's time alone is that of the first half, row by row; the rest is duplicates, split,
-# shards and the data card
+# Patches `executor.run` to time the part that cleans row by row; the rest of the time is
+# duplicates, split, shards and the data card.
 PROGRAM = """
 import json, resource, sys, time
-from configs import schema
+from configs.schema.load import load_recipe
 from corpora import executor, pipeline
 run = executor.run
 def timed(*arguments, **options):
@@ -44,7 +44,7 @@ def timed(*arguments, **options):
     run(*arguments, **options)
     took["cleaning"] = time.perf_counter() - start
 executor.run, took, start = timed, {}, time.perf_counter()
-pipeline.prepare(schema.load(sys.argv[1]))
+pipeline.prepare(load_recipe(sys.argv[1]))
 took["seconds"] = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 print(json.dumps({**took, "gigabytes": peak}))
@@ -78,8 +78,8 @@ def measure(recipe: Recipe, sizes: list[int], rounds: int) -> dict[str, Any]:
 
 
 def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
-    """A recipe of one TSV with the recipe's own training pairs, again and again, each time with
-    another number.
+    """A recipe whose only source is a TSV of `size` rows: the training pairs, repeated with another
+    number appended each time.
     """
 
     path, left = folder / f"{size}.tsv", size
@@ -105,7 +105,7 @@ def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
 
 
 def start(recipe: Recipe, workers: int, run: Path) -> subprocess.Popen[str]:
-    """corpora.prepare in a process of its own."""
+    """Starts corpora.prepare in a new process."""
     run.mkdir()
     settings = {"run": str(run), "corpora": recipe.corpora.model_copy(update={"workers": workers})}
     (run / "recipe.yaml").write_text(
@@ -116,7 +116,9 @@ def start(recipe: Recipe, workers: int, run: Path) -> subprocess.Popen[str]:
 
 
 def finished(run: subprocess.Popen[str]) -> dict[str, float]:
-    """Its seconds and its peak memory. Raises DataError."""
+    """Waits for the process; its seconds and its peak memory in GB. Raises DataError if it
+    failed.
+    """
     out, error = run.communicate()
     if run.returncode:
         raise DataError(

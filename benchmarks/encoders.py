@@ -1,7 +1,7 @@
-"""What all contestants of a benchmark start from: CLIP's own tokenizer, and stock encoders of a
-profile's size with random weights.
+"""What all contestants of the trainer's benchmark start from: CLIP's tokenizer, and stock encoders
+of a profile's size with random weights.
 
-In:  nothing; open_clip carries CLIP's vocabulary. Out: stock transformers objects, in memory.
+In:  nothing; CLIP's vocabulary is part of open_clip. Out: stock transformers objects, in memory.
 """
 
 import copy
@@ -22,7 +22,7 @@ from distill.encoders.teacher import ENCODERS, TextEncoders
 
 @dataclass(frozen=True)
 class Size:
-    """A CLIP text encoder; `projection` is 0 where it has none."""
+    """A CLIP text encoder; `projection`: 0 for none."""
 
     width: int
     layers: int

@@ -20,9 +20,7 @@ from distill.train.work import Work
 
 
 class Ours:
-    """`changes` of the settings make it strict (`full_length_share=1`) or cut; `compile` as in
-    training.
-    """
+    """`changes`: settings of `distill` to replace, such as `full_length_share` or `compile`."""
 
     def __init__(self, work: Workload, **changes: Any) -> None:
         self.settings: Distill = work.settings.model_copy(update=changes)
@@ -59,7 +57,7 @@ def pair_of(models: dict[str, Any]) -> TowerPair:
 
 
 def unit_statistics(profile: Profile, device: torch.device) -> Statistics:
-    """Variances of 1: random encoders need no other."""
+    """Teacher statistics with variances of 1, as for random encoders any will do."""
     clip_l, clip_bigg = (
         (torch.ones(size.width, device=device),) for size in (profile.clip_l, profile.clip_bigg)
     )

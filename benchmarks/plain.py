@@ -1,5 +1,5 @@
-"""The plain recipe, as one would write it with the libraries alone: what our trainer is measured
-against.
+"""The plain recipe, as one would write it with the libraries alone: the baseline of the trainer's
+benchmark.
 
 Four stock encoders, every text padded, `output_hidden_states=True`, texts tokenised by a
 DataLoader's collate function, DeepSpeed ZeRO-1. The objective is the reference's: squared errors of

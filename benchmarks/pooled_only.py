@@ -1,5 +1,5 @@
-"""sentence-transformers' own distillation (`MSELoss`): the pooled state alone, by the second
-encoder alone. Less is learnt: no hidden states.
+"""The distillation of sentence-transformers (`MSELoss`): only the pooled state of the second
+encoder. It trains less than the others: no hidden states.
 """
 
 from typing import Any
@@ -25,8 +25,8 @@ class Pooled(nn.Module):
 
 
 class PooledOnly:
-    """Texts padded to the longest of the batch; the teacher's pooled states computed beside, as
-    they would be once in advance.
+    """Texts are padded to the longest of the batch. The teacher's pooled states are computed in
+    each step.
     """
 
     def __init__(self, work: Workload, device: torch.device) -> None:

@@ -1,5 +1,5 @@
-"""A checkpoint of students of SDXL's shapes beside a plain write of as many bytes, interleaved in
-one run, as a ratio.
+"""Compares saving a checkpoint of students of SDXL's shapes with a plain write of as many bytes, in
+interleaved rounds of one run.
 
     python -m benchmarks.saving configs/sdxl_jp.yaml --scale 0.1 --out runs/benchmarks
 
@@ -105,8 +105,8 @@ def measure(recipe: Recipe, scale: float, rounds: int, folder: Path) -> dict[str
 
 
 def towers(scale: float) -> TowerPair:
-    """Both students with `scale` of SDXL's layers (at least 2) and of the vocabulary; at 1 the
-    published numbers of parameters.
+    """Both students with a share `scale` of SDXL's layers (at least 2) and of the vocabulary; at 1
+    they have the published numbers of parameters.
     """
     made = []
     for name, shape in SHAPES.items():
@@ -131,7 +131,7 @@ def towers(scale: float) -> TowerPair:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """What it takes, on a disk that has nothing left to write of what came before."""
+    """Wall-clock seconds of `action`, after all earlier writes have reached the disk."""
     os.sync()
     start = time.perf_counter()
     action()
@@ -139,7 +139,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def plain_write(path: Path, size: int) -> None:
-    """`size` bytes one after the other, on disk at the end."""
+    """Writes `size` random bytes in sequence and syncs them to disk."""
     data = os.urandom(CHUNK)
     with open(path, "wb") as file:
         for start in range(0, size, CHUNK):
@@ -150,7 +150,7 @@ def plain_write(path: Path, size: int) -> None:
 
 
 def memory(field: str) -> float:
-    """Gigabytes of this process: `VmRSS` now, `VmHWM` at most so far."""
+    """Memory of this process in GB: `VmRSS` now, `VmHWM` its peak."""
     found = re.search(
         rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")
     )

@@ -1,14 +1,14 @@
-"""Our trainer beside the plain ways to the same end: pairs a second on the same pairs, interleaved
-in one run, as ratios.
+"""Compares our trainer with plain implementations: pairs per second on the same pairs, in
+interleaved rounds of one run.
 
     python -m benchmarks.trainer configs/toyworld.yaml --profile cpu --out runs/benchmarks
 
 In:  a recipe whose pairs and initial student are prepared: its texts, their lengths, its
      tokenizers. Encoders have random weights.
-Out: `<out>/trainer_<profile>.json` and `.md`: medians over the rounds of every contestant's rate
-     and of its ratio to the plain recipe in the same round, and its FLOP (counted by torch) against
-     the rate of plain matrix products measured in the same rounds. Useful are those that the words
-     alone need.
+Out: `<out>/trainer_<profile>.json` and `.md`: for each contestant the medians over the rounds of
+     its rate and of its ratio to the plain recipe in the same round; its FLOP (counted by torch) as
+     a share of the rate of plain matrix products, measured in the same rounds. Useful FLOP are
+     those of prompts truncated after their last word.
 """
 
 import gc
@@ -46,7 +46,7 @@ class Contestant(Protocol):
 
 
 def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
-    """All contestants take turns, round by round; the first round warms up and is left out.
+    """All contestants take turns in each round; the first round warms up and is left out.
 
     Raises DataError.
     """
@@ -104,9 +104,9 @@ def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
 
 
 def contestants(work: Workload, device: torch.device) -> dict[str, Callable[[], Contestant]]:
-    """By name, how each is made; ours differ by one switch each."""
+    """Constructors by name; our variants differ in one setting each."""
 
-    # enough positions to fill the machine, few enough for many micro-batches of like lengths
+    # enough positions to fill the machine, few enough for several micro-batches by length
     words = {"full_length_share": 0.0, "tokens_per_micro_batch": 77 * work.profile.batch_size // 4}
     makers: dict[str, Callable[[], Contestant]] = {
         PLAIN: partial(Plain, work, "max_length"),
@@ -134,7 +134,7 @@ def ready(
     kept: dict[str, Contestant],
     profile: Profile,
 ) -> Contestant:
-    """The contestant, warm. Where not all fit into memory, the one before it makes room."""
+    """The contestant after one step. If not all fit into memory, the previous one is freed."""
     if name not in kept:
         if not profile.together:
             kept.clear()
@@ -147,7 +147,7 @@ def ready(
 
 
 def counted_flop(contestant: Contestant) -> int:
-    """Of one step, by torch's own counter."""
+    """FLOP of one step, by torch's FlopCounterMode."""
     with FlopCounterMode(display=False) as counter:
         contestant.step()
     return int(counter.get_total_flops())

@@ -1,5 +1,5 @@
-"""What every contestant of a benchmark trains on: the same pairs in the same order, and encoders of
-a profile's size with random weights.
+"""What every contestant of the trainer's benchmark trains on: the same pairs in the same order, and
+encoders of a profile's size with random weights.
 
 In:  a recipe whose pairs and initial student are prepared (`corpora.prepare`, `vocab_init`): its
      texts and its Japanese tokenizer.
@@ -26,22 +26,22 @@ from distill.tokens.batches import Batches, special_ids
 
 @dataclass(frozen=True)
 class Profile:
-    """The sizes of both encoders, and how long to measure."""
+    """The sizes of both encoders, and how much to measure."""
 
     clip_l: Size
     clip_bigg: Size
     batch_size: int
-    steps: int  # a round and contestant
+    steps: int  # of each contestant in each round
     rounds: int
     precision: str
-    workers: int = 0  # processes that tokenise for the plain recipe's DataLoader
-    compiled: bool = True  # whether ours runs with compiled blocks too: a minute at the start
-    # whether all contestants fit into memory at once; else each is built anew for every turn
+    workers: int = 0  # `num_workers` of the plain recipe's DataLoader, which tokenises
+    compiled: bool = True  # whether to measure ours with compiled blocks too (a minute more)
+    # whether all contestants fit into memory at once; otherwise each is rebuilt for every turn
     together: bool = True
 
 
 PROFILES = {
-    # seconds: says whether everything runs, not how fast
+    # takes seconds; shows that everything runs, not how fast
     "smoke": Profile(
         Size(16, 3, 2, "quick_gelu"),
         Size(24, 3, 2, "gelu", 24),
@@ -51,8 +51,7 @@ PROFILES = {
         precision="fp32",
         compiled=False,
     ),
-    # small enough for two cores, large enough that matrix products and not Python are what takes
-    # the time
+    # small enough for two cores, large enough that matrix products take most of the time
     "cpu": Profile(
         Size(256, 4, 4, "quick_gelu"),
         Size(384, 6, 6, "gelu", 384),
@@ -91,8 +90,8 @@ class Workload:
 
 
 def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
-    """Raises DataError where the recipe's pairs or initial student are missing, or there are fewer
-    than `count` pairs.
+    """The workload of `count` pairs. Raises DataError if the recipe's pairs or initial student are
+    missing, or if there are fewer pairs.
     """
 
     student_tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
@@ -131,7 +130,7 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
 
 
 def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> store.TokenPairs:
-    """As distill.tokens stores them, in memory."""
+    """The same ids as `distill.tokens` stores, in memory."""
     found = {
         side: [
             np.array(ids)

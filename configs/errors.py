@@ -8,6 +8,8 @@ import errno
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from configs.secrets import masked
 
@@ -117,6 +119,21 @@ def first_line(error: BaseException) -> str:
         line.strip() for line in str(error)[: 10 * LONGEST_MESSAGE].splitlines() if line.strip()
     ]
     return f"{type(error).__name__}: {one_line(lines[0], 500)}" if lines else type(error).__name__
+
+
+@contextmanager
+def explained(what: str, way_out: str) -> Iterator[None]:
+    """Reports any error of a library inside the block as one DataError: `what (error); way_out`.
+
+    Each library raises kinds of its own for the same cause, a file that is missing or damaged. This
+    project's own errors pass as they are.
+    """
+    try:
+        yield
+    except (RecipeError, DataError, SetupError):
+        raise
+    except Exception as error:
+        raise DataError(f"{what} ({first_line(error)}); {way_out}") from error
 
 
 def of_system(error: OSError) -> str:

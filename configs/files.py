@@ -166,6 +166,23 @@ def file_sha256(path: Path) -> str:
         ) from None
 
 
+def identity(path: Path) -> tuple[int, int, int, int]:
+    """Equal for hard links of one file while nothing writes to it: device, inode, size, time."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+_KNOWN_SHA256: dict[tuple[int, int, int, int], str] = {}
+
+
+def known_sha256(path: Path) -> str:
+    """As `file_sha256`, but an unchanged file is read once by a process, hard links together."""
+    key = identity(path)
+    if key not in _KNOWN_SHA256:
+        _KNOWN_SHA256[key] = file_sha256(path)
+    return _KNOWN_SHA256[key]
+
+
 def value_sha256(value: object) -> str:
     """Of a value JSON can hold; the order of its keys means nothing."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

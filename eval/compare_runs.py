@@ -10,9 +10,9 @@ Out: Markdown in the terminal; with `--out FILE` also FILE (Markdown) and FILE w
      `.json` (all numbers).
 
 Runs that differ in their seed alone share a line: means, with the smallest and the largest.
-Over four runs or more: Spearman's rank correlation of every cheap number of the student (those of
-`--fail-under`, no picture needed) with the scene accuracy and with the noise-prediction gap. Errors
-should fall as accuracy rises, so a good error has -1 with accuracy and 1 with the gap.
+Over four runs or more: Spearman's rank correlation of every cheap number of the student (no picture
+needed) with the scene accuracy and with the noise-prediction gap. Errors should fall as accuracy
+rises, so a good error has -1 with accuracy and 1 with the gap.
 """
 
 import json
@@ -24,6 +24,7 @@ from configs.errors import DataError, one_line
 from distill import run_folder
 from eval import results
 from eval.compare_hidden_states import bounds
+from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER
 
 SUMMARISE, COMPARE, GENERATE = (
     f"python -m eval.{stage} RECIPE" for stage in ("summary", "compare_hidden_states", "generate")
@@ -35,17 +36,19 @@ DESCRIPTION = (
 ENOUGH = 4  # runs: with three, one in three random orders is a perfect correlation
 SHOWN = 12  # correlations in the Markdown; the JSON has all
 TARGETS = ("scene_accuracy", "noise_gap")
+GAPS = ("noise_gap", "refiner_noise_gap")
+CHEAP = ("states.", "collapse.", "word_order.")  # how the names of the other cheap numbers begin
 COLUMNS = {  # by title: the number, and its decimals
     "scene accuracy": ("scene_accuracy", 3),
     "of the English teacher's": ("of_the_teacher", 3),
     "relative clauses": ("scene_accuracy_toyworld_relative", 3),
     "role-swapped": ("scene_accuracy_toyworld_role_swapped", 3),
-    "English through the student": ("scene_accuracy_english_student", 3),
+    "English through the student": ("scene_accuracy_student_english", 3),
     "noise-prediction gap": ("noise_gap", 4),
     "refiner's gap": ("refiner_noise_gap", 4),
-    "content nMSE, clip_l": ("clip_l_content_nmse", 3),
-    "pooled nMSE": ("pooled_nmse", 3),
-    "pooled recall@1 ja→en": ("pooled_recall_at_1_ja_en", 3),
+    "content nMSE, clip_l": ("states.clip_l.content.nmse", 3),
+    "pooled nMSE": ("states.pooled.pooled.nmse", 3),
+    "pooled recall@1 to English": ("states.pooled.pooled.recall_at_1_text_en", 3),
 }
 
 
@@ -63,19 +66,19 @@ def read(run: Path) -> dict[str, Any]:
     painted = results.read(run / "summary.json", SUMMARISE)["scene_accuracy"]
     path = run / "eval" / "compare_hidden_states.json"
     try:
-        numbers: dict[str, Any] = dict(bounds.student_numbers(results.read(path, COMPARE)))
+        numbers: dict[str, Any] = dict(cheap_numbers(results.read(path, COMPARE)))
         if painted:
             path = run / "eval" / "pictures.json"
             rows = results.read(path, GENERATE)["rows"]
             accuracy = {row: of_row["scene_accuracy"]["value"] for row, of_row in rows.items()}
-            student, teacher = accuracy["japanese_student"], accuracy["english_teacher"]
+            student, teacher = accuracy[STUDENT], accuracy[TEACHER]
             numbers |= {"scene_accuracy": student} | (
                 {"of_the_teacher": student / teacher} if teacher else {}
             )
-            parts = rows["japanese_student"]["scene_accuracy_by_source"]
+            parts = rows[STUDENT]["scene_accuracy_by_source"]
             numbers |= {f"scene_accuracy_{source}": part["value"] for source, part in parts.items()}
-            if "english_student" in accuracy:
-                numbers["scene_accuracy_english_student"] = accuracy["english_student"]
+            if STUDENT_ENGLISH in accuracy:
+                numbers["scene_accuracy_student_english"] = accuracy[STUDENT_ENGLISH]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: not as this version writes it ({error}); delete it and run what makes it "
@@ -90,6 +93,15 @@ def read(run: Path) -> dict[str, Any]:
         "settings": same,
         **numbers,
     }
+
+
+def cheap_numbers(result: dict[str, Any]) -> dict[str, float]:
+    """The student's gaps by name, its other numbers over all pairs by their paths."""
+    row = result["rows"][STUDENT]
+    found = {name: row[name]["value"] for name in GAPS if name in row}
+    found |= {"states": row["states"], "collapse": row["collapse"]}
+    named = bounds.numbers(found | {"word_order": result["word_order"]})
+    return {name: number for name, number in named.items() if not name.endswith(".pairs")}
 
 
 def seeds_together(runs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -108,7 +120,8 @@ def correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
     common = [
         name
-        for name in ("scene_accuracy", *bounds.NAMES)
+        for name in runs[0]
+        if name.startswith(CHEAP) or name in ("scene_accuracy", *GAPS)
         if all(name in run for run in runs) and len({run[name] for run in runs}) > 1
     ]
     return {

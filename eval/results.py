@@ -4,7 +4,6 @@ In and out: JSON files below `<run>/eval/`, each with the `recipe` that made it,
             of what it was made from, and its own `sha256`.
 """
 
-import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from configs import artefact
 from configs.errors import DataError
-from configs.files import file_sha256, inside, value_sha256, whole
+from configs.files import file_sha256, inside, known_sha256, value_sha256, whole
 from configs.records import read_with_sha256, with_sha256
 from corpora import pair
 from distill.verify.record import VERIFICATION, Verification
@@ -43,7 +42,7 @@ def export_sha256(folder: Path) -> str:
     way_out = f"delete the folder and run: {EXPORT}"
     for name, digest in Verification.read(folder / VERIFICATION, way_out).files.items():
         path = inside(folder, name)
-        if not path.is_file() or _file_sha256(path) != digest:
+        if not path.is_file() or known_sha256(path) != digest:
             raise DataError(
                 f"{path}: missing or damaged (not the SHA-256 of {VERIFICATION}); {way_out}"
             )
@@ -57,7 +56,7 @@ def _digest(source: str | Path) -> object:
     """
     folder = Path(source)
     if folder.is_file():
-        return _file_sha256(folder)
+        return known_sha256(folder)
     if not folder.is_dir():
         return str(source)
     if (folder / "token_embeddings.safetensors").is_file():
@@ -72,7 +71,7 @@ def _digest(source: str | Path) -> object:
     if (folder / "model_index.json").is_file():
         files = [path for path in files if path.parent != folder or path.name == "model_index.json"]
     read = [path for path in files if not _is_unread(path)]
-    return {path.relative_to(folder).as_posix(): _file_sha256(path) for path in read}
+    return {path.relative_to(folder).as_posix(): known_sha256(path) for path in read}
 
 
 def _is_unread(path: Path) -> bool:
@@ -83,17 +82,6 @@ def _is_unread(path: Path) -> bool:
         or path.parent.name == "images"
         or (plain != path and plain.is_file())
     )
-
-
-def _file_sha256(path: Path) -> str:
-    found = path.stat()
-    return _sha256_of(path.resolve(), found.st_size, found.st_mtime_ns)
-
-
-@functools.cache
-def _sha256_of(path: Path, _bytes: int, _changed: int) -> str:
-    """A process asks several times: once for each row that it paints."""
-    return file_sha256(path)
 
 
 def read(path: Path, made_by: str) -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""The run in a few numbers: how often the right scene is painted, how far the noise goes astray,
-how long it all took.
+"""The run in a few numbers: scene accuracy, noise-prediction gap, seconds by stage.
 
     python -m eval.summary configs/toyworld.yaml
 
@@ -16,6 +15,7 @@ from configs.errors import DataError
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from eval import results
+from eval.rows import STUDENT, label
 
 COMPARE, GENERATE = "python -m eval.compare_hidden_states RECIPE", "python -m eval.generate RECIPE"
 
@@ -31,7 +31,7 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
     }
     return {
         "scene_accuracy": accuracies or None,
-        "noise_gap": comparison["rows"]["japanese_student"]["noise_gap"]["value"],
+        "noise_gap": comparison["rows"][STUDENT]["noise_gap"]["value"],
         "seconds": stage_seconds(recipe.run_dir / "stages.jsonl"),
     }
 
@@ -53,7 +53,7 @@ def report(recipe: Recipe) -> None:
     results.write(recipe.run_dir / "summary.json", summary)
     print(f"{recipe.name}: summary written to {recipe.run_dir / 'summary.json'}\n")
     for row, accuracy in (summary["scene_accuracy"] or {}).items():
-        print(f"  the right scene, {row.replace('_', ' '):<34}{accuracy:>8.1%}")
+        print(f"  the right scene, {label(row):<34}{accuracy:>8.1%}")
     print(f"  {'noise-prediction gap of the student (0 is best)':<51}{summary['noise_gap']:>8.4f}")
     for stage, seconds in summary["seconds"].items():
         print(f"  {stage:<51}{duration(seconds):>8}")

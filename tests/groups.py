@@ -1,7 +1,7 @@
 """Runs functions in groups of processes, one group after the other, forked from one process that
-has the libraries at hand.
+has imported the libraries.
 
-DeepSpeed starts once a process, and importing it takes longer than what most tests do with it.
+DeepSpeed can be initialised only once per process, and importing it takes longer than most tests.
 """
 
 import gc

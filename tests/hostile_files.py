@@ -1,7 +1,6 @@
-"""Files made to harm, by name: what each must be refused with, and which door of the project reads
-it.
+"""Malicious files by name: the error each must raise, and the function that reads it.
 
-A payload, if it were run, would make `Trap.ran`; a name that leads out leads to `Trap.secret`.
+A payload that runs creates `Trap.ran`; a path that leaves the folder leads to `Trap.secret`.
 """
 
 import gzip
@@ -25,7 +24,7 @@ RECIPE = Path(__file__).resolve().parent.parent / "configs" / "toyworld.yaml"
 
 
 class Trap(NamedTuple):
-    """`folder`: the artefact's own. `ran`: there once a payload was run. `secret`: outside."""
+    """`folder`: holds the artefact. `ran`: exists once a payload has run. `secret`: outside."""
 
     folder: Path
     ran: Path
@@ -33,8 +32,8 @@ class Trap(NamedTuple):
 
 
 class Hostile(NamedTuple):
-    """`make` writes the artefact, `use` opens it as the product does; `message` is a part of the
-    one line it must end with.
+    """`make` writes the artefact, `use` opens it as the product does; `message`: part of the one
+    line of the error.
     """
 
     make: Callable[[Trap], object]

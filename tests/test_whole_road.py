@@ -122,10 +122,10 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
         last = go(command(stage, killed))
     summary = json.loads((killed / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["scene_accuracy"]) == {
-        "english_teacher",
-        "japanese_student",
-        "english_student",
-        "japanese_through_english_encoder",
+        "teacher",
+        "student",
+        "student_english",
+        "teacher_untranslated",
     }
     assert 0 < summary["noise_gap"] < 2 and summary["seconds"]["total"] > 0
     assert (killed / "eval" / "report.html").is_file() and (killed / "eval" / "grid.png").is_file()

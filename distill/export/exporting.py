@@ -113,7 +113,7 @@ def written_variants(stored: Verification) -> set[str]:
 def _check_same_weights(folder: Path, sdxl: Path) -> None:
     """Names of folders are no digests: another SDXL may have the same. Raises DataError."""
 
-    files = Verification.read(folder / VERIFICATION, "export it anew").files
+    files = Verification.read(folder / VERIFICATION, "export it again").files
     for path in sorted(path for part in STEMS for path in (sdxl / part).glob("*.safetensors")):
         name = f"{path.parent.name}/{path.name}"
         linked = (folder / name).is_file() and (folder / name).samefile(path)
@@ -191,7 +191,7 @@ def _check_sources(damaged: Path, again: Path) -> None:
     be damaged too. Raises DataError.
     """
     old, new = (
-        Verification.read(folder / VERIFICATION, "export it anew").files
+        Verification.read(folder / VERIFICATION, "export it again").files
         for folder in (damaged, again)
     )
     for name in old.keys() & new.keys():

@@ -7,8 +7,8 @@ In:  an exported folder (`model_index.json` or encoders alone, `verification.jso
 Out: `README.md` and `images/grid.png` in the folder. The export writes the first card; the entry
      writes those of all exported folders of a run again, for the evaluation comes after the export.
 
-Everything stands in the run; nothing of this machine gets in: sources go by their names, models by
-their hub names or the end of their paths.
+Everything is read from the run, and no path of this machine is written: sources go by their names,
+models by their hub names or the end of their paths.
 
     python -m distill.model_card configs/toyworld.yaml
 """

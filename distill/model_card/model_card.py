@@ -3,8 +3,6 @@ measured, what it cannot do.
 """
 
 import re
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,18 @@ import jinja2
 from markupsafe import Markup
 
 from configs.errors import DataError
-from configs.files import file_sha256, read_json, whole
-from configs.records import read_with_sha256
+from configs.files import read_json, whole
 from configs.references import looks_like_hub_name
 from configs.schema import yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
 from corpora import pair
 from distill import run_folder
+from distill.model_card import evaluation
+from distill.model_card.evaluation import COMPARE, GENERATE, Pictures
 from distill.verify.record import VERIFICATION, Verification
 
 TEMPLATE = "model_card.md.jinja"
-COMPARE, GENERATE = "python -m eval.compare_hidden_states RECIPE", "python -m eval.generate RECIPE"
-
 TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
 TAGS = ("stable-diffusion-xl", "japanese", "knowledge-distillation", "sdxl-mother-tongue")
 LICENSE_LINKS = {
@@ -51,22 +48,6 @@ SPECIAL = re.compile(
     r"[\\`*\[\]<>#|~&$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])"
 )  # Markdown's; an underscore inside a name means nothing to it
 
-ROWS = {
-    "english_teacher": "English, read by the teacher (the best there is)",
-    "japanese_student": "Japanese, read by these encoders",
-    "english_student": "English, read by these encoders",
-    "japanese_student_before_training": "Japanese, read by these encoders before training",
-    "japanese_through_english_encoder": "Japanese, read by the English encoders",
-}
-COLUMNS = {
-    "noise-prediction gap": ("noise_gap", "value"),
-    "nMSE, CLIP-L, content": ("states", "clip_l", "content", "nmse"),
-    "nMSE, bigG, content": ("states", "clip_bigg", "content", "nmse"),
-    "nMSE, pooled": ("states", "pooled", "pooled", "nmse"),
-    "recall@1 ja→en": ("states", "pooled", "pooled", "recall_at_1_ja_en"),
-    "recall@1 en→ja": ("states", "pooled", "pooled", "recall_at_1_en_ja"),
-}
-
 
 def write(
     folder: Path, recipe: Recipe, made_from: dict[str, str], repository: str | None = None
@@ -91,7 +72,7 @@ def render(
     folder: Path,
     recipe: Recipe,
     made_from: dict[str, str],
-    pictures: dict[str, Any] | None,
+    pictures: Pictures | None,
     repository: str | None = None,
 ) -> str:
     """The card's text."""
@@ -125,10 +106,9 @@ def render(
                 for one in recipe.corpora.sources
             ],
             manifest=pair.read_manifest(manifest.parent) if manifest.is_file() else None,
-            comparison=measured_states(recipe, made_from),
+            comparison=evaluation.states(recipe, made_from),
             pictures=pictures,
             teachers_pictures=_is_recipes_own(recipe, made_from),
-            columns=list(COLUMNS),
             teacher=public(recipe.distill.base),
             vocabulary=vocabulary_size(folder),
             verification=_verification(folder / VERIFICATION),
@@ -238,62 +218,9 @@ def vocabulary_size(folder: Path) -> int:
     return found
 
 
-def measured_states(recipe: Recipe, made_from: dict[str, str]) -> dict[str, Any] | None:
-    """`{"pairs", "gap_pairs", "rows": [(name, numbers by COLUMNS)]}`; None until it is measured.
-
-    Raises DataError.
-    """
-    name = "compare_hidden_states.json"
-    result = _evaluation(recipe, made_from, name)
-    if result is None:
-        return None
-    try:
-        rows = [
-            (
-                label,
-                [float(reduce(getitem, keys, result["rows"][row])) for keys in COLUMNS.values()],
-            )
-            for row, label in ROWS.items()
-        ]
-        return {"pairs": result["pairs"], "gap_pairs": result["gap_pairs"], "rows": rows}
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{recipe.run_dir / 'eval' / name}: not as this version writes it ({error}); delete it "
-            f"and run: {COMPARE}"
-        ) from None
-
-
-def measured_pictures(recipe: Recipe, made_from: dict[str, str]) -> dict[str, Any] | None:
-    """`{"prompts", "rows": [(name, scene accuracy)], "examples"}`; None until this repository's own
-    UNets have painted. Raises DataError.
-    """
-    name = "pictures.json"
-    result = _evaluation(recipe, made_from, name)
-    if (
-        result is None
-        or not _is_recipes_own(recipe, made_from)
-        or not (recipe.run_dir / "eval" / "grid.png").is_file()
-    ):
-        return None
-    try:
-        found = [
-            (label, result["rows"][row].get("scene_accuracy"))
-            for row, label in ROWS.items()
-            if row in result["rows"]
-        ]
-        examples = [
-            (example["number"], example["text"], example["en"]) for example in result["examples"]
-        ]
-        return {
-            "prompts": result["prompts"],
-            "rows": [(label, accuracy) for label, accuracy in found if accuracy],
-            "examples": examples,
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{recipe.run_dir / 'eval' / name}: not as this version writes it ({error}); delete it "
-            f"and run: {GENERATE}"
-        ) from None
+def measured_pictures(recipe: Recipe, made_from: dict[str, str]) -> Pictures | None:
+    """None until this repository's own UNets have painted. Raises DataError."""
+    return evaluation.pictures(recipe, made_from) if _is_recipes_own(recipe, made_from) else None
 
 
 def public(reference: str) -> str:
@@ -332,21 +259,6 @@ def write_all(recipe: Recipe) -> None:
             )
         write(path.parent, recipe, made_from)
         print(f"{path.parent / 'README.md'}: up to date")
-
-
-def _evaluation(recipe: Recipe, made_from: dict[str, str], name: str) -> dict[str, Any] | None:
-    """A result that measured these very encoders: it has the digest of the export it read, which is
-    of the same checkpoint.
-    """
-    path, read = recipe.run_dir / "eval" / name, recipe.run_dir / "export" / "base" / VERIFICATION
-    if not (path.is_file() and read.is_file()):
-        return None
-    if _verification(read).made_from.get("manifest_sha256") != made_from["manifest_sha256"]:
-        return None
-    made_by = GENERATE if name == "pictures.json" else COMPARE
-    result = read_with_sha256(path, f"delete it and run: {made_by}")
-    same = result.get("recipe") == recipe.name and result.get("export_sha256") == file_sha256(read)
-    return result if same else None
 
 
 def _verification(path: Path) -> Verification:

@@ -6,7 +6,7 @@ In:  a diffusers folder or hub name: `spiece.model` tokenizers, CLIP text encode
 Out: what is wrong with it, one line each, on the terminal; `--out`, a copy that gives on
      transformers 4 and 5 what the original gave on transformers 4.57: portable tokenizers with the
      same ids, safe configs, the same weights (hard links where they can be made),
-     `verification.json`, and a section of `README.md` saying what was mended. The folder appears
+     `verification.json`, and a section of `README.md` with what was repaired. The folder appears
      whole or not at all.
 
     python -m distill.repair cl-tohoku/stable-diffusion-xl-jp-base-1.0 --out sdxl-jp-base-repaired
@@ -15,7 +15,7 @@ Out: what is wrong with it, one line each, on the terminal; `--out`, a copy that
 from configs import command
 
 DESCRIPTION = (
-    "Says what is wrong with a repository that was saved with T5Tokenizer, and writes a "
+    "Reports what is wrong with a repository that was saved with T5Tokenizer, and writes a "
     "copy that works with old and new libraries."
 )
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
             "--out",
             type=command.output_folder,
             metavar="FOLDER",
-            help="the mended copy; default: the repository's name and -repaired",
+            help="the repaired copy; default: the repository's name and -repaired",
         )
         swap = (
             "also swap </s> with the last row, so that pooled is read at </s>: a change of "

@@ -40,7 +40,7 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
         if not found <= readings.TOLERANCE:
             raise DataError(
                 f"{reference}: the pipeline gives other states than were trained for {prompt!r} "
-                f"(by {found:.1e}); export it anew"
+                f"(by {found:.1e}); export it again"
             )
     if stored and variant is None:
         check_stored(opened, stock, stored.prompts)
@@ -66,7 +66,7 @@ def check_stored(repository: Repository, reading: Reading, stored: list[Prompt])
     if not any(kept.prompt in found for kept in stored):
         raise DataError(
             f"{repository.folder}: {VERIFICATION} holds none of this version's prompts; export it "
-            "anew"
+            "again"
         )
     for kept in stored:
         if (here := found.get(kept.prompt)) is None:

@@ -20,8 +20,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from configs.errors import DataError, first_line
-from configs.files import file_sha256, read_json
+from configs.errors import DataError, explained, first_line
+from configs.files import identity, known_sha256, read_json
 from distill.encoders.tower import TextTower, with_prefix
 from distill.sdxl.pipelines import load_encoder, load_text_side
 from distill.sdxl.repository import TOKEN_EMBEDDING, WEIGHTS, Encoder, Repository, weights_file
@@ -45,6 +45,9 @@ PROMPTS = (
 TOLERANCE = 1e-5
 
 
+_TRAINERS_STATES: dict[tuple[object, ...], tuple[torch.Tensor, torch.Tensor | None]] = {}
+
+
 class Reading(NamedTuple):
     """What the UNet reads of the prompts; SD 1.x reads no pooled state."""
 
@@ -55,7 +58,7 @@ class Reading(NamedTuple):
         """Largest difference of each prompt's states, relative to the largest number in the state
         of that position, (B,).
 
-        By position: BOS has outliers that dwarf whatever happens elsewhere.
+        By position: BOS has outliers that would hide errors at all other positions.
         """
         worst = []
         for mine_BX, theirs_BX in zip(self, other, strict=True):
@@ -75,7 +78,7 @@ def check_portable(encoder: Encoder) -> None:
     if TOKEN_EMBEDDING not in encoder.shapes:
         raise DataError(
             f"{encoder.weights}: its keys lack the prefix `text_model.`, which transformers 4 "
-            "needs to load them; mend it: distill.repair"
+            "needs to load them; repair it: distill.repair"
         )
     tokenizer, settings = open_tokenizer(encoder.tokenizer)
     vocabulary, rows = tokenizer.get_vocab_size(), encoder.shapes[TOKEN_EMBEDDING][0]
@@ -110,13 +113,11 @@ def open_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any]]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
-            f"{path}: missing; an old-style repository is mended with distill.repair, a damaged "
-            "one fetched again"
+            f"{path}: missing; repair an old-style repository with distill.repair, fetch a "
+            "damaged one again"
         )
-    try:
+    with explained(f"{path}: cannot be loaded", "fetch it again"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise DataError(f"{path}: cannot be loaded ({first_line(error)}); fetch it again") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     settings = read_json(folder / "tokenizer_config.json")
@@ -163,6 +164,30 @@ def trainers_reading(
     """
     states, pooled_BP = [], None
     for encoder in repository.encoders:
+        last = repository.pipeline == "StableDiffusionPipeline"
+        hidden_BLD, projected_BP = _trainers_states(encoder, prompts, variant, last)
+        states.append(hidden_BLD)
+        pooled_BP = pooled_BP if projected_BP is None else projected_BP
+        gc.collect()  # the next tower takes this one's place in memory
+    return Reading(torch.cat(states, dim=-1), pooled_BP)
+
+
+def _trainers_states(
+    encoder: Encoder, prompts: tuple[str, ...], variant: str | None, last: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(B, L, D) and, of an encoder with a projection, (B, P). `last`: of the last hidden state.
+
+    The same files are computed once by a process: an export links its encoders into each pipeline.
+    """
+    weights = weights_file(encoder.folder, f"model.{variant}") if variant else encoder.weights
+    files = (
+        weights,
+        encoder.folder / "config.json",
+        encoder.tokenizer / "tokenizer.json",
+        encoder.tokenizer / "tokenizer_config.json",
+    )
+    key = (*map(identity, files), prompts, last)
+    if key not in _TRAINERS_STATES:
         tower = load_tower(encoder, variant)
         ids_BL = encode(encoder.tokenizer, list(prompts))
         eos_id = encoder.config.get("eos_token_id", 49407)  # transformers' default
@@ -171,25 +196,20 @@ def trainers_reading(
                 f"{encoder.folder / 'config.json'}: its eos_token_id is {eos_id!r}, no number; "
                 "export it again"
             )
-        position_B = pooled_position(ids_BL, eos_id)
         rows = []
         for ids_1L, position_1 in tqdm(
-            list(zip(ids_BL.split(1), position_B.split(1), strict=True)),
+            list(zip(ids_BL.split(1), pooled_position(ids_BL, eos_id).split(1), strict=True)),
             desc=f"trainer, {encoder.name}",
             leave=False,
         ):
             with torch.no_grad():
                 rows.append(
-                    _last_hidden_state(tower, ids_1L)
-                    if repository.pipeline == "StableDiffusionPipeline"
-                    else tower(ids_1L, position_1)
+                    _last_hidden_state(tower, ids_1L) if last else tower(ids_1L, position_1)
                 )
-        states.append(torch.cat([hidden_1LD for hidden_1LD, _ in rows]))
         pooled = [pooled_1P for _, pooled_1P in rows if pooled_1P is not None]
-        pooled_BP = torch.cat(pooled) if pooled else pooled_BP
-        del tower  # the next one takes its place in memory
-        gc.collect()
-    return Reading(torch.cat(states, dim=-1), pooled_BP)
+        hidden_BLD = torch.cat([hidden_1LD for hidden_1LD, _ in rows])
+        _TRAINERS_STATES[key] = hidden_BLD, torch.cat(pooled) if pooled else None
+    return _TRAINERS_STATES[key]
 
 
 def load_tower(encoder: Encoder, variant: str | None = None) -> TextTower:
@@ -293,7 +313,7 @@ def digests(folder: Path) -> dict[str, str]:
         if path.is_file()
     }
     return {
-        name: file_sha256(path)
+        name: known_sha256(path)
         for name, path in files.items()
         if name not in (VERIFICATION, "README.md") and not name.startswith("images/")
     }

@@ -1,17 +1,17 @@
-"""How near the Japanese student's hidden states come to the English teacher's, and how far the
-UNet's noise goes astray by it.
+"""How close the student's hidden states are to the teacher's, and how much the UNet's prediction
+changes because of the difference.
 
     python -m eval.compare_hidden_states configs/toyworld.yaml
-    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under noise_gap=0.05
-    pooled_recall_at_1_ja_en=0.9
+    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under
+    rows.student.noise_gap.value=0.05 rows.student.states.pooled.pooled.recall_at_1_text_en=0.9
 
 In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's
      SDXL folders, `eval.repositories` and `eval.translator` where they are given.
 Out: `<run>/eval/compare_hidden_states.json`, `<run>/eval/report.html`, a table in the terminal. A
      broken `--fail-under` ends with code 3.
 
-Beside the student stand the rows of eval/states/reference_rows.py to judge it by. Prompts are
-encoded batch by batch, the teacher's anew beside each pair of encoders: two pairs of encoders, a
+The student is compared with the other rows of eval/rows.py. Prompts are
+encoded batch by batch, the teacher's again beside each pair of encoders: two pairs of encoders, a
 batch of states and each pair's mean vectors are in memory, and whole states of `gap_pairs` alone.
 """
 
@@ -20,7 +20,7 @@ from configs.schema.load import load_recipe
 from eval import results
 from eval.compare_hidden_states import bounds
 
-DESCRIPTION = "Compares the Japanese student with the English teacher on held-out pairs."
+DESCRIPTION = "Compares the student with its English teacher on held-out pairs."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         action="extend",
         default=[],
-        metavar="NAME=VALUE",
+        metavar="PATH=VALUE",
         help=bounds.HELP,
     )
     arguments = parser.parse_intermixed_args(argv)

@@ -1,114 +1,71 @@
-"""Bounds on the student's numbers, for CI: names, which side of a bound is good, and which bounds
-are broken.
+"""Bounds on the numbers of a comparison, for CI.
 
-In:  `NAME=VALUE` words, and a result of eval/compare_hidden_states/compare.py.
-Out: one DataError line that names each broken bound. No torch is imported here: `--help` lists the
-     names.
+In:  `PATH=VALUE` words, and a result of eval/compare_hidden_states/compare.py. PATH is where the
+     number stands in compare_hidden_states.json: the keys, joined by dots.
+Out: one DataError line that names each broken bound.
 """
 
+import difflib
 from typing import Any
 
 from configs.errors import DataError, RecipeError
 
-STUDENT = "japanese_student"
-PLACES = {
-    f"{encoder}_{region}": (encoder, region)
-    for encoder in ("clip_l", "clip_bigg")
-    for region in ("bos", "content", "eos", "pads")
-} | {"pooled": ("pooled", "pooled")}
-RECALLS = tuple(f"recall_at_{k}_{direction}" for direction in ("ja_en", "en_ja") for k in (1, 10))
-METRICS = ("nmse", "centred_cosine", *RECALLS, "linear_cka")
-COLLAPSE = ("pooled", "clip_l_content", "clip_bigg_content")
-ERRORS = (
-    "noise_gap",
-    "nmse",
-    "relative_squared_error",
-)  # a name that ends so is better when smaller; every other when larger
-
-NAMES = (
+SMALLER_IS_BETTER = {
     "noise_gap",
     "refiner_noise_gap",
-    *(f"{place}_{metric}" for place in PLACES if not place.endswith("bos") for metric in METRICS),
-    *(f"{place}_relative_squared_error" for place in PLACES if place.endswith("bos")),
-    *(f"{place}_effective_rank_ratio" for place in COLLAPSE),
-    *(
-        f"{probe}_{kind}"
-        for probe in ("role_swap", "scrambled")
-        for kind in ("pooled", "states", "noise")
-    ),
-)
+    "nmse",
+    "relative_squared_error",
+    "mean_pairwise_cosine",
+}
+EXAMPLE = "rows.student.noise_gap.value=0.05"
 HELP = (
-    "end with code 3 when a number of the student is worse than VALUE, after the results are "
-    "written: errors and gaps above it, all others "
-    "below it. Names: noise_gap, refiner_noise_gap; PLACE_METRIC of the places pooled and "
-    "clip_l_/clip_bigg_ with content, eos, pads, and the "
-    f"metrics {', '.join(METRICS)}; clip_l_bos_ and clip_bigg_bos_relative_squared_error; "
-    f"{', '.join(COLLAPSE)} with _effective_rank_ratio; "
-    "role_swap_ and scrambled_ with pooled, states, noise. Example: --fail-under noise_gap=0.05 "
-    "pooled_recall_at_1_ja_en=0.9"
+    "end with code 3 when a number is worse than VALUE, after the results are written. PATH: the "
+    "keys of compare_hidden_states.json, joined by dots. VALUE is the largest allowed for paths "
+    f"with {', '.join(sorted(SMALLER_IS_BETTER))}, the smallest allowed for all others. Example: "
+    f"--fail-under {EXAMPLE} rows.student.states.pooled.pooled.recall_at_1_text_en=0.9"
 )
 
 
-def student_numbers(result: dict[str, Any]) -> dict[str, float]:
-    """Every number of the student's row by its name in `NAMES`; those the run does not have are
-    left out.
-    """
-    row = result["rows"][STUDENT]
-    found: dict[str, Any] = {
-        name: row[name]["value"] for name in ("noise_gap", "refiner_noise_gap") if name in row
-    }
-    for place, (encoder, region) in PLACES.items():
-        found |= {
-            f"{place}_{metric}": value
-            for metric, value in row["states"].get(encoder, {}).get(region, {}).items()
-        }
-    found |= {
-        f"{place}_effective_rank_ratio": numbers["effective_rank_ratio"]
-        for place, numbers in row["collapse"].items()
-    }
-    for probe, numbers in result["word_order"].items():
-        found |= {f"{probe}_{kind}": numbers[kind] for kind in ("pooled", "states", "noise")}
-    return {name: found[name] for name in NAMES if found.get(name) is not None}
+def numbers(value: Any, path: str = "") -> dict[str, float]:
+    """Every number of a JSON object by its path; lists, texts and nulls are left out."""
+    if isinstance(value, dict):
+        prefix = f"{path}." if path else ""
+        parts = [numbers(one, f"{prefix}{key}") for key, one in value.items()]
+        return {name: number for part in parts for name, number in part.items()}
+    return {path: value} if isinstance(value, (int, float)) else {}
 
 
-def smaller_is_better(name: str) -> bool:
-    return name.endswith(ERRORS)
+def smaller_is_better(path: str) -> bool:
+    return not SMALLER_IS_BETTER.isdisjoint(path.split("."))
 
 
 def parse(words: list[str]) -> dict[str, float]:
-    """`NAME=VALUE` words. Raises RecipeError (a usage error)."""
+    """`PATH=VALUE` words. Raises RecipeError (a usage error)."""
     bounds = {}
     for word in words:
-        name, _, value = word.partition("=")
-        if name not in NAMES:
-            raise RecipeError(
-                f"--fail-under {word!r}: there is no number called {name!r}; --help lists the names"
-            )
-        try:
-            bounds[name] = float(value)
-        except ValueError:
-            raise RecipeError(
-                f"--fail-under {word!r}: {value!r} is no number; write it as {name}=0.05"
-            ) from None
-        if bounds[name] != bounds[name]:
-            raise RecipeError(
-                f"--fail-under {word!r}: nothing is above or below NaN; write it as {name}=0.05"
-            )
+        path, _, value = word.rpartition("=")
+        if not path.startswith(("rows.", "word_order.")):
+            problem = "a path begins with rows. or word_order."
+        else:
+            try:
+                bounds[path] = float(value)
+                problem = "NaN is no bound" if bounds[path] != bounds[path] else ""
+            except ValueError:
+                problem = f"{value!r} is no number"
+        if problem:
+            raise RecipeError(f"--fail-under {word!r}: {problem}; for example {EXAMPLE}")
     return bounds
 
 
 def check(result: dict[str, Any], bounds: dict[str, float]) -> None:
-    """Raises DataError when a bound is broken, or speaks of a number that this run does not
-    have.
-    """
-    found, broken = student_numbers(result) if bounds else {}, []
-    for name, bound in bounds.items():
-        if name not in found:
-            broken.append(f"{name} was not measured in this run")
-        elif found[name] > bound if smaller_is_better(name) else found[name] < bound:
-            broken.append(
-                f"{name} is {found[name]:.4g}, {'above' if smaller_is_better(name) else 'below'} "
-                f"its bound {bound:g}"
-            )
+    """Raises DataError when a bound is broken, or its path does not exist in the result."""
+    found, broken = numbers(result) if bounds else {}, []
+    for path, bound in bounds.items():
+        if path not in found:
+            close = ", ".join(difflib.get_close_matches(path, found, cutoff=0.5)) or "none"
+            broken.append(f"{path} was not measured in this run (similar paths: {close})")
+        elif found[path] > bound if smaller_is_better(path) else found[path] < bound:
+            side = "above" if smaller_is_better(path) else "below"
+            broken.append(f"{path} is {found[path]:.4g}, {side} its bound {bound:g}")
     if broken:
         raise DataError(f"{'; '.join(broken)}: train longer, or change the bound")

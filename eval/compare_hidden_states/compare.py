@@ -1,5 +1,5 @@
-"""How near the Japanese student's hidden states come to the English teacher's, and how far the
-UNet's noise goes astray by it.
+"""How close the student's hidden states are to the teacher's, and how much the UNet's prediction
+changes because of the difference.
 """
 
 from typing import Any
@@ -10,16 +10,17 @@ from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from distill.encoders.teacher import Encoding, TextEncoders, TokenIds
 from distill.sdxl.pipelines import Pipelines, device, load_pipelines, quiet
-from eval import held_out, results
+from eval import card, held_out, results
 from eval.compare_hidden_states import table
 from eval.intervals import bootstrap
 from eval.pictures import painting
 from eval.report import report
+from eval.rows import ROWS, STUDENT, TEACHER
 from eval.states import collapse, noise_gap, reference_rows, word_order
 from eval.states.metrics import similarities
 from eval.states.noise_gap import EMPTY, Distances
 from eval.states.pair_numbers import POOLED, Moments, RowNumbers
-from eval.states.reference_rows import ENGLISH, Reader
+from eval.states.reference_rows import Reader
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
 EXAMPLES = 12
@@ -89,9 +90,9 @@ def compare(recipe: Recipe) -> None:
         print(f"{path} is already there for these settings")
     else:
         read = {"export_sha256": results.export_sha256(student)}
-        results.write(
-            path, {"recipe": recipe.name, "fingerprint": digest, **read, **measure(recipe)}
-        )
+        found = measure(recipe)
+        found = {"recipe": recipe.name, "fingerprint": digest, **read, **found}
+        results.write(path, found | {"card": card.states(found)})
     print(table.table(results.read(path, COMMAND)))
     print(f"report: {report.render(recipe)}")
 
@@ -108,11 +109,11 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     pairs = held_out.read(recipe, recipe.eval.pairs)
     quiet()
     rows, encodings, lengths = compare_states(recipe, pairs, reference_rows.readers(recipe, pairs))
-    shown = [name for name in (*reference_rows.ROWS, *recipe.eval.repositories) if name in rows]
+    shown = [name for name in (*ROWS, *recipe.eval.repositories) if name in rows]
     gaps = measure_gaps(
         recipe, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown
     )
-    teacher = rows[reference_rows.ENGLISH]
+    teacher = rows[TEACHER]
     measured = {}
     for name in shown:
         measured[name] = summary(rows[name], teacher, pairs, lengths, recipe.eval.seed)
@@ -128,7 +129,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         "rows": measured,
         "word_order": word_order.measure(rows, gaps["base"]),
         "warnings": collapse.warnings(measured),
-        "examples": examples(pairs, rows[reference_rows.STUDENT], teacher),
+        "examples": examples(pairs, rows[STUDENT], teacher),
     }
 
 
@@ -172,7 +173,7 @@ def compare_states(
                     parts[name].append(encoding)
         kept |= {name: on_cpu(found, some) for name, found in parts.items()}
     for numbers in rows.values():
-        numbers.rank(rows[ENGLISH])
+        numbers.rank(rows[TEACHER])
     return rows, kept, lengths
 
 
@@ -256,7 +257,7 @@ def measure_gaps(
     # a gap
     loaded = load_pipelines(*painting.sdxl_folders(recipe, student=False))
     pipelines = Pipelines(*(pipeline and pipeline.to(torch.float32) for pipeline in loaded))
-    rows = [(name, ENGLISH) for name in shown] + [noise_gap.REACTION]
+    rows = [(name, TEACHER) for name in shown] + [noise_gap.REACTION]
     compared = {"base": rows + word_order.comparisons(list(encodings)), "refiner": rows}
     return noise_gap.distances(pipelines, english, encodings, compared, recipe.eval)
 

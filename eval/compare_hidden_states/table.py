@@ -11,8 +11,8 @@ WIDTH = 120
 COLUMNS = (
     ("nMSE", "nmse"),
     ("cosine", "centred_cosine"),
-    ("R@1 ja-en", "recall_at_1_ja_en"),
-    ("R@1 en-ja", "recall_at_1_en_ja"),
+    ("R@1 to en", "recall_at_1_text_en"),
+    ("from en", "recall_at_1_en_text"),
 )
 
 
@@ -67,5 +67,5 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
-    """Six characters, however large the gap of a row that says nonsense."""
+    """Six characters, also for a row with a very large gap."""
     return f"{value:.4f}"[:6]

@@ -1,5 +1,5 @@
-"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do
-they agree, and is the right scene painted?
+"""Paints held-out captions with the student and with the teacher, from the same noise: do the
+pictures agree, and is the right scene painted?
 
     python -m eval.generate configs/toyworld.yaml
 
@@ -9,11 +9,10 @@ Out: `<run>/eval/pictures/<row>/0000.png`..., `<run>/eval/grid.png` (left Englis
      the same seed), `<run>/eval/pictures.json`, `<run>/eval/report.html`. Own prompts are painted
      by `eval.paint`.
 
-Rows: `english_teacher`, `japanese_student`, `english_student` (English through the student, where
-it was taught some), and on toyworld `japanese_through_english_encoder` (the teacher given
-Japanese). A fifth of toyworld's prompts are couples that differ in which thing is which. Numbers:
-on toyworld the scene accuracy, also by the captions' source; for any recipe the agreement of
-`eval/pictures/agreement.py`.
+Rows (eval/rows.py): `teacher`, `student`, `student_english` where the student was trained on some
+English, and on toyworld `teacher_untranslated`. A fifth of toyworld's prompts are pairs that
+differ only in which object has which role. Numbers: on toyworld the scene accuracy, also by the
+captions' source; for any recipe the agreement of `eval/pictures/agreement.py`.
 """
 
 from configs import command

@@ -1,5 +1,5 @@
-"""Japanese captions to pictures, beside what the English teacher paints from the same noise: do
-they agree, and is the right scene painted?
+"""Paints held-out captions with the student and with the teacher, from the same noise: do the
+pictures agree, and is the right scene painted?
 """
 
 import gc
@@ -16,15 +16,15 @@ from corpora.toyworld import captions as toyworld_captions
 from corpora.toyworld import scene_reader
 from corpora.toyworld.scenes import Scene
 from distill.sdxl.pipelines import load_pipelines, quiet, require
-from eval import held_out, results
+from eval import card, held_out, results
 from eval.pictures import agreement, painted, painting
 from eval.pictures.painting import picture_path, png, sdxl_folders
 from eval.report import report
+from eval.rows import LANGUAGE, STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
 from eval.states.metrics import share
-from eval.states.reference_rows import ENGLISH, ENGLISH_STUDENT, STUDENT, THROUGH_ENGLISH
 
 COMMAND = "python -m eval.generate RECIPE"
-OF_THE_STUDENT = (STUDENT, ENGLISH_STUDENT)
+OF_THE_STUDENT = (STUDENT, STUDENT_ENGLISH)
 ROLE_SWAPPED = "toyworld_role_swapped"
 EXAMPLES = 12
 PAINTING = {
@@ -56,7 +56,7 @@ def generate(recipe: Recipe) -> None:
     folder = recipe.run_dir / "eval"
     judges = recipe.eval.model_dump(mode="json", include=JUDGES)
     exports = _folders(recipe, STUDENT)
-    sources = [*_folders(recipe, ENGLISH), *filter(None, judges.values())]
+    sources = [*_folders(recipe, TEACHER), *filter(None, judges.values())]
     digest = results.fingerprint(_settings(recipe) | {"judges": judges}, sources, exports)
     done = (
         results.finished(folder / "pictures.json", recipe.name, digest, COMMAND)
@@ -76,19 +76,21 @@ def generate(recipe: Recipe) -> None:
             _png(
                 grid(
                     [
-                        (_open(rows[ENGLISH], i), _open(rows[STUDENT], i))
+                        (_open(rows[TEACHER], i), _open(rows[STUDENT], i))
                         for i in _examples(captions)
                     ]
                 )
             ),
         )
         read = {"export_sha256": results.export_sha256(recipe.run_dir / "export" / "base")}
+        measured = measure(recipe, captions, rows)
         result = {
             "recipe": recipe.name,
             "fingerprint": digest,
             **read,
             "prompts": len(captions.text),
-            **measure(recipe, captions, rows),
+            **measured,
+            "card": card.pictures(len(captions.text), measured),
         }
         results.write(folder / "pictures.json", result)
     print(table(results.read(folder / "pictures.json", COMMAND)))
@@ -128,11 +130,11 @@ def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
     The same prompt number has the same seed in every row.
     """
 
-    jobs = {ENGLISH: captions.en, STUDENT: captions.text} | (
-        {THROUGH_ENGLISH: captions.text} if captions.scenes else {}
+    jobs = {TEACHER: captions.en, STUDENT: captions.text} | (
+        {UNTRANSLATED: captions.text} if captions.scenes else {}
     )
     if recipe.distill.english_share > 0:
-        jobs[ENGLISH_STUDENT] = captions.en
+        jobs[STUDENT_ENGLISH] = captions.en
     quiet()
     folders = {row: recipe.run_dir / "eval" / "pictures" / row for row in jobs}
     for student in (False, True):
@@ -167,7 +169,7 @@ def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[s
         row: [picture_path(folder, i) for i in range(len(captions.text))]
         for row, folder in rows.items()
     }
-    agreements = agreement.compare(paths, ENGLISH, captions.en, recipe.eval)
+    agreements = agreement.compare(paths, TEACHER, captions.en, recipe.eval)
     examples = [
         {
             "number": number + 1,
@@ -244,8 +246,8 @@ def by_source(values: list[Any], sources: list[str]) -> dict[str, list[Any]]:
 
 
 def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Image.Image:
-    """Numbered couples, English left and Japanese right; small pictures are enlarged without
-    smoothing. The texts are in the report.
+    """Numbered pairs, English left and the student's language right; small pictures are
+    enlarged without smoothing. The texts are in the report.
     """
     gap, label = 12, 26
     width, height = 2 * TILE + gap // 3 + 2 * gap, TILE + label + gap
@@ -253,9 +255,7 @@ def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Im
     draw = ImageDraw.Draw(sheet)
     for number, couple in enumerate(couples):
         x, y = number % columns * width + gap, number // columns * height + gap
-        for side, (picture, language) in enumerate(
-            zip(couple, ("English", "Japanese"), strict=True)
-        ):
+        for side, (picture, language) in enumerate(zip(couple, ("English", LANGUAGE), strict=True)):
             left = x + side * (TILE + gap // 3)
             draw.text(
                 (left, y),

@@ -64,7 +64,7 @@ def parser() -> command.Parser:
     add(
         "--strength",
         type=float,
-        help=f"how much of it to paint anew, up to 1 (default: {request.STRENGTH})",
+        help=f"how much of it to repaint, up to 1 (default: {request.STRENGTH})",
     )
     add(
         "--denoising-end",

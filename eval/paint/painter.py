@@ -133,7 +133,7 @@ def watermark(painter: Painter, picture: Image.Image) -> str:
 
 
 def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, Any]:
-    """All that its pictures have in common: enough to make them again."""
+    """The settings that all its pictures share: enough to paint them again."""
     request, class_name = painter.request, type(painter.first.scheduler).__name__
     asked = asdict(request)
     for name in (
@@ -179,7 +179,7 @@ def _denoising_end(request: Request) -> float:
 
 
 def _folder(reference: str, pipeline: str) -> Path:
-    """The repository's folder, looked at before anything of it is loaded.
+    """The repository's folder, checked before anything in it is loaded.
 
     Raises DataError for one of another kind.
     """

@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     except KeyError:
         raise DataError(
             f"{path}: holds no settings; only pictures of eval.paint do, and only while no program "
-            "has saved them anew"
+            "has saved them again"
         ) from None
     except (
         OSError,

@@ -129,7 +129,7 @@ def _check_numbers(request: Request) -> None:
         if value is not None and value < 1:
             raise DataError(f"--{name.replace('_', '-')}: {value} is too few; give at least 1")
     if not 0 <= request.seed < 2**32:
-        raise DataError(f"--seed: {request.seed} is none; give one from 0 to {2**32 - 1}")
+        raise DataError(f"--seed: {request.seed} is no seed; give one from 0 to {2**32 - 1}")
     if not (math.isfinite(request.guidance_scale) and request.guidance_scale >= 0):
         raise DataError(
             f"--guidance: {request.guidance_scale} is no guidance scale; give 0 or more, SDXL's "

@@ -1,7 +1,7 @@
 """The end of a prompt that is not read: SDXL reads one window of 77 tokens, BOS and EOS among them.
 
 In:  a prompt and the tokenizers that read it.
-Out: the text beyond the window. The stock pipelines cut it off and only log it.
+Out: the text beyond the window. The stock pipelines truncate it and only log that.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from typing import Any
 
 
 def not_read(prompt: str, tokenizers: Iterable[Any]) -> str:
-    """The longest end of `prompt` that one of the tokenizers cuts off, as its tokens spell it;
-    empty where all of it is read."""
+    """The longest end of `prompt` that one of the tokenizers truncates, decoded from its tokens;
+    empty if the whole prompt is read."""
     cut = (_beyond(prompt, tokenizer) for tokenizer in tokenizers)
     return max(cut, key=len, default="")
 

@@ -13,8 +13,8 @@ Out: numbers of each picture, and means with bootstrap intervals; nothing on dis
 - `rms_difference`: of their pixels, as a share of the whole range; 0 is the same picture. It needs
   no model.
 
-None of them means much alone: the row `english_of_another_caption`, the English picture of the next
-caption in its place, says what chance gives.
+None of them means much alone: the row `teacher_other_caption`, with the English picture of the next
+caption, shows what chance gives.
 """
 
 import warnings
@@ -28,15 +28,14 @@ from PIL import Image
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained, first_line
 from configs.schema.captions import Ranker
 from configs.schema.recipe import Eval
 from corpora.captions import dual_encoder
 from distill.sdxl.pipelines import device
 from eval.intervals import bootstrap
 from eval.pictures import stock_models
-
-CHANCE = "english_of_another_caption"
+from eval.rows import OTHER_CAPTION
 
 Values = dict[str, list[float]]  # of each metric, one number a picture
 
@@ -49,7 +48,7 @@ def compare(
     """
     english = rows[english_row]
     if len(english) > 1:
-        rows = rows | {CHANCE: english[1:] + english[:1]}
+        rows = rows | {OTHER_CAPTION: english[1:] + english[:1]}
     others = {row: paths for row, paths in rows.items() if row != english_row}
     found: dict[str, Values] = {row: {} for row in rows}
     size = settings.batch_size
@@ -133,19 +132,14 @@ def _lpips(weights: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision by an argument that is going away
         model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    try:
+    with explained(
+        f"eval.lpips_model: {weights} cannot be loaded", "give torchvision's AlexNet weights"
+    ):
         found = torch.load(weights, map_location="cpu", weights_only=True)
         # the package cuts torchvision's `features` into slices, and each layer keeps its number
         model.net.load_state_dict(
             {name: found[f"features.{name.partition('.')[2]}"] for name in model.net.state_dict()}
         )
-    except (
-        Exception
-    ) as error:  # torch raises its own kinds for what is missing, damaged or of another shape
-        raise DataError(
-            f"eval.lpips_model: {weights} cannot be loaded ({first_line(error)}); give "
-            "torchvision's AlexNet weights"
-        ) from error
     return model.to(device())
 
 

@@ -7,7 +7,7 @@ Out: model and processor, on the device.
 from typing import Any
 
 from configs import model_folder
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained
 from distill.sdxl.pipelines import device
 
 
@@ -22,16 +22,14 @@ def load(setting: str, reference: str, model_kind: Any, processor_kind: Any) -> 
         model_folder.check(reference)
     except DataError as error:
         raise DataError(f"{setting}: {error}") from None
-    try:
+    with explained(
+        f"{setting}: {reference} cannot be loaded",
+        "give a folder or hub name in transformers' layout",
+    ):
         model, found = model_kind.from_pretrained(
             reference, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
         processor = processor_kind.from_pretrained(reference, trust_remote_code=False)
-    except Exception as error:  # each library raises its own kinds for the same cause
-        raise DataError(
-            f"{setting}: {reference} cannot be loaded ({first_line(error)}); give a folder or hub "
-            "name in transformers' layout"
-        ) from error
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise DataError(

@@ -11,32 +11,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers: https://jfly.uni-koeln.de/color/
-COLOURS = {
-    "japanese_student": "#0072B2",
-    "japanese_student_before_training": "#E69F00",
-    "japanese_through_english_encoder": "#999999",
-    "english_teacher": "#009E73",
-    "english_paraphrase": "#8FD3BC",
-    "english_student": "#56B4E9",
-    "code_mixed_student": "#CC79A7",
-    "japanese_translated_to_english": "#D55E00",
-}
-OTHER = "#777777"  # a repository of the user's
-NAMES = {
-    "japanese_student": "Japanese student",
-    "japanese_student_before_training": "student before training",
-    "japanese_through_english_encoder": "Japanese through the English encoders",
-    "english_teacher": "English teacher",
-    "english_paraphrase": "English paraphrase, teacher",
-    "english_student": "English through the student",
-    "code_mixed_student": "both languages mixed, student",
-    "japanese_translated_to_english": "translated, then the teacher",
-}
+from eval.rows import STUDENT_ENGLISH, STUDENT_MIXED, TEACHER, colour, label
+
 REGIONS = ("content", "eos", "pads", "pooled")
-# The rows about other prompts than the Japanese ones would crowd the plots of states and timesteps;
+# The rows about other prompts than the student's own would crowd the plots of states and timesteps;
 # the tables have them.
-ASIDE = ("english_teacher", "english_student", "code_mixed_student")
+ASIDE = (TEACHER, STUDENT_ENGLISH, STUDENT_MIXED)
 
 
 def errors_by_region(result: dict[str, Any]) -> bytes:
@@ -58,9 +38,7 @@ def errors_by_region(result: dict[str, Any]) -> bytes:
             states.get(encoder, {}).get(region, {}).get("nmse", 0.0) for encoder, region in places
         ]
         left = [x - 0.4 + (i + 0.5) * width for x in range(len(places))]
-        axes.bar(
-            left, heights, width * 0.92, color=COLOURS.get(name, OTHER), label=NAMES.get(name, name)
-        )
+        axes.bar(left, heights, width * 0.92, color=colour(name), label=label(name))
     axes.set_yscale("log")
     axes.axhline(1.0, color="#444444", linewidth=1, linestyle="--")
     axes.annotate(
@@ -99,7 +77,7 @@ def noise_gaps(result: dict[str, Any]) -> bytes:
         axes.barh(
             y,
             max(value, smallest),
-            color=COLOURS.get(name, OTHER) if value > 0 else "none",
+            color=colour(name) if value > 0 else "none",
             height=0.62,
         )
         if value > 0:
@@ -128,7 +106,7 @@ def noise_gaps(result: dict[str, Any]) -> bytes:
     axes.set_xscale("log")
     axes.set_xlim(smallest, max([1.0, *positive]) * 40)
     axes.axvline(1.0, color="#444444", linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(gaps)), [NAMES.get(name, name) for name in reversed(gaps)])
+    axes.set_yticks(range(len(gaps)), [label(name) for name in reversed(gaps)])
     axes.set_xlabel(
         "noise-prediction gap, 95 % interval (lower is better; 1 = as far off as an empty prompt)"
     )
@@ -146,22 +124,22 @@ def gaps_by_timestep(result: dict[str, Any]) -> bytes:
         found = {int(t): value for t, value in row["noise_gap"]["by_timestep"].items() if value}
         if name not in ASIDE and found:
             bands = [row["noise_gap"]["intervals_by_timestep"][str(t)] for t in found]
-            colour = COLOURS.get(name, OTHER)
+            shade = colour(name)
             axes.fill_between(
                 list(found),
                 [max(low, 1e-6) for low, _ in bands],
                 [high for _, high in bands],
-                color=colour,
+                color=shade,
                 alpha=0.15,
                 linewidth=0,
             )
             axes.plot(
                 list(found),
                 list(found.values()),
-                color=colour,
+                color=shade,
                 marker="o",
                 markersize=4,
-                label=NAMES.get(name, name),
+                label=label(name),
             )
     axes.set_yscale("log")
     axes.invert_xaxis()

@@ -19,7 +19,7 @@ from configs.errors import DataError, first_line
 from configs.files import inside
 from configs.schema.recipe import Recipe
 from distill.train import metrics_file
-from eval import results
+from eval import results, rows
 from eval.pictures import painted
 from eval.report import plots
 
@@ -62,8 +62,8 @@ def _page(
             plots.training_loss(training_history(recipe.run_dir / "distill" / "metrics.jsonl"))
         ),
         picture_of=lambda path: _image(thumbnail(inside(folder, path))),
-        names=plots.NAMES,
-        colours=plots.COLOURS,
+        rows=rows,
+        language=rows.LANGUAGE,
         commands={"compare": COMPARE, "generate": GENERATE},
     )
 

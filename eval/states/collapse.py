@@ -1,14 +1,14 @@
-"""Has the student collapsed, so that different prompts say almost the same? A small error can hide
-it: the mean scores 1 everywhere.
+"""Has the student collapsed, so that different prompts give almost the same states? A small error
+can hide it: the mean has nMSE 1 everywhere.
 
 In and out: numbers of rows in memory; nothing on disk.
 """
 
 from typing import Any
 
+from eval.rows import STUDENT
 from eval.states import metrics
 from eval.states.pair_numbers import POOLED, Place, RowNumbers
-from eval.states.reference_rows import STUDENT
 
 PLACES: dict[str, Place] = {
     "pooled": POOLED,

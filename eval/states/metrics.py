@@ -8,7 +8,7 @@ Shape letters: B batch (pairs), L token position, D width, N targets.
 What the numbers mean, for a Japanese student against the English teacher:
 - `nmse`: squared error over the teacher's variance per dimension; 0 is equal, 1 is "predicts the
   mean".
-- `centred_cosine`: cosine after taking the teacher's mean off both sides; raw cosines of CLIP
+- `centred_cosine`: cosine after subtracting the teacher's mean from both sides; raw cosines of CLIP
   states are near 1 for any two texts.
 - `recall_at_1_*`, `recall_at_10_*`: share of texts whose own translation is the most similar text
   of the other language, or among the ten most similar; chance is 1 / pairs and 10 / pairs.
@@ -25,6 +25,7 @@ import math
 from typing import Any
 
 import torch
+from scipy.stats import binomtest
 
 # Cosines of equal vectors come out of a matrix product a few rounding errors apart; closer than
 # this is a tie.
@@ -39,8 +40,8 @@ def similarities(query_BD: torch.Tensor, target_ND: torch.Tensor) -> torch.Tenso
 
 
 def ranks(query_BD: torch.Tensor, target_BD: torch.Tensor) -> torch.Tensor:
-    """How many targets are more similar to each query than its own, (B,): 0 is found at once (a tie
-    within `TIE` counts as found).
+    """Rank of each query's own target among all, (B,): 0 is the most similar one (a tie within
+    `TIE` counts as 0).
     """
     found = []
     for start in range(0, len(query_BD), QUERIES_AT_ONCE):
@@ -104,8 +105,8 @@ def effective_rank(vectors_BD: torch.Tensor) -> float:
 
 
 def mean_pairwise_cosine(vectors_BD: torch.Tensor, mean_D: torch.Tensor) -> float:
-    """Mean cosine between different prompts after `mean_D` (the teacher's) is taken off: near 0
-    when they spread, 1 when all are one.
+    """Mean cosine between different prompts after subtracting `mean_D` (the teacher's): near 0 when
+    they spread, 1 when all are equal.
     """
     unit_BD = torch.nn.functional.normalize((vectors_BD - mean_D).double(), dim=-1)
     count = len(unit_BD)
@@ -114,24 +115,15 @@ def mean_pairwise_cosine(vectors_BD: torch.Tensor, mean_D: torch.Tensor) -> floa
     ).item()
 
 
-def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927), sound near 0 and 1 and for few
-    trials.
-    """
-    share, spread = right / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    # the interval holds the share itself; at 0 and 1 rounding would leave it a hair outside
-    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
-
-
 def share(right: list[bool]) -> dict[str, Any]:
-    """A share with its interval: `{"value", "low", "high", "right", "total"}`."""
-    low, high = wilson_interval(sum(right), len(right))
+    """A share with its 95 % confidence interval (Wilson 1927), sound near 0 and 1 and for few
+    trials: `{"value", "low", "high", "right", "total"}`.
+    """
+    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
     return {
         "value": sum(right) / len(right),
-        "low": low,
-        "high": high,
+        "low": float(interval.low),
+        "high": float(interval.high),
         "right": sum(right),
         "total": len(right),
     }

@@ -1,4 +1,4 @@
-"""The noise-prediction gap: how differently the UNet denoises when the student speaks instead of
+"""The noise-prediction gap: how differently the UNet denoises when it reads the student instead of
 the teacher.
 
 In and out: pipelines, prompts and encodings in memory; nothing on disk.
@@ -7,7 +7,7 @@ In and out: pipelines, prompts and encodings in memory; nothing on disk.
     unet(x_t, t, empty)|^2
 
 over pairs and timesteps, of what the UNet predicts (noise, or velocity): 0 is the same picture, 1
-is as far off as saying nothing at all. `x_t`, `t` and the time ids are what the unmodified pipeline
+is as far off as an empty prompt. `x_t`, `t` and the time ids are what the unmodified pipeline
 itself hands the UNet while it paints the English prompts, recorded by a hook. The refiner's UNet
 has a gap of its own, over the last steps it paints of the base's latents.
 
@@ -29,11 +29,11 @@ from distill.encoders.teacher import Encoding
 from distill.sdxl.pipelines import Pipelines
 from eval.intervals import bootstrap
 from eval.pictures.painting import generators
-from eval.states.reference_rows import ENGLISH
+from eval.rows import TEACHER
 
 EMPTY = "empty"
 REACTION = (
-    ENGLISH,
+    TEACHER,
     EMPTY,
 )  # what the gap is relative to: how much the English text matters to the UNet
 
@@ -58,7 +58,7 @@ class Distances(NamedTuple):
         """`{"value", "low", "high", "by_timestep": {t: ratio}, "intervals_by_timestep": {t: [low,
         high]}}`; 95 % intervals over pairs.
         """
-        errors, reaction = self.squared[row, ENGLISH], self.squared[REACTION]
+        errors, reaction = self.squared[row, TEACHER], self.squared[REACTION]
         by_timestep = {
             str(t): bootstrap(errors[:, k], reaction[:, k], seed)
             if reaction[:, k].sum() > 0
@@ -83,8 +83,8 @@ def distances(
 ) -> dict[str, Distances]:
     """By UNet (`base`, and `refiner` where there is one and it has steps to paint).
 
-    `encodings` holds texts by name, B prompts each; `EMPTY` may have one, for all. `compared` says
-    by UNet which of them to hold against each other, and names `REACTION`. Raises DataError when a
+    `encodings`: by row name, B prompts each; `EMPTY` may hold one prompt for all. `compared`: by
+    UNet the pairs of rows to compare, `REACTION` among them. Raises DataError when a
     UNet does not react to text.
     """
     parts: dict[str, list[list[np.ndarray]]] = {}

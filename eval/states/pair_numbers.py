@@ -1,5 +1,5 @@
-"""A row against the teacher, pair by pair and batch by batch: of 10,000 prompts no hidden states
-are held, only sums and mean vectors.
+"""A row compared with the teacher, pair by pair and batch by batch: hidden states are not kept,
+only sums and mean vectors.
 
 In:  batches of encodings of the same pairs, the teacher's and the row's; `Moments` of the teacher
      from a pass before.
@@ -70,7 +70,7 @@ class Moments:
         return (sum_D / max(1, count)).float()
 
     def variance(self, place: Place) -> torch.Tensor:
-        """Of the population, small ones raised as everywhere (`objectives.floored`)."""
+        """Of the population, small ones raised as in the losses (`distances.floored`)."""
         count, sum_D, square_D = self._sums[place]
         return floored(
             (square_D / max(1, count) - (sum_D / max(1, count)).square()).clamp_min(0).float()
@@ -140,8 +140,8 @@ class RowNumbers:
                 numbers.vector_BD[part] = metrics.region_means(row_BLD, mask_BL).cpu()
 
     def rank(self, teacher: "RowNumbers") -> None:
-        """Finds each pair's mean among those of all pairs, both ways; `teacher` is the English
-        teacher's own row.
+        """Ranks each pair's mean vector among those of all pairs, in both directions; `teacher` is
+        the teacher's own row.
         """
         for place, numbers in self.at.items():
             present_B = numbers.positions_B > 0
@@ -187,7 +187,7 @@ class RowNumbers:
 
     def hits(self, place: Place) -> dict[str, np.ndarray]:
         """By recall's name: whether each pair is found, 0.0 or 1.0."""
-        directions = zip(("ja_en", "en_ja"), self._ranks[place], strict=True)
+        directions = zip(("text_en", "en_text"), self._ranks[place], strict=True)
         return {
             f"recall_at_{k}_{name}": (ranks_B < k).astype(np.float64)
             for name, ranks_B in directions
@@ -195,8 +195,8 @@ class RowNumbers:
         }
 
     def whole_prompt(self) -> torch.Tensor:
-        """Mean state after BOS of both encoders side by side, over the teacher's spread: (B, D of
-        both). What a set of states has in common.
+        """Mean state after BOS of both encoders, concatenated, over the teacher's standard
+        deviation: (B, D of both). Does not change when the states are permuted.
         """
         sides = []
         for name in ENCODERS:

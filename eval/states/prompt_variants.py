@@ -1,4 +1,4 @@
-"""Other prompts made from the held-out pairs: the same scene said otherwise, two languages mixed,
+"""Other prompts made from the held-out pairs: the same scene in other words, two languages mixed,
 words in another order.
 
 In:  pairs and the recipe. The scene behind a pair of toyworld is found in its grammar; pairs of
@@ -23,8 +23,8 @@ MIXED_SHARE = 0.5  # of the words that have an English one
 
 
 def captioned(recipe: Recipe, pairs: list[Pair]) -> list[Caption | None]:
-    """The caption each pair is, where toyworld's grammar said it: the same settings give the same
-    captions again.
+    """Toyworld's caption behind each pair, None for pairs of other corpora: the same settings
+    generate the same captions again.
     """
     found: dict[tuple[str, str], Caption] = {}
     for source in recipe.corpora.sources:

@@ -1,20 +1,12 @@
-"""Which prompts are read by which encoders: the student, and the rows it is judged by.
+"""Which encoders read which prompts: the student, and the rows it is compared with.
 
 In:  the recipe, its held-out pairs, the teacher's folder, `<run>/export/base`,
      `<run>/initial_student/`, the user's own repositories.
 Out: `Reader`s, one a pair of encoders, each loaded only when its turn comes. Nothing on disk.
 
-All rows are judged against the teacher's English of the same pair:
-- `english_teacher`: English itself, the best there is;
-- `japanese_student`: the student;
-- `english_student`: English through the student: how much of it is kept;
-- `code_mixed_student`: both languages in one prompt (eval/states/prompt_variants.py says how);
-- `japanese_student_before_training`: the new vocabulary under the teacher's layers;
-- `japanese_through_english_encoder`: what one gets with no student at all;
-- `english_paraphrase`: the same scene said otherwise, through the teacher (toyworld): how far a
-  translation may lie and be as good;
-- `japanese_translated_to_english`: translated by `eval.translator`, then through the teacher;
-- the names of `eval.repositories`: Japanese through each of them.
+The rows are those of eval/rows.py, and the names of `eval.repositories`: the student's language
+through each of them. All are compared with the teacher's encoding of the English text of the same
+pair.
 """
 
 from collections.abc import Callable
@@ -33,26 +25,9 @@ from corpora.pair import Pair
 from distill.encoders.student import initial_text_encoders
 from distill.encoders.teacher import ENCODERS, TextEncoders, load_text_encoders
 from distill.sdxl import repository
+from eval import rows
 from eval.states import prompt_variants
 
-ENGLISH, STUDENT, ENGLISH_STUDENT, MIXED = (
-    "english_teacher",
-    "japanese_student",
-    "english_student",
-    "code_mixed_student",
-)
-BEFORE, THROUGH_ENGLISH = "japanese_student_before_training", "japanese_through_english_encoder"
-PARAPHRASE, TRANSLATED = "english_paraphrase", "japanese_translated_to_english"
-ROWS = (ENGLISH, STUDENT, ENGLISH_STUDENT, MIXED, BEFORE, THROUGH_ENGLISH, PARAPHRASE, TRANSLATED)
-# Read like a row, but no row: how far they lie from the same prompts in order is what
-# eval/states/word_order.py asks.
-SWAPPED_EN, SWAPPED_JA, SCRAMBLED_EN, SCRAMBLED_JA = (
-    "role_swapped_english",
-    "role_swapped_japanese",
-    "scrambled_english",
-    "scrambled_japanese",
-)
-REORDERED = (SWAPPED_EN, SWAPPED_JA, SCRAMBLED_EN, SCRAMBLED_JA)
 POSITIONS = 77
 
 
@@ -77,19 +52,25 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
         prompt_variants.scrambled(texts, between, seed)
         for texts, between in ((japanese, ""), (english, " "))
     )
-    teacher = {ENGLISH: english, THROUGH_ENGLISH: japanese, SCRAMBLED_EN: scrambled_en}
+    teacher = {
+        rows.TEACHER: english,
+        rows.UNTRANSLATED: japanese,
+        rows.TEACHER_SCRAMBLED: scrambled_en,
+    }
     student = {
-        STUDENT: japanese,
-        ENGLISH_STUDENT: english,
-        MIXED: prompt_variants.code_mixed(pairs, made_from, seed),
-        SCRAMBLED_JA: scrambled_ja,
+        rows.STUDENT: japanese,
+        rows.STUDENT_ENGLISH: english,
+        rows.STUDENT_MIXED: prompt_variants.code_mixed(pairs, made_from, seed),
+        rows.STUDENT_SCRAMBLED: scrambled_ja,
     }
     if swapped_en != english:
-        teacher[SWAPPED_EN], student[SWAPPED_JA] = swapped_en, swapped_ja
+        teacher[rows.TEACHER_SWAPPED], student[rows.STUDENT_SWAPPED] = swapped_en, swapped_ja
     if others := prompt_variants.paraphrases(made_from, seed):
-        teacher[PARAPHRASE] = others
+        teacher[rows.PARAPHRASE] = others
     if recipe.eval.translator is not None:
-        teacher[TRANSLATED] = _translated(recipe.eval.translator, japanese, recipe.eval.batch_size)
+        teacher[rows.TRANSLATED] = _translated(
+            recipe.eval.translator, japanese, recipe.eval.batch_size
+        )
     return [
         Reader(lambda: load_text_encoders(base, recipe.distill.teacher), teacher),
         Reader(lambda: load_text_encoders(recipe.run_dir / "export" / "base"), student),
@@ -97,7 +78,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
             lambda: initial_text_encoders(
                 base, recipe.run_dir / "initial_student", recipe.distill.teacher
             ),
-            {BEFORE: japanese},
+            {rows.BEFORE_TRAINING: japanese},
         ),
         *(
             Reader(partial(_repository, recipe, name), {name: japanese})
@@ -107,7 +88,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
 
 
 def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
-    """Greedy, by transformers, so that the same model says the same again. Raises DataError."""
+    """Greedy, by transformers, so that every run gets the same texts. Raises DataError."""
 
     translate = translator.load(Translator(model=reference, engine="transformers"), Path())
     batches = tqdm(range(0, len(texts), batch_size), desc="translate", unit="batch")
@@ -119,7 +100,7 @@ def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
 def check_names(recipe: Recipe) -> None:
     """Raises RecipeError when a repository is called as a row is."""
     for name in recipe.eval.repositories:
-        if name in (*ROWS, *REORDERED):
+        if name in (*rows.ROWS, *rows.REORDERED):
             raise RecipeError(
                 f"eval.repositories: {name!r} is the name of a row of the comparison itself; give "
                 "the repository another"
@@ -157,7 +138,7 @@ def _repository(recipe: Recipe, name: str) -> TextEncoders:
                 f"{POSITIONS}"
             )
             raise DataError(
-                f"eval.repositories.{name}: {reference}: {state}; set it, or mend the repository "
+                f"eval.repositories.{name}: {reference}: {state}; set it, or repair the repository "
                 "with python -m distill.repair"
             )
     return encoders

@@ -1,5 +1,5 @@
-"""Does the student hear the order of words? A reader of a bag of words paints "red on blue" and
-"blue on red" alike.
+"""Is the student sensitive to word order? With a bag of words, "red on blue" and "blue on red" give
+the same picture.
 
 In and out: numbers and prediction distances of rows in memory; nothing on disk.
 
@@ -15,27 +15,30 @@ sensitive as the teacher; 0: a bag of words. Squared distances, summed over pair
 
 from typing import Any
 
+from eval.rows import (
+    STUDENT,
+    STUDENT_SCRAMBLED,
+    STUDENT_SWAPPED,
+    TEACHER,
+    TEACHER_SCRAMBLED,
+    TEACHER_SWAPPED,
+)
 from eval.states.noise_gap import Distances
 from eval.states.pair_numbers import POOLED, RowNumbers
-from eval.states.reference_rows import (
-    ENGLISH,
-    SCRAMBLED_EN,
-    SCRAMBLED_JA,
-    STUDENT,
-    SWAPPED_EN,
-    SWAPPED_JA,
-)
 
-PROBES = {"role_swap": (SWAPPED_JA, SWAPPED_EN), "scrambled": (SCRAMBLED_JA, SCRAMBLED_EN)}
+PROBES = {
+    "role_swap": (STUDENT_SWAPPED, TEACHER_SWAPPED),
+    "scrambled": (STUDENT_SCRAMBLED, TEACHER_SCRAMBLED),
+}
 
 
 def comparisons(names: list[str]) -> list[tuple[str, str]]:
-    """What `noise_gap.distances` must compare for the probes that these texts allow."""
+    """What `noise_gap.distances` must compare for the probes whose rows are in `names`."""
     return [
         couple
         for student, teacher in PROBES.values()
         if student in names
-        for couple in ((student, STUDENT), (teacher, ENGLISH))
+        for couple in ((student, STUDENT), (teacher, TEACHER))
     ]
 
 
@@ -46,10 +49,10 @@ def measure(rows: dict[str, RowNumbers], base: Distances) -> dict[str, dict[str,
     found = {}
     for probe, (student, teacher) in PROBES.items():
         if student in rows:
-            moved = [_moved(rows[student], rows[STUDENT]), _moved(rows[teacher], rows[ENGLISH])]
+            moved = [_moved(rows[student], rows[STUDENT]), _moved(rows[teacher], rows[TEACHER])]
             noise = [
                 float(base.squared[names].sum())
-                for names in ((student, STUDENT), (teacher, ENGLISH))
+                for names in ((student, STUDENT), (teacher, TEACHER))
             ]
             found[probe] = {
                 kind: _ratio(*(side[kind] for side in moved)) for kind in ("pooled", "states")

@@ -16,8 +16,8 @@ from eval.compare_hidden_states.compare import encode as encode_batch
 from eval.compare_hidden_states.compare import on_cpu
 from eval.generate import generation
 from eval.pictures import painting
+from eval.rows import STUDENT, TEACHER
 from eval.states import noise_gap
-from eval.states.reference_rows import ENGLISH, STUDENT
 
 COMMAND = "python -m eval.transfer RECIPE"
 OWN = "trained_with"
@@ -75,7 +75,7 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
     student = load_text_encoders(student_folder)
     teacher = load_text_encoders(folders[OWN], recipe.distill.teacher)
     encodings = {
-        ENGLISH: encode(teacher, list(english), recipe.eval.batch_size),
+        TEACHER: encode(teacher, list(english), recipe.eval.batch_size),
         STUDENT: encode(student, list(japanese), recipe.eval.batch_size),
         noise_gap.EMPTY: encode(teacher, [""], 1),
     }
@@ -83,7 +83,7 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
     own, found = load_base(folders[OWN]), {}
     for name, folder in folders.items():
         pipelines, unet = pipelines_of(own, folder)
-        compared = [(STUDENT, ENGLISH), noise_gap.REACTION]
+        compared = [(STUDENT, TEACHER), noise_gap.REACTION]
         distances = noise_gap.distances(
             pipelines,
             list(english),
@@ -125,7 +125,7 @@ def paint(
     """
 
     accuracies = {}
-    for row, prompts in ((ENGLISH, captions.en), (STUDENT, captions.text)):
+    for row, prompts in ((TEACHER, captions.en), (STUDENT, captions.text)):
         if row == STUDENT:
             encoders = {
                 "text_encoder": student.models["clip_l"],

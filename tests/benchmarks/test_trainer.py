@@ -17,7 +17,7 @@ from configs.schema.load import dump_recipe, load_recipe
 from configs.schema.recipe import Recipe
 from corpora import prepare
 from distill.parallel import engine
-from vocab_init import __main__ as vocab_init
+from vocab_init.initial_student import initialise
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     ]
     recipe = load_recipe("configs/toyworld.yaml", changes)
     prepare.stage(recipe)
-    vocab_init.initialise(recipe)
+    initialise(recipe)
     return recipe
 
 

@@ -26,7 +26,10 @@ from distill.export import __main__ as export_entry
 from distill.export import push
 from distill.model_card import __main__ as model_card_entry
 from distill.model_card import model_card
+from distill.model_card.evaluation import PaintedExample, Pictures
 from distill.tokenizer import portable
+from eval import card as card_tables
+from eval import rows
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
 from eval.generate import __main__ as generate_entry
 
@@ -267,6 +270,7 @@ def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
         pictures["rows"].values()
     ):  # random weights paint no scene right: all rows would show the same
         numbers["scene_accuracy"] |= {"value": 0.5 + i / 7, "low": 0.4 + i / 7, "high": 0.6 + i / 7}
+    pictures["card"] = card_tables.pictures(pictures["prompts"], pictures)
     (changed.folder / "eval" / "pictures.json").write_text(
         json.dumps(with_sha256(pictures)), encoding="utf-8"
     )
@@ -275,8 +279,8 @@ def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
         card = path.read_text(encoding="utf-8")
         assert model_card.COMPARE not in card and model_card.GENERATE not in card
         shown, accuracies = table(card, "noise-prediction gap"), table(card, "right scenes")
-        assert len(shown) == len(model_card.ROWS) and len(accuracies) == len(pictures["rows"])
-        for row in model_card.ROWS:
+        assert len(shown) == len(card_tables.ROWS) and len(accuracies) == len(pictures["rows"])
+        for row in card_tables.ROWS:
             numbers = comparison["rows"][row]
             clip_l, clip_bigg, pooled = (
                 numbers["states"][name] for name in ("clip_l", "clip_bigg", "pooled")
@@ -288,14 +292,12 @@ def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
                 pooled["pooled"]["nmse"],
             ]
             expected += [
-                pooled["pooled"]["recall_at_1_ja_en"],
-                pooled["pooled"]["recall_at_1_en_ja"],
+                pooled["pooled"]["recall_at_1_text_en"],
+                pooled["pooled"]["recall_at_1_en_text"],
             ]
-            assert list(map(float, shown[model_card.ROWS[row]])) == pytest.approx(
-                expected, abs=5.1e-5
-            )
+            assert list(map(float, shown[rows.label(row)])) == pytest.approx(expected, abs=5.1e-5)
         for row, numbers in pictures["rows"].items():
-            right, interval = accuracies[model_card.ROWS[row]]
+            right, interval = accuracies[rows.label(row)]
             found = [float(right), *map(float, interval.split(" to "))]
             assert found == pytest.approx(
                 [numbers["scene_accuracy"][key] for key in ("value", "low", "high")], abs=5.1e-5
@@ -359,13 +361,10 @@ def test_the_trained_recipe_counts_not_the_commands_overrides(run: Run, tmp_path
 def test_texts_from_the_web_stay_texts(run: Run) -> None:
     recipe, path = load_recipe(run.path), run.folder / "export" / "base"
     made_from = json.loads((path / "verification.json").read_text(encoding="utf-8"))["made_from"]
-    pictures = {
-        "prompts": 1,
-        "rows": [],
-        "examples": [
-            (1, "<script>|赤\n# 丸</script>", "[here](http://x) *bold* `code` ![](y) &lt; a_b _c_")
-        ],
-    }
+    text, en = "<script>|赤\n# 丸</script>", "[here](http://x) *bold* `code` ![](y) &lt; a_b _c_"
+    pictures = Pictures(
+        prompts=1, table=None, examples=[PaintedExample(number=1, text=text, en=en)]
+    )
     card = model_card.render(path, recipe, made_from, pictures)
     assert (
         r"| 1 | \<script\>\|赤 \# 丸\</script\> | \[here\](http://x) \*bold\* \`code\` !\[\](y) "
@@ -432,7 +431,7 @@ def test_what_is_missing_or_damaged_is_one_line(
         export = file_sha256(changed.folder / "export" / "base" / "verification.json")
         result = {"recipe": "toyworld", "rows": {}, "export_sha256": export}
         for content, what in (
-            (with_sha256(result), "not as this version writes it"),
+            (with_sha256(result), "card is not as this version writes it"),
             (result, "damaged, or another version's"),
         ):
             path.write_text(json.dumps(content), encoding="utf-8")

@@ -136,7 +136,7 @@ SILENT_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no tokenizer": (
         lambda base: (base / "tokenizer" / "tokenizer.json").unlink(),
-        "an old-style repository is mended with distill.repair",
+        "repair an old-style repository with distill.repair",
     ),
     "tensor missing": (
         lambda base: rewrite(

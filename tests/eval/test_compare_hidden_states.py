@@ -15,7 +15,6 @@ from conftest import PAIRS, disturb, write_pairs, write_verification
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import RecipeError
 from configs.schema.load import dump_recipe, load_recipe
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
@@ -26,8 +25,8 @@ from eval import compare_runs, results
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
 from eval.compare_hidden_states import bounds, compare, table
 from eval.report import report
+from eval.rows import ROWS, STUDENT, TEACHER
 from eval.states import noise_gap, prompt_variants
-from eval.states.reference_rows import ENGLISH, ROWS, STUDENT
 
 PROMPTS = ["a big red circle", "two small squares", "a ring", "a cross"]
 
@@ -50,7 +49,7 @@ def test_compare_measures_what_must_come_out_exactly(
     assert compare_hidden_states_entry.main([recipe]) == 0
     result = result_of(recipe)
     rows = result["rows"]
-    english, student = rows[ENGLISH], rows[STUDENT]
+    english, student = rows[TEACHER], rows[STUDENT]
     for unet in ("noise_gap", "refiner_noise_gap"):
         assert english[unet]["value"] == english[unet]["high"] == 0.0
         assert (
@@ -64,10 +63,10 @@ def test_compare_measures_what_must_come_out_exactly(
             else:
                 assert metrics["nmse"] == 0.0
                 assert metrics["centred_cosine"] == pytest.approx(1.0, abs=1e-5)
-                assert metrics["recall_at_1_ja_en"] == metrics["recall_at_10_en_ja"] == 1.0
+                assert metrics["recall_at_1_text_en"] == metrics["recall_at_10_en_text"] == 1.0
     before, through = (
-        rows["japanese_student_before_training"]["states"],
-        rows["japanese_through_english_encoder"]["states"],
+        rows["student_before_training"]["states"],
+        rows["teacher_untranslated"]["states"],
     )
     assert before["clip_l"] == through["clip_l"] and before["pooled"] == through["pooled"]
     assert (
@@ -85,8 +84,8 @@ def test_compare_measures_what_must_come_out_exactly(
         == student["pooled_intervals"]["nmse"]["value"]
         > 0.01
     )
-    assert list(rows) == [name for name in ROWS if name != "japanese_translated_to_english"]
-    assert rows["english_paraphrase"]["states"]["pooled"]["pooled"]["nmse"] > 0
+    assert list(rows) == [name for name in ROWS if name != "teacher_translated"]
+    assert rows["teacher_paraphrase"]["states"]["pooled"]["pooled"]["nmse"] > 0
     assert result["pairs"] == PAIRS and result["gap_pairs"] == 4
     for parts in (student["by_length"], student["by_source"]):
         assert sum(part["pairs"] for part in parts.values()) == PAIRS
@@ -123,12 +122,12 @@ def test_the_batch_changes_no_number_and_long_texts_are_counted(
         )
         found.append(result_of(recipe))
         (run / "eval" / "compare_hidden_states.json").unlink()
-    assert "english_paraphrase" not in found[0]["rows"]  # two of the pairs are not of the grammar
+    assert "teacher_paraphrase" not in found[0]["rows"]  # two of the pairs are not of the grammar
     assert found[0]["rows"][STUDENT]["by_length"]["over_77"]["pairs"] == 1
     assert found[0]["rows"][STUDENT]["by_length"]["1-16"]["pairs"] == 1
     for result in found[1:]:
-        assert bounds.student_numbers(result) == pytest.approx(
-            bounds.student_numbers(found[0]), rel=1e-3, abs=1e-5
+        assert compare_runs.cheap_numbers(result) == pytest.approx(
+            compare_runs.cheap_numbers(found[0]), rel=1e-3, abs=1e-5
         )
 
 
@@ -177,8 +176,8 @@ def test_noise_gap_of_the_empty_prompt_is_one(
     encoders = load_text_encoders(tiny_sdxl / "base")
     teacher, empty = encoders.encode(PROMPTS), encoders.encode([""])
     pipelines = load_pipelines(str(tiny_sdxl / "base"), str(tiny_sdxl / "refiner"))
-    texts = {ENGLISH: teacher, noise_gap.EMPTY: empty, "silent": noise_gap.repeated(empty, 4)}
-    compared = [("silent", ENGLISH), noise_gap.REACTION]
+    texts = {TEACHER: teacher, noise_gap.EMPTY: empty, "silent": noise_gap.repeated(empty, 4)}
+    compared = [("silent", TEACHER), noise_gap.REACTION]
     found = noise_gap.distances(
         pipelines, PROMPTS, texts, {"base": compared, "refiner": compared}, settings
     )
@@ -189,8 +188,8 @@ def test_noise_gap_of_the_empty_prompt_is_one(
         assert list(gap["by_timestep"].values()) == pytest.approx(
             [1.0] * len(unet.timesteps), rel=1e-5
         )
-        assert unet.squared["silent", ENGLISH].shape == (4, len(unet.timesteps))
-    deaf = texts | {ENGLISH: noise_gap.repeated(empty, 4)}
+        assert unet.squared["silent", TEACHER].shape == (4, len(unet.timesteps))
+    deaf = texts | {TEACHER: noise_gap.repeated(empty, 4)}
     with pytest.raises(
         ValueError, match="base UNet predicts the same noise with and without a prompt"
     ):
@@ -270,14 +269,14 @@ def test_other_repositories_and_a_translator_are_rows(
     )
     assert compare_hidden_states_entry.main([recipe]) == 0
     rows = result_of(recipe)["rows"]
-    assert list(rows)[-3:] == ["japanese_translated_to_english", "alone", "whole"]
-    through = rows["japanese_through_english_encoder"]
+    assert list(rows)[-3:] == ["teacher_translated", "alone", "whole"]
+    through = rows["teacher_untranslated"]
     assert (
         rows["whole"]["states"] == rows["alone"]["states"] == through["states"]
         and rows["alone"]["noise_gap"] == through["noise_gap"]
     )
     assert (
-        rows["japanese_translated_to_english"]["states"]["pooled"]["pooled"]["nmse"]
+        rows["teacher_translated"]["states"]["pooled"]["pooled"]["nmse"]
         < through["states"]["pooled"]["pooled"]["nmse"]
     )
     capsys.readouterr()
@@ -320,7 +319,7 @@ def test_another_base_is_refused(
     assert compare_hidden_states_entry.main([finished_run()]) == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert (
-        "japanese_student: pooled has the shape (1, 19)" in error
+        "student: pooled has the shape (1, 19)" in error
         and "was it made from another base?" in error
     )
     assert calls[-1] == [""]  # nothing of the long work was begun
@@ -330,51 +329,47 @@ def test_bounds_are_checked_after_the_results_are_written(
     finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = finished_run(denoising_end=1.0)  # no refiner
-    assert (
-        compare_hidden_states_entry.main(
-            [recipe, "--fail-under", "noise_gap=0", "pooled_recall_at_10_ja_en=1"]
-        )
-        == 3
-    )
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.search(r"noise_gap is [\d.]+, above its bound 0: ", error) and "recall" not in error
-    assert "refiner_noise_gap" not in result_of(recipe)["rows"][STUDENT]
-    kept = ["--fail-under", "noise_gap=1e9", "--fail-under", "clip_l_content_linear_cka=-2"]
+    gap, pooled = "rows.student.noise_gap.value", "rows.student.states.pooled.pooled"
+    cka = "rows.student.states.clip_l.content.linear_cka"
+
+    def refused(code: int, *words: str) -> str:
+        assert compare_hidden_states_entry.main([recipe, "--fail-under", *words]) == code
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    error = refused(3, f"{gap}=0", f"{pooled}.recall_at_10_text_en=1")
+    assert re.search(r"noise_gap.value is [\d.]+, above its bound 0: ", error)
+    assert "recall" not in error and "refiner_noise_gap" not in result_of(recipe)["rows"][STUDENT]
+    kept = ["--fail-under", f"{gap}=1e9", "--fail-under", f"{cka}=-2"]
     assert compare_hidden_states_entry.main([recipe, "eval.batch_size=2", *kept]) == 0
-    assert (
-        compare_hidden_states_entry.main(
-            [recipe, "--fail-under", "pooled_centred_cosine=1.1", "refiner_noise_gap=1"]
-        )
-        == 3
-    )
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert (
-        "pooled_centred_cosine is" in error
-        and "below its bound 1.1" in error
-        and "refiner_noise_gap was not measured" in error
-    )
-    for words in (["nonsense=1"], ["noise_gap=much"], ["noise_gap=nan"], ["noise_gap"]):
-        assert compare_hidden_states_entry.main([recipe, "--fail-under", *words]) == 2
-        assert words[0].partition("=")[0] in capsys.readouterr().err
+    error = refused(3, f"{pooled}.centred_cosine=1.1", "rows.student.refiner_noise_gap.value=1")
+    assert f"{pooled}.centred_cosine is" in error and "below its bound 1.1" in error
+    assert "rows.student.refiner_noise_gap.value was not measured in this run" in error
+    assert f"similar paths: {gap}, " in refused(3, "rows.student.noise_gab.value=1")
+    for word, problem in (
+        ("noise_gap=1", "a path begins with rows. or word_order."),
+        (f"{gap}=much", "'much' is no number"),
+        (f"{gap}=nan", "NaN is no bound"),
+        (gap, "a path begins with"),
+    ):
+        assert f"--fail-under {word!r}: {problem}" in refused(2, word)
 
 
-def test_every_bound_has_a_number_and_a_side(finished_run: Callable[..., str]) -> None:
-    """The names in --help are those a run measures, no more and no fewer."""
+def test_every_number_has_a_better_side(finished_run: Callable[..., str]) -> None:
     recipe = finished_run()
     assert compare_hidden_states_entry.main([recipe]) == 0
-    assert set(bounds.student_numbers(result_of(recipe))) == set(bounds.NAMES)
-    smaller = {name for name in bounds.NAMES if bounds.smaller_is_better(name)}
+    names = compare_runs.cheap_numbers(result_of(recipe))
+    smaller = {name for name in names if bounds.smaller_is_better(name)}
     assert {
         "noise_gap",
         "refiner_noise_gap",
-        "clip_l_content_nmse",
-        "clip_bigg_bos_relative_squared_error",
+        "states.clip_l.content.nmse",
+        "states.clip_bigg.bos.relative_squared_error",
+        "collapse.pooled.mean_pairwise_cosine",
     } <= smaller
-    assert not {
-        name for name in smaller if re.search("recall|cosine|cka|rank|swap|scrambled", name)
-    }
-    with pytest.raises(RecipeError, match="no number called"):
-        bounds.parse(["noise_gab=1"])
+    assert not {name for name in smaller if re.search("recall|centred|cka|rank|word_order", name)}
+    assert len(names) == len(smaller) + sum(
+        bool(re.search("recall|centred|cka|rank|word_order", name)) for name in names
+    )
 
 
 def pair(ja: str, en: str) -> Pair:
@@ -439,9 +434,7 @@ def write_run(
     result["rows"][STUDENT]["noise_gap"]["value"] = gap
     result["rows"][STUDENT]["states"]["pooled"]["pooled"]["nmse"] = nmse
     results.write(folder / "eval" / "compare_hidden_states.json", result)
-    scenes = (
-        {"japanese_student": accuracy, "english_teacher": 0.8} if accuracy is not None else None
-    )
+    scenes = {"student": accuracy, "teacher": 0.8} if accuracy is not None else None
     rows = {row: {"scene_accuracy": {"value": value}} for row, value in (scenes or {}).items()}
     rows.setdefault(STUDENT, {})["scene_accuracy_by_source"] = {
         "toyworld_role_swapped": {"value": 0.5}
@@ -485,10 +478,10 @@ def test_compare_runs_correlates_cheap_numbers_with_pictures(
     found = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert [run["run"] for run in found["runs"]] == ["run0", "run1", "run2", "run3"]
     assert found["spearman"]["scene_accuracy"] == pytest.approx(
-        {"noise_gap": -1.0, "pooled_nmse": -0.8}
+        {"noise_gap": -1.0, "states.pooled.pooled.nmse": -0.8}
     )  # all else is the same in every run
     assert found["spearman"]["noise_gap"] == pytest.approx(
-        {"scene_accuracy": -1.0, "pooled_nmse": 0.8}
+        {"scene_accuracy": -1.0, "states.pooled.pooled.nmse": 0.8}
     )
     config = runs[3] / "distill" / "config.yaml"
     config.write_text(

@@ -30,6 +30,7 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Eval
 from eval.generate import __main__ as generate_entry
 from eval.pictures import agreement, stock_models
+from eval.rows import OTHER_CAPTION
 
 SIDE = 48
 SIZES = {
@@ -128,7 +129,7 @@ def test_agreement_is_what_the_models_say(
     assert set(found["english"]) == {"clip_text"}
     assert (
         set(found["noise"])
-        == set(found[agreement.CHANCE])
+        == set(found[OTHER_CAPTION])
         == {"clip_text", "clip_image", "dino", "lpips", "rms_difference"}
     )
     assert found["same"]["clip_text"] == pytest.approx(found["english"]["clip_text"])
@@ -177,7 +178,7 @@ def test_agreement_is_what_the_models_say(
         CAPTIONS,
         Eval(),
     )
-    assert swapped["next"]["rms_difference"] == found[agreement.CHANCE]["rms_difference"]
+    assert swapped["next"]["rms_difference"] == found[OTHER_CAPTION]["rms_difference"]
 
 
 def test_lpips_reads_the_given_weights(painted: dict[str, list[Path]], tmp_path: Path) -> None:
@@ -262,27 +263,24 @@ def test_generate_writes_agreement_by_row_and_source(
     folder = load_recipe(recipe).run_dir / "eval"
     assert generate_entry.main([recipe]) == 0
     first = json.loads((folder / "pictures.json").read_text())
-    assert (
-        first["rows"] == {"english_teacher": {}, "japanese_student": {}}
-        and first["agreement"]["english_teacher"] == {}
-    )
-    assert set(first["agreement"]["japanese_student"]) == {"rms_difference"}
-    made = (folder / "pictures" / "japanese_student" / "0000.png").stat().st_mtime_ns
+    assert first["rows"] == {"teacher": {}, "student": {}} and first["agreement"]["teacher"] == {}
+    assert set(first["agreement"]["student"]) == {"rms_difference"}
+    made = (folder / "pictures" / "student" / "0000.png").stat().st_mtime_ns
     clip = write_clip(tmp_path / "clip", tiny_sdxl / "base" / "tokenizer", "clip")
     assert generate_entry.main([recipe, f"eval.clip_model={clip}"]) == 0
     second = json.loads((folder / "pictures.json").read_text())
-    assert set(second["agreement"]["japanese_student"]) == {
+    assert set(second["agreement"]["student"]) == {
         "clip_text",
         "clip_image",
         "rms_difference",
     }
-    assert set(second["agreement"]["english_teacher"]) == {"clip_text"}
+    assert set(second["agreement"]["teacher"]) == {"clip_text"}
     assert (
-        second["agreement"]["japanese_student"]["rms_difference"]
-        == first["agreement"]["japanese_student"]["rms_difference"]
+        second["agreement"]["student"]["rms_difference"]
+        == first["agreement"]["student"]["rms_difference"]
     )
-    assert (folder / "pictures" / "japanese_student" / "0000.png").stat().st_mtime_ns == made
-    picture = folder / "pictures" / "japanese_student" / "0000.png"
+    assert (folder / "pictures" / "student" / "0000.png").stat().st_mtime_ns == made
+    picture = folder / "pictures" / "student" / "0000.png"
     whole = picture.read_bytes()
     picture.write_bytes(whole[:-30])  # damaged: neither measured nor shown, but painted again
     assert generate_entry.main([recipe, f"eval.clip_model={clip}"]) == 0

@@ -15,6 +15,7 @@ from configs.schema.load import load_recipe
 from eval import results, summary
 from eval.pictures import painted, painting
 from eval.report import plots, report
+from eval.rows import ROWS
 
 
 def outputs(recipe: str) -> Path:
@@ -36,7 +37,7 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
     """Results as both evaluations write them, with made-up numbers."""
     share = {"value": 0.75, "low": 0.6, "high": 0.86, "right": 3, "total": 4}
     numbers = {"nmse": 0.5, "centred_cosine": 0.7} | {
-        f"recall_at_{k}_{way}": 1.0 for k in (1, 10) for way in ("ja_en", "en_ja")
+        f"recall_at_{k}_{way}": 1.0 for k in (1, 10) for way in ("text_en", "en_text")
     }
     interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     states = {
@@ -56,9 +57,9 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
                     "mean_pairwise_cosine": 0.1,
                 }
             },
-            "noise_gap": gap(0.0 if row == "english_teacher" else 0.01),
+            "noise_gap": gap(0.0 if row == "teacher" else 0.01),
         }
-        for row in [*plots.NAMES, "<i>theirs</i>"]
+        for row in [*ROWS, "<i>theirs</i>"]
     }
     comparison = {
         "recipe": "tiny",
@@ -76,7 +77,7 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
     results.write_bytes(
         folder / "pictures" / "0000.png", painting.png(Image.new("RGB", (32, 32), "red"))
     )
-    names = ("english_teacher", "japanese_student", "japanese_through_english_encoder")
+    names = ("teacher", "student", "teacher_untranslated")
     painted, right = dict.fromkeys(names, "pictures/0000.png"), dict.fromkeys(names, True)
     example = {"number": 1, "text": ja, "en": "a red circle", "pictures": painted, "right": right}
     measured = {name: {"scene_accuracy": share, "attributes": {"color": share}} for name in names}
@@ -160,9 +161,9 @@ def test_summary(finished_run: Callable[..., str], capsys: pytest.CaptureFixture
     assert summary.main([recipe]) == 0
     assert results.read(folder / "summary.json", "") == {
         "scene_accuracy": {
-            "english_teacher": 0.75,
-            "japanese_student": 0.75,
-            "japanese_through_english_encoder": 0.75,
+            "teacher": 0.75,
+            "student": 0.75,
+            "teacher_untranslated": 0.75,
         },
         "noise_gap": 0.01,
         "seconds": {"corpora.prepare": 61.0, "distill.train": 3600.0, "total": 3661.0},

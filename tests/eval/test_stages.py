@@ -18,7 +18,6 @@ from corpora.toyworld import captions, renderer
 from distill.sdxl.pipelines import load_pipelines
 from eval import summary
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
-from eval.compare_hidden_states import compare
 from eval.generate import __main__ as generate_entry
 from eval.generate import generation
 from eval.pictures import painting
@@ -36,9 +35,9 @@ def test_generate_paints_measures_and_resumes(
     folder = outputs(recipe)
     result = json.loads((folder / "pictures.json").read_text())
     assert list(result["rows"]) == [
-        "english_teacher",
-        "japanese_student",
-        "japanese_through_english_encoder",
+        "teacher",
+        "student",
+        "teacher_untranslated",
     ]
     for numbers in result["rows"].values():
         assert numbers["scene_accuracy"]["total"] == 5 and set(numbers["attributes"]) == {
@@ -54,15 +53,15 @@ def test_generate_paints_measures_and_resumes(
         )
     with Image.open(folder / "grid.png") as grid:
         assert grid.width > 3 * 2 * generation.TILE
-    before = (folder / "pictures" / "japanese_student" / "0004.png").read_bytes()
+    before = (folder / "pictures" / "student" / "0004.png").read_bytes()
     (
-        folder / "pictures" / "japanese_student" / "0004.png"
+        folder / "pictures" / "student" / "0004.png"
     ).unlink()  # as if the run had been stopped before it
     (folder / "pictures.json").unlink()
     capsys.readouterr()
     assert generate_entry.main([recipe]) == 0
-    assert (folder / "pictures" / "japanese_student" / "0004.png").read_bytes() == before
-    assert "english_teacher is already painted" in capsys.readouterr().out
+    assert (folder / "pictures" / "student" / "0004.png").read_bytes() == before
+    assert "teacher is already painted" in capsys.readouterr().out
     assert generate_entry.main([recipe]) == 0
     assert "already there for these settings" in capsys.readouterr().out
     assert generate_entry.main([finished_run(name="another")]) == 3
@@ -130,8 +129,8 @@ def test_file_sources(finished_run: Callable[..., str], capsys: pytest.CaptureFi
     folder = outputs(recipe)
     assert generate_entry.main([recipe]) == 0
     assert json.loads((folder / "pictures.json").read_text())["rows"] == {
-        "english_teacher": {},
-        "japanese_student": {},
+        "teacher": {},
+        "student": {},
     }
     assert compare_hidden_states_entry.main([recipe]) == 0
     (folder.parent / "stages.jsonl").write_text(
@@ -162,18 +161,18 @@ def poison(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "spoil", "message"),
     [
-        (compare, remove("export"), "python -m distill.export RECIPE"),
-        (compare, remove("initial_student"), "python -m vocab_init RECIPE"),
-        (compare, remove("pairs"), "python -m corpora.prepare RECIPE"),
-        (compare, poison, "japanese_student: clip_l holds NaN or infinity"),
+        (compare_hidden_states_entry, remove("export"), "python -m distill.export RECIPE"),
+        (compare_hidden_states_entry, remove("initial_student"), "python -m vocab_init RECIPE"),
+        (compare_hidden_states_entry, remove("pairs"), "python -m corpora.prepare RECIPE"),
+        (compare_hidden_states_entry, poison, "student: clip_l holds NaN or infinity"),
         (
-            compare,
+            compare_hidden_states_entry,
             damage("export", "base", "text_encoder", "model.safetensors"),
             "model.safetensors: missing or damaged",
         ),
-        (generation, remove("export", "refiner"), "export.encoders_only=false"),
+        (generate_entry, remove("export", "refiner"), "export.encoders_only=false"),
         (
-            generation,
+            generate_entry,
             damage("export", "base", "unet", "config.json"),
             "config.json: missing or damaged",
         ),

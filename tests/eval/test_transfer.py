@@ -46,7 +46,7 @@ def test_every_unet_gets_its_gap(
         "other"
     ] != pytest.approx(gaps["trained_with"], rel=1e-3)
     assert (
-        set(found["other"]["scene_accuracy"]) == {"english_teacher", "japanese_student"}
+        set(found["other"]["scene_accuracy"]) == {"teacher", "student"}
         and "scene_accuracy" not in found["refiner"]
     )
     assert all(

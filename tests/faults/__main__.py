@@ -1,9 +1,8 @@
-"""Injects faults into a tiny real run and says what came of it.
+"""Injects faults into a tiny real run and reports the outcome.
 
     python -m tests.faults                               # everything: hours on two cores
     python -m tests.faults kills corruption --share 0.1  # a tenth of two parts
-    python -m tests.faults --only kills/point-distill.train/0042 --seed 0  # one case; its folder
-    stays
+    python -m tests.faults --only kills/point-distill.train/0042 --seed 0  # one case, folder kept
 
 Out: a table; with `--out DIR` also `report.json`, `report.md`, and the folders of the cases that
      failed (`DIR/cases`).

@@ -1,4 +1,4 @@
-"""What the harness runs: a named case with a random generator of its own, and what came of it."""
+"""A case of the harness (a name, a function, its own random generator) and its outcome."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """`passed` is None for a case that could not run here. `counted`: how many kills, damages or
-    inputs the case stands for.
+    """`passed` is None for a case that could not run here. `counted`: the number of kills,
+    damages or inputs in the case.
     """
 
     passed: bool | None

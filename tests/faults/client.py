@@ -1,5 +1,5 @@
-"""The harness's side of the fork server: a command in, its exit code and output out, always within
-its time limit.
+"""The client of the fork server: runs a command and returns its exit code and output, always within
+the time limit.
 """
 
 import contextlib

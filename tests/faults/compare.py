@@ -1,8 +1,8 @@
-"""Are the results of two run folders the same, and which checkpoints of a run are whole?
+"""Compares the results of two run folders, and finds the complete checkpoints of a run.
 
-Compared are bytes; of JSON files the values, but for those that say when, where or how fast. Not
-compared are records of what happened (locks, `stages.jsonl`, TensorBoard's files, `status.json`)
-and pages that are drawn from results that are compared.
+Files are compared by their bytes, JSON files by their values except times, places and speeds.
+Records of events (locks, `stages.jsonl`, TensorBoard's files, `status.json`) are not compared, nor
+are pages made from results that are.
 """
 
 import hashlib

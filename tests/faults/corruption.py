@@ -1,9 +1,9 @@
 """Every file of a run and of its teacher, damaged in five ways; then the stages that may read it
 run again.
 
-Allowed is a refusal in one line (exit 2, 3 or 4); a file made again, which a line says, with
-bit-equal results; one that is not read; and one that is read, of no influence, and listed as
-advisory. Forbidden are a traceback, other results, and a damaged file that is read without a word.
+Allowed: an error in one line (exit 2, 3 or 4); a file that is made again with bit-equal results,
+reported in one line; a file that is not read; a file without influence on results, listed as
+advisory. Forbidden: a traceback, other results, a damaged file that is read without a message.
 """
 
 import argparse

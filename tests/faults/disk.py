@@ -1,9 +1,9 @@
 """Full disks, quotas, read-only folders and limits on a file's size: one line and exit code 4; once
 there is room, the same command finishes.
 
-An audit hook lets every file operation from the n-th on fail (any user may do that); what C++ and
-Rust write is met by a small file system in memory, which only root may mount, and by a limit on the
-size of a file.
+An audit hook makes every file operation from the n-th on fail (no privileges needed). Files written
+by C++ and Rust are tested on a small file system in memory, which only root may mount, and with a
+limit on file size.
 """
 
 import argparse

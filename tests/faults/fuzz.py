@@ -1,8 +1,8 @@
 """Fuzzed inputs: recipes, overrides, corpora files of every format, our own JSON files, prompts and
 pictures with settings.
 
-Demanded of every input: it is accepted, or refused with one of our errors in one printable line,
-within LIMIT_SECONDS.
+Every input must be accepted, or raise one of our errors with one printable line, within
+LIMIT_SECONDS.
 """
 
 import argparse

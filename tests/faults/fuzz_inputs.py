@@ -1,8 +1,8 @@
 """Makes fuzzed inputs and feeds them to the project's own functions, in a process of the fork
 server.
 
-Out, in the working folder: `problems.jsonl`, a line for every input that was not treated well;
-`at`, the number of the input being read.
+Out, in the working folder: `problems.jsonl`, one line for every input that failed; `at`, the number
+of the current input.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Counts the file operations of this process below a folder, and at one of them kills the process
 or fails as a full disk does.
 
-Python's audit events are raised before each operation. fsync raises none, nor does what C++ or Rust
-writes (safetensors, parquet); but every file that the project makes gets its name by a rename,
-which does.
+Python raises an audit event before each operation, but not for fsync or for files written by C++ or
+Rust (safetensors, parquet). Those are still counted, since every file of the project is renamed to
+its final name in Python.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""SIGKILL at random moments and before every file operation; the same command is then given again
-until it ends.
+"""SIGKILL at random moments and before every file operation; the same command is then repeated
+until it finishes.
 
-What is on disk then must be what an undisturbed run leaves. After every kill the checkpoints that
-were whole before must still be there, or newer whole ones in their place.
+The files on disk must then equal those of an undisturbed run. After every kill, the checkpoints
+that were complete before must still exist, or newer complete ones.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Random damage to texts, bytes and JSON, as editors, networks, disks and ill will make it."""
+"""Random damage to texts, bytes and JSON, as by editors, networks, disks and attackers."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Which cases are run: those of the parts asked for, in full or a share of every group."""
+"""Selects the cases to run: all cases of the requested parts, or a share of every group."""
 
 import argparse
 import importlib

@@ -1,5 +1,5 @@
-"""What came of all cases: a table for the terminal, the same in Markdown, and JSON with every
-failure and how to run it again.
+"""The outcome of all cases: a table for the terminal, the same in Markdown, and JSON with every
+failure and the command that repeats it.
 """
 
 import json

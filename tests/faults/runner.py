@@ -1,5 +1,5 @@
-"""Runs cases in several slots at once, each in an empty folder that is kept only where the case
-failed, with a bar over all.
+"""Runs cases in several slots at once, each in an empty folder that is kept only if the case fails,
+with one progress bar.
 """
 
 import random

@@ -1,8 +1,8 @@
-"""A process that has imported everything and runs each command as a child of its own: imports take
-longer than the tiny runs.
+"""A process that has imported everything and forks a child for each command: imports take longer
+than the tiny runs.
 
-In:  a request a line on standard input, as JSON (`client.Command`).
-Out: an answer a line: the exit codes of the run's processes, whether it was killed or ran out of
+In:  one JSON request per line on standard input (`client.Command`).
+Out: one answer per line: the exit codes of the run's processes, whether it was killed or ran out of
      time, its seconds.
 It ends when its input ends; its children end with it.
 """

@@ -2,9 +2,9 @@
 worker that hangs.
 
 All processes must have ended EXIT_SECONDS after the signal, with the right exit code and
-`status.json`; the same command then finishes with the bytes of an undisturbed run. Ctrl-C and a
-hang-up reach the terminal's whole process group, Slurm signals the tasks it started, the others
-reach the launcher alone: as a user, a scheduler and a terminal would send them.
+`status.json`; the same command then finishes with the bytes of an undisturbed run. Signals are sent
+as in practice: Ctrl-C and a hang-up to the terminal's whole process group, Slurm's to the tasks it
+started, all others to the launcher only.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Is what a command printed a clear refusal, a traceback, or was something new said?"""
+"""Classifies what a command printed: a clear refusal, a traceback, or a new message."""
 
 import re
 import unicodedata

@@ -1,14 +1,14 @@
 """The tiny world that is attacked: a miniature SDXL of random weights, 400 pairs, 16 steps; and a
 run of it in several states.
 
-Every path in its recipe is relative to the case's folder, so a state is copied to a case and goes
-on there. A state is made when it is first asked for:
+Every path in its recipe is relative to the case's folder, so that a copied state continues in the
+case's folder. A state is made when it is first needed:
   prepared  pairs and initial student
   half      training killed after the checkpoint of step 8
   trained   training finished, nothing exported
   finished  every stage
   pair      as trained, by two processes
-  long, long_pair   trainings of LONG_STEPS steps, to be stopped on their way
+  long, long_pair   trainings of LONG_STEPS steps, to be stopped midway
   other     trained and exported with other texts, another teacher and another seed: valid files
   with other content
 """

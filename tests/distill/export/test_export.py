@@ -19,7 +19,7 @@ from configs.schema.load import load_recipe
 from distill import inputs, run_folder
 from distill.export import __main__ as export_entry
 from distill.export import exporting, pipeline_folder
-from distill.sdxl.repository import Repository, fetch
+from distill.sdxl.repository import Encoder, Repository, fetch
 from distill.tokenizer import portable
 from distill.verify import __main__ as verify_entry
 from distill.verify import readings
@@ -211,6 +211,26 @@ def test_what_lies_on_disk(
             assert (
                 str(run_dir) not in path.read_text() and str(tiny_sdxl) not in path.read_text()
             ), path
+
+
+def test_linked_encoders_are_compared_once(
+    command_line: Callable[..., int], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer's forward runs once an encoder; the three verifications hold the same numbers."""
+    load_tower, loaded = readings.load_tower, []
+
+    def recorded(encoder: Encoder, variant: str | None) -> object:
+        loaded.append(encoder.name)
+        return load_tower(encoder, variant)
+
+    monkeypatch.setattr(readings, "load_tower", recorded)
+    assert command_line() == 0 and loaded == ["clip_l", "clip_bigg"]
+    rows = {
+        name: json.loads((run_dir / "export" / name / "verification.json").read_text())["prompts"]
+        for name in ("encoders", "base", "refiner")
+    }
+    assert rows["encoders"] == rows["base"]
+    assert [row["pooled"] for row in rows["base"]] == [row["pooled"] for row in rows["refiner"]]
 
 
 def test_encoders_alone_drop_into_any_sdxl(

@@ -344,7 +344,7 @@ def test_the_watermark_is_the_pipelines_own_and_can_be_left_out(
         ("", "no prompt; give one with --prompt"),
         ("--prompt x --steps 0", "--steps: 0 is too few"),
         ("--prompt x --n-samples 0", "--n-samples: 0 is too few"),
-        ("--prompt x --seed -1", "--seed: -1 is none; give one from 0"),
+        ("--prompt x --seed -1", "--seed: -1 is no seed; give one from 0"),
         ("--prompt x --guidance nan", "--guidance: nan is no guidance scale"),
         ("--prompt x --height 100", "--height: 100 is not a multiple of 8; the nearest is 96"),
         ("--prompt x --width 3", "--width: 3 is not a multiple of 8; the nearest is 8"),

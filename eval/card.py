@@ -1,0 +1,67 @@
+"""The tables that the model card prints, from the results of both evaluations.
+
+In:  a result as eval/compare_hidden_states/compare.py or eval/generate/generation.py measures it.
+Out: what the result file holds under "card", as JSON values of distill/model_card/evaluation.py.
+"""
+
+from functools import reduce
+from typing import Any
+
+from distill.model_card.evaluation import PaintedExample, Pictures, States, Table
+from eval import rows
+
+ROWS = (
+    rows.TEACHER,
+    rows.STUDENT,
+    rows.STUDENT_ENGLISH,
+    rows.BEFORE_TRAINING,
+    rows.UNTRANSLATED,
+)
+COLUMNS = {
+    "noise-prediction gap": ("noise_gap", "value"),
+    "nMSE, CLIP-L, content": ("states", "clip_l", "content", "nmse"),
+    "nMSE, bigG, content": ("states", "clip_bigg", "content", "nmse"),
+    "nMSE, pooled": ("states", "pooled", "pooled", "nmse"),
+    "recall@1 to English": ("states", "pooled", "pooled", "recall_at_1_text_en"),
+    "recall@1 from English": ("states", "pooled", "pooled", "recall_at_1_en_text"),
+}
+
+
+def states(result: dict[str, Any]) -> dict[str, Any]:
+    """A number that was not measured is a dash."""
+
+    def cell(row: dict[str, Any], keys: tuple[str, ...]) -> str:
+        value = reduce(lambda found, key: found.get(key, {}), keys, row)
+        return f"{value:.4f}" if isinstance(value, float) else "–"
+
+    table = Table(
+        columns=list(COLUMNS),
+        rows={
+            rows.label(row): [cell(result["rows"][row], keys) for keys in COLUMNS.values()]
+            for row in ROWS
+            if row in result["rows"]
+        },
+    )
+    card = States(pairs=result["pairs"], gap_pairs=result["gap_pairs"], table=table)
+    return card.model_dump(mode="json")
+
+
+def pictures(prompts: int, result: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        rows.label(row): result["rows"][row]["scene_accuracy"]
+        for row in ROWS
+        if "scene_accuracy" in result["rows"].get(row, {})
+    }
+    table = Table(
+        columns=["right scenes", "95 % interval"],
+        rows={
+            label: [f"{one['value']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}"]
+            for label, one in found.items()
+        },
+    )
+    examples = [
+        PaintedExample(number=one["number"], text=one["text"], en=one["en"])
+        for one in result["examples"]
+    ]
+    card = Pictures(prompts=prompts, table=table if found else None, examples=examples)
+    return card.model_dump(mode="json")
