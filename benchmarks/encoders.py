@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from distill.encoders.teacher import ENCODERS, TextEncoders
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import TextEncoders
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,14 @@ def clip_tokenizer(pad_token: str) -> Any:
 
 def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
     """Frozen stock encoders of SDXL's two kinds."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    import transformers
 
     tokenizers = {"clip_l": clip_tokenizer("<|endoftext|>"), "clip_bigg": clip_tokenizer("!")}
     models = {}
-    for seed, (name, kind, size) in enumerate(
-        zip(
-            ENCODERS, (CLIPTextModel, CLIPTextModelWithProjection), (clip_l, clip_bigg), strict=True
-        )
-    ):
-        config = CLIPTextConfig(
+    sizes = {"clip_l": clip_l, "clip_bigg": clip_bigg}
+    for seed, (name, size) in enumerate(sizes.items()):
+        kind = getattr(transformers, SDXL.parts[name].class_name)
+        config = transformers.CLIPTextConfig(
             vocab_size=len(tokenizers[name]),
             hidden_size=size.width,
             intermediate_size=4 * size.width,

@@ -30,7 +30,7 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from distill.checkpoints.checkpoint import Checkpoints
 from distill.checkpoints.saved_state import layout
-from distill.encoders.student import TowerPair
+from distill.encoders.student import Towers
 from distill.encoders.tower import TextTower
 from distill.parallel import engine
 from distill.parallel.engine import Engine, weights_dtype
@@ -104,13 +104,13 @@ def measure(recipe: Recipe, scale: float, rounds: int, folder: Path) -> dict[str
     }
 
 
-def towers(scale: float) -> TowerPair:
+def towers(scale: float) -> Towers:
     """Both students with `scale` of SDXL's layers (at least 2) and of the vocabulary; at 1 the
     published numbers of parameters.
     """
     from transformers import CLIPTextConfig
 
-    made = []
+    made = {}
     for name, shape in SHAPES.items():
         layers, vocabulary = (
             max(2, round(scale * shape["num_hidden_layers"])),
@@ -127,9 +127,8 @@ def towers(scale: float) -> TowerPair:
         )
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)
-        made.append(tower)
-    clip_l, clip_bigg = made
-    return TowerPair(clip_l, clip_bigg)
+        made[name] = tower
+    return Towers(made)
 
 
 def seconds(action: Callable[[], object]) -> float:

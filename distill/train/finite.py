@@ -13,9 +13,8 @@ import torch
 
 from configs.errors import DataError
 from configs.schema.distill import Distill
-from distill.encoders.student import Hidden
-from distill.encoders.teacher import ENCODERS
-from distill.objective.terms import GlobalCounts, Sides
+from distill.encoders.teacher import Encoding
+from distill.objective.terms import GlobalCounts
 from distill.parallel.engine import in_all, rank, world_size
 from distill.tokens.batches import EMPTY_PROMPT, POSITIONS
 from distill.train.preparation import Work
@@ -97,9 +96,7 @@ def _look(work: Work, settings: Distill, step: int) -> Found:
     """
     found = Found([], [], [], [], [])
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of(
-        {name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
-    )
+    counts = GlobalCounts.of(work.batches.teacher_eos(rows), POSITIONS)
     names = [name for name, parameter in work.student.named_parameters() if parameter.requires_grad]
     trained = [work.student.get_parameter(name) for name in names]
     for micro_rows, length in work.batches.micro_batches(
@@ -107,25 +104,14 @@ def _look(work: Work, settings: Distill, step: int) -> Found:
     ):
         batch = work.batches.gather(micro_rows, length).to(work.engine.device)
         with torch.no_grad():
-            teacher = work.teacher(
-                batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B
-            )
-        student = work.student(batch.student_BL, batch.student_BL, batch.student_eos_B)
+            teacher = work.teacher(batch.teacher)
+        student = work.student(batch.student)
         bad_teacher_B, bad_student_B = _bad_rows(teacher), _bad_rows(student)
         found.teacher.extend(_numbers(micro_rows[bad_teacher_B]))
         found.student.extend(_numbers(micro_rows[bad_student_B]))
         if bad_teacher_B.any() or bad_student_B.any() or found.gradients:
             continue
-        eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-        sides = Sides(
-            student,
-            teacher,
-            batch.student_eos_B,
-            eos,
-            batch.pads_B,
-            bool((micro_rows["pads"] > 0).all()),
-        )
-        terms = work.loss.terms(sides, counts, step)
+        terms = work.loss.terms(batch.sides(student, teacher), counts, step)
         found.terms.extend(name for name, term in terms.items() if not torch.isfinite(term))
         if not found.terms:
             gradients = torch.autograd.grad(terms["loss/total"], trained, allow_unused=True)
@@ -139,10 +125,10 @@ def _look(work: Work, settings: Distill, step: int) -> Found:
     return found
 
 
-def _bad_rows(hidden: Hidden) -> np.ndarray:
+def _bad_rows(encoding: Encoding) -> np.ndarray:
     """(B,) whether anything computed of a prompt is not finite."""
-    finite_B = hidden.pooled_BP.isfinite().all(dim=-1)
-    for states_BLD in (*hidden.clip_l, *hidden.clip_bigg):
+    finite_B = encoding.pooled_BP.isfinite().all(dim=-1)
+    for states_BLD in encoding.states.values():
         finite_B &= states_BLD.isfinite().flatten(1).all(dim=1)
     return ~finite_B.cpu().numpy()
 
@@ -151,8 +137,8 @@ def _numbers(rows: np.ndarray) -> list[int]:
     return [
         int(number)
         for row in rows
-        for number in {row["row"], row["second"]}
-        if number != EMPTY_PROMPT or row["row"] == EMPTY_PROMPT
+        for number in {row["pair"], row["second_pair"]}
+        if number != EMPTY_PROMPT or row["pair"] == EMPTY_PROMPT
     ]
 
 

@@ -21,7 +21,7 @@ from configs.references import resolve_model
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
-from distill.encoders.student import TowerPair, initial_student, teacher_towers
+from distill.encoders.student import Towers, initial_student, teacher_towers
 from distill.encoders.teacher import load_text_encoders
 from distill.objective import query_bank, random_attention, teacher_statistics
 from distill.objective.terms import Loss
@@ -46,8 +46,8 @@ class Work:
     """What a training step touches."""
 
     engine: Engine
-    student: TowerPair
-    teacher: TowerPair
+    student: Towers
+    teacher: Towers
     batches: Batches
     loss: Loss
     dead_weights: dict[str, torch.Tensor]
@@ -117,17 +117,14 @@ def load(recipe: Recipe) -> Work:
     torch.manual_seed(settings.seed)
     encoders = load_text_encoders(resolve_model(settings.base), settings.teacher)
     initial = recipe.run_dir / "initial_student"
-    every_layer = settings.position_layers == "all" and settings.objective.uses("position")
-    student = initial_student(encoders, initial, every_layer)
+    student = initial_student(encoders, initial)
     dead = {
         name: parameter.detach().clone()
         for name, parameter in student.named_parameters()
         if not parameter.requires_grad
     }
     engine = Engine(student, settings)
-    teacher = teacher_towers(encoders, every_layer).to(
-        engine.device, weights_dtype(settings.precision)
-    )
+    teacher = teacher_towers(encoders).to(engine.device, weights_dtype(settings.precision))
     tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
     if settings.compile:
         for towers in (student, teacher):
@@ -136,9 +133,7 @@ def load(recipe: Recipe) -> Work:
         engine=engine,
         student=student,
         teacher=teacher,
-        batches=Batches.of(
-            settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)
-        ),
+        batches=Batches(settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
         loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead,
     )

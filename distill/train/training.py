@@ -13,8 +13,7 @@ from configs.lock import locked
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.checkpoints.checkpoint import Checkpoints
-from distill.encoders.teacher import ENCODERS
-from distill.objective.terms import GlobalCounts, Sides
+from distill.objective.terms import GlobalCounts
 from distill.parallel import engine, processes, watch
 from distill.status import Writer, recorded
 from distill.tokens.batches import POSITIONS
@@ -149,9 +148,7 @@ def one_step(work: Any, settings: Distill, step: int) -> tuple[dict[str, Any], b
     import torch
 
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of(
-        {name: work.batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
-    )
+    counts = GlobalCounts.of(work.batches.teacher_eos(rows), POSITIONS)
     micro_batches = work.batches.micro_batches(
         rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch
     )
@@ -160,20 +157,8 @@ def one_step(work: Any, settings: Distill, step: int) -> tuple[dict[str, Any], b
         batch = work.batches.gather(micro_rows, length).to(work.engine.device)
         work.engine.micro_batch(last=number == len(micro_batches))
         with torch.no_grad():
-            teacher = work.teacher(
-                batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B
-            )
-        student = work.engine(batch.student_BL, batch.student_BL, batch.student_eos_B)
-        teacher_eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-        sides = Sides(
-            student,
-            teacher,
-            batch.student_eos_B,
-            teacher_eos,
-            batch.pads_B,
-            bool((micro_rows["pads"] > 0).all()),
-        )
-        terms = work.loss.terms(sides, counts, step)
+            teacher = work.teacher(batch.teacher)
+        terms = work.loss.terms(batch.sides(work.engine(batch.student), teacher), counts, step)
         work.engine.backward(terms["loss/total"])
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
     return sums, work.engine.step(learning_rate(step, settings))

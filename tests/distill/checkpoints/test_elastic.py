@@ -153,7 +153,7 @@ def meet_what_is_not_finite(damaged: str, fast: str, sound: str) -> None:
 
     recipe, work = loaded(fast)
     with torch.no_grad():
-        work.teacher.clip_l.text_model.embeddings.token_embedding.weight[:, 3] = torch.inf
+        work.teacher["clip_l"].text_model.embeddings.token_embedding.weight[:, 3] = torch.inf
     message = finite.explain(work, recipe.distill, 0)
     assert (
         "the teacher's states are not finite for" in message

@@ -17,7 +17,8 @@ from test_unigram import ATOMS, PROMPTS
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from configs.references import TOYWORLD_MODELS
-from distill.encoders.teacher import ENCODERS, load_tokenizer
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import load_tokenizer
 from distill.tokenizer import portable
 from distill.tokenizer.fast import encode_ids
 from distill.tokenizer.fast.encode_ids import Encoder
@@ -45,10 +46,10 @@ TEXTS = PROMPTS | st.lists(st.sampled_from(WORDS + ATOMS), max_size=40).map("".j
 UNREAD = "llm-jp/code10K_en20K_ja30K.ver2.2_hf_fast.b4.tokenizer.json"
 
 
-@pytest.fixture(scope="module", params=[*MODELS, "tokenizer.json", *ENCODERS])
+@pytest.fixture(scope="module", params=[*MODELS, "tokenizer.json", *SDXL.parts])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
-    if request.param in ENCODERS:
+    if request.param in SDXL.parts:
         return load_tokenizer(str(TOYWORLD_MODELS / "base"), request.param)
     if request.param != "tokenizer.json":
         return open_case(request.param, folder).tokenizer
