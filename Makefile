@@ -1,7 +1,7 @@
 # One command for a newcomer (demo), one for CI (test), one before a commit (check).
 #
 #   make demo                 the whole road on configs/toyworld.yaml: data, student, training, export, report, pictures
-#   make test                 everything CI checks; tests/test_policies.py runs ruff and mypy, so lint and types are in it
+#   make test                 everything CI checks; tests/test_policies.py runs ruff and mypy, so lint, format and types are in it
 #   make check                the same in the order that fails soonest: lint, types, tests
 #   make compare-objectives   the demo, and the road again with the reference's position-wise loss; prints the table of both
 #   make clean                removes caches and build leftovers; runs/ and the virtual environment stay
@@ -44,6 +44,7 @@ check: lint types test
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
 
 types: $(INSTALLED)
 	$(PYTHON) -m mypy

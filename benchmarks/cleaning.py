@@ -22,10 +22,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.trainer import machine, write
-from configs import command
+from benchmarks import entry
+from benchmarks.entry import machine
 from configs.errors import DataError
-from configs.schema.load import dump_recipe, load_recipe
+from configs.schema.load import dump_recipe
 from configs.schema.recipe import Recipe
 from configs.schema.sources import TsvSource
 from corpora.pair import read_pairs
@@ -88,12 +88,12 @@ def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
             mark = f" {number}" if number else ""
             before = left
             for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), left):
-                file.write(f"{pair.ja}{mark}\t{pair.en}{mark}\n")
+                file.write(f"{pair.text}{mark}\t{pair.en}{mark}\n")
                 left -= 1
             if before == left:
                 break
     source = TsvSource(
-        kind="tsv", name="texts", licence="as the pairs", path=str(path), header=False, ja=0, en=1
+        kind="tsv", name="texts", licence="as the pairs", path=str(path), header=False, text=0, en=1
     )
     return recipe.model_copy(
         update={
@@ -174,29 +174,22 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    def body() -> None:
-        parser = command.parser(
-            "benchmarks.cleaning", "Times how rows become clean pairs, by one worker and by two."
-        )
-        parser.add_argument(
-            "--rows", type=int, nargs="+", default=list(ROWS), help="sizes (default %(default)s)"
-        )
-        parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default %(default)s)")
-        parser.add_argument(
-            "--out",
-            type=command.output_folder,
-            default=Path("runs/benchmarks"),
-            help="folder of the tables (default %(default)s)",
-        )
-        arguments = parser.parse_intermixed_args(argv)
-        result = measure(
-            load_recipe(arguments.recipe, arguments.overrides),
-            sorted(arguments.rows),
-            arguments.rounds,
-        )
-        write(arguments.out, "cleaning", json.dumps(result, indent=2), table(result))
-
-    return command.guard("benchmarks.cleaning", body)
+    return entry.run(
+        "benchmarks.cleaning",
+        "Times how rows become clean pairs, by one worker and by two.",
+        lambda recipe, given: ("cleaning", measure(recipe, sorted(given.rows), given.rounds)),
+        table,
+        argv,
+        {
+            "--rows": {
+                "type": int,
+                "nargs": "+",
+                "default": list(ROWS),
+                "help": "sizes (default %(default)s)",
+            },
+            "--rounds": {"type": int, "default": ROUNDS, "help": "(default %(default)s)"},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
+from open_clip.tokenizer import SimpleTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import TextEncoders
@@ -29,9 +32,6 @@ def clip_tokenizer(pad_token: str) -> Any:
     """CLIP's tokenizer from open_clip's copy of its vocabulary, so that English is as long as it is
     in SDXL; SDXL's two differ in their pads.
     """
-    from open_clip.tokenizer import SimpleTokenizer
-    from transformers import CLIPTokenizer
-
     source = SimpleTokenizer()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocabulary = {names.get(token, token): index for token, index in source.encoder.items()}
@@ -42,14 +42,12 @@ def clip_tokenizer(pad_token: str) -> Any:
 
 def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
     """Frozen stock encoders of SDXL's two kinds."""
-    import transformers
-
+    sizes = {"clip_l": clip_l, "clip_bigg": clip_bigg}
     tokenizers = {"clip_l": clip_tokenizer("<|endoftext|>"), "clip_bigg": clip_tokenizer("!")}
     models = {}
-    sizes = {"clip_l": clip_l, "clip_bigg": clip_bigg}
     for seed, (name, size) in enumerate(sizes.items()):
         kind = getattr(transformers, SDXL.parts[name].class_name)
-        config = transformers.CLIPTextConfig(
+        config = CLIPTextConfig(
             vocab_size=len(tokenizers[name]),
             hidden_size=size.width,
             intermediate_size=4 * size.width,

@@ -15,7 +15,7 @@ from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import Loss
 from distill.parallel.engine import Engine, weights_dtype
 from distill.train import training
-from distill.train.preparation import Work
+from distill.train.work import Work
 
 
 class Ours:

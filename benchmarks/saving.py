@@ -12,21 +12,24 @@ Out: `<out>/saving_<scale>.json` and `.md`: medians over the rounds of the secon
      memory).
 """
 
-import json
 import os
 import re
 import shutil
 import statistics
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.trainer import machine, write
-from configs import command
+import torch
+from tqdm import tqdm
+from transformers import CLIPTextConfig
+
+from benchmarks import entry
+from benchmarks.entry import machine
 from configs.files import check_room, sync_folder
-from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from distill.checkpoints.checkpoint import Checkpoints
 from distill.checkpoints.saved_state import layout
@@ -59,9 +62,6 @@ def measure(recipe: Recipe, scale: float, rounds: int, folder: Path) -> dict[str
 
     Raises SetupError where the disk is too small.
     """
-    import torch
-    from tqdm import tqdm
-
     engine.start()
     student = towers(scale).to(weights_dtype(recipe.distill.precision))
     work = Engine(student, recipe.distill)
@@ -108,8 +108,6 @@ def towers(scale: float) -> Towers:
     """Both students with `scale` of SDXL's layers (at least 2) and of the vocabulary; at 1 the
     published numbers of parameters.
     """
-    from transformers import CLIPTextConfig
-
     made = {}
     for name, shape in SHAPES.items():
         layers, vocabulary = (
@@ -189,50 +187,38 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"| {' | '.join(cells)} |"])
 
 
-def main(argv: list[str] | None = None) -> int:
-    def body() -> None:
-        parser = command.parser(
-            "benchmarks.saving",
-            "Times a checkpoint beside a plain write of as many bytes, in one run.",
-        )
-        parser.add_argument(
-            "--scale",
-            type=float,
-            default=0.1,
-            help="share of SDXL's layers and vocabulary (default %(default)s; 1: full size)",
-        )
-        parser.add_argument(
-            "--rounds",
-            type=int,
-            default=3,
-            help="besides the first, which warms up (default %(default)s)",
-        )
-        parser.add_argument(
-            "--out",
-            type=command.output_folder,
-            default=Path("runs/benchmarks"),
-            help="folder of the tables (default %(default)s)",
-        )
-        arguments = parser.parse_intermixed_args(argv)
-        recipe, folder = (
-            load_recipe(arguments.recipe, arguments.overrides),
-            arguments.out / "saving",
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            result = measure(recipe, arguments.scale, arguments.rounds, folder)
-        finally:
-            if os.environ.get("RANK", "0") == "0":
-                shutil.rmtree(folder, ignore_errors=True)
+def named(recipe: Recipe, arguments: Namespace) -> tuple[str, dict[str, Any]]:
+    """The name of the tables and their numbers; its checkpoints are removed again."""
+    folder = arguments.out / "saving"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        result = measure(recipe, arguments.scale, arguments.rounds, folder)
+    finally:
         if os.environ.get("RANK", "0") == "0":
-            write(
-                arguments.out,
-                f"saving_{arguments.scale:g}",
-                json.dumps(result, indent=2),
-                table(result),
-            )
+            shutil.rmtree(folder, ignore_errors=True)
+    return f"saving_{arguments.scale:g}", result
 
-    return command.guard("benchmarks.saving", body)
+
+def main(argv: list[str] | None = None) -> int:
+    return entry.run(
+        "benchmarks.saving",
+        "Times a checkpoint beside a plain write of as many bytes, in one run.",
+        named,
+        table,
+        argv,
+        {
+            "--scale": {
+                "type": float,
+                "default": 0.1,
+                "help": "share of SDXL's layers and vocabulary (default %(default)s; 1: full size)",
+            },
+            "--rounds": {
+                "type": int,
+                "default": 3,
+                "help": "besides the first, which warms up (default %(default)s)",
+            },
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -12,26 +12,23 @@ Out: `<out>/trainer_<profile>.json` and `.md`: medians over the rounds of every 
 """
 
 import gc
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
-from benchmarks import workload
+from benchmarks import entry, workload
 from benchmarks.ceiling import matrix_rate
+from benchmarks.entry import machine
 from benchmarks.ours import Ours
 from benchmarks.plain import Plain
 from benchmarks.pooled_only import PooledOnly
 from benchmarks.workload import Profile, Workload
-from configs import command
-from configs.files import whole
-from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from distill.parallel import engine
 from distill.sdxl.pipelines import device
@@ -41,7 +38,6 @@ COMPILED = {
     "ours, every position, blocks compiled": STRICT,
     "ours, words alone, blocks compiled": WORDS,
 }  # the same work as these
-PROFILE_NAMES = ("cpu", "gpu", "smoke")
 
 
 class Contestant(Protocol):
@@ -54,9 +50,6 @@ def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
 
     Raises DataError.
     """
-    import torch
-    from tqdm import tqdm
-
     engine.start()
     profile = workload.PROFILES[profile_name]
     work = workload.load(recipe, profile, profile.batch_size * (profile.rounds + 3) * profile.steps)
@@ -110,7 +103,7 @@ def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
     }
 
 
-def contestants(work: Workload, device: torch.device) -> "dict[str, Callable[[], Contestant]]":
+def contestants(work: Workload, device: torch.device) -> dict[str, Callable[[], Contestant]]:
     """By name, how each is made; ours differ by one switch each."""
 
     # enough positions to fill the machine, few enough for many micro-batches of like lengths
@@ -137,13 +130,11 @@ def contestants(work: Workload, device: torch.device) -> "dict[str, Callable[[],
 
 def ready(
     name: str,
-    makers: "dict[str, Callable[[], Contestant]]",
-    kept: "dict[str, Contestant]",
+    makers: dict[str, Callable[[], Contestant]],
+    kept: dict[str, Contestant],
     profile: Profile,
-) -> "Contestant":
+) -> Contestant:
     """The contestant, warm. Where not all fit into memory, the one before it makes room."""
-    import torch
-
     if name not in kept:
         if not profile.together:
             kept.clear()
@@ -155,25 +146,11 @@ def ready(
     return kept[name]
 
 
-def counted_flop(contestant: "Contestant") -> int:
+def counted_flop(contestant: Contestant) -> int:
     """Of one step, by torch's own counter."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter:
         contestant.step()
     return int(counter.get_total_flops())
-
-
-def machine() -> str:
-    """What ran it, in words."""
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return (
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}"
-    )
 
 
 def table(result: dict[str, Any]) -> str:
@@ -199,43 +176,21 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(folder: Path, name: str, result: str, page: str) -> None:
-    """Both files of a benchmark, JSON and Markdown; the latter is printed too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending, text in (("json", result), ("md", page)):
-        with whole(folder / f"{name}.{ending}") as path:
-            path.write_text(text + "\n", encoding="utf-8")
-    print(page)
-
-
 def main(argv: list[str] | None = None) -> int:
-    def body() -> None:
-        parser = command.parser(
-            "benchmarks.trainer",
-            "Times our trainer beside the plain recipe, on the same pairs in one run.",
-        )
-        parser.add_argument(
-            "--profile",
-            choices=PROFILE_NAMES,
-            default="cpu",
-            help="sizes of the encoders (default %(default)s)",
-        )
-        parser.add_argument(
-            "--out",
-            type=command.output_folder,
-            default=Path("runs/benchmarks"),
-            help="folder of the tables (default %(default)s)",
-        )
-        arguments = parser.parse_intermixed_args(argv)
-        result = measure(load_recipe(arguments.recipe, arguments.overrides), arguments.profile)
-        write(
-            arguments.out,
-            f"trainer_{arguments.profile}",
-            json.dumps(result, indent=2),
-            table(result),
-        )
-
-    return command.guard("benchmarks.trainer", body)
+    return entry.run(
+        "benchmarks.trainer",
+        "Times our trainer beside the plain recipe, on the same pairs in one run.",
+        lambda recipe, given: (f"trainer_{given.profile}", measure(recipe, given.profile)),
+        table,
+        argv,
+        {
+            "--profile": {
+                "choices": list(workload.PROFILES),
+                "default": "cpu",
+                "help": "sizes of the encoders (default %(default)s)",
+            }
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
 
     student_tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
     texts = [
-        (row.ja, row.en)
+        (row.text, row.en)
         for row in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
     ]
     if len(texts) < count:
@@ -133,7 +133,7 @@ def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> store.
         side: [
             np.array(ids)
             for ids in reader(
-                [text[side != "ja"] for text in texts], truncation=True, max_length=77
+                [text[side != "text"] for text in texts], truncation=True, max_length=77
             ).input_ids
         ]
         for side, reader in readers.items()

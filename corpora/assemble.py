@@ -22,7 +22,7 @@ from corpora import dropped
 from corpora.filters.deduplicate import first_of_each
 from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, Stage, count_stage
 
-DIGESTS = ("pair_digest", "ja_digest", "en_digest")
+DIGESTS = ("pair_digest", "text_digest", "en_digest")
 NEAR_DIGEST = "near_digest"
 BATCH_ROWS = 2048
 TRAIN, HELD_OUT, DROPPED, EXACT_DUPLICATE, NEAR_DUPLICATE, LOW_MARGIN = range(6)
@@ -93,7 +93,7 @@ def place_rest(corpora: Corpora, part_splits: list[str], parts: list[Path], fate
     `part_splits` says of each part whether its rows are all "train", all "held_out", or to be split
     "by_text".
     """
-    ja_digests, en_digests = _digests(parts, "ja_digest"), _digests(parts, "en_digest")
+    text_digests, en_digests = _digests(parts, "text_digest"), _digests(parts, "en_digest")
     places, keep = fates.places, fates.is_left
     lengths = np.diff(fates.starts)
     held_out, by_text = (
@@ -107,13 +107,13 @@ def place_rest(corpora: Corpora, part_splits: list[str], parts: list[Path], fate
         )
     places[keep] = split(
         fates.digests[keep],
-        ja_digests[keep],
+        text_digests[keep],
         en_digests[keep],
         held_out[keep],
         by_text[keep],
         corpora.held_out_pairs,
     )
-    for digests in (en_digests, ja_digests):
+    for digests in (en_digests, text_digests):
         _find_equal(
             digests,
             np.flatnonzero(places == DROPPED),
@@ -134,7 +134,7 @@ def _digests(parts: list[Path], name: str) -> np.ndarray:
 
 def split(
     pair_digests: np.ndarray,
-    ja_digests: np.ndarray,
+    text_digests: np.ndarray,
     en_digests: np.ndarray,
     held_out: np.ndarray,
     by_text: np.ndarray,
@@ -150,9 +150,9 @@ def split(
     chosen = held_out.copy()
     candidates = np.flatnonzero(by_text)
     chosen[candidates[np.argsort(pair_digests[candidates], kind="stable")[:count]]] = True
-    shared = np.isin(ja_digests, ja_digests[chosen]) | np.isin(en_digests, en_digests[chosen])
+    shared = np.isin(text_digests, text_digests[chosen]) | np.isin(en_digests, en_digests[chosen])
     train = ~chosen & ~shared
-    for digests in (pair_digests, ja_digests, en_digests):
+    for digests in (pair_digests, text_digests, en_digests):
         assert not np.isin(digests[train], digests[chosen]).any()
     return np.where(chosen, HELD_OUT, np.where(train, TRAIN, DROPPED)).astype(np.uint8)
 

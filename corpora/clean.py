@@ -121,28 +121,28 @@ def clean(
     for id, reason in batch.dropped:
         drops.add("read", reason, id)
     kept: list[tuple[str, str, str, str]] = []
-    for id, source, *texts in zip(batch.ids, batch.sources, batch.ja, batch.en, strict=True):
-        ja, en = residue.pair(*texts)
-        dropping = rules.drop_reason(ja, en, corpora.filters)
+    for id, source, *texts in zip(batch.ids, batch.sources, batch.text, batch.en, strict=True):
+        text, en = residue.pair(*texts)
+        dropping = rules.drop_reason(text, en, corpora.filters)
         if dropping is None:
-            kept.append((id, source, ja, en))
+            kept.append((id, source, text, en))
         else:
-            drops.add("filter", dropping, id, ja, en)
-    ja_verdicts, en_verdicts = _languages(kept, corpora)
+            drops.add("filter", dropping, id, text, en)
+    text_verdicts, en_verdicts = _languages(kept, corpora)
     limit = corpora.clip_tokens
     tokens = clip_tokens.counts([en for _, _, _, en in kept], limit) if limit else [0] * len(kept)
     rows = []
-    for (id, source, ja, en), ja_verdict, en_verdict, count in zip(
-        kept, ja_verdicts, en_verdicts, tokens, strict=True
+    for (id, source, text, en), text_verdict, en_verdict, count in zip(
+        kept, text_verdicts, en_verdicts, tokens, strict=True
     ):
-        if wrong := ja_verdict.reason or en_verdict.reason:
-            drops.add("language_id", wrong, id, ja, en)
+        if wrong := text_verdict.reason or en_verdict.reason:
+            drops.add("language_id", wrong, id, text, en)
             continue
         if limit and count > limit.most:
-            drops.add("clip_tokens", clip_tokens.REASON, id, ja, en)
+            drops.add("clip_tokens", clip_tokens.REASON, id, text, en)
             continue
-        probabilities = ja_verdict.probability, en_verdict.probability
-        rows.append((id, ja, en, source, licence, *probabilities, *_digests(ja, en, corpora)))
+        probabilities = text_verdict.probability, en_verdict.probability
+        rows.append((id, text, en, source, licence, *probabilities, *_digests(text, en, corpora)))
     columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.table(
         [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)],
@@ -154,13 +154,13 @@ def _languages(
     kept: list[tuple[str, str, str, str]], corpora: Corpora
 ) -> tuple[list[language_id.Verdict], list[language_id.Verdict]]:
     model, least = language_id.load(corpora.language_id.model), corpora.language_id.min_probability
-    ja = language_id.judged(model, [ja for _, _, ja, _ in kept], "ja", least)
-    return ja, language_id.judged(model, [en for _, _, _, en in kept], "en", least)
+    text = language_id.judged(model, [text for _, _, text, _ in kept], "ja", least)
+    return text, language_id.judged(model, [en for _, _, _, en in kept], "en", least)
 
 
-def _digests(ja: str, en: str, corpora: Corpora) -> list[int]:
+def _digests(text: str, en: str, corpora: Corpora) -> list[int]:
     """Those of assemble.DIGESTS, and what near duplicates share."""
-    keys = comparison_key(ja), comparison_key(en)
+    keys = comparison_key(text), comparison_key(en)
     found = [deduplicate.digest(*keys), deduplicate.digest(keys[0]), deduplicate.digest(keys[1])]
     near = corpora.near_duplicates
     return [*found, deduplicate.near_digest(*keys, near)] if near else found

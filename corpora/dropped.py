@@ -57,7 +57,7 @@ class Drops:
         stage: str,
         reason: str,
         id: str,
-        ja: str = "",
+        text: str = "",
         en: str = "",
         score: float | None = None,
     ) -> None:
@@ -67,7 +67,11 @@ class Drops:
         self.reasons.append(reason)
         self.scores.append(score)
         keep_sample(
-            self.samples, stage, reason, digest(ja, en) if ja or en else digest(id), [id, ja, en]
+            self.samples,
+            stage,
+            reason,
+            digest(text, en) if text or en else digest(id),
+            [id, text, en],
         )
 
     def counts(self, stage: str) -> Counter[str]:

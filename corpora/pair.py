@@ -5,7 +5,7 @@ In/out: `<run>/pairs/`: `train-00000.parquet`..., `held_out-00000.parquet`... an
         which holds the SHA-256 digest and the row count of every shard, the settings that made
         them, and the rows each stage dropped, by reason. The folder appears whole or not at all.
 
-    for pair in read_pairs("runs/toyworld/pairs", "held_out", limit=3): print(pair.ja, pair.en)
+    for pair in read_pairs("runs/toyworld/pairs", "held_out", limit=3): print(pair.text, pair.en)
 """
 
 from collections import Counter
@@ -37,11 +37,11 @@ class Pair(NamedTuple):
     """One caption in both languages. The probabilities are the language identifier's, 0 to 1."""
 
     id: str
-    ja: str
+    text: str
     en: str
     source: str
     licence: str
-    ja_language_probability: float
+    text_language_probability: float
     en_language_probability: float
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from configs import command
 from configs.errors import DataError, one_line
-from distill.train import run_folder
+from distill import run_folder
 from eval import results
 from eval.compare_hidden_states import bounds
 

@@ -30,9 +30,9 @@ def read(recipe: Recipe, count: int) -> list[Pair]:
 
 
 def _distinct(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    seen: dict[str, set[str]] = {"ja": set(), "en": set()}
+    seen: dict[str, set[str]] = {"text": set(), "en": set()}
     for one in pairs:
-        if one.ja not in seen["ja"] and one.en not in seen["en"]:
+        if one.text not in seen["text"] and one.en not in seen["en"]:
             yield one
-        seen["ja"].add(one.ja)
+        seen["text"].add(one.text)
         seen["en"].add(one.en)

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from configs import artefact
 from corpora import pair
 from corpora.toyworld import captions
+from distill import inputs, run_folder
 from distill.encoders.teacher import load_text_encoders
-from distill.train import inputs, run_folder
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
 
@@ -232,10 +232,12 @@ def write_pairs(folder: Path, texts: list[tuple[str, str]], split: str = "held_o
     """A finished folder of pairs of one split, as corpora.prepare leaves it."""
     folder.mkdir(exist_ok=True, parents=True)
     rows = [
-        {"id": str(i), "ja": ja, "en": en, "source": "toyworld", "licence": "x"}
+        {"id": str(i), "text": ja, "en": en, "source": "toyworld", "licence": "x"}
         for i, (ja, en) in enumerate(texts)
     ]
-    rows = [row | {"ja_language_probability": 1.0, "en_language_probability": 1.0} for row in rows]
+    rows = [
+        row | {"text_language_probability": 1.0, "en_language_probability": 1.0} for row in rows
+    ]
     writer = pair.ShardWriter(folder, split, 100)
     writer.write(pa.Table.from_pylist(rows, pair.SCHEMA))
     stage = pair.Stage(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))
@@ -276,7 +278,7 @@ def write_run_record(run: Path) -> None:
 def write_verification(folder: Path) -> None:
     """The digests of an exported folder's files, as they are now."""
     stored = {"made_from": {}, "made_with": {}, "largest_relative_difference": 0.0, "prompts": []}
-    Verification(**stored, files=readings.digests(folder)).write(folder / VERIFICATION)
+    Verification.seal(**stored, files=readings.digests(folder)).write(folder / VERIFICATION)
 
 
 def write_checkpoint(

@@ -22,17 +22,18 @@ IMPORTED_LATE = [
 ]  # by what every child does
 
 
-def run_groups(module: str, groups: list[tuple[int, str, dict]]) -> None:
-    """Of each group the number of processes, and a function of the test module with its keywords;
+def run_groups(test_file: str, groups: list[tuple[int, str, dict]]) -> None:
+    """Of each group the number of processes, and a function of the test file with its keywords;
     asserts that all end well.
     """
+    test = Path(test_file)
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{test.parent}",
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
     }
-    command = [sys.executable, __file__, module, json.dumps(groups)]
+    command = [sys.executable, __file__, test.stem, json.dumps(groups)]
     ended = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

@@ -15,9 +15,9 @@ from configs.files import file_sha256, whole_folder
 from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.filters import sentence_encoder
+from distill import run_folder
 from distill.tokenizer import portable, unigram
 from distill.tokenizer.portable import Vocabulary
-from distill.train import run_folder
 from vocab_init import transplant
 from vocab_init.nearest import nearest
 from vocab_init.piece_text import sentencepiece_text

@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from configs.errors import RecipeError
 from configs.schema.section import Positive, Section, Share, Weight
+
+# Numbers in one message of DeepSpeed. Its own default, 5e8, would send the student's 0.8e9 in two
+# messages and overlap little. One bucket is held in fp32 while micro-batches are accumulated.
+REDUCE_BUCKET = 200_000_000
 
 
 class Ramp(Section):
@@ -198,6 +203,9 @@ class Distill(Section):
     precision: Literal["fp32", "bf16"] = "bf16"
     seed: int = 0
     log_every_steps: Positive = 10
+    eval_every_steps: Positive = Field(
+        500, description="the loss on the same held-out prompts, also after the last step"
+    )
     save_every_steps: Positive = 1000
     keep_checkpoints: Positive = 2
     hung_after_seconds: float = Field(
@@ -221,6 +229,14 @@ class Distill(Section):
         prompts.
         """
         return self.cut_attention or not truncated
+
+    def check_processes(self, processes: int) -> None:
+        """Raises RecipeError unless the processes can share a batch evenly."""
+        if self.batch_size % processes:
+            raise RecipeError(
+                f"distill.batch_size: {self.batch_size} pairs cannot be shared by {processes} "
+                "processes; give a multiple"
+            )
 
     @property
     def unets(self) -> dict[str, str]:

@@ -113,7 +113,7 @@ def _index(node: list[Any], name: str, key: str) -> int:
 def _one_line(error: ValidationError) -> str:
     """The first of pydantic's complaints as `field: what, value; way out`."""
     first = error.errors()[0]
-    # a union puts the kind it tried in the path (sources.0.tsv.path, sources.0.tsv.ja.str): the
+    # a union puts the kind it tried in the path (sources.0.tsv.path, sources.0.tsv.text.str): the
     # user wrote no such key
     location = [_cut(str(part)) for part in first["loc"]]
     kinds = _kinds(first["loc"])
@@ -183,5 +183,7 @@ def _nearest(location: tuple[int | str, ...]) -> str:
             ]
             model = found[0] if found else model
     names = list(model.model_fields)
+    if (name := str(location[-1])).startswith("ja") and (renamed := f"text{name[2:]}") in names:
+        return f"the student's language is called by its role: write {renamed!r}"
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(names)}"

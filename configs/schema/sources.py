@@ -41,7 +41,7 @@ class TsvSource(FileSource):
     member: Path | None = Field(
         None, description="the file inside a zip or tar archive, or a pattern that only it matches"
     )
-    ja: str | int = Field(
+    text: str | int = Field(
         "ja", description="column name (or, without a header line, its number from 0)"
     )
     en: str | int = "en"
@@ -51,7 +51,7 @@ class TsvSource(FileSource):
 class ParquetSource(FileSource):
     kind: Literal["parquet"]
     path: Path
-    ja: str | int = Field(
+    text: str | int = Field(
         "ja",
         description="a column of texts, its number from 0, or COLUMN.FIELD of a struct: "
         "translation.ja",
@@ -60,20 +60,20 @@ class ParquetSource(FileSource):
 
 
 class _Aligned(FileSource):
-    """One archive or one file (`path`), or two files (`ja_path`, `en_path`) whose lines say the
+    """One archive or one file (`path`), or two files (`text_path`, `en_path`) whose lines say the
     same.
     """
 
     path: Path | None = None
-    ja_path: Path | None = None
+    text_path: Path | None = None
     en_path: Path | None = None
 
     @model_validator(mode="after")
     def _one_way_to_name_the_files(self) -> Self:
-        named = [key for key in ("path", "ja_path", "en_path") if getattr(self, key) is not None]
-        if named not in (["path"], ["ja_path", "en_path"]):
+        named = [key for key in ("path", "text_path", "en_path") if getattr(self, key) is not None]
+        if named not in (["path"], ["text_path", "en_path"]):
             raise ValueError(
-                f"source {self.name!r} takes either path or both ja_path and en_path, not "
+                f"source {self.name!r} takes either path or both text_path and en_path, not "
                 f"{' and '.join(named) or 'none of them'}"
             )
         return self
@@ -85,7 +85,7 @@ class MosesSource(_Aligned):
     """
 
     kind: Literal["moses"]
-    ja_member: Path = Field(
+    text_member: Path = Field(
         "*.ja",
         description="the Japanese file inside the archive, or a pattern that only it matches",
     )
@@ -124,7 +124,7 @@ class HubSource(FileSource):
         description="a commit of the data set: without it, what its author changes is noticed, not "
         "prevented",
     )
-    ja: str = Field("translation.ja", description="a column of texts, or COLUMN.FIELD")
+    text: str = Field("translation.ja", description="a column of texts, or COLUMN.FIELD")
     en: str = "translation.en"
 
 

@@ -34,10 +34,10 @@ class Line:
     stage: str
     reason: str
     id: str
-    ja: str = ""
+    text: str = ""
     en: str = ""
     other_id: str = ""  # the row kept instead of a duplicate
-    other_ja: str = ""
+    other_text: str = ""
     other_en: str = ""
 
 
@@ -68,7 +68,9 @@ def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
     result = []
     for line in lines:
         own, other = texts[line.id], texts.get(line.other_id, history.Row(""))
-        result.append(replace(line, ja=own.ja, en=own.en, other_ja=other.ja, other_en=other.en))
+        result.append(
+            replace(line, text=own.text, en=own.en, other_text=other.text, other_en=other.en)
+        )
     return result
 
 

@@ -32,14 +32,14 @@ def write(
     folder: Path,
 ) -> None:
     shown = data_card.merged(record.samples for record in records)
-    digests = cleaned.column("ja_digest")
+    digests = cleaned.column("text_digest")
     for stage, reasons in lost.items():
         for reason, rows in reasons.items():
             chosen = np.sort(assemble.lowest(digests, rows, dropped.SAMPLES))
             if len(chosen):
-                found = cleaned.take(chosen, ["id", "ja"]).to_pylist()
+                found = cleaned.take(chosen, ["id", "text"]).to_pylist()
                 shown.setdefault(stage, {})[reason] = [
-                    [row["id"], dropped.shortened(row["ja"]), ""] for row in found
+                    [row["id"], dropped.shortened(row["text"]), ""] for row in found
                 ]
     # of rows in other languages, and of those that cannot be read, no text is kept
     every = {
@@ -66,9 +66,9 @@ def _look(folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
     kept: list[tuple[int, dict[str, Any]]] = []
     for batch in read_batches(folder, "train", list(Pair._fields)):
         licences.update(batch.column("licence").to_pylist())
-        kept += [(digest(row["ja"], row["en"]), row) for row in batch.to_pylist()]
+        kept += [(digest(row["text"], row["en"]), row) for row in batch.to_pylist()]
         kept = nsmallest(data_card.KEPT_SAMPLES, kept, key=itemgetter(0))
     return licences, [
-        {**row, "ja": dropped.shortened(row["ja"]), "en": dropped.shortened(row["en"])}
+        {**row, "text": dropped.shortened(row["text"]), "en": dropped.shortened(row["en"])}
         for _, row in kept
     ]

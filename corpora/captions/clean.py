@@ -31,9 +31,11 @@ from corpora.sources.part import Part
 STAGES = ("read", "unsafe", "filter", "language_id")
 SCHEMA = pa.schema(
     [
-        *(laion.SCHEMA.field(name) for name in ("id", "ja", "url", "licence", "similarity")),
-        pa.field("ja_language_probability", pa.float32(), nullable=False),
-        pa.field("ja_digest", pa.uint64(), nullable=False),  # equal for captions that say the same
+        *(laion.SCHEMA.field(name) for name in ("id", "text", "url", "licence", "similarity")),
+        pa.field("text_language_probability", pa.float32(), nullable=False),
+        pa.field(
+            "text_digest", pa.uint64(), nullable=False
+        ),  # equal for captions that say the same
         pa.field(
             "picture_digest", pa.uint64(), nullable=False
         ),  # of the address and the caption, which a shard of pictures knows too
@@ -54,9 +56,9 @@ FILTERS = (
 )
 
 
-def drop_reason(ja: str, limits: Limits) -> str | None:
+def drop_reason(text: str, limits: Limits) -> str | None:
     """The name of the first filter that drops the caption, or None."""
-    return next((drops.__name__ for drops in FILTERS if drops(ja, ja, limits)), None)
+    return next((drops.__name__ for drops in FILTERS if drops(text, text, limits)), None)
 
 
 def unsafe_reason(label: str | None, probability: float | None, captions: Captions) -> str | None:
@@ -76,8 +78,8 @@ def unsafe_reason(label: str | None, probability: float | None, captions: Captio
     return "unknown_rating" if label not in (None, *LABELS) and "UNSURE" in unsafe else None
 
 
-def picture_digest(url: str, ja: str) -> int:
-    return deduplicate.digest(url, ja)
+def picture_digest(url: str, text: str) -> int:
+    return deduplicate.digest(url, text)
 
 
 class Lost:
@@ -89,9 +91,11 @@ class Lost:
         self.counts: dict[str, Counter[str]] = {stage: Counter() for stage in stages}
         self.samples: dropped.Samples = {}
 
-    def add(self, stage: str, reason: str, id: str, ja: str, en: str = "") -> None:
+    def add(self, stage: str, reason: str, id: str, text: str, en: str = "") -> None:
         self.counts[stage][reason] += 1
-        dropped.keep_sample(self.samples, stage, reason, deduplicate.digest(ja, en), [id, ja, en])
+        dropped.keep_sample(
+            self.samples, stage, reason, deduplicate.digest(text, en), [id, text, en]
+        )
 
     @property
     def rows(self) -> int:
@@ -137,25 +141,25 @@ class CleanPart:
     def _clean(self, batch: pa.RecordBatch, lost: Lost) -> pa.Table:
         kept = []
         for row in batch.to_pylist():
-            row["ja"] = residue.japanese(row["ja"])
+            row["text"] = residue.japanese(row["text"])
             if rating := unsafe_reason(row["nsfw"], row["unsafe_probability"], self.captions):
-                lost.add("unsafe", rating, row["id"], row["ja"])
-            elif reason := drop_reason(row["ja"], self.corpora.filters):
-                lost.add("filter", reason, row["id"], row["ja"])
+                lost.add("unsafe", rating, row["id"], row["text"])
+            elif reason := drop_reason(row["text"], self.corpora.filters):
+                lost.add("filter", reason, row["id"], row["text"])
             else:
                 kept.append(row)
         model = language_id.load(self.corpora.language_id.model)
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         verdicts = language_id.judged(
-            model, [row["ja"] for row in kept], "ja", self.corpora.language_id.min_probability
+            model, [row["text"] for row in kept], "ja", self.corpora.language_id.min_probability
         )
         for row, verdict in zip(kept, verdicts, strict=True):
             if verdict.reason:
-                lost.add("language_id", verdict.reason, row["id"], row["ja"])
+                lost.add("language_id", verdict.reason, row["id"], row["text"])
                 continue
-            row["ja_language_probability"] = verdict.probability
-            row["ja_digest"] = deduplicate.digest(comparison_key(row["ja"]))
-            row["picture_digest"] = picture_digest(row["url"], row["ja"])
+            row["text_language_probability"] = verdict.probability
+            row["text_digest"] = deduplicate.digest(comparison_key(row["text"]))
+            row["picture_digest"] = picture_digest(row["url"], row["text"])
             for name, values in columns.items():
                 values.append(row[name])
         return pa.table(columns, schema=SCHEMA)

@@ -17,38 +17,38 @@ LONGEST_RUN = 6  # words of a phrase that a model may say again and again
 
 
 def judged(
-    ja: list[str], en: list[str], guards: TranslationGuards, language_model: Any
+    text: list[str], en: list[str], guards: TranslationGuards, language_model: Any
 ) -> tuple[list[str | None], list[float]]:
     """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None
     for one to keep; and how probably it is English.
     """
     verdicts = language_id.judged(language_model, en, "en", guards.min_probability)
-    found = [_reason(*texts, guards) for texts in zip(ja, en, strict=True)]
+    found = [_reason(*texts, guards) for texts in zip(text, en, strict=True)]
     foreign = ["not_english" if verdict.reason else None for verdict in verdicts]
     return [one or other for one, other in zip(found, foreign, strict=True)], [
         verdict.probability for verdict in verdicts
     ]
 
 
-def chrf(ja: list[str], back: list[str]) -> list[float]:
+def chrf(text: list[str], back: list[str]) -> list[float]:
     """How much of each caption came back from its translation, 0 to 100: character n-gram F-score
     (Popovic 2015), which needs no words.
     """
     import sacrebleu
 
     return [
-        sacrebleu.sentence_chrf(again, [text]).score for text, again in zip(ja, back, strict=True)
+        sacrebleu.sentence_chrf(again, [one]).score for one, again in zip(text, back, strict=True)
     ]
 
 
-def _reason(ja: str, en: str, guards: TranslationGuards) -> str | None:
+def _reason(text: str, en: str, guards: TranslationGuards) -> str | None:
     if not en.strip():
         return "empty"
-    if comparison_key(ja) == comparison_key(en):
+    if comparison_key(text) == comparison_key(en):
         return "copy"
     if repeats(en, guards.max_repetitions):
         return "repetition"
-    shorter, longer = sorted((len(ja.encode()), len(en.encode())))
+    shorter, longer = sorted((len(text.encode()), len(en.encode())))
     return "length_ratio" if longer > guards.max_length_ratio * shorter else None
 
 

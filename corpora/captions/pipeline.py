@@ -133,7 +133,7 @@ def _choose(
             corpora.executor,
         )
         values, missing = choose.similarities(cleaned, scored)
-    rows, lost = choose.choose(values, missing, cleaned.column("ja_digest"), captions.keep)
+    rows, lost = choose.choose(values, missing, cleaned.column("text_digest"), captions.keep)
     with whole(work / "kept.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, rows=rows, similarity=values[rows])
     return len(rows), lost

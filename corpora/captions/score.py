@@ -66,14 +66,14 @@ class ScoreShard:
             for name in ("digests.npy", "rows.npy")
         )
         for picture in images.read_shard(shard):
-            ja = residue.japanese(picture.caption)
-            wanted = np.uint64(picture_digest(picture.url, ja))
+            text = residue.japanese(picture.caption)
+            wanted = np.uint64(picture_digest(picture.url, text))
             first, last = (
                 np.searchsorted(digests, wanted),
                 np.searchsorted(digests, wanted, side="right"),
             )
             if first < last:
-                yield order[first:last].tolist(), ja, picture
+                yield order[first:last].tolist(), text, picture
 
 
 @dataclass
@@ -97,15 +97,15 @@ class ScoreFiles:
             _write(self.folder / f"{rank:05d}.parquet", score(self._candidates(rank), self.ranker))
 
     def _candidates(self, rank: int) -> Iterator[Candidate]:
-        captions = pq.read_table(self.cleaned.files[rank], columns=["ja", "url"])
-        texts, paths = captions["ja"].to_pylist(), captions["url"].to_pylist()
+        captions = pq.read_table(self.cleaned.files[rank], columns=["text", "url"])
+        texts, paths = captions["text"].to_pylist(), captions["url"].to_pylist()
         found = images.read_files(
             self.images.path, zip(map(str, range(len(paths))), paths, strict=True)
         )
-        for row, (ja, picture) in enumerate(
+        for row, (text, picture) in enumerate(
             zip(texts, found, strict=True), int(self.cleaned.starts[rank])
         ):
-            yield [row], ja, picture
+            yield [row], text, picture
 
 
 def write_index(cleaned: Cleaned, folder: Path) -> None:
@@ -124,11 +124,11 @@ def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
     found: list[tuple[int, float | None, str | None]] = []
 
     def readable() -> Iterator[Candidate]:
-        for rows, ja, picture in candidates:
+        for rows, text, picture in candidates:
             if picture.image is None:
                 found.extend((row, None, picture.reason) for row in rows)
             else:
-                yield rows, ja, picture
+                yield rows, text, picture
 
     waiting = readable()
     while batch := list(islice(waiting, ranker.batch_size)):
@@ -144,7 +144,7 @@ def _similarities(ranker: Ranker, batch: list[Candidate]) -> np.ndarray:
 
     pictures = [picture.image for _, _, picture in batch if picture.image is not None]
     return dual_encoder.similarities(
-        _encoder(ranker), [ja for _, ja, _ in batch], pictures, ranker.batch_size
+        _encoder(ranker), [text for _, text, _ in batch], pictures, ranker.batch_size
     )
 
 

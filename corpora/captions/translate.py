@@ -57,21 +57,21 @@ class TranslatePiece:
                 kept[name][start : start + PIECE_ROWS] for name in ("rows", "similarity")
             )
         captions = self.cleaned.take(
-            rows, ["id", "ja", "url", "licence", "ja_language_probability"]
+            rows, ["id", "text", "url", "licence", "text_language_probability"]
         )
-        ja = captions["ja"].to_pylist()
+        text = captions["text"].to_pylist()
         with one_thread():
             en = [
-                normalise(text)
-                for text in _loaded(self.captions.translator, self.models, "ja", "en")(ja)
+                normalise(one)
+                for one in _loaded(self.captions.translator, self.models, "ja", "en")(text)
             ]
         reasons, english = guards.judged(
-            ja, en, self.captions.translator.guards, language_id.load(self.language_id_model)
+            text, en, self.captions.translator.guards, language_id.load(self.language_id_model)
         )
-        chrf = self._come_back(ja, en, reasons)
+        chrf = self._come_back(text, en, reasons)
         more = {
             "en": pa.array(en, pa.string()),
-            "source": pa.array([self.captions.source.name] * len(ja), pa.string()),
+            "source": pa.array([self.captions.source.name] * len(text), pa.string()),
             "en_language_probability": pa.array(english, pa.float32()),
             "similarity": pa.array(similarity, pa.float32()),
             "back_translation_chrf": pa.array(chrf, pa.float32()),
@@ -83,30 +83,28 @@ class TranslatePiece:
         )
         table = table.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
         lost = Lost(["translate"])
-        for id, caption, text, reason in zip(
-            captions["id"].to_pylist(), ja, en, reasons, strict=True
-        ):
+        for id, *texts, reason in zip(captions["id"].to_pylist(), text, en, reasons, strict=True):
             if reason is not None:
-                lost.add("translate", reason, id, caption, text)
-        assert len(ja) == table.num_rows + lost.rows == self.rows[rank]
+                lost.add("translate", reason, id, *texts)
+        assert len(text) == table.num_rows + lost.rows == self.rows[rank]
         with whole(self.folder / f"{rank:05d}.parquet") as temporary:
             pq.write_table(table.combine_chunks(), temporary, compression="lz4")
         lost.write(self.folder / f"{rank:05d}.json")
 
     def _come_back(
-        self, ja: list[str], en: list[str], reasons: list[str | None]
+        self, text: list[str], en: list[str], reasons: list[str | None]
     ) -> list[float | None]:
         """The chrF of those that no guard dropped, if it is asked for; adds to `reasons` where it
         is too low.
         """
-        result: list[float | None] = [None] * len(ja)
+        result: list[float | None] = [None] * len(text)
         settings = self.captions.back_translation
         if settings is None:
             return result
         rows = [row for row, reason in enumerate(reasons) if reason is None]
         with one_thread():
             back = _loaded(settings.translator, self.models, "en", "ja")([en[row] for row in rows])
-        for row, score in zip(rows, guards.chrf([ja[row] for row in rows], back), strict=True):
+        for row, score in zip(rows, guards.chrf([text[row] for row in rows], back), strict=True):
             result[row] = score
             if score < settings.min_chrf:
                 reasons[row] = "back_translation"

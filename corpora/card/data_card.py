@@ -113,7 +113,7 @@ def _kept(part_files: list[Path], fates: assemble.Fates, rows: np.ndarray) -> li
     rows_in_full = assemble.rows_in_full(part_files, fates, numbers, list(Pair._fields))
     pairs = [Pair(*row) for row in rows_in_full]  # type: ignore[arg-type]
     return [
-        one._replace(ja=dropped.shortened(one.ja), en=dropped.shortened(one.en))._asdict()
+        one._replace(text=dropped.shortened(one.text), en=dropped.shortened(one.en))._asdict()
         for one in pairs
     ]
 
@@ -126,7 +126,7 @@ def _with_others(
     """
     others = fates.others[rows]
     numbers = np.unique(np.concatenate([rows, others[others >= 0]]))
-    found = assemble.rows_in_full(part_files, fates, numbers, ["id", "ja", "en"])
+    found = assemble.rows_in_full(part_files, fates, numbers, ["id", "text", "en"])
     texts = {
         number: [dropped.shortened(one) for one in row]
         for number, row in zip(numbers.tolist(), found, strict=True)
@@ -183,24 +183,24 @@ class _Numbers:
     """
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
-        lengths = {side: np.zeros(LONGEST + 1, dtype=np.int64) for side in ("ja", "en")}
+        lengths = {side: np.zeros(LONGEST + 1, dtype=np.int64) for side in ("text", "en")}
         ratios = np.zeros(BINS, dtype=np.int64)
-        probabilities = {side: np.zeros(BINS, dtype=np.int64) for side in ("ja", "en")}
+        probabilities = {side: np.zeros(BINS, dtype=np.int64) for side in ("text", "en")}
         for split in SPLITS:
             for batch in read_batches(folder, split):
                 columns = {name: batch.column(name) for name in batch.schema.names}
-                for side in ("ja", "en"):
+                for side in ("text", "en"):
                     characters = np.minimum(pc.utf8_length(columns[side]).to_numpy(), LONGEST)
                     lengths[side] += np.bincount(characters, minlength=LONGEST + 1)
                     found = columns[f"{side}_language_probability"].to_numpy()
                     probabilities[side] += np.bincount(
                         np.minimum((found * BINS).astype(int), BINS - 1), minlength=BINS
                     )
-                ja, en = (
+                text, en = (
                     pc.binary_length(columns[side].cast(pa.binary())).to_numpy()
-                    for side in ("ja", "en")
+                    for side in ("text", "en")
                 )
-                ratio = np.maximum(ja, en) / np.maximum(np.minimum(ja, en), 1)
+                ratio = np.maximum(text, en) / np.maximum(np.minimum(text, en), 1)
                 ratios += np.bincount(
                     np.minimum((2 * (ratio - 1)).astype(int), BINS - 1), minlength=BINS
                 )

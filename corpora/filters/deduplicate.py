@@ -48,9 +48,9 @@ def words(key: str, settings: NearDuplicates) -> str:
     return " ".join(found) or key
 
 
-def near_digest(ja_key: str, en_key: str, settings: NearDuplicates) -> int:
+def near_digest(text_key: str, en_key: str, settings: NearDuplicates) -> int:
     """Equal for pairs whose two sides have the same words.
 
     Japanese has no spaces: its letters and digits are compared, in order.
     """
-    return digest("".join(_WORD.findall(ja_key)) or ja_key, words(en_key, settings))
+    return digest("".join(_WORD.findall(text_key)) or text_key, words(en_key, settings))

@@ -76,15 +76,15 @@ def english_values(text: str) -> set[int]:
     return found
 
 
-def indices(ja: str, en: str) -> list[str]:
+def indices(text: str, en: str) -> list[str]:
     """The digits of the Japanese text that count nothing and that the English one lacks."""
-    found = INDEX.findall(ja)
+    found = INDEX.findall(text)
     if not found:
         return []
     values = english_values(en)
     return [one for one in found if int(one) not in values]
 
 
-def are_unmatched(ja: str, en: str) -> bool:
+def are_unmatched(text: str, en: str) -> bool:
     """Whether there are such digits. A single 1 is none: English says "a"."""
-    return indices(ja, en) not in ([], ["1"])
+    return indices(text, en) not in ([], ["1"])

@@ -58,13 +58,13 @@ _SPACE_INSIDE = re.compile(r"(?<=[^ -~]) (?=[^ -~])|(?<=[^ -~]) (?=[0-9])|(?<=[0
 _LONGEST_WORD = 4.0  # letters a word of an analyser has at most, on average
 
 
-def pair(ja: str, en: str) -> tuple[str, str]:
+def pair(text: str, en: str) -> tuple[str, str]:
     """Both sides as they are stored."""
-    ja, en = normalise(ja), normalise(en)
-    if _has_signs(ja) or _has_signs(en):
-        ja = _without_codes(ja)
-        return _japanese(ja), _english(_without_codes(en), ja)
-    return joined(ja), en
+    text, en = normalise(text), normalise(en)
+    if _has_signs(text) or _has_signs(en):
+        text = _without_codes(text)
+        return _japanese(text), _english(_without_codes(en), text)
+    return joined(text), en
 
 
 def _has_signs(text: str) -> bool:
@@ -82,12 +82,12 @@ def _japanese(text: str) -> str:
     return joined(" ".join(text.split()))
 
 
-def _english(text: str, ja: str) -> str:
-    """`ja`: the other side, whose beginning tells a speaker's name from a heading in brackets."""
+def _english(text: str, other: str) -> str:
+    """`other`: the Japanese, whose beginning tells a speaker's name from a heading in brackets."""
     text = _SOUND_EN.sub(" ", text).strip()
-    if _SPEAKER_JA.match(ja):
+    if _SPEAKER_JA.match(other):
         text = _SPEAKER_EN.sub("", text)
-    elif not _OPENING.match(ja):
+    elif not _OPENING.match(other):
         text = _SPEAKER_CAPITALS.sub("", text)
     # the Japanese bullet stands between words, as a space does
     return " ".join(text.replace("・", " ").split())

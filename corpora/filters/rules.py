@@ -40,71 +40,71 @@ FILE_NAME = re.compile(r"\w\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|mp4)\b", re
 _SIGNS = re.compile(r"[#$%&<@\[\]{\\]|://|\.\w|[wW][wW][wW]\.")
 
 
-def empty(ja: str, en: str, limits: Filters) -> bool:
-    return not ja or not en
+def empty(text: str, en: str, limits: Filters) -> bool:
+    return not text or not en
 
 
-def damaged(ja: str, en: str, limits: Filters) -> bool:
+def damaged(text: str, en: str, limits: Filters) -> bool:
     """Holds U+FFFD, which an earlier program put where it could not read a character."""
-    return "\ufffd" in ja or "\ufffd" in en
+    return "\ufffd" in text or "\ufffd" in en
 
 
-def too_short(ja: str, en: str, limits: Filters) -> bool:
-    return min(len(ja), len(en)) < limits.min_characters
+def too_short(text: str, en: str, limits: Filters) -> bool:
+    return min(len(text), len(en)) < limits.min_characters
 
 
-def too_long(ja: str, en: str, limits: Filters) -> bool:
-    return max(len(ja), len(en)) > limits.max_characters
+def too_long(text: str, en: str, limits: Filters) -> bool:
+    return max(len(text), len(en)) > limits.max_characters
 
 
-def copy(ja: str, en: str, limits: Filters) -> bool:
-    return comparison_key(ja) == comparison_key(en)
+def copy(text: str, en: str, limits: Filters) -> bool:
+    return comparison_key(text) == comparison_key(en)
 
 
-def no_japanese_script(ja: str, en: str, limits: Filters) -> bool:
-    return not JAPANESE.search(ja)
+def no_japanese_script(text: str, en: str, limits: Filters) -> bool:
+    return not JAPANESE.search(text)
 
 
-def japanese_script_in_english(ja: str, en: str, limits: Filters) -> bool:
+def japanese_script_in_english(text: str, en: str, limits: Filters) -> bool:
     return bool(JAPANESE.search(en))
 
 
-def no_latin_script(ja: str, en: str, limits: Filters) -> bool:
+def no_latin_script(text: str, en: str, limits: Filters) -> bool:
     return not LATIN.search(en)
 
 
-def placeholder(ja: str, en: str, limits: Filters) -> bool:
+def placeholder(text: str, en: str, limits: Filters) -> bool:
     """Holds what a program was to fill in: `#Product1#`, `{{name}}`, `%s`, `[name]`."""
-    found = PLACEHOLDER.search(ja) or PLACEHOLDER.search(en)
-    return bool(found or BRACKETED.search(ja) or PATH.search(en))
+    found = PLACEHOLDER.search(text) or PLACEHOLDER.search(en)
+    return bool(found or BRACKETED.search(text) or PATH.search(en))
 
 
-def markup(ja: str, en: str, limits: Filters) -> bool:
-    return bool(MARKUP.search(ja) or MARKUP.search(en))
+def markup(text: str, en: str, limits: Filters) -> bool:
+    return bool(MARKUP.search(text) or MARKUP.search(en))
 
 
-def address(ja: str, en: str, limits: Filters) -> bool:
+def address(text: str, en: str, limits: Filters) -> bool:
     """Holds a web or mail address: nothing a picture could show."""
-    return bool(ADDRESS.search(ja) or ADDRESS.search(en))
+    return bool(ADDRESS.search(text) or ADDRESS.search(en))
 
 
-def file_name(ja: str, en: str, limits: Filters) -> bool:
+def file_name(text: str, en: str, limits: Filters) -> bool:
     """`IMG_1234.jpg`: what alternative texts of the web are full of."""
-    return bool(FILE_NAME.search(ja) or FILE_NAME.search(en))
+    return bool(FILE_NAME.search(text) or FILE_NAME.search(en))
 
 
-def length_ratio(ja: str, en: str, limits: Filters) -> bool:
+def length_ratio(text: str, en: str, limits: Filters) -> bool:
     """Longer side over shorter, in UTF-8 bytes: a Japanese character says about as much as three
     English letters and has three bytes.
     """
-    shorter, longer = sorted((len(ja.encode()), len(en.encode())))
+    shorter, longer = sorted((len(text.encode()), len(en.encode())))
     return longer > limits.max_length_ratio * shorter
 
 
-def unmatched_numbers(ja: str, en: str, limits: Filters) -> bool:
+def unmatched_numbers(text: str, en: str, limits: Filters) -> bool:
     """The Japanese side counts nothing with a number that the English one lacks: an index left in
     the text, or another sentence."""
-    return numbers.are_unmatched(ja, en)
+    return numbers.are_unmatched(text, en)
 
 
 Filter = Callable[[str, str, Filters], bool]
@@ -132,10 +132,10 @@ _WITHOUT_SIGNS = tuple(
 )
 
 
-def drop_reason(ja: str, en: str, limits: Filters) -> str | None:
+def drop_reason(text: str, en: str, limits: Filters) -> str | None:
     """The name of the first filter that drops the pair, or None."""
     # one search for what most texts lack saves eight
-    for drops in FILTERS if _SIGNS.search(ja) or _SIGNS.search(en) else _WITHOUT_SIGNS:
-        if drops(ja, en, limits):
+    for drops in FILTERS if _SIGNS.search(text) or _SIGNS.search(en) else _WITHOUT_SIGNS:
+        if drops(text, en, limits):
             return drops.__name__
     return None

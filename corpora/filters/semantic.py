@@ -96,7 +96,7 @@ class MeasurePart:
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         left = np.load(self.folder / f"{rank:05d}.left.npy", allow_pickle=False)
         scores = np.full(len(left), np.nan, dtype=np.float32)
-        texts = pq.read_table(self.parts[rank], columns=["ja", "en", "ja_digest", "en_digest"])
+        texts = pq.read_table(self.parts[rank], columns=["text", "en", "text_digest", "en_digest"])
         found = [self._margins(block) for block in blocks(iter([texts.filter(pa.array(left))]))]
         scores[left] = np.concatenate([*found, np.zeros(0, np.float32)])
         with whole(self.files(rank)[0]) as temporary, open(temporary, "wb") as file:
@@ -105,9 +105,11 @@ class MeasurePart:
     def _margins(self, block: pa.Table) -> np.ndarray:
         if block.num_rows < FEWEST_ROWS:
             return np.full(block.num_rows, np.nan, dtype=np.float32)
-        same = [first_of_each(block.column(name).to_numpy()) for name in ("ja_digest", "en_digest")]
-        ja, en = (block.column(name).to_pylist() for name in ("ja", "en"))
-        return np.array(margins(ja, en, self.settings, *same), dtype=np.float32)
+        same = [
+            first_of_each(block.column(name).to_numpy()) for name in ("text_digest", "en_digest")
+        ]
+        text, en = (block.column(name).to_pylist() for name in ("text", "en"))
+        return np.array(margins(text, en, self.settings, *same), dtype=np.float32)
 
     def scores(self) -> np.ndarray:
         """(rows,) of float32: of all parts, once all are done."""
@@ -131,30 +133,30 @@ def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def margins(
-    ja: list[str],
+    text: list[str],
     en: list[str],
     settings: Semantic,
-    ja_same: np.ndarray | None = None,
+    text_same: np.ndarray | None = None,
     en_same: np.ndarray | None = None,
 ) -> list[float]:
-    """The margin of each pair among all of them. `ja_same`, `en_same`: (rows,), equal for rows that
-    have the text in common.
+    """The margin of each pair among all of them. `text_same`, `en_same`: (rows,), equal for rows
+    that have the text in common.
 
     Raises DataError if the encoder gives no numbers.
     """
     import torch
 
     encoder = load(settings.model)
-    ja_RD, en_RD = (
+    text_RD, en_RD = (
         sentence_encoder.embed(
             encoder, texts, settings.prompt, settings.batch_size, show_progress=False
         )
-        for texts in (ja, en)
+        for texts in (text, en)
     )
-    cosine_RR = ja_RD @ en_RD.T
+    cosine_RR = text_RD @ en_RD.T
     own_R = cosine_RR.diagonal().clone()
-    count = min(settings.neighbors, len(ja))
-    for same in (ja_same, en_same):
+    count = min(settings.neighbors, len(text))
+    for same in (text_same, en_same):
         if same is not None:
             _forget_shared(cosine_RR, same)
     around_R = (_mean_of_nearest(cosine_RR, count) + _mean_of_nearest(cosine_RR.T, count)) / 2

@@ -7,7 +7,7 @@ Out: on the screen: the row as read and as cleaned, what each filter and the lan
 
     python -m corpora.inspect configs/toyworld.yaml toyworld:train:12
     python -m corpora.inspect configs/toyworld.yaml --reason exact_duplicate --limit 3
-    python -m corpora.inspect configs/toyworld.yaml --ja 赤い丸 --en "a red circle"
+    python -m corpora.inspect configs/toyworld.yaml --text 赤い丸 --en "a red circle"
     corpora.filters.min_characters=4
 """
 
@@ -44,23 +44,23 @@ def main(argv: list[str] | None = None) -> int:
             metavar="ROWS",
             help="at most so many of them (default %(default)s)",
         )
-        parser.add_argument("--ja", metavar="TEXT", help="a Japanese text to judge, with --en")
+        parser.add_argument("--text", metavar="TEXT", help="a Japanese text to judge, with --en")
         parser.add_argument("--en", metavar="TEXT", help="its English side")
         arguments = parser.parse_intermixed_args(argv)
         ids = [word for word in arguments.words if not OVERRIDE.match(word)]
-        if (arguments.ja is None) != (arguments.en is None):
-            parser.error("--ja and --en go together")
+        if (arguments.text is None) != (arguments.en is None):
+            parser.error("--text and --en go together")
         if arguments.limit < 1:
             parser.error("--limit is at least 1")
-        if not ids and arguments.reason is None and arguments.ja is None:
-            parser.error("give the id of a row, --reason, or --ja and --en")
+        if not ids and arguments.reason is None and arguments.text is None:
+            parser.error("give the id of a row, --reason, or --text and --en")
         recipe = load_recipe(
             arguments.recipe, [word for word in arguments.words if OVERRIDE.match(word)]
         )
         if ids or arguments.reason is not None:
             inspect(recipe, ids, arguments.reason, arguments.limit)
-        if arguments.ja is not None:
-            inspect_texts(recipe, arguments.ja, arguments.en)
+        if arguments.text is not None:
+            inspect_texts(recipe, arguments.text, arguments.en)
 
     return command.guard("corpora.inspect", body)
 

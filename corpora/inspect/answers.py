@@ -43,10 +43,10 @@ def inspect(recipe: Recipe, ids: list[str], reason: str | None, limit: int) -> N
         )
 
 
-def inspect_texts(recipe: Recipe, ja: str, en: str) -> None:
+def inspect_texts(recipe: Recipe, text: str, en: str) -> None:
     """Prints what would become of a pair. Raises RecipeError and DataError."""
 
-    folder, row = finished_pairs(recipe), history.Row("this pair", ja, en)
+    folder, row = finished_pairs(recipe), history.Row("this pair", text, en)
     same = history.same_texts(folder, *_cleaned(row)) if folder else None
     other = (
         history.read_rows(recipe.corpora, [same.other_id])[same.other_id]
@@ -108,18 +108,18 @@ def told(
             f"{row.id}: dropped by read: {row.unreadable}",
             f"  {evidence.UNREADABLE.get(row.unreadable, 'its texts could not be read')}",
         ]
-    ja, en = _cleaned(row)
-    judged = [("filter", answer) for answer in evidence.answers(ja, en, corpora.filters)]
+    text, en = _cleaned(row)
+    judged = [("filter", answer) for answer in evidence.answers(text, en, corpora.filters)]
     judged += [
-        ("language_id", answer) for answer in evidence.languages(ja, en, corpora.language_id)
+        ("language_id", answer) for answer in evidence.languages(text, en, corpora.language_id)
     ]
     judged += (
         [("clip_tokens", evidence.tokens(en, corpora.clip_tokens))] if corpora.clip_tokens else []
     )
     now = next((f"{stage}: {answer.name}" for stage, answer in judged if answer.drops), None)
-    lines = [_headline(row.id, fate, would_be, now), *_texts("as read", row.ja, row.en)]
-    if (ja, en) != (row.ja, row.en):
-        lines += _texts("cleaned", ja, en)
+    lines = [_headline(row.id, fate, would_be, now), *_texts("as read", row.text, row.en)]
+    if (text, en) != (row.text, row.en):
+        lines += _texts("cleaned", text, en)
     for name in dict(judged):
         lines += [
             f"  {name}",
@@ -129,7 +129,7 @@ def told(
     if last and last.score is not None and corpora.semantic:
         lines += [f"  {last.stage}", *_answer(evidence.margin(last.score, corpora.semantic))]
     elif last and last.other_id:
-        lines += [f"  {last.stage}", *_compared(corpora, last, (ja, en), other)]
+        lines += [f"  {last.stage}", *_compared(corpora, last, (text, en), other)]
     return lines
 
 
@@ -167,18 +167,18 @@ def _compared(
     return [
         *_answer(answer),
         f"    the other row is {other.id}",
-        *("  " + line for line in _texts("as read", other.ja, other.en)),
+        *("  " + line for line in _texts("as read", other.text, other.en)),
     ]
 
 
 def _cleaned(row: Row) -> tuple[str, str]:
 
-    return residue.pair(row.ja, row.en)
+    return residue.pair(row.text, row.en)
 
 
-def _texts(what: str, ja: str, en: str) -> list[str]:
+def _texts(what: str, text: str, en: str) -> list[str]:
     """Both sides, with escapes where something in them cannot be seen."""
-    shown = (
-        text if text.isprintable() and text == text.strip() else ascii(text) for text in (ja, en)
-    )
-    return [f"  {what:<9} {side}  {text}" for side, text in zip(("ja", "en"), shown, strict=True)]
+    shown = (one if one.isprintable() and one == one.strip() else ascii(one) for one in (text, en))
+    return [
+        f"  {what:<9} {side:<4}  {one}" for side, one in zip(("text", "en"), shown, strict=True)
+    ]

@@ -44,17 +44,17 @@ class Answer:
     keeps: str
 
 
-def answers(ja: str, en: str, limits: Filters) -> list[Answer]:
+def answers(text: str, en: str, limits: Filters) -> list[Answer]:
     """Of every filter, in the order in which they are asked; the first that drops the pair is the
     reason on record.
     """
     return [
-        Answer(one.__name__, one(ja, en, limits), *_seen(one.__name__, ja, en, limits))
+        Answer(one.__name__, one(text, en, limits), *_seen(one.__name__, text, en, limits))
         for one in rules.FILTERS
     ]
 
 
-def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
+def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
     """Of the language identifier's rules, side by side; the Japanese ones are asked first.
 
     Raises DataError without a model.
@@ -62,18 +62,23 @@ def languages(ja: str, en: str, settings: LanguageId) -> list[Answer]:
     language_id.model_file(settings)
     model = language_id.load(settings.model)
     result = []
-    for text, language in zip((ja, en), language_id.LANGUAGES, strict=True):
-        (verdict,) = language_id.judged(model, [text], language, settings.min_probability)
-        (guess,) = language_id.likeliest(model, [text])
-        likeliest = ", ".join(f"{one} {share:.3f}" for one, share in guess) or "none"
+    for one, language in zip((text, en), language_id.LANGUAGES, strict=True):
+        (verdict,) = language_id.judged(model, [one], language, settings.min_probability)
+        (guess,) = language_id.likeliest(model, [one])
+        likeliest = ", ".join(f"{code} {share:.3f}" for code, share in guess) or "none"
         wanted = f"the likeliest, at least {settings.min_probability}, or told by script or words"
         seen = f"{language} {verdict.probability:.3f}; {wanted} (the likeliest: {likeliest})"
         # no probability outweighs the script; 0 keeps all
         least = math.floor(1000 * verdict.probability) / 1000
         keeps = 0 if verdict.reason == language_id.SCRIPT[language] else least
         result += [
-            Answer(one, verdict.reason == one, seen, f"corpora.language_id.min_probability={keeps}")
-            for one in language_id.REASONS[language]
+            Answer(
+                reason,
+                verdict.reason == reason,
+                seen,
+                f"corpora.language_id.min_probability={keeps}",
+            )
+            for reason in language_id.REASONS[language]
         ]
     return result
 
@@ -117,7 +122,7 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
         return Answer(reason, True, "both texts are the same, whatever width and case", NO_SETTING)
     if corpora.near_duplicates is None:
         return Answer(reason, False, "these settings look for no near duplicates", NO_SETTING)
-    one, two = (near_digest(ja, en, corpora.near_duplicates) for ja, en in (keys, others))
+    one, two = (near_digest(text, en, corpora.near_duplicates) for text, en in (keys, others))
     ignored = ", ".join(corpora.near_duplicates.ignored_words)
     found = (
         f"the words are {'the same' if one == two else 'others'}, leaving out punctuation and "
@@ -128,24 +133,24 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
     )
 
 
-def _seen(name: str, ja: str, en: str, limits: Filters) -> tuple[str, str]:
+def _seen(name: str, text: str, en: str, limits: Filters) -> tuple[str, str]:
     """What the filter looks at, in words, and the setting that would keep the pair."""
-    lengths = f"{len(ja)} characters of Japanese, {len(en)} of English"
+    lengths = f"{len(text)} characters of Japanese, {len(en)} of English"
     if name == "too_long":
         return (
             f"{lengths}; at most {limits.max_characters}",
-            f"corpora.filters.max_characters={max(len(ja), len(en), 1)}",
+            f"corpora.filters.max_characters={max(len(text), len(en), 1)}",
         )
     if name == "too_short":
         return (
             f"{lengths}; at least {limits.min_characters}",
-            f"corpora.filters.min_characters={max(1, min(len(ja), len(en)))}",
+            f"corpora.filters.min_characters={max(1, min(len(text), len(en)))}",
         )
     if name == "length_ratio":
-        shorter, longer = sorted((len(ja.encode()), len(en.encode())))
+        shorter, longer = sorted((len(text.encode()), len(en.encode())))
         ratio = longer / max(shorter, 1)
         found = (
-            f"{len(ja.encode())} bytes of Japanese, {len(en.encode())} of English: "
+            f"{len(text.encode())} bytes of Japanese, {len(en.encode())} of English: "
             f"{ratio:.2f} "
             f"to 1; at most {limits.max_length_ratio}"
         )
@@ -153,19 +158,19 @@ def _seen(name: str, ja: str, en: str, limits: Filters) -> tuple[str, str]:
     if name == "unmatched_numbers":
         values = ", ".join(map(str, sorted(numbers.english_values(en)))) or "none"
         return (
-            f"digits in the Japanese that count nothing: {_listed(numbers.indices(ja, en))}; "
+            f"digits in the Japanese that count nothing: {_listed(numbers.indices(text, en))}; "
             f"numbers in the English: {values}",
             NO_SETTING,
         )
     if name == "empty":
         return lengths, NO_SETTING
     if name == "copy":
-        same = comparison_key(ja) == comparison_key(en)
+        same = comparison_key(text) == comparison_key(en)
         return (
             "both sides are the same, whatever width and case" if same else "the sides differ",
             NO_SETTING,
         )
-    return _matched(name, ja, en), NO_SETTING
+    return _matched(name, text, en), NO_SETTING
 
 
 PATTERNS: dict[str, tuple[str, re.Pattern[str]]] = {
@@ -188,13 +193,13 @@ ONE_SIDE = {
 }
 
 
-def _matched(name: str, ja: str, en: str) -> str:
+def _matched(name: str, text: str, en: str) -> str:
     what, pattern = PATTERNS[name]
     sides = [side for side in ("Japanese", "English") if ONE_SIDE.get(name, side) == side]
     found = [
         (side, match)
-        for side, text in (("Japanese", ja), ("English", en))
-        if side in sides and (match := pattern.search(text))
+        for side, one in (("Japanese", text), ("English", en))
+        if side in sides and (match := pattern.search(one))
     ]
     if not found:
         return f"no {what} in the {' or the '.join(sides)}"

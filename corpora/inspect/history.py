@@ -28,7 +28,7 @@ class Row:
     """A row as its source gives it: two texts, or the reason why they cannot be read."""
 
     id: str
-    ja: str = ""
+    text: str = ""
     en: str = ""
     unreadable: str | None = None
 
@@ -117,8 +117,8 @@ def _of_part(source: Source, part: Part, wanted: set[str]) -> dict[str, Row]:
     result: dict[str, Row] = {}
     for batch in sources.read(source, part):
         result |= {
-            id: Row(id, ja, en)
-            for id, ja, en in zip(batch.ids, batch.ja, batch.en, strict=True)
+            id: Row(id, text, en)
+            for id, text, en in zip(batch.ids, batch.text, batch.en, strict=True)
             if id in wanted
         }
         result |= {id: Row(id, unreadable=reason) for id, reason in batch.dropped if id in wanted}
@@ -146,20 +146,20 @@ def fates(folder: Path, ids: list[str]) -> dict[str, Fate]:
     return found
 
 
-def same_texts(folder: Path, ja: str, en: str) -> Fate | None:
+def same_texts(folder: Path, text: str, en: str) -> Fate | None:
     """What finished pairs would make of two normalised texts: a duplicate of a row, or one that
     shares a text with a held-out row; None: neither.
 
     Raises DataError for damaged pairs.
     """
-    ja_key, en_key = comparison_key(ja), comparison_key(en)
+    text_key, en_key = comparison_key(text), comparison_key(en)
     shared: Fate | None = None
     for split in SPLITS:
-        for batch in read_batches(folder, split, columns=["id", "ja", "en"]):
+        for batch in read_batches(folder, split, columns=["id", "text", "en"]):
             for id, one, other in zip(
                 *(column.to_pylist() for column in batch.columns), strict=True
             ):
-                same = comparison_key(one) == ja_key, comparison_key(other) == en_key
+                same = comparison_key(one) == text_key, comparison_key(other) == en_key
                 if all(same):
                     return Fate(None, "deduplicate", "exact_duplicate", id)
                 if any(same) and split == "held_out":

@@ -158,10 +158,10 @@ def _given(source: Source) -> list[str]:
         return []
     if (
         isinstance(source, MosesSource | WmtTestSource)
-        and source.ja_path is not None
+        and source.text_path is not None
         and source.en_path is not None
     ):
-        return [source.ja_path, source.en_path]
+        return [source.text_path, source.en_path]
     assert source.path is not None
     return [source.path]
 
@@ -180,8 +180,8 @@ def _file_sets(source: Source) -> list[tuple[str, ...]]:
             )
     if len(found) < 2:
         return [(path,) for there in found for path in there]
-    ja_glob, en_glob = _given(source)
-    return pairing.couples((ja_glob, en_glob), (found[0], found[1]), name(source))
+    text_glob, en_glob = _given(source)
+    return pairing.couples((text_glob, en_glob), (found[0], found[1]), name(source))
 
 
 def _refuse_exchanged(source: Source, batch: Batch) -> None:
@@ -189,11 +189,11 @@ def _refuse_exchanged(source: Source, batch: Batch) -> None:
     the Japanese one.
     """
     swapped = sum(
-        JAPANESE.search(en) is not None and JAPANESE.search(ja) is None
-        for ja, en in zip(batch.ja, batch.en, strict=True)
+        JAPANESE.search(en) is not None and JAPANESE.search(text) is None
+        for text, en in zip(batch.text, batch.en, strict=True)
     )
-    if swapped >= FEWEST_SWAPPED and swapped >= 0.8 * len(batch.ja):
-        shown = f"{batch.ja[0][:20]!r} is read as Japanese and {batch.en[0][:20]!r} as English"
+    if swapped >= FEWEST_SWAPPED and swapped >= 0.8 * len(batch.text):
+        shown = f"{batch.text[0][:20]!r} is read as Japanese and {batch.en[0][:20]!r} as English"
         raise RecipeError(
             f"source {name(source)!r}: Japanese and English are exchanged: {shown}; exchange the "
             "two in the recipe"

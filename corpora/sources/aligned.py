@@ -35,30 +35,30 @@ def plan(
             found.append(lines.cuts(stream, starts[-1]))
     if names:
         assert isinstance(source, MosesSource)
-        pairing.check_members(paths[0], (source.ja_member, source.en_member), names)
+        pairing.check_members(paths[0], (source.text_member, source.en_member), names)
     if sgml.both(places, heads):
         for first, last in cut(sum(1 for _ in sgml.rows(places)), part.STREAM_PART_ROWS):
             yield Part(number, paths, (first,), (last,), first_row + first, last - first)
         return
     for (path, _), head in zip(places, heads, strict=True):
         content.refuse_markup(head, path, source.name)
-    ja, en = found
-    if ja.rows != en.rows:
+    text, en = found
+    if text.rows != en.rows:
         raise DataError(
-            f"{paths[0]}: {ja.rows} Japanese lines, but {en.rows} English ones (source "
+            f"{paths[0]}: {text.rows} Japanese lines, but {en.rows} English ones (source "
             f"{source.name!r}); take two files of one release, unaltered"
         )
     # where one side can be entered anywhere and the other cannot, the longer parts are multiples of
     # the shorter
-    rows = max(ja.part_rows, en.part_rows)
-    assert rows % ja.part_rows == rows % en.part_rows == 0
+    rows = max(text.part_rows, en.part_rows)
+    assert rows % text.part_rows == rows % en.part_rows == 0
     start = tuple(starts)
-    for done in range(0, ja.rows, rows):
+    for done in range(0, text.rows, rows):
         stop = tuple(
             side.offsets[min((done + rows) // side.part_rows, len(side.offsets)) - 1]
             for side in found
         )
-        yield Part(number, paths, start, stop, first_row + done, min(rows, ja.rows - done))
+        yield Part(number, paths, start, stop, first_row + done, min(rows, text.rows - done))
         start = stop
 
 
@@ -67,13 +67,15 @@ def read(source: MosesSource | WmtTestSource, piece: Part) -> Iterator[Row]:
     if len(piece.start) == 1:  # cut by rows
         yield from islice(sgml.rows(places), piece.start[0], piece.stop[0])
         return
-    for ja, en in lines.read(places, piece):
-        if ja is None or en is None:
+    for text, en in lines.read(places, piece):
+        if text is None or en is None:
             yield "too_long"
-        elif (lines.TAG in ja or lines.TAG in en) and (lines.is_header(ja) or lines.is_header(en)):
+        elif (lines.TAG in text or lines.TAG in en) and (
+            lines.is_header(text) or lines.is_header(en)
+        ):
             yield lines.HEADER
         else:
-            yield ja, en
+            yield text, en
 
 
 def _places(
@@ -82,4 +84,4 @@ def _places(
     if len(paths) == 2:
         return [(path, None) for path in paths]
     assert isinstance(source, MosesSource)
-    return [(paths[0], source.ja_member), (paths[0], source.en_member)]
+    return [(paths[0], source.text_member), (paths[0], source.en_member)]

@@ -80,7 +80,7 @@ def refuse_markup(head: bytes, path: str, source: str) -> None:
     if name == "html":
         return  # a page is refused elsewhere; localised programs have texts that begin so
     kinds = {"tmx": "kind tmx reads it", "dataset": "kind wmt_test reads it, given as `path`"}
-    kinds |= dict.fromkeys(SGML, "kind wmt_test reads it, given as `ja_path` and `en_path`")
+    kinds |= dict.fromkeys(SGML, "kind wmt_test reads it, given as `text_path` and `en_path`")
     if name:
         way_out = kinds.get(name, "extract the texts first")
         raise DataError(

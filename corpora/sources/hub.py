@@ -56,9 +56,9 @@ def plan(source: HubSource, number: int) -> Iterator[Part]:
     for shard in range(shards):
         rows = 0
         for table in _tables(source, shard):
-            ja, en = (
+            text, en = (
                 parquet.text_column(table.schema, wanted, _where(source), source.name)
-                for wanted in (source.ja, source.en)
+                for wanted in (source.text, source.en)
             )
             rows += table.num_rows
         for start, stop in parts.cut(rows, parts.STREAM_PART_ROWS):
@@ -69,7 +69,7 @@ def plan(source: HubSource, number: int) -> Iterator[Part]:
                 (shard, stop),
                 first_row + start,
                 stop - start,
-                ja=ja,
+                text=text,
                 en=en,
             )
         first_row += rows
@@ -81,7 +81,9 @@ def read(source: HubSource, part: Part) -> Iterator[Row]:
     for table in _tables(source, shard):
         for batch in table.slice(max(0, start - row), max(0, stop - max(start, row))).to_batches():
             yield from zip(
-                parquet.texts(batch, str(part.ja)), parquet.texts(batch, str(part.en)), strict=True
+                parquet.texts(batch, str(part.text)),
+                parquet.texts(batch, str(part.en)),
+                strict=True,
             )
         row += table.num_rows
         if row >= stop:

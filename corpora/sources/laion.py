@@ -24,7 +24,7 @@ from corpora.sources.part import Part
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("ja", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("similarity", pa.float32()),

@@ -23,25 +23,27 @@ def couples(
 
     Two files given literally are a couple whatever their names are. Raises DataError.
     """
-    ja, en = found
-    if len(ja) == len(en) == 1 and (ja[0] == globs[0] or en[0] == globs[1]):
-        return [(ja[0], en[0])]
-    ja_names, en_names = (_by_name(*one, source) for one in zip(globs, found, strict=True))
+    text, en = found
+    if len(text) == len(en) == 1 and (text[0] == globs[0] or en[0] == globs[1]):
+        return [(text[0], en[0])]
+    text_names, en_names = (_by_name(*one, source) for one in zip(globs, found, strict=True))
     alone = [
         one
-        for names, other in ((ja_names, en_names), (en_names, ja_names))
+        for names, other in ((text_names, en_names), (en_names, text_names))
         for one in _without(names, other)
     ]
     if alone:
         counts = (
-            f"{len(ja)} Japanese files, but {len(en)} English ones; " if len(ja) != len(en) else ""
+            f"{len(text)} Japanese files, but {len(en)} English ones; "
+            if len(text) != len(en)
+            else ""
         )
         raise DataError(
             f"source {source!r}: {counts}no file of the other language is called as "
             f"{', '.join(alone[:4])}; "
             "fetch what is missing, or correct the globs"
         )
-    return [(path, en_names[name]) for name, path in ja_names.items()]
+    return [(path, en_names[name]) for name, path in text_names.items()]
 
 
 def check_members(path: str, members: tuple[str, str], names: list[str]) -> None:
@@ -55,7 +57,7 @@ def check_members(path: str, members: tuple[str, str], names: list[str]) -> None
     if len(keys) > 1:
         raise DataError(
             f"{path}: {names[0]} and {names[1]} are not one corpus by their names; "
-            "say with `ja_member` and `en_member` which two files to read"
+            "say with `text_member` and `en_member` which two files to read"
         )
 
 

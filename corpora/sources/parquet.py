@@ -23,19 +23,19 @@ def plan(source: ParquetSource, number: int, path: str, first_row: int) -> Itera
         if not file.metadata.num_rows:
             return  # Spark writes such parts, sometimes without columns
         schema = file.schema_arrow
-        ja, en = (
-            text_column(schema, wanted, path, source.name) for wanted in (source.ja, source.en)
+        text, en = (
+            text_column(schema, wanted, path, source.name) for wanted in (source.text, source.en)
         )
         for start, stop, rows in row_groups(file.metadata):
-            yield Part(number, (path,), (start,), (stop,), first_row, rows, ja=ja, en=en)
+            yield Part(number, (path,), (start,), (stop,), first_row, rows, text=text, en=en)
             first_row += rows
 
 
 def read(source: ParquetSource, part: Part) -> Iterator[Row]:
     with opened(part.paths[0]) as file:
         groups = range(part.start[0], part.stop[0])
-        for rows in batches(file, part.paths[0], groups, [str(part.ja), str(part.en)]):
-            yield from zip(texts(rows, str(part.ja)), texts(rows, str(part.en)), strict=True)
+        for rows in batches(file, part.paths[0], groups, [str(part.text), str(part.en)]):
+            yield from zip(texts(rows, str(part.text)), texts(rows, str(part.en)), strict=True)
 
 
 @contextmanager

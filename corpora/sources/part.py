@@ -34,7 +34,7 @@ class Part:
     a text file a language makes one source).
 
     `start` and `stop` are in the format's own measure: a byte offset a path for lines, row groups
-    of a parquet file, rows of a file of XML or of a hub's shard. `ja` and `en` are columns;
+    of a parquet file, rows of a file of XML or of a hub's shard. `text` and `en` are columns;
     `fields` is how many a row of a TSV has.
     """
 
@@ -45,7 +45,7 @@ class Part:
     first_row: int
     rows: int
     split: Split | Literal["by_text"] = "by_text"
-    ja: int | str = 0
+    text: int | str = 0
     en: int | str = 1
     fields: int = 1
 
@@ -59,7 +59,7 @@ class Batch:
 
     ids: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    ja: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
     en: list[str] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -86,13 +86,13 @@ def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[Batch]
         else:
             size += len(row[0]) + len(row[1])
             try:
-                ja, en = row[0].decode("utf-8"), row[1].decode("utf-8")
+                text, en = row[0].decode("utf-8"), row[1].decode("utf-8")
             except UnicodeDecodeError:
                 batch.dropped.append((id, "invalid_utf8"))
             else:
                 for column, value in zip(
-                    (batch.ids, batch.sources, batch.ja, batch.en),
-                    (id, source, ja, en),
+                    (batch.ids, batch.sources, batch.text, batch.en),
+                    (id, source, text, en),
                     strict=True,
                 ):
                     column.append(value)

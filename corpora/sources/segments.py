@@ -70,10 +70,10 @@ def language(attributes: dict[str, str]) -> str:
     return CODES.get(primary, primary)
 
 
-def row(ja: Text | None, en: Text | None) -> Row:
-    if ja is None or en is None:
+def row(text: Text | None, en: Text | None) -> Row:
+    if text is None or en is None:
         return "missing_side"
-    texts = ja.whole(), en.whole()
+    texts = text.whole(), en.whole()
     return "too_long" if None in texts else texts
 
 

@@ -41,14 +41,14 @@ def rows(places: list[Place]) -> Iterator[Row]:
 
     Raises DataError where they are not the same ones.
     """
-    for ja, en in zip_longest(*(_segments(*place) for place in places)):
-        if ja is None or en is None or ja[0] != en[0]:
-            shown = [_named(one) for one in (ja, en)]
+    for text, en in zip_longest(*(_segments(*place) for place in places)):
+        if text is None or en is None or text[0] != en[0]:
+            shown = [_named(one) for one in (text, en)]
             raise DataError(
                 f"{places[0][0]}: {shown[0]} stands beside {shown[1]} of {places[1][0]}; "
                 "take two files of one release, unaltered"
             )
-        yield "too_long" if ja[1] is None or en[1] is None else (ja[1], en[1])
+        yield "too_long" if text[1] is None or en[1] is None else (text[1], en[1])
 
 
 def _segments(path: str, member: str | None) -> Iterator[Segment]:

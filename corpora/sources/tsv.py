@@ -36,21 +36,29 @@ def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[
         header = _fields(first) if source.header else None
         start += len(first)
         fields = len(header) if header is not None else _usual_fields(head)
-        ja, en = (
-            _column(source, path, wanted, header, fields) for wanted in (source.ja, source.en)
+        text, en = (
+            _column(source, path, wanted, header, fields) for wanted in (source.text, source.en)
         )
         found = lines.cuts(stream, start)
     for count, stop in enumerate(found.offsets):
         done = count * found.part_rows
         rows = min(found.part_rows, found.rows - done)
         yield Part(
-            number, (path,), (start,), (stop,), first_row + done, rows, ja=ja, en=en, fields=fields
+            number,
+            (path,),
+            (start,),
+            (stop,),
+            first_row + done,
+            rows,
+            text=text,
+            en=en,
+            fields=fields,
         )
         start = stop
 
 
 def read(source: TsvSource, part: Part) -> Iterator[Row]:
-    ja, en = int(part.ja), int(part.en)
+    text, en = int(part.text), int(part.en)
     for (line,) in lines.read([(part.paths[0], source.member)], part):
         if line is None:
             yield "too_long"
@@ -58,12 +66,12 @@ def read(source: TsvSource, part: Part) -> Iterator[Row]:
         fields = line.split(b"\t")
         if len(fields) != part.fields:
             yield INDEX if line.startswith(b"B: ") else "ragged"
-        elif lines.TAG in line and (lines.is_header(fields[ja]) or lines.is_header(fields[en])):
+        elif lines.TAG in line and (lines.is_header(fields[text]) or lines.is_header(fields[en])):
             yield lines.HEADER
         elif MARK in line and (marked := TANAKA.search(fields[en])):
-            yield fields[ja].removeprefix(b"A: "), fields[en][: marked.start()]
+            yield fields[text].removeprefix(b"A: "), fields[en][: marked.start()]
         else:
-            yield fields[ja], fields[en]
+            yield fields[text], fields[en]
 
 
 def _fields(line: bytes) -> list[bytes]:

@@ -52,7 +52,7 @@ class _Documents:
         elif tag in ("src", "ref"):
             self.side = None
         elif tag == "doc":
-            ja, en = (self.sides.get(language, {}) for language in ("ja", "en"))
+            text, en = (self.sides.get(language, {}) for language in ("ja", "en"))
             self.rows += [
-                segments.row(ja.get(key), en.get(key)) for key in dict.fromkeys([*ja, *en])
+                segments.row(text.get(key), en.get(key)) for key in dict.fromkeys([*text, *en])
             ]

@@ -11,11 +11,11 @@ from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
 from configs.references import resolve_model
 from configs.schema.recipe import Recipe
+from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.export import pipeline_folder
 from distill.model_card import model_card
 from distill.sdxl.repository import STEMS, fetch
-from distill.train import inputs, run_folder
 from distill.verify.record import VERIFICATION, Verification
 
 VARIANT = re.compile(r"text_encoder(?:_2)?/model\.(\w+)\.safetensors")

@@ -151,12 +151,12 @@ def verify(folder: Path, made_from: dict[str, str]) -> float:
             f"{folder}: the stock pipeline gives other states than the trainer's for {prompt!r} "
             f"(by {worst:.1e}); please report this"
         )
-    Verification(
+    Verification.seal(
         made_from=made_from,
         made_with=readings.versions(),
         largest_relative_difference=worst,
         files=readings.digests(folder),
-        prompts=readings.rows(repository, trained),
+        prompts=[row.model_dump(mode="json") for row in readings.rows(repository, trained)],
     ).write(folder / VERIFICATION)
     return worst
 

@@ -19,7 +19,7 @@ from configs.schema import yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
 from corpora import pair
-from distill.train import run_folder
+from distill import run_folder
 from distill.verify.record import VERIFICATION, Verification
 
 TEMPLATE = "model_card.md.jinja"
@@ -281,7 +281,7 @@ def measured_pictures(recipe: Recipe, made_from: dict[str, str]) -> dict[str, An
             if row in result["rows"]
         ]
         examples = [
-            (example["number"], example["ja"], example["en"]) for example in result["examples"]
+            (example["number"], example["text"], example["en"]) for example in result["examples"]
         ]
         return {
             "prompts": result["prompts"],

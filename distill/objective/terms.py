@@ -71,10 +71,15 @@ class Loss:
     layers: list[CrossAttentionLayer]
     random_layers: list[CrossAttentionLayer]
 
-    def terms(self, sides: Sides, counts: GlobalCounts, step: int) -> dict[str, torch.Tensor]:
-        """Each term by its name in the log; `loss/total` is what is minimised."""
+    def terms(
+        self, sides: Sides, counts: GlobalCounts, step: int, draw: int | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Each term by its name in the log; `loss/total` is what is minimised.
+
+        `draw`: the number that layers and queries are sampled by, where it is not `step`.
+        """
         sides = replace(sides, student=sides.student.float(), teacher=sides.teacher.float())
-        seed = (self.settings.seed, step)
+        seed = (self.settings.seed, step if draw is None else draw)
         sums: dict[str, Callable[[], torch.Tensor]] = {
             "cross_attention": lambda: self._attention(
                 sides, self.layers, self.settings.query_bank, seed

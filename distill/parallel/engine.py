@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from configs.errors import DataError, RecipeError, SetupError, cause_of_system, of_system
-from configs.schema.distill import Distill
-from distill.plan.cost import REDUCE_BUCKET
+from configs.schema.distill import REDUCE_BUCKET, Distill
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 # Longer than `distill.hung_after_seconds`, whose message names the process that hangs.
@@ -114,6 +113,42 @@ class Engine:
             group["lr"] = learning_rate
         self._engine.step()
         return not self._optimizer.overflow
+
+    @property
+    def gradient_norm(self) -> float:
+        """L2 norm of the last step's gradient over all processes, before it is clipped."""
+        return float(self._engine.get_global_grad_norm())
+
+    def update_ratios(self) -> dict[str, float]:
+        """By module of the student (`clip_l`, `clip_bigg`): the L2 norm of what the last step
+        changed of its trained weights (fp32) over that of these weights. Every rank must call this.
+
+        The change is computed from AdamW's state (Loshchilov and Hutter, arXiv 1711.05101,
+        algorithm 2): so no copy of the weights before the step is kept.
+        """
+        group, updates = self._optimizer.param_groups[0], self._engine.global_steps
+        updates -= self._engine.skipped_steps
+        decay = group["lr"] * group["weight_decay"]
+        first, second = (1 - beta**updates for beta in group["betas"])
+        modules = list(dict.fromkeys(name.partition(".")[0] for name in self.parameters))
+        squares = torch.zeros(2, len(modules), dtype=torch.float64, device=self.device)
+        for name, parameter in self.parameters.items():
+            mapping = getattr(parameter, "_hp_mapping", None)
+            if not parameter.requires_grad or mapping is None:  # frozen, or another process's
+                continue
+            weight, mean, square = (
+                mapping.get_hp_fragment(part).detach() for part in (None, *MOMENTS)
+            )
+            denominator = square.sqrt().div_(second**0.5).add_(group["eps"])
+            change = (mean / denominator).mul_(group["lr"] / first)
+            # With the decayed weight d * w, w after the step: (change + d * w) / (1 - d).
+            change = change.add_(weight, alpha=decay).div_(1 - decay) if decay else change
+            norms = torch.stack([torch.linalg.vector_norm(one) for one in (change, weight)])
+            squares[:, modules.index(name.partition(".")[0])] += norms.double().square()
+        changes, weights = all_reduce_sum(squares).sqrt().tolist()
+        return dict(
+            zip(modules, (c / w for c, w in zip(changes, weights, strict=True)), strict=True)
+        )
 
     @property
     def skipped_steps(self) -> int:

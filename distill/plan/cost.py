@@ -15,12 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.schema.distill import Distill, QueryBank, RandomAttention, unet_shares
+from configs.schema.distill import REDUCE_BUCKET, Distill, QueryBank, RandomAttention, unet_shares
 from distill.encoders.family import SDXL
-
-# Elements per message of DeepSpeed. Its default, 5e8, would send the student's 0.8e9 gradients in
-# two messages and overlap little. One such bucket is held in fp32 while micro-batches accumulate.
-REDUCE_BUCKET = 200_000_000
 
 
 def _size(config: dict[str, Any], name: str) -> int:

@@ -17,7 +17,6 @@ from distill.plan.cost import Reading, Tower, flop_per_pair
 from distill.plan.shapes import read_config, read_unets, student_vocabulary
 from distill.tokens.batches import POSITIONS, Batches, is_truncated
 from distill.tokens.store import SIDES, TokenPairs, stored
-from distill.train.training import check_batch
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop
 # reaches it.
@@ -127,7 +126,7 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
     Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch size.
     """
     settings = recipe.distill
-    check_batch(settings, gpus)
+    settings.check_processes(gpus)
     try:
         towers = [
             Tower.of(read_config(settings.base, part.subfolder), part.pooled)

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         from distill.tokens.store import prepare
 
         tokens = prepare(recipe)
-        english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["ja"])
+        english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["text"])
         print(
             f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and "
             f"{japanese:,} Japanese tokens"

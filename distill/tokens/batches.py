@@ -196,7 +196,7 @@ class Batches:
             english = rows["student_reads_english"]
             english = english if which == "pair" else ~english
             found = np.where(
-                english, self.tokens.lengths("en", index), self.tokens.lengths("ja", index)
+                english, self.tokens.lengths("en", index), self.tokens.lengths("text", index)
             )
         return np.where(rows[which] == EMPTY_PROMPT, 2, found)
 
@@ -220,7 +220,7 @@ class Batches:
         if side != STUDENT:
             ids_BL = self._gathered(side, rows["pair"], length)
         else:
-            ids_BL = self._gathered("ja", rows["pair"], length)
+            ids_BL = self._gathered("text", rows["pair"], length)
             english = np.flatnonzero(rows["student_reads_english"])
             if len(english):
                 ids_BL[english] = self._gathered("en", rows["pair"][english], length)
@@ -252,7 +252,7 @@ class Batches:
         space between them, truncated.
         """
         first, second = (
-            (("en", "ja") if row["student_reads_english"] else ("ja", "en"))
+            (("en", "text") if row["student_reads_english"] else ("text", "en"))
             if side == STUDENT
             else (side, side)
         )

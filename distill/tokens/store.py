@@ -14,17 +14,18 @@ from configs.errors import DataError
 from configs.files import whole_folder
 from configs.references import resolve_model
 from configs.schema.recipe import Recipe
-from corpora.pair import read_pairs
+from corpora.pair import Pair, read_pairs
+from distill import inputs, run_folder
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_tokenizer
 from distill.tokenizer import portable
-from distill.tokenizer.fast.encode_ids import Encoder
-from distill.train import inputs, run_folder
+from distill.tokenizer.encode import batch_encoder
 
 ROWS_AT_ONCE = 4096
 TEACHER_SIDES = tuple(f"en_{name}" for name in SDXL.parts)  # as its tokenizers may differ
-STUDENT_SIDES = ("ja", "en")  # the student keeps its English by reading it with its own tokenizer
+STUDENT_SIDES = ("text", "en")  # the student keeps its English by reading it with its own tokenizer
 SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
+COLUMNS = dict.fromkeys(TEACHER_SIDES, "en") | {name: name for name in STUDENT_SIDES}  # of a pair
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TokenPairs:
     source_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.offsets["ja"]) - 1
+        return len(self.offsets["text"]) - 1
 
     def row(self, side: str, index: int) -> np.ndarray:
         start, end = self.offsets[side][index : index + 2]
@@ -81,13 +82,14 @@ def stored(recipe: Recipe) -> TokenPairs | None:
     return load(target) if artefact.changed(manifest, made_from) is None else None
 
 
-def prepare(recipe: Recipe) -> TokenPairs:
+def prepare(recipe: Recipe, made_from: dict[str, str] | None = None) -> TokenPairs:
     """Tokenises the training pairs unless `<run>/tokens/` holds their ids already, undamaged.
+    `made_from`: the result of `inputs.of_tokens`, if it is known.
 
     Raises DataError for inputs that are missing, or have changed since the run's training began.
     """
 
-    target, made_from = recipe.run_dir / "tokens", inputs.of_tokens(recipe)
+    target, made_from = recipe.run_dir / "tokens", made_from or inputs.of_tokens(recipe)
     if run_folder.must_be_made(target, made_from, recipe.run_dir / "distill"):
         with whole_folder(target, replace=True) as work:
             counts = _write(
@@ -116,6 +118,16 @@ def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
     )
 
 
+def in_memory(pairs: list[Pair], tokenizers: dict[str, Any]) -> TokenPairs:
+    """The ids of a few pairs, as `prepare` would store them, without their sources."""
+    found = {
+        side: batch_encoder(tokenizer)([getattr(row, COLUMNS[side]) for row in pairs])
+        for side, tokenizer in tokenizers.items()
+    }
+    offsets = {side: np.cumsum([0, *sizes]) for side, (_, sizes) in found.items()}
+    return TokenPairs({side: ids for side, (ids, _) in found.items()}, offsets)
+
+
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Streams ids to raw files, then copies them behind `.npy` headers; holds `ROWS_AT_ONCE` rows
     in memory.
@@ -124,7 +136,7 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
         side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32
         for side, tokenizer in tokenizers.items()
     }
-    encoders = {side: Encoder(tokenizer) for side, tokenizer in tokenizers.items()}
+    encoders = {side: batch_encoder(tokenizer) for side, tokenizer in tokenizers.items()}
     lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
     names: dict[str, int] = {}
     sources: list[np.ndarray] = []
@@ -134,12 +146,12 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
             sources.append(
                 np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16)
             )
-            for side, encoder in encoders.items():
-                found, sizes = encoder([getattr(row, side[:2]) for row in rows])
+            for side, encode in encoders.items():
+                found, sizes = encode([getattr(row, COLUMNS[side]) for row in rows])
                 lengths[side].append(sizes)
                 found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))
-    if len(lengths["ja"]) == 1:
+    if len(lengths["text"]) == 1:
         raise DataError(
             f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare "
             "with this recipe"

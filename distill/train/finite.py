@@ -14,10 +14,9 @@ import torch
 from configs.errors import DataError
 from configs.schema.distill import Distill
 from distill.encoders.teacher import Encoding
-from distill.objective.terms import GlobalCounts
 from distill.parallel.engine import in_all, rank, world_size
-from distill.tokens.batches import EMPTY_PROMPT, POSITIONS
-from distill.train.preparation import Work
+from distill.tokens.batches import EMPTY_PROMPT
+from distill.train.work import Work, global_counts
 
 SKIPPED_AT_MOST = 10  # steps in a row
 NAMED_AT_MOST = 10  # pairs or tensors of a message
@@ -96,22 +95,19 @@ def _look(work: Work, settings: Distill, step: int) -> Found:
     """
     found = Found([], [], [], [], [])
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of(work.batches.teacher_eos(rows), POSITIONS)
+    counts = global_counts(work.batches, rows)
     names = [name for name, parameter in work.student.named_parameters() if parameter.requires_grad]
     trained = [work.student.get_parameter(name) for name in names]
     for micro_rows, length in work.batches.micro_batches(
         rows, rank(), world_size(), settings.tokens_per_micro_batch
     ):
-        batch = work.batches.gather(micro_rows, length).to(work.engine.device)
-        with torch.no_grad():
-            teacher = work.teacher(batch.teacher)
-        student = work.student(batch.student)
-        bad_teacher_B, bad_student_B = _bad_rows(teacher), _bad_rows(student)
+        sides = work.sides(work.student, work.batches, micro_rows, length)
+        bad_teacher_B, bad_student_B = _bad_rows(sides.teacher), _bad_rows(sides.student)
         found.teacher.extend(_numbers(micro_rows[bad_teacher_B]))
         found.student.extend(_numbers(micro_rows[bad_student_B]))
         if bad_teacher_B.any() or bad_student_B.any() or found.gradients:
             continue
-        terms = work.loss.terms(batch.sides(student, teacher), counts, step)
+        terms = work.loss.terms(sides, counts, step)
         found.terms.extend(name for name, term in terms.items() if not torch.isfinite(term))
         if not found.terms:
             gradients = torch.autograd.grad(terms["loss/total"], trained, allow_unused=True)

@@ -1,6 +1,7 @@
 """Rank 0's record of a training: the progress bar, `metrics.jsonl` and TensorBoard.
 
-Out: `<run>/distill/metrics.jsonl`, one row every `log_every_steps`; `<run>/distill/tensorboard/`.
+Out: `<run>/distill/metrics.jsonl`, one row every `log_every_steps` and at every evaluation;
+     `<run>/distill/tensorboard/`.
 """
 
 import json
@@ -12,6 +13,8 @@ from tqdm import tqdm
 
 from configs.schema.distill import Distill
 from distill.train import metrics_file
+from distill.train.speed import Speed
+from distill.train.work import Work
 
 
 class Log:
@@ -19,7 +22,8 @@ class Log:
     those steps are made again.
     """
 
-    def __init__(self, run: Path, start: int, settings: Distill) -> None:
+    def __init__(self, run: Path, start: int, work: Work, settings: Distill) -> None:
+        self.speed = Speed(work, settings)
         path = run / "metrics.jsonl"
         metrics_file.resume(path, start, settings.log_every_steps)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
@@ -33,7 +37,12 @@ class Log:
         pairs_per_second = (
             (step - self._start) * self._batch_size / (time.monotonic() - self._started)
         )
-        row = {"step": step, **row, "pairs_per_second": round(pairs_per_second, 1)}
+        row = {
+            "step": step,
+            **row,
+            "pairs_per_second": round(pairs_per_second, 1),
+            **self.speed.row(),
+        }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():

@@ -9,7 +9,6 @@ Out: `<run>/tokens/`, and in `<run>/distill/measured/` `teacher_statistics.safet
 """
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,16 +20,18 @@ from configs.references import resolve_model
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
-from distill.encoders.student import Towers, initial_student, teacher_towers
-from distill.encoders.teacher import load_text_encoders
+from distill import inputs, run_folder
+from distill.encoders.student import initial_student, teacher_towers
+from distill.encoders.teacher import TextEncoders, load_text_encoders
+from distill.inputs import unet_folders
 from distill.objective import query_bank, random_attention, teacher_statistics
 from distill.objective.terms import Loss
 from distill.parallel.engine import Engine, weights_dtype
 from distill.tokenizer.portable import load as load_tokenizer
 from distill.tokens import store
 from distill.tokens.batches import Batches, special_ids
-from distill.train import inputs, run_folder
-from distill.train.inputs import unet_folders
+from distill.train import held_out
+from distill.train.work import Work
 
 STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
 MEASURED = "measured"
@@ -41,47 +42,35 @@ STATISTICS, QUERY_BANK, RANDOM_LAYERS = (
 )
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a training step touches."""
-
-    engine: Engine
-    student: Towers
-    teacher: Towers
-    batches: Batches
-    loss: Loss
-    dead_weights: dict[str, torch.Tensor]
-
-    def stack(self, values: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([value.to(self.engine.device, torch.float32) for value in values])
-
-
-def prepare(recipe: Recipe) -> None:
+def prepare(recipe: Recipe) -> TextEncoders | None:
     """Tokens, teacher statistics, query bank and random layers, unless they are there, whole and of
     these inputs.
 
-    One process does this while the others wait. Raises DataError for an input that has changed
-    since the run began.
+    One process does this while the others wait. Returns the teacher where it had to be loaded.
+    Raises DataError for an input that has changed since the run began.
     """
     run = recipe.run_dir / "distill"
     found = inputs.of_training(recipe)
     run_folder.check_inputs(run, found)
     with locked(recipe.run_dir / "tokens"):
-        store.prepare(recipe)
-    made_from = inputs.of_measurements(found)
+        store.prepare(recipe, inputs.of_tokens_among(found))
+    teacher, made_from = None, inputs.of_measurements(found)
     if run_folder.must_be_made(run / MEASURED, made_from, run):
         with whole_folder(run / MEASURED, replace=True) as folder:
-            _measure(recipe, folder)
+            teacher = _measure(recipe, folder)
             artefact.seal(folder, made_from)
     known = run_folder.recorded_inputs(run) if run_folder.has_checkpoints(run) else {}
     for_export = {name: digest for name, digest in known.items() if name not in found}
     run_folder.record_inputs(
         recipe, run, found | (for_export or inputs.of_pipelines(recipe.distill))
     )
+    return teacher
 
 
-def _measure(recipe: Recipe, folder: Path) -> None:
-    """Statistics, and the random layers and query bank where the objective uses them."""
+def _measure(recipe: Recipe, folder: Path) -> TextEncoders:
+    """Statistics, and the random layers and query bank where the objective uses them; returns the
+    teacher.
+    """
     settings = recipe.distill
     teacher = load_text_encoders(resolve_model(settings.base), settings.teacher)
     count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
@@ -109,13 +98,17 @@ def _measure(recipe: Recipe, folder: Path) -> None:
             bank,
             settings.seed,
         )
+    return teacher
 
 
-def load(recipe: Recipe) -> Work:
-    """Builds student, engine, teacher, batches and loss in this process."""
+def load(recipe: Recipe, teacher: TextEncoders | None = None) -> Work:
+    """Builds student, engine, teacher, batches and loss in this process.
+
+    `teacher`: what `prepare` returned here; read from disk where that is None.
+    """
     settings = recipe.distill
     torch.manual_seed(settings.seed)
-    encoders = load_text_encoders(resolve_model(settings.base), settings.teacher)
+    encoders = teacher or load_text_encoders(resolve_model(settings.base), settings.teacher)
     initial = recipe.run_dir / "initial_student"
     student = initial_student(encoders, initial)
     dead = {
@@ -124,18 +117,19 @@ def load(recipe: Recipe) -> Work:
         if not parameter.requires_grad
     }
     engine = Engine(student, settings)
-    teacher = teacher_towers(encoders).to(engine.device, weights_dtype(settings.precision))
+    frozen = teacher_towers(encoders).to(engine.device, weights_dtype(settings.precision))
     tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
     if settings.compile:
-        for towers in (student, teacher):
+        for towers in (student, frozen):
             towers.compile_layers()
     return Work(
         engine=engine,
         student=student,
-        teacher=teacher,
+        teacher=frozen,
         batches=Batches(settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
         loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead,
+        held_out=held_out.load(settings, recipe.run_dir / "pairs", tokenizers),
     )
 
 

@@ -3,22 +3,25 @@
 import math
 import os
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from configs import signals
-from configs.errors import RecipeError
 from configs.lock import locked
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
+from distill import run_folder
 from distill.checkpoints.checkpoint import Checkpoints
-from distill.objective.terms import GlobalCounts
+from distill.encoders.teacher import TextEncoders
 from distill.parallel import engine, processes, watch
+from distill.parallel.watch import Watch
 from distill.status import Writer, recorded
-from distill.tokens.batches import POSITIONS
-from distill.train import finite, preparation, run_folder
+from distill.train import finite, held_out, preparation
 from distill.train.log import Log
+from distill.train.work import Work, global_counts
 
 
 def train(recipe: Recipe) -> None:
@@ -27,10 +30,8 @@ def train(recipe: Recipe) -> None:
     Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in
     processes whose end rank 0 reports.
     """
-    os.environ.setdefault(
-        "TORCH_CPP_LOG_LEVEL", "ERROR"
-    )  # a lost connection is reported in one line, not with torch's stack
-
+    # a lost connection is reported in one line, not with torch's stack
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     watch.follow_launcher()
     run = recipe.run_dir / "distill"
     writer = Writer(run)
@@ -39,27 +40,31 @@ def train(recipe: Recipe) -> None:
         with processes.lost_ones_explained(), ExitStack() as held:
             watched = watch.Watch(recipe.distill.hung_after_seconds, writer.end)
             held.callback(watched.stop)
-            processes.first(lambda: _prepare(recipe, run, writer, held))
-            _train(recipe, run, watched, writer)
+            teachers: list[TextEncoders] = []
+            processes.first(lambda: _prepare(recipe, run, writer, held, teachers))
+            _train(recipe, run, watched, writer, teachers)
     finally:
         engine.stop()
 
 
-def _prepare(recipe: Recipe, run: Path, writer: Writer, held: ExitStack) -> None:
+def _prepare(
+    recipe: Recipe, run: Path, writer: Writer, held: ExitStack, teachers: list[TextEncoders]
+) -> None:
     """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all
-    processes load.
+    processes load. The teacher, where that needs it, goes into `teachers`: it is loaded once.
     """
-
-    check_batch(recipe.distill, engine.world_size())
+    recipe.distill.check_processes(engine.world_size())
     held.enter_context(locked(run))
     run_folder.claim_run(recipe, run)
     held.enter_context(recorded(writer))
     writer.write("preparing", "tokens, statistics and query bank")
-    preparation.prepare(recipe)
+    if (teacher := preparation.prepare(recipe)) is not None:
+        teachers.append(teacher)
 
 
-def _train(recipe: Recipe, run: Path, watched: Any, writer: Writer) -> None:
-
+def _train(
+    recipe: Recipe, run: Path, watched: Watch, writer: Writer, teachers: list[TextEncoders]
+) -> None:
     settings = recipe.distill
     checkpoints = Checkpoints(run, settings.keep_checkpoints)
     newest = checkpoints.latest()
@@ -67,13 +72,16 @@ def _train(recipe: Recipe, run: Path, watched: Any, writer: Writer) -> None:
         say(f"{newest}: the distillation is finished")
         return _finish(settings, writer)
     watched.at(0, "loading for")
-    work = preparation.load(recipe)
+    # popped, so that nothing holds it during the training
+    work = preparation.load(recipe, teachers.pop() if teachers else None)
     start = checkpoints.resume(work.engine, newest)
     pairs = len(work.batches.tokens)
     say(
         f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, "
         f"{settings.batch_size} a step, {engine.world_size()} processes"
     )
+    if work.held_out is None:
+        say(f"{recipe.run_dir / 'pairs'}: no held-out pairs, so no held-out loss (val/...)")
     writer.step = start
     signals.defer()
     if engine.rank() == 0:
@@ -85,45 +93,40 @@ def _train(recipe: Recipe, run: Path, watched: Any, writer: Writer) -> None:
 
 def _finish(settings: Distill, writer: Writer) -> None:
     """A signal that came after the last save changes nothing any more: the training is finished."""
-
     writer.step = settings.steps
     if engine.rank() == 0:
         writer.end(0, "the distillation is finished")
 
 
 def _loop(
-    work: Any,
+    work: Work,
     settings: Distill,
     run: Path,
     start: int,
-    checkpoints: Any,
-    watched: Any,
+    checkpoints: Checkpoints,
+    watched: Watch,
     writer: Writer,
 ) -> None:
-
     skipped, due = 0, False
-    log = Log(run, start, settings) if engine.rank() == 0 else None
+    log = Log(run, start, work, settings) if engine.rank() == 0 else None
     try:
         for step in range(start, settings.steps):
             watched.at(step + 1, "training")
+            started = time.monotonic()
             values, taken = one_step(work, settings, step)
+            if log is not None:
+                log.speed.count(step, time.monotonic() - started)
             skipped = 0 if taken else skipped + 1
             finite.check_taken(work, settings, skipped, step)
             last = step + 1 == settings.steps
-            if (step + 1) % settings.log_every_steps == 0 or last:
-                names, sums = list(values), engine.all_reduce_sum(work.stack([*values.values()]))
-                if taken:
-                    row = dict(zip(names, sums.tolist(), strict=True))
-                    finite.check_losses(work, settings, row, step)
-                    if log is not None:
-                        log.write(
-                            step + 1,
-                            row
-                            | {
-                                "learning_rate": learning_rate(step, settings),
-                                "skipped_steps": work.engine.skipped_steps,
-                            },
-                        )
+            evaluate = last or (step + 1) % settings.eval_every_steps == 0
+            if taken and (evaluate or (step + 1) % settings.log_every_steps == 0):
+                row = _measured(work, settings, step, values)
+                if evaluate:
+                    watched.at(step + 1, "evaluating")
+                    row |= held_out.losses(work, settings, step)
+                if log is not None:
+                    log.write(step + 1, row)
             stopping = processes.stop_requested(work.engine.device)
             due = due or last or bool(stopping) or (step + 1) % settings.save_every_steps == 0
             # A state whose gradient is not finite may be a diverged one: it replaces no good one.
@@ -141,27 +144,42 @@ def _loop(
             log.close()
 
 
-def one_step(work: Any, settings: Distill, step: int) -> tuple[dict[str, Any], bool]:
+def one_step(work: Work, settings: Distill, step: int) -> tuple[dict[str, torch.Tensor], bool]:
     """One optimizer step on the global batch of `step`; this process's share of every term, and
     whether the step was taken (`Engine.step`).
     """
-    import torch
-
     rows = work.batches.rows(step)
-    counts = GlobalCounts.of(work.batches.teacher_eos(rows), POSITIONS)
+    counts = global_counts(work.batches, rows)
     micro_batches = work.batches.micro_batches(
         rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch
     )
     sums: dict[str, torch.Tensor] = {}
     for number, (micro_rows, length) in enumerate(micro_batches, 1):
-        batch = work.batches.gather(micro_rows, length).to(work.engine.device)
         work.engine.micro_batch(last=number == len(micro_batches))
-        with torch.no_grad():
-            teacher = work.teacher(batch.teacher)
-        terms = work.loss.terms(batch.sides(work.engine(batch.student), teacher), counts, step)
+        sides = work.sides(work.engine, work.batches, micro_rows, length)
+        terms = work.loss.terms(sides, counts, step)
         work.engine.backward(terms["loss/total"])
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
     return sums, work.engine.step(learning_rate(step, settings))
+
+
+def _measured(
+    work: Work, settings: Distill, step: int, values: dict[str, torch.Tensor]
+) -> dict[str, float]:
+    """A row of the log: the terms of the step's loss, and what its update was. Every rank must call
+    this.
+    """
+    sums = engine.all_reduce_sum(work.stack([*values.values()]))
+    row = dict(zip(values, sums.tolist(), strict=True))
+    finite.check_losses(work, settings, row, step)
+    ratios = work.engine.update_ratios()
+    return {
+        **row,
+        "learning_rate": learning_rate(step, settings),
+        "skipped_steps": work.engine.skipped_steps,
+        "optimizer/gradient_norm": work.engine.gradient_norm,
+        **{f"optimizer/update_ratio_{name}": ratio for name, ratio in ratios.items()},
+    }
 
 
 def learning_rate(step: int, settings: Distill) -> float:
@@ -172,15 +190,7 @@ def learning_rate(step: int, settings: Distill) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def check_batch(settings: Distill, processes: int) -> None:
-    if settings.batch_size % processes:
-        raise RecipeError(
-            f"distill.batch_size: {settings.batch_size} pairs cannot be shared by {processes} "
-            "processes; give a multiple"
-        )
-
-
-def check_dead_parameters(work: Any) -> None:
+def check_dead_parameters(work: Work) -> None:
     """What SDXL never reads must not have moved (DeepSpeed decays parameters without a
     gradient).
     """
@@ -190,5 +200,5 @@ def check_dead_parameters(work: Any) -> None:
 
 
 def say(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    if engine.rank() == 0:
         print(text, file=sys.stderr)

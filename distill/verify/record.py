@@ -4,7 +4,7 @@ gave on the exporter's machine.
 In/out: the file, beside `model_index.json`.
 """
 
-from configs.records import Record
+from configs.records import Record, SealedRecord
 
 VERIFICATION = "verification.json"
 
@@ -21,9 +21,10 @@ class Prompt(Record):
     pooled: list[float] | None
 
 
-class Verification(Record):
-    """`files`: the SHA-256 of every file of the folder but the card, its pictures and this file
-    itself.
+class Verification(SealedRecord):
+    """What an export was made from and what it gave; holds its own SHA-256.
+
+    `files`: the SHA-256 of every file of the folder except the card, its pictures and this file.
     """
 
     made_from: dict[str, str]

@@ -271,7 +271,7 @@ def examples(pairs: list[Pair], student: RowNumbers, teacher: RowNumbers) -> lis
     nearest_B = similarity_BN.argmax(dim=1).tolist()
     return [
         {
-            "ja": pair.ja,
+            "text": pair.text,
             "en": pair.en,
             "nearest_en": pairs[nearest_B[i]].en,
             "centred_cosine": similarity_BN[i, i].item(),

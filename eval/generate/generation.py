@@ -41,7 +41,7 @@ TILE = 256  # pixels a picture has in the grid
 class Captions(NamedTuple):
     """What is painted; `scenes` is None where no scene can be read from a picture."""
 
-    ja: list[str]
+    text: list[str]
     en: list[str]
     sources: list[str]
     scenes: list[Scene] | None
@@ -87,7 +87,7 @@ def generate(recipe: Recipe) -> None:
             "recipe": recipe.name,
             "fingerprint": digest,
             **read,
-            "prompts": len(captions.ja),
+            "prompts": len(captions.text),
             **measure(recipe, captions, rows),
         }
         results.write(folder / "pictures.json", result)
@@ -115,7 +115,7 @@ def held_out_captions(recipe: Recipe) -> Captions:
         return Captions(*map(list, zip(*rows, strict=True)))
     pairs = held_out.read(recipe, recipe.eval.prompts)
     return Captions(
-        [pair.ja for pair in pairs],
+        [pair.text for pair in pairs],
         [pair.en for pair in pairs],
         [pair.source for pair in pairs],
         None,
@@ -128,8 +128,8 @@ def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
     The same prompt number has the same seed in every row.
     """
 
-    jobs = {ENGLISH: captions.en, STUDENT: captions.ja} | (
-        {THROUGH_ENGLISH: captions.ja} if captions.scenes else {}
+    jobs = {ENGLISH: captions.en, STUDENT: captions.text} | (
+        {THROUGH_ENGLISH: captions.text} if captions.scenes else {}
     )
     if recipe.distill.english_share > 0:
         jobs[ENGLISH_STUDENT] = captions.en
@@ -164,14 +164,14 @@ def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[s
         if captions.scenes:
             measured[row], right[row] = scene_accuracy(captions.scenes, captions.sources, folder)
     paths = {
-        row: [picture_path(folder, i) for i in range(len(captions.ja))]
+        row: [picture_path(folder, i) for i in range(len(captions.text))]
         for row, folder in rows.items()
     }
     agreements = agreement.compare(paths, ENGLISH, captions.en, recipe.eval)
     examples = [
         {
             "number": number + 1,
-            "ja": captions.ja[i],
+            "text": captions.text[i],
             "en": captions.en[i],
             "pictures": {row: str(picture_path(Path("pictures", row), i)) for row in rows},
             "right": {row: row_right[i] for row, row_right in right.items()},
@@ -321,7 +321,7 @@ def _folders(recipe: Recipe, row: str) -> list[str]:
 
 
 def _examples(captions: Captions) -> range:
-    return range(min(EXAMPLES, len(captions.ja)))
+    return range(min(EXAMPLES, len(captions.text)))
 
 
 def _open(folder: Path, number: int) -> Image.Image:

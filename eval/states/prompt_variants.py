@@ -33,7 +33,7 @@ def captioned(recipe: Recipe, pairs: list[Pair]) -> list[Caption | None]:
                 (caption.ja, caption.en): caption
                 for caption in captions.pairs(source.held_out_pairs, "held_out", source.seed)
             }
-    return [found.get((pair.ja, pair.en)) for pair in pairs]
+    return [found.get((pair.text, pair.en)) for pair in pairs]
 
 
 def paraphrases(made_from: list[Caption | None], seed: int) -> list[str] | None:
@@ -62,9 +62,9 @@ def code_mixed(pairs: list[Pair], made_from: list[Caption | None], seed: int) ->
     }
     made = []
     for pair, caption in zip(pairs, made_from, strict=True):
-        words = lexicon.words_of(pair.ja) if caption else [pair.ja, " ", pair.en]
+        words = lexicon.words_of(pair.text) if caption else [pair.text, " ", pair.en]
         known = [i for i, word in enumerate(words) if caption and word in meanings]
-        mixed = set(_rng(seed, pair.ja).sample(known, round(MIXED_SHARE * len(known))))
+        mixed = set(_rng(seed, pair.text).sample(known, round(MIXED_SHARE * len(known))))
         made.append(
             " ".join(
                 "".join(
@@ -81,7 +81,7 @@ def role_swapped(pairs: list[Pair], made_from: list[Caption | None]) -> tuple[li
 
     A pair of one thing, or of another corpus, stays as it is.
     """
-    japanese, english = [pair.ja for pair in pairs], [pair.en for pair in pairs]
+    japanese, english = [pair.text for pair in pairs], [pair.en for pair in pairs]
     for i, caption in enumerate(made_from):
         if caption is not None and caption.scene.relation:
             twin = captions.role_swapped(caption)

@@ -71,7 +71,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
     """
 
     base, seed = resolve_model(recipe.distill.base), recipe.eval.seed
-    japanese, english = [pair.ja for pair in pairs], [pair.en for pair in pairs]
+    japanese, english = [pair.text for pair in pairs], [pair.en for pair in pairs]
     made_from = prompt_variants.captioned(recipe, pairs)
     swapped_ja, swapped_en = prompt_variants.role_swapped(pairs, made_from)
     scrambled_ja, scrambled_en = (

@@ -69,7 +69,8 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
 
     quiet()
     english, japanese = zip(
-        *((pair.en, pair.ja) for pair in held_out.read(recipe, recipe.eval.gap_pairs)), strict=True
+        *((pair.en, pair.text) for pair in held_out.read(recipe, recipe.eval.gap_pairs)),
+        strict=True,
     )
     student = load_text_encoders(student_folder)
     teacher = load_text_encoders(folders[OWN], recipe.distill.teacher)
@@ -94,7 +95,7 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
         found[name] = {"noise_gap": {key: gap[key] for key in ("value", "low", "high")}}
         if captions.scenes and unet == "base":
             found[name]["scene_accuracy"] = paint(recipe, name, pipelines, captions, student)
-    return {"gap_pairs": len(english), "prompts": len(captions.ja), "unets": found}
+    return {"gap_pairs": len(english), "prompts": len(captions.text), "unets": found}
 
 
 def encode(encoders: TextEncoders, texts: list[str], batch_size: int) -> Encoding:
@@ -124,7 +125,7 @@ def paint(
     """
 
     accuracies = {}
-    for row, prompts in ((ENGLISH, captions.en), (STUDENT, captions.ja)):
+    for row, prompts in ((ENGLISH, captions.en), (STUDENT, captions.text)):
         if row == STUDENT:
             encoders = {
                 "text_encoder": student.models["clip_l"],

@@ -27,7 +27,7 @@ def save_small(out: str) -> None:
 
 
 def test_a_save_beside_a_plain_write(tmp_path: Path) -> None:
-    run_groups("test_benchmarks_saving", [(2, "save_small", {"out": str(tmp_path)})])
+    run_groups(__file__, [(2, "save_small", {"out": str(tmp_path)})])
     result = json.loads((tmp_path / "saving_0.01.json").read_text())
     frozen = (
         16 * 16 * 4 + 16 * 4 + 2 * 16 * 32 + 32 + 16 + 4 * 16 + 2 * 16

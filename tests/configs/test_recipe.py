@@ -236,8 +236,12 @@ def test_a_bad_override_says_field_value_and_way_out(override: str, line: str) -
 
 
 def test_a_bad_file_source_names_the_key_the_user_wrote() -> None:
-    with pytest.raises(RecipeError, match=r"corpora\.sources\.0\.ja: .* not \[1\]"):
-        load_recipe(ROOT / "configs" / "sdxl_jp.yaml", ["corpora.sources.0.ja=[1]"])
+    with pytest.raises(RecipeError, match=r"corpora\.sources\.0\.text: .* not \[1\]"):
+        load_recipe(ROOT / "configs" / "sdxl_jp.yaml", ["corpora.sources.0.text=[1]"])
+    with pytest.raises(RecipeError, match=r"sources\.0\.ja: there is no such .* write 'text'$"):
+        load_recipe(ROOT / "configs" / "sdxl_jp.yaml", ["corpora.sources.0.ja=0"])
+    with pytest.raises(RecipeError, match=r"sources\.5\.ja_member: .* write 'text_member'$"):
+        load_recipe(ROOT / "configs" / "sdxl_jp.yaml", ["corpora.sources.5.ja_member=a"])
     with pytest.raises(RecipeError, match=r"corpora\.sources\.0\.licenc: .*did you mean 'licence'"):
         load_recipe(ROOT / "configs" / "sdxl_jp.yaml", ["corpora.sources.0.licenc=x"])
 

@@ -17,7 +17,7 @@ from configs.schema.load import load_recipe
 from configs.secrets import masked, masked_tree
 from corpora import prepare
 from corpora.toyworld import captions
-from distill.train import run_folder
+from distill import run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CANARIES = [f"cAnArY{number}x{number * 7919:06d}Zq" for number in range(10)]
@@ -96,7 +96,7 @@ def test_nothing_a_run_writes_holds_one(
         "path": url,
         "licence": "x",
         "header": False,
-        "ja": 0,
+        "text": 0,
         "en": 1,
     }
     tree["run"] = str(tmp_path / "run")

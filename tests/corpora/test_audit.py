@@ -34,7 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     )
     listed = ", ".join(
         f"{{kind: tsv, name: {name}, path: {folder / name}.tsv, licence: x, header: false,"
-        f" ja: 0, en: 1}}"
+        f" text: 0, en: 1}}"
         for name in ("good", "bad")
     )
     arguments = [
@@ -104,7 +104,7 @@ def test_the_sheet_is_drawn_by_the_seed_and_read_again(
         for split in ("train", "held_out")
         for one in read_pairs(pairs_of(prepared), split)
     }
-    assert all(kept[line.id][1:3] == (line.ja, line.en) for line in lines if line.stage == KEPT)
+    assert all(kept[line.id][1:3] == (line.text, line.en) for line in lines if line.stage == KEPT)
     assert len({line.id for line in lines}) == len(lines) and all(
         line.judgement == "" for line in lines
     )

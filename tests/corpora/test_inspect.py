@@ -62,7 +62,7 @@ def write_source(path: Path, seed: int) -> Path:
 
 def settings(source: Path, run: Path) -> list[str]:
     listed = (
-        f"{{kind: tsv, name: news, path: {source}, licence: CC | 0, header: false, ja: 0, en: 1}}"
+        f"{{kind: tsv, name: news, path: {source}, licence: CC | 0, header: false, text: 0, en: 1}}"
     )
     toyworld = "{kind: toyworld, pairs: 30, held_out_pairs: 10}"
     return [
@@ -163,24 +163,24 @@ def test_rows_of_a_reason_and_texts_of_ones_own(
     own = next(read_pairs(folder, "held_out"))
     for ja, en, expected in (
         (
-            own.ja,
+            own.text,
             own.en.capitalize(),
             f"dropped by deduplicate: exact_duplicate\n.*the other row is {own.id}\n",
         ),
         (
-            own.ja,
+            own.text,
             "something else",
             f"dropped by split: text_is_held_out\n.*the other row is {own.id}\n.*",
         ),
         (
             "新しい赤い丸\u200b",
             "a new red circle",
-            r"then corpora\.prepare compares it.*as read   ja  '.*u200b'\n.*cleaned   ja  "
+            r"then corpora\.prepare compares it.*as read   text  '.*u200b'\n.*cleaned   text  "
             r"新しい赤い丸\n",
         ),
         ("赤い丸", "", "dropped by filter: empty\n"),
     ):
-        assert inspect_entry.main([*prepared, "--ja", ja, "--en", en]) == 0
+        assert inspect_entry.main([*prepared, "--text", ja, "--en", en]) == 0
         assert re.match("this pair: would be .*" + expected, capsys.readouterr().out, re.S)
     # nothing needs to be prepared to judge a row by itself
     assert (

@@ -66,9 +66,9 @@ def test_pairs_come_back_in_order_and_as_many_as_asked_for(tmp_path: Path) -> No
     assert list(read_pairs(folder, "train")) == pairs(7)
     assert list(read_pairs(folder, "train", limit=4)) == pairs(4)
     assert list(read_pairs(str(folder), "held_out", limit=99)) == pairs(2)
-    batches = list(read_batches(folder, "train", columns=["ja"], batch_rows=2))
+    batches = list(read_batches(folder, "train", columns=["text"], batch_rows=2))
     assert [batch.num_rows for batch in batches] == [2, 1, 2, 1, 1] and batches[0].schema.names == [
-        "ja"
+        "text"
     ]
 
 

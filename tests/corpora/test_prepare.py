@@ -153,7 +153,7 @@ def test_files_and_toyworld_become_pairs(
         for one in held_out
         if one.source.startswith("toyworld_")
     )
-    for side in ("ja", "en"):
+    for side in ("text", "en"):
         assert not {comparison_key(getattr(one, side)) for one in train} & {
             comparison_key(getattr(one, side)) for one in held_out
         }
@@ -163,7 +163,7 @@ def test_files_and_toyworld_become_pairs(
         ("more", "CC BY"),
     } | toyworld
     assert all(
-        one.ja_language_probability >= 0.6 and one.en_language_probability >= 0.6
+        one.text_language_probability >= 0.6 and one.en_language_probability >= 0.6
         for one in train + held_out
     )
     assert len({one.id for one in train + held_out}) == len(train + held_out)
@@ -391,7 +391,7 @@ def test_sources_that_changed_since_are_noticed_and_gone_ones_forgiven(
         (["corpora.held_out_pairs=5000"], 3, "held_out_pairs asks for 5000 rows of file sources"),
         (["corpora.filters.min_characters=999"], 3, "no pair is left to train on"),
         (["corpora.sources.0.path=nowhere.tsv"], 3, "nowhere.tsv: there is no such file"),
-        (["corpora.sources.0.ja=jp"], 2, "0 columns are called 'jp'"),
+        (["corpora.sources.0.text=jp"], 2, "0 columns are called 'jp'"),
         (
             ["corpora.language_id.model=nowhere.bin"],
             3,

@@ -301,7 +301,7 @@ def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
                 [numbers["scene_accuracy"][key] for key in ("value", "low", "high")], abs=5.1e-5
             )
         assert all(
-            f"| {one['number']} | {one['ja']} | {one['en']} |" in card
+            f"| {one['number']} | {one['text']} | {one['en']} |" in card
             for one in pictures["examples"]
         )
         assert (path.parent / "images" / "grid.png").read_bytes() == (

@@ -16,6 +16,7 @@ from conftest import write_checkpoint
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 
+from configs.records import with_sha256
 from configs.references import TOYWORLD_MODELS
 from distill.export import __main__ as export_entry
 from distill.sdxl.repository import open_folder
@@ -195,12 +196,13 @@ def test_other_numbers_than_the_exporters_are_refused(
 ) -> None:
     kept = json.loads((copy / "verification.json").read_text(encoding="utf-8"))
     kept["prompts"][1]["norm_of_each_position"][40] *= 1.01
-    (copy / "verification.json").write_text(json.dumps(kept), encoding="utf-8")
-    assert verify_entry.main([str(copy)]) == 3
-    assert (
-        "gets another norm_of_each_position here than where it was exported"
-        in capsys.readouterr().err
-    )
+    for content, line in (
+        (kept, "verification.json: damaged, or not of this version (Value error, a value differs"),
+        (with_sha256(kept), "gets another norm_of_each_position here than where it was exported"),
+    ):
+        (copy / "verification.json").write_text(json.dumps(content), encoding="utf-8")
+        assert verify_entry.main([str(copy)]) == 3
+        assert line in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_the_prompts_cover_what_breaks(run: Path) -> None:

@@ -69,7 +69,7 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
         "word_order": {"scrambled": {"pooled": 1.0, "states": None, "noise": 0.5, "pairs": 8}},
         "warnings": ["collapse: a <b>line</b>"],
         "examples": [
-            {"ja": ja, "en": "a red circle", "nearest_en": "a ring", "centred_cosine": 0.5}
+            {"text": ja, "en": "a red circle", "nearest_en": "a ring", "centred_cosine": 0.5}
         ],
     }
     results.write(folder / "compare_hidden_states.json", comparison)
@@ -78,7 +78,7 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
     )
     names = ("english_teacher", "japanese_student", "japanese_through_english_encoder")
     painted, right = dict.fromkeys(names, "pictures/0000.png"), dict.fromkeys(names, True)
-    example = {"number": 1, "ja": ja, "en": "a red circle", "pictures": painted, "right": right}
+    example = {"number": 1, "text": ja, "en": "a red circle", "pictures": painted, "right": right}
     measured = {name: {"scene_accuracy": share, "attributes": {"color": share}} for name in names}
     results.write(
         folder / "pictures.json",

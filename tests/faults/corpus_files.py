@@ -66,7 +66,7 @@ def _moses(folder: Path) -> dict[str, str]:
         (folder / f"a.{name}").write_text(
             "".join(f"{row[column]}\n" for row in ROWS), encoding="utf-8"
         )
-    return {"kind": "moses", "ja_path": str(folder / "a.ja"), "en_path": str(folder / "a.en")}
+    return {"kind": "moses", "text_path": str(folder / "a.ja"), "en_path": str(folder / "a.en")}
 
 
 def _tmx(folder: Path) -> dict[str, str]:

@@ -123,9 +123,9 @@ def test_pairs_are_made_of_them(made: Path, recipe: Path, tmp_path: Path) -> Non
     tree["corpora"] |= {"sources": [source], "held_out_pairs": 20}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     assert prepare.main([str(tmp_path / "r.yaml"), f"run={tmp_path / 'run'}"]) == 0
-    captions = set(read(made / "captions")["ja"].to_pylist())
+    captions = set(read(made / "captions")["text"].to_pylist())
     assert {
-        pair.ja
+        pair.text
         for split in ("train", "held_out")
         for pair in read_pairs(tmp_path / "run" / "pairs", split)
     } <= captions  # type: ignore[arg-type]
@@ -189,7 +189,7 @@ def test_what_does_not_come_back_is_dropped(
     made: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way back is played by the captions themselves, wrong for every third."""
-    japanese = read(made / "captions")["ja"].to_pylist()
+    japanese = read(made / "captions")["text"].to_pylist()
     load = translator.load
 
     def both_ways(settings: object, folder: Path, source: str, target: str) -> object:

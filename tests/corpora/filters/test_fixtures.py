@@ -56,7 +56,7 @@ def lost(texts: list[tuple[str, str]], limits: Filters, folder: Path) -> dict[in
         f"run={folder / 'run'}",
         "corpora.sources=[{kind: tsv, name: real, licence: x, header: false,"
         f" path: {folder / 'texts.tsv'},"
-        f" ja: 0, en: 1}}]",
+        f" text: 0, en: 1}}]",
         f"corpora.filters={limits.model_dump_json()}",
         f"corpora.language_id={reference.model_dump_json()}",
         f"corpora.near_duplicates={REFERENCE.near_duplicates.model_dump_json()}",

@@ -94,7 +94,7 @@ def test_wrong_translations_go_whatever_the_workers(
     lines = [f"{ja}\t{shifted.get(row, en)}\n" for row, (ja, en) in enumerate(texts)]
     (tmp_path / "texts.tsv").write_text("".join(lines), encoding="utf-8")
     path = tmp_path / "texts.tsv"
-    listed = f"[{{kind: tsv, name: t, path: {path}, licence: x, header: false, ja: 0, en: 1}}]"
+    listed = f"[{{kind: tsv, name: t, path: {path}, licence: x, header: false, text: 0, en: 1}}]"
     chosen = "corpora.semantic={model: toyworld:sentence_encoder, min_margin: 0.9}"
     arguments = ["configs/toyworld.yaml", f"corpora.sources={listed}", chosen]
     monkeypatch.setattr(part, "PART_ROWS", 250)

@@ -65,7 +65,7 @@ NOT_RATED = {"nsfw": None, "unsafe_probability": None}
 EXPECTED = [
     {
         "id": "l:0000000000",
-        "ja": "NA",
+        "text": "NA",
         "url": "http://a/1",
         "licence": "CC BY 4.0",
         "similarity": 0.25,
@@ -74,7 +74,7 @@ EXPECTED = [
     | {"nsfw": "UNLIKELY"},
     {
         "id": "l:0000000002",
-        "ja": "改行\nと&amp;、\u2028",
+        "text": "改行\nと&amp;、\u2028",
         "url": "u3",
         "licence": "CC0",
         "similarity": None,
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_null_and_the_licence_the_sources(tmp_path: Path) -
     assert rows == [
         {**one, "licence": "CC BY 4.0", "similarity": None, "nsfw": None} for one in EXPECTED
     ]
-    assert [one["ja"] for one in read_all(source(tmp_path / "a.parquet", language="en"))[0]] == [
+    assert [one["text"] for one in read_all(source(tmp_path / "a.parquet", language="en"))[0]] == [
         "english"
     ]
 
@@ -206,7 +206,7 @@ def test_other_columns_of_other_types(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"url": ["u"], "caption": ["猫"], "language": ["ja"]}), tmp_path / "a.parquet"
     )
-    assert read_all(source(tmp_path / "a.parquet"))[0][0]["ja"] == "猫"
+    assert read_all(source(tmp_path / "a.parquet"))[0][0]["text"] == "猫"
     with pytest.raises(DataError, match="column TEXT holds int64, not text"):
         laion.plan(derived(tmp_path / "a.parquet", TEXT=pa.array([1, 2, 3])))
 
@@ -261,7 +261,7 @@ def test_texts_of_other_languages_are_never_read(
 
     monkeypatch.setattr(parquet, "batches", recorded)
     rows, dropped = read_all(source(tmp_path / "a.parquet"))
-    assert [one["ja"] for one in rows] == ["文8"] and dropped["language_column"] == 11
+    assert [one["text"] for one in rows] == ["文8"] and dropped["language_column"] == 11
     assert [group for group, columns in read if columns > 1] == [2]
     # "de" to "fr" cannot hold "ja"; the others' language columns must be looked at
     assert [group for group, columns in read if columns == 1] == (

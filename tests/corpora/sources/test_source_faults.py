@@ -31,20 +31,18 @@ ROWS = [
 ]
 JA, EN = ("\n".join(side) + "\n" for side in zip(*ROWS, strict=True))
 TSV = "".join(f"{ja}\t{en}\n" for ja, en in ROWS).encode()
-PLAIN = {"header": False, "ja": 0, "en": 1}
+PLAIN = {"header": False, "text": 0, "en": 1}
 MAC = b"\0\5\x16\7\0\2\0\0Mac OS X        " + b"\0" * 40
 
 
 def moses(
     path: Path, ja: str | bytes = JA, en: str | bytes = EN, kind: str = "moses", suffix: str = ""
 ) -> dict[str, Any]:
-    sides = [
-        (name, text.encode() if isinstance(text, str) else text)
+    ja_path, en_path = (
+        write(path / f"c.{name}{suffix}", text.encode() if isinstance(text, str) else text)
         for name, text in (("ja", ja), ("en", en))
-    ]
-    return source(
-        kind, **{f"{name}_path": write(path / f"c.{name}{suffix}", text) for name, text in sides}
     )
+    return source(kind, text_path=ja_path, en_path=en_path)
 
 
 def refused(chosen: dict[str, Any], kind: type[Exception] = DataError) -> str:
@@ -175,7 +173,7 @@ def test_what_a_mac_adds_to_archives_and_folders_is_not_read(tmp_path: Path) -> 
     }
     members |= {"__MACOSX/x.en": MAC, "./c.en": EN.encode(), ".DS_Store": b"\0\0\0\1Bud1"}
     for name in ("c.tar.gz", "c.tar", "c.zip"):
-        for more in ({}, {"ja_member": "c.ja", "en_member": "c.en"}):
+        for more in ({}, {"text_member": "c.ja", "en_member": "c.en"}):
             assert (
                 texts(corpora(source("moses", path=packed(tmp_path / name, members), **more)))
                 == ROWS
@@ -333,7 +331,7 @@ def test_another_kind_of_file_than_the_recipe_says(tmp_path: Path) -> None:
 
 def test_exchanged_columns_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", TSV)
-    said = refused(tsv(path, header=False, ja=1, en=0), RecipeError)
+    said = refused(tsv(path, header=False, text=1, en=0), RecipeError)
     assert (
         "source 't': Japanese and English are exchanged: 'There is a red circl' is read as Japanese"
         in said
@@ -352,7 +350,7 @@ def test_exchanged_columns_are_named(tmp_path: Path) -> None:
 
 
 def two_globs(folder: Path, ja: str = "*.ja", en: str = "*.en") -> dict[str, Any]:
-    return source("moses", ja_path=folder / ja, en_path=folder / en)
+    return source("moses", text_path=folder / ja, en_path=folder / en)
 
 
 def test_files_of_two_globs_are_paired_by_name(tmp_path: Path) -> None:
@@ -385,7 +383,7 @@ def test_files_of_two_globs_are_paired_by_name(tmp_path: Path) -> None:
     for name, side in (("z.ja", "一"), ("y.ja", "二"), ("y.en", "two"), ("z.en", "one")):
         memory.pipe(f"/pairs/{name}", f"{side}\n".encode())
     assert texts(
-        corpora(source("moses", ja_path="memory://pairs/*.ja", en_path="memory://pairs/*.en"))
+        corpora(source("moses", text_path="memory://pairs/*.ja", en_path="memory://pairs/*.en"))
     ) == [("二", "two"), ("一", "one")]
     memory.rm("/pairs", recursive=True)
 
@@ -415,7 +413,7 @@ def test_members_of_an_archive_are_one_corpus(tmp_path: Path) -> None:
     members = {"a.ja": JA.encode(), "b.en": EN.encode(), "b.ja": JA.encode(), "a.en": EN.encode()}
     path = packed(tmp_path / "two.tar", members)
     assert "a.ja and b.en are not one corpus by their names" in refused(source("moses", path=path))
-    assert texts(corpora(source("moses", path=path, ja_member="b.ja", en_member="b.en"))) == ROWS
+    assert texts(corpora(source("moses", path=path, text_member="b.ja", en_member="b.en"))) == ROWS
 
 
 @pytest.mark.parametrize("name", ["c.zip", "c.tar", "c.tgz"])
@@ -429,16 +427,18 @@ def test_a_literal_name_with_brackets_wins_over_the_pattern(tmp_path: Path, name
     path = packed(tmp_path / name, members)
     assert (
         texts(
-            corpora(source("moses", path=path, ja_member="[v] train.ja", en_member="[v] train.en"))
+            corpora(
+                source("moses", path=path, text_member="[v] train.ja", en_member="[v] train.en")
+            )
         )
         == ROWS
     )
     assert (
-        texts(corpora(source("moses", path=path, ja_member="[[]v] *.ja", en_member="[[]v] *.en")))
+        texts(corpora(source("moses", path=path, text_member="[[]v] *.ja", en_member="[[]v] *.en")))
         == ROWS
     )
     assert texts(
-        corpora(source("moses", path=path, ja_member="[uv] train.ja", en_member="[uv] train.en"))
+        corpora(source("moses", path=path, text_member="[uv] train.ja", en_member="[uv] train.en"))
     ) == [("wrong", "wrong")]
 
 
@@ -470,7 +470,7 @@ def test_compressed_members_are_decompressed(tmp_path: Path, suffix: str) -> Non
     path = packed(tmp_path / f"c.{suffix}", members)
     assert texts(corpora(tsv(path, member="*.tsv.gz", **PLAIN))) == ROWS
     assert (
-        texts(corpora(source("moses", path=path, ja_member="*.ja.gz", en_member="*.en.zst")))
+        texts(corpora(source("moses", path=path, text_member="*.ja.gz", en_member="*.en.zst")))
         == ROWS
     )
     inner = packed(tmp_path / "inner.tgz", {"c.tsv": TSV}).read_bytes()
@@ -531,7 +531,9 @@ def test_names_in_a_zip_of_japanese_windows(tmp_path: Path, encoding: str) -> No
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist()[0] != "日本語表.txt"  # as zipfile reads them
     assert (
-        texts(corpora(source("moses", path=path, ja_member="日本語表.txt", en_member="英語*.txt")))
+        texts(
+            corpora(source("moses", path=path, text_member="日本語表.txt", en_member="英語*.txt"))
+        )
         == ROWS
     )
     assert "it holds 日本語表.txt, 英語資料.txt" in refused(source("moses", path=path))
@@ -549,7 +551,7 @@ def test_names_in_a_tar_and_names_of_a_mac(tmp_path: Path) -> None:
         texts(
             corpora(
                 source(
-                    "moses", path=tmp_path / "c.tar", ja_member="日本語.txt", en_member="英語.txt"
+                    "moses", path=tmp_path / "c.tar", text_member="日本語.txt", en_member="英語.txt"
                 )
             )
         )
@@ -562,7 +564,9 @@ def test_names_in_a_tar_and_names_of_a_mac(tmp_path: Path) -> None:
     for name in ("d.zip", "d.tar"):
         path = packed(tmp_path / name, decomposed)
         assert (
-            texts(corpora(source("moses", path=path, ja_member="データ.ja", en_member="データ.en")))
+            texts(
+                corpora(source("moses", path=path, text_member="データ.ja", en_member="データ.en"))
+            )
             == ROWS
         )
 

@@ -66,7 +66,7 @@ def test_compressed_rows_are_the_plain_rows_and_truncation_is_one_line(
         with pytest.raises(
             DataError, match=r"misnamed\.target\.tsv: cannot be read \(.*fetch it again"
         ) as caught:
-            sources.plan(corpora(tsv(path, header=False, ja=0, en=0)))
+            sources.plan(corpora(tsv(path, header=False, text=0, en=0)))
         assert "\n" not in str(caught.value)
     assert inputs.bytes > 0
 
@@ -104,7 +104,7 @@ def test_any_file_system_of_fsspec(tmp_path: Path) -> None:
         "/corpus/b.zip",
         packed(tmp_path / "b.zip", {"x.ja": lines(0), "x.en": lines(1)}).read_bytes(),
     )
-    both = corpora(tsv("memory://corpus/*.tsv*", header=False, ja=0, en=1))
+    both = corpora(tsv("memory://corpus/*.tsv*", header=False, text=0, en=1))
     assert texts(both) == PAIRS * 2
     assert next((one.path, one.bytes) for one in sources.inputs(both)) == (
         "memory:///corpus/1.tsv",
@@ -149,7 +149,7 @@ def test_a_web_server(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(part, "PART_ROWS", 30)
     monkeypatch.setattr(part, "STREAM_PART_ROWS", 30)
     for name in ("a.tsv", "a.tsv.gz"):
-        assert texts(corpora(tsv(f"{address}/{name}", header=False, ja=0, en=1))) == PAIRS
+        assert texts(corpora(tsv(f"{address}/{name}", header=False, text=0, en=1))) == PAIRS
     assert texts(corpora(source("moses", path=f"simplecache::{address}/b.zip"))) == HOSTILE
     with pytest.raises(DataError, match="there is no such file"):
         sources.plan(corpora(tsv(f"{address}/none.tsv")))
@@ -158,7 +158,7 @@ def test_a_web_server(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPa
 MEMORY = """
 import json, sys
 from pathlib import Path
-from configs.schema import Corpora
+from configs.schema.corpora import Corpora
 from corpora import sources
 settings = {"sources": [json.loads(sys.argv[1])], "language_id": {"model": "unused"}}
 chosen = Corpora.model_validate(settings)
@@ -198,7 +198,7 @@ def large_tmx(path: Path, rows: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "make", "more"),
     [
-        ("tsv", large_gzip, {"header": False, "ja": 0, "en": 1}),
+        ("tsv", large_gzip, {"header": False, "text": 0, "en": 1}),
         ("parquet", large_parquet, {}),
         ("tmx", large_tmx, {}),
     ],

@@ -73,7 +73,7 @@ def test_moses_from_two_files_and_from_an_archive(
     ja += "壊れ\n".encode()
     two = source(
         "moses",
-        ja_path=write(tmp_path / "a.ja", ja),
+        text_path=write(tmp_path / "a.ja", ja),
         en_path=write(tmp_path / "a.en.gz", gzip.compress(en)),
     )
     members = {
@@ -90,7 +90,7 @@ def test_moses_from_two_files_and_from_an_archive(
             path=packed(
                 tmp_path / "B.tgz", {f"b/{name}": content for name, content in members.items()}
             ),
-            ja_member="b/*.ja",
+            text_member="b/*.ja",
         )
     )
     for rows in (1000, 3):
@@ -107,10 +107,10 @@ def test_moses_from_two_files_and_from_an_archive(
 def test_moses_sides_that_do_not_fit(tmp_path: Path) -> None:
     ja, en = write(tmp_path / "a.ja", b"1\n2\n3"), write(tmp_path / "a.en", b"1\n2\n")
     with pytest.raises(DataError, match=r"a\.ja: 3 Japanese lines, but 2 English ones"):
-        sources.plan(corpora(source("moses", ja_path=ja, en_path=en)))
+        sources.plan(corpora(source("moses", text_path=ja, en_path=en)))
     write(tmp_path / "b.ja", b"1\n2\n3")
     with pytest.raises(DataError, match="2 Japanese files, but 1 English ones"):
-        sources.plan(corpora(source("moses", ja_path=tmp_path / "*.ja", en_path=en)))
+        sources.plan(corpora(source("moses", text_path=tmp_path / "*.ja", en_path=en)))
     with pytest.raises(
         DataError,
         match=r"o\.zip: 2 of its files match '\*\.ja', not one; it holds a\.ja, b\.ja; say which "
@@ -125,7 +125,7 @@ def test_moses_sides_that_do_not_fit(tmp_path: Path) -> None:
         sources.plan(corpora(source("moses", path=packed(tmp_path / "o.tar", {"a.en": b""}))))
     long = source(
         "moses",
-        ja_path=write(tmp_path / "l.ja", b"x" * (part.MAX_TEXT_BYTES + 1) + b"\n2\n"),
+        text_path=write(tmp_path / "l.ja", b"x" * (part.MAX_TEXT_BYTES + 1) + b"\n2\n"),
         en_path=en,
     )
     assert read_all(corpora(long)) == ([("t:000000001", "2", "2")], {"too_long": 1})
@@ -233,7 +233,7 @@ def test_wmt_xml_joins_by_id_and_plain_files_by_line(tmp_path: Path) -> None:
     }
     plain = source(
         "wmt_test",
-        ja_path=write(tmp_path / "w.ja", lines(0)),
+        text_path=write(tmp_path / "w.ja", lines(0)),
         en_path=write(tmp_path / "w.en", lines(1)),
     )
     assert texts(corpora(plain)) == HOSTILE
@@ -248,14 +248,14 @@ def test_parquet_fields_of_a_struct(tmp_path: Path) -> None:
     )
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"id": range(5), "translation": struct}), path, row_group_size=2)
-    chosen = corpora(source("parquet", path=path, ja="translation.ja", en="translation.en"))
+    chosen = corpora(source("parquet", path=path, text="translation.ja", en="translation.en"))
     assert read_all(chosen) == ([("t:000000000", "NA", "null")], {"invalid_utf8": 1, "null": 3})
     with pytest.raises(
         RecipeError,
         match=r"no one column 'translation.jp' among 'id, translation, translation.en, "
         r"translation.ja'",
     ):
-        sources.plan(corpora(source("parquet", path=path, ja="translation.jp")))
+        sources.plan(corpora(source("parquet", path=path, text="translation.jp")))
     write(path, path.read_bytes()[:-20])
     with pytest.raises(DataError, match="cannot be read as parquet"):
         sources.plan(chosen)
@@ -288,7 +288,7 @@ def test_the_hub_streams_a_folder_file_by_file(
     with pytest.raises(DataError, match=r"hub:.*/tets: cannot be streamed \(Bad split"):
         sources.plan(corpora(source("hub", dataset=folder, split="tets")))
     with pytest.raises(RecipeError, match="no one column 'ja' among 'translation'"):
-        sources.plan(corpora(source("hub", dataset=folder, ja="ja")))
+        sources.plan(corpora(source("hub", dataset=folder, text="ja")))
     write(folder / "train-1.jsonl", b'{"translation": {"ja": "a", ')
     assert sources.inputs(chosen) != [before]
     with pytest.raises(DataError, match="cannot be streamed") as caught:
@@ -310,12 +310,12 @@ def test_the_hub_streams_a_folder_file_by_file(
         ),
         (
             "{kind: moses, name: x, licence: y}",
-            "source 'x' takes either path or both ja_path and en_path, not none of them; change "
+            "source 'x' takes either path or both text_path and en_path, not none of them; change "
             "one",
         ),
         (
             "{kind: wmt_test, name: x, licence: y, path: a, en_path: b}",
-            "either path or both ja_path and en_path, not path and en_path",
+            "either path or both text_path and en_path, not path and en_path",
         ),
         (
             "{kind: hub, name: x, licence: y, datset: b}",

@@ -30,7 +30,7 @@ def read_all(settings: Corpora) -> tuple[list[tuple[str, str, str]], Counter[str
     parts = sources.plan(settings)
     for one in parts:
         for batch in sources.read(settings.sources[one.source], one):
-            rows += list(zip(batch.ids, batch.ja, batch.en, strict=True))
+            rows += list(zip(batch.ids, batch.text, batch.en, strict=True))
             dropped.update(reason for _, reason in batch.dropped)
     assert sum(one.rows for one in parts) == len(rows) + dropped.total()
     return rows, dropped
@@ -132,11 +132,11 @@ def test_a_file_is_cut_into_parts_that_are_read_alone(
 ) -> None:
     path = write(tmp_path / "a.tsv", b"".join(f"{n}\tv{n}\n".encode() for n in range(1000)))
     monkeypatch.setattr(part, "PART_ROWS", 90)
-    chosen = corpora(tsv(path, header=False, ja=0, en=1))
+    chosen = corpora(tsv(path, header=False, text=0, en=1))
     parts = sources.plan(chosen)
     assert len(parts) > 5 and sum(one.rows for one in parts) == 1000
     (batch,) = sources.read(chosen.sources[0], parts[3])
-    assert batch.ja == [
+    assert batch.text == [
         str(n) for n in range(parts[3].first_row, parts[3].first_row + parts[3].rows)
     ]
     assert [path.read_bytes()[one.start[0] : one.stop[0]].count(b"\n") for one in parts] == [
@@ -147,14 +147,14 @@ def test_a_file_is_cut_into_parts_that_are_read_alone(
 def test_columns_by_name_or_number_and_files_by_glob(tmp_path: Path) -> None:
     write(tmp_path / "1.tsv", "id\t英\t日\n7\ttwo\t二\n".encode())
     write(tmp_path / "2.tsv", "日\t英\nさん\tthree\n".encode())
-    rows, _ = read_all(corpora(tsv(tmp_path / "*.tsv", ja="日", en="英")))
+    rows, _ = read_all(corpora(tsv(tmp_path / "*.tsv", text="日", en="英")))
     assert rows == [("t:000000000", "二", "two"), ("t:000000001", "さん", "three")]
     # most rows have three fields, so the first is the ragged one; a number counts columns with a
     # header line too
     ragged = write(tmp_path / "r.txt", b"title\n1\tja\ten\n2\tja\ten\n")
-    rows, dropped = read_all(corpora(tsv(ragged, header=False, ja=1, en=2)))
+    rows, dropped = read_all(corpora(tsv(ragged, header=False, text=1, en=2)))
     assert len(rows) == 2 and dropped == {"ragged": 1}
-    assert read_all(corpora(tsv(tmp_path / "1.tsv", ja=2, en=1)))[0] == [
+    assert read_all(corpora(tsv(tmp_path / "1.tsv", text=2, en=1)))[0] == [
         ("t:000000000", "二", "two")
     ]
 
@@ -174,7 +174,7 @@ def test_long_lines_are_given_on_before_they_pile_up(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", b"ja\ten\n" + (b"z" * (1 << 19) + b"\tb\n") * 40)
     chosen = corpora(tsv(path))
     sizes = [
-        sum(map(len, batch.ja))
+        sum(map(len, batch.text))
         for one in sources.plan(chosen)
         for batch in sources.read(chosen.sources[0], one)
     ]
@@ -199,7 +199,7 @@ def test_parquet_nulls_and_bad_bytes_are_counted(
         path,
         row_group_size=2,
     )
-    chosen = corpora({**tsv(path), "kind": "parquet", "ja": "TEXT"})
+    chosen = corpora({**tsv(path), "kind": "parquet", "text": "TEXT"})
     expected = (
         [("t:000000000", "NA", "null"), ("t:000000004", "五", "e")],
         Counter({"null": 2, "invalid_utf8": 1}),
@@ -224,7 +224,7 @@ def test_toyworld_gives_held_out_scenes_first_and_numbers_its_rows() -> None:
     ("content", "more", "kind", "message"),
     [
         (b"", {}, DataError, "holds no rows"),
-        (b"", {"header": False, "ja": 0, "en": 1}, DataError, "holds no rows"),
+        (b"", {"header": False, "text": 0, "en": 1}, DataError, "holds no rows"),
         (b"\xef\xbb\xbf", {}, DataError, "holds no rows"),
         (b"ja\ten\n", {}, DataError, "holds no rows"),
         (b"ja\tde\na\tb\n", {}, RecipeError, "0 columns are called 'en' among 'ja, de'"),
@@ -237,11 +237,11 @@ def test_toyworld_gives_held_out_scenes_first_and_numbers_its_rows() -> None:
         ),
         (
             b"a\tb\n",
-            {"header": False, "ja": 0, "en": 2},
+            {"header": False, "text": 0, "en": 2},
             RecipeError,
             "no column number 2, the rows have 2 fields",
         ),
-        (b"ja\ten\na\tb\n", {"ja": -1}, RecipeError, "no column number -1"),
+        (b"ja\ten\na\tb\n", {"text": -1}, RecipeError, "no column number -1"),
     ],
 )
 def test_a_tsv_that_cannot_be_used(

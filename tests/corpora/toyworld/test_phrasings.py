@@ -355,7 +355,7 @@ def test_each_row_carries_its_phrasing_as_its_source() -> None:
     rows = [
         row
         for batch in sources.read(source, part)
-        for row in zip(batch.sources, batch.ja, batch.en, strict=True)
+        for row in zip(batch.sources, batch.text, batch.en, strict=True)
     ]
     assert rows == [
         (f"toyworld_{one.phrasing}", one.ja, one.en) for one in captions.pairs(3000, "train", 6)

@@ -20,11 +20,12 @@ from configs.errors import DataError, RecipeError
 from configs.files import file_sha256
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
+from distill import run_folder
 from distill.checkpoints import checkpoint
 from distill.checkpoints.tensor_file import TensorFile
 from distill.encoders.teacher import load_text_encoders
 from distill.tokens import store
-from distill.train import metrics_file, run_folder, training
+from distill.train import metrics_file, training
 
 
 def write_checkpoint(run: Path, step: int) -> Path:
@@ -188,7 +189,7 @@ def test_a_run_belongs_to_one_recipe(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds another recipe's run \(distill.seed was 0, is 7\)"):
         run_folder.claim_run(recipe(tmp_path, seed=7), tmp_path / "run")
     with pytest.raises(RecipeError, match="batch_size: 8 pairs cannot be shared by 3 processes"):
-        training.check_batch(recipe(tmp_path).distill, 3)
+        recipe(tmp_path).distill.check_processes(3)
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path: Path) -> None:
@@ -254,6 +255,6 @@ def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     ] == ["laion", "wmt"]
     assert (
         len(loaded) == 2
-        and loaded.row("ja", 1).tolist() == [2, 3, 4]
-        and loaded.lengths("ja", np.array([1, 0])).tolist() == [3, 2]
+        and loaded.row("text", 1).tolist() == [2, 3, 4]
+        and loaded.lengths("text", np.array([1, 0])).tolist() == [3, 2]
     )

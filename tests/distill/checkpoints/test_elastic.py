@@ -79,7 +79,9 @@ def train_until(path: str, steps: int) -> None:
             (engine.rank(), engine.world_size(), recipe.distill.tokens_per_micro_batch),
         )
         mine = [
-            int(row) for part, _ in work.batches.micro_batches(rows, *shares) for row in part["row"]
+            int(row)
+            for part, _ in work.batches.micro_batches(rows, *shares)
+            for row in part["pair"]
         ]
         values, taken = training.one_step(work, recipe.distill, step)
         assert taken
@@ -89,7 +91,7 @@ def train_until(path: str, steps: int) -> None:
             with open(recipe.run_dir / "made.jsonl", "a") as file:
                 file.write(
                     json.dumps(
-                        {"step": step, "drawn": rows["row"].tolist(), "read": read, "loss": loss}
+                        {"step": step, "drawn": rows["pair"].tolist(), "read": read, "loss": loss}
                     )
                     + "\n"
                 )
@@ -109,7 +111,7 @@ def test_two_then_one_then_three_then_two_processes_make_the_same_steps(
         (processes, "train_until", {"path": changing, "steps": steps})
         for processes, steps in ((2, 2), (1, 4), (3, 6), (2, 8))
     ]
-    run_groups("test_distill_elastic", groups)
+    run_groups(__file__, groups)
     expected, found = made(tmp_path / "alone"), made(tmp_path / "changing")
     assert [row["step"] for row in found] == list(range(8))
     assert [(row["drawn"], row["read"]) for row in found] == [
@@ -219,7 +221,7 @@ def test_what_is_not_finite_is_named_and_never_saved(recipe, tmp_path: Path) -> 
     artefact.seal(embeddings.parent, {})
     named = {"damaged": damaged, "fast": fast, "sound": recipe("sound")}
     run_groups(
-        "test_distill_elastic",
+        __file__,
         [(1, "meet_what_is_not_finite", named), (1, "blow_up", {"path": fast})],
     )
     assert not (tmp_path / "damaged" / "distill" / "checkpoints").exists()

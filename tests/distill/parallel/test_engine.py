@@ -137,9 +137,7 @@ def go_on(folder: str) -> None:
 def test_averages_skipped_steps_and_any_number_of_processes_after_any_other(tmp_path: Path) -> None:
     of = {"folder": str(tmp_path)}
     first = [(processes, "train", of) for processes in (1, 2)]
-    run_groups(
-        "test_distill_engine", [*first, *((processes, "go_on", of) for processes in (1, 2, 3))]
-    )
+    run_groups(__file__, [*first, *((processes, "go_on", of) for processes in (1, 2, 3))])
 
 
 def fail_alone(folder: str) -> None:
@@ -180,4 +178,4 @@ def fail_alone(folder: str) -> None:
 
 
 def test_one_process_that_fails_stops_all(tmp_path: Path) -> None:
-    run_groups("test_distill_engine", [(2, "fail_alone", {"folder": str(tmp_path)})])
+    run_groups(__file__, [(2, "fail_alone", {"folder": str(tmp_path)})])

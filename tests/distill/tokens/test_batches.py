@@ -187,12 +187,15 @@ def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path
     teacher = load_text_encoders(str(TOYWORLD_MODELS / "base")).tokenizers
     portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "tokenizer")
     student = portable.load(tmp_path / "tokenizer")
-    readers = {f"en_{name}": one for name, one in teacher.items()} | {"ja": student, "en": student}
+    readers = {f"en_{name}": one for name, one in teacher.items()} | {
+        "text": student,
+        "en": student,
+    }
     texts = [(caption.ja, caption.en) for caption in captions.pairs(12, "train", 0)]
     texts.append(tuple("".join(side[:8]) for side in zip(*texts, strict=True)))
     found = {
         side: [
-            np.array(one(text[side != "ja"], truncation=True).input_ids, np.uint16)
+            np.array(one(text[side != "text"], truncation=True).input_ids, np.uint16)
             for text in texts
         ]
         for side, one in readers.items()
@@ -229,7 +232,7 @@ def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path
         wanted = {
             "en_clip_l": f"{en} {en_2}",
             "en_clip_bigg": f"{en} {en_2}",
-            "ja": f"{en} {ja_2}" if english else f"{ja} {en_2}",
+            "text": f"{en} {ja_2}" if english else f"{ja} {en_2}",
         }
         for (side, text), ids_BL, eos_B in zip(
             wanted.items(),

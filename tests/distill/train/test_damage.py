@@ -18,8 +18,9 @@ from configs.errors import DataError, one_line
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
+from distill import inputs, run_folder
 from distill.tokens import store
-from distill.train import inputs, preparation, run_folder
+from distill.train import preparation
 
 PROJECTION = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 UNET, ENCODER = (
@@ -27,7 +28,7 @@ UNET, ENCODER = (
     "base/text_encoder/model.safetensors",
 )
 MADE_AGAIN = (
-    "run/tokens/ja_ids.npy",
+    "run/tokens/text_ids.npy",
     "run/tokens/en_clip_l_offsets.npy",
     "run/tokens/manifest.json",
     "run/distill/measured/teacher_statistics.safetensors",

@@ -105,7 +105,7 @@ def test_a_share_of_the_pairs_is_read_in_english_by_the_student() -> None:
     )
     batch = maker.gather(rows)
     for i, (row, _, english, _) in enumerate(rows.tolist()):
-        side = "en" if english else "ja"
+        side = "en" if english else "text"
         if row != EMPTY_PROMPT:
             assert batch.student_eos_B[i] == len(maker.tokens.row(side, row)) - 1
     assert np.array_equal(
@@ -131,7 +131,7 @@ def test_a_row_becomes_its_ids_then_pads_and_the_empty_prompt_bos_and_eos() -> N
             length = len(maker.tokens.row(side, 7))
             assert ids_BL.shape == (2, POSITIONS) and eos_B.tolist() == [length - 1, 1]
             assert ids_BL[0].tolist() == [7] * length + [900 + len(side)] * (POSITIONS - length)
-            pad = 900 + len(side if side != "en" else "ja")
+            pad = 900 + len(side if side != "en" else "text")
             assert ids_BL[1, :3].tolist() == [901, 902, pad]
 
 

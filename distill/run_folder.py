@@ -35,6 +35,7 @@ HARMLESS = (
     "distill.keep_checkpoints",
     "distill.save_every_steps",
     "distill.log_every_steps",
+    "distill.eval_every_steps",
     "distill.hung_after_seconds",
 )
 

@@ -25,6 +25,7 @@ from distill.encoders.teacher import replacement
 from distill.objective.projections import Projections
 from distill.sdxl.repository import fetch
 
+PAIRS = "the pairs"
 INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's tokenizer"
 TEACHER_TOKENIZERS = "distill.base's tokenizers"
 WEIGHTS = (
@@ -39,12 +40,20 @@ TO_READ = "neighbors.jsonl"  # for people; nothing is computed from it
 
 def of_tokens(recipe: Recipe) -> dict[str, str]:
     """What the ids of the training pairs depend on. Raises DataError."""
-    student = initial_student_files(recipe.run_dir / "initial_student")
+    return _of_tokens(recipe, initial_student_files(recipe.run_dir / "initial_student"))
+
+
+def of_tokens_among(of_training: dict[str, str]) -> dict[str, str]:
+    """`of_tokens`, from digests that are known."""
+    return {name: of_training[name] for name in (PAIRS, STUDENT_TOKENIZER, TEACHER_TOKENIZERS)}
+
+
+def _of_tokens(recipe: Recipe, student: dict[str, str]) -> dict[str, str]:
     tokenizer = {name: digest for name, digest in student.items() if name.startswith("tokenizer/")}
     folder = fetch(recipe.distill.base, ["tokenizer*/*.json", "tokenizer*/*.txt"])
     files = [path for part in SDXL.parts.values() for path in (folder / part.tokenizer).glob("*")]
     return {
-        "the pairs": _pairs(recipe),
+        PAIRS: _pairs(recipe),
         STUDENT_TOKENIZER: value_sha256(tokenizer),
         TEACHER_TOKENIZERS: _files(folder, files),
     }
@@ -53,12 +62,13 @@ def of_tokens(recipe: Recipe) -> dict[str, str]:
 def of_training(recipe: Recipe) -> dict[str, str]:
     """All that a run is made from. Raises DataError."""
     settings = recipe.distill
+    student = initial_student_files(recipe.run_dir / "initial_student")
     return {
-        **of_tokens(recipe),
+        **_of_tokens(recipe, student),
         **_text_encoders(settings),
         **_unets(settings),
         "the settings of distill": value_sha256(_measuring(settings)),
-        INITIAL_STUDENT: initial_student(recipe.run_dir / "initial_student"),
+        INITIAL_STUDENT: _whole(student),
     }
 
 
@@ -93,9 +103,11 @@ def of_pipelines(settings: Distill) -> dict[str, str]:
 
 def initial_student(folder: Path) -> str:
     """The digest of a whole initial student. Raises DataError for a missing or damaged one."""
-    return value_sha256(
-        {name: digest for name, digest in initial_student_files(folder).items() if name != TO_READ}
-    )
+    return _whole(initial_student_files(folder))
+
+
+def _whole(student: dict[str, str]) -> str:
+    return value_sha256({name: digest for name, digest in student.items() if name != TO_READ})
 
 
 def initial_student_files(folder: Path) -> dict[str, str]:
