@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from open_clip.tokenizer import SimpleTokenizer
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-)
+from transformers import CLIPTextConfig, CLIPTokenizer
 
-from distill.encoders.teacher import ENCODERS, TextEncoders
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import TextEncoders
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,11 @@ def clip_tokenizer(pad_token: str) -> Any:
 
 def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
     """Frozen stock encoders of SDXL's two kinds."""
+    sizes = {"clip_l": clip_l, "clip_bigg": clip_bigg}
     tokenizers = {"clip_l": clip_tokenizer("<|endoftext|>"), "clip_bigg": clip_tokenizer("!")}
     models = {}
-    for seed, (name, kind, size) in enumerate(
-        zip(
-            ENCODERS, (CLIPTextModel, CLIPTextModelWithProjection), (clip_l, clip_bigg), strict=True
-        )
-    ):
+    for seed, (name, size) in enumerate(sizes.items()):
+        kind = getattr(transformers, SDXL.parts[name].class_name)
         config = CLIPTextConfig(
             vocab_size=len(tokenizers[name]),
             hidden_size=size.width,

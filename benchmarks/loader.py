@@ -9,7 +9,6 @@ Out: `<out>/loader.json` and `.md`: rows a second, and ratios of the same round,
      tensors.
 """
 
-import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -24,8 +23,9 @@ from datasets import Dataset, load_from_disk
 from benchmarks import entry
 from benchmarks.entry import machine
 from configs.schema.recipe import Recipe
+from distill.encoders.teacher import TokenIds
 from distill.tokens import store
-from distill.tokens.batches import Batch, Batches, special_ids
+from distill.tokens.batches import Batch, Batches, is_truncated, special_ids
 
 ROUNDS, ROWS_A_ROUND = 8, 4096
 BATCH_SIZES = (512,)  # beside the recipe's own
@@ -45,18 +45,18 @@ def loading(recipe: Recipe, batch_size: int) -> dict[str, dict[str, float]]:
     The others are told which rows; ours finds that out.
     """
     batches = batches_of(recipe, batch_size)
-    steps = max(1, ROWS_A_ROUND // batches.batch_size)
+    steps = max(1, ROWS_A_ROUND // batches.settings.batch_size)
     budget = recipe.distill.tokens_per_micro_batch
     with TemporaryDirectory() as folder:
         save_dataset(batches.tokens, folder)
         dataset = load_from_disk(folder)
         contestants: dict[str, Callable[[list[Any]], list[Any]]] = {
             "datasets, row by row": lambda plan: [
-                collate(batches, [dataset[int(i)] for i in rows["row"]], rows, length)
+                collate(batches, [dataset[int(i)] for i in rows["pair"]], rows, length)
                 for rows, length in plan
             ],
             "datasets, batch by batch": lambda plan: [
-                collate(batches, by_row(dataset[rows["row"].tolist()]), rows, length)
+                collate(batches, by_row(dataset[rows["pair"].tolist()]), rows, length)
                 for rows, length in plan
             ],
         }
@@ -79,14 +79,14 @@ def loading(recipe: Recipe, batch_size: int) -> dict[str, dict[str, float]]:
                 start = time.perf_counter()
                 theirs = contestant(plan)
                 seconds[name].append(time.perf_counter() - start)
-                assert all(
-                    map(torch.equal, itertools.chain(*theirs), itertools.chain(*ours))
-                ) and len(theirs) == len(ours)
+                assert all(map(torch.equal, tensors_of(theirs), tensors_of(ours))) and len(
+                    theirs
+                ) == len(ours)
     base = seconds["datasets, row by row"][1:]
     return {
         name: {
             "rows_per_second": statistics.median(
-                steps * batches.batch_size / one for one in took[1:]
+                steps * batches.settings.batch_size / one for one in took[1:]
             ),
             "ratio": statistics.median(
                 plain / one for plain, one in zip(base, took[1:], strict=True)
@@ -104,7 +104,7 @@ def batches_of(recipe: Recipe, batch_size: int) -> Any:
     settings = recipe.distill.model_copy(
         update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0}
     )
-    return Batches.of(settings, store.prepare(recipe), special_ids(store.load_tokenizers(recipe)))
+    return Batches(settings, store.prepare(recipe), special_ids(store.load_tokenizers(recipe)))
 
 
 def save_dataset(tokens: Any, folder: str) -> None:
@@ -124,7 +124,7 @@ def collate(batches: Any, examples: list[dict[str, Any]], rows: np.ndarray, leng
     """The `Batch` that `Batches.gather` makes of the same rows, as a DataLoader's collate function
     makes it: lists, padded one by one.
     """
-    student = ["en" if english else "text" for english in rows["english"]]
+    student = ["en" if english else "text" for english in rows["student_reads_english"]]
     tensors: list[torch.Tensor] = []
     for sides in (["en_clip_l"] * len(rows), ["en_clip_bigg"] * len(rows), student):
         ids = [example[side] for example, side in zip(examples, sides, strict=True)]
@@ -135,8 +135,28 @@ def collate(batches: Any, examples: list[dict[str, Any]], rows: np.ndarray, leng
             )
         )
         tensors.append(torch.tensor([len(row) - 1 for row in ids]))
-    tensors.append(torch.tensor(rows["pads"].tolist()))
-    return Batch(*tensors)
+    (clip_l_BL, clip_l_eos_B, clip_bigg_BL, clip_bigg_eos_B, student_BL, student_eos_B) = tensors
+    teacher = TokenIds(
+        {"clip_l": clip_l_BL, "clip_bigg": clip_bigg_BL},
+        {"clip_l": clip_l_eos_B, "clip_bigg": clip_bigg_eos_B},
+    )
+    weights_B = torch.tensor(rows["pad_weight"].tolist())
+    return Batch(teacher, student_BL, student_eos_B, weights_B, is_truncated(rows))
+
+
+def tensors_of(batches: list[Batch]) -> list[Any]:
+    """Of all batches, one after the other."""
+    return [
+        tensor
+        for batch in batches
+        for tensor in (
+            *batch.teacher.ids.values(),
+            *batch.teacher.eos.values(),
+            batch.student_BL,
+            batch.student_eos_B,
+            batch.pad_weight_B,
+        )
+    ]
 
 
 def table(result: dict[str, Any]) -> str:

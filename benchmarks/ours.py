@@ -9,8 +9,7 @@ import torch
 
 from benchmarks.workload import Profile, Workload
 from configs.schema.distill import Distill
-from distill.encoders.student import TowerPair
-from distill.encoders.teacher import ENCODERS
+from distill.encoders.student import Towers
 from distill.encoders.tower import tower_of
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import Loss
@@ -24,17 +23,19 @@ class Ours:
 
     def __init__(self, work: Workload, **changes: Any) -> None:
         self.settings: Distill = work.settings.model_copy(update=changes)
-        student = pair_of(work.student()).train()
-        for tower in (student.clip_l, student.clip_bigg):
-            for parameter in tower.dead_parameters():
+        student = towers_of(work.student()).train()
+        for name in student.parts:
+            for parameter in student[name].dead_parameters():
                 parameter.requires_grad_(False)
         engine = Engine(student, self.settings)
         dtype = weights_dtype(self.settings.precision)
-        teacher = pair_of(work.teacher.models).eval().requires_grad_(False).to(engine.device, dtype)
+        teacher = (
+            towers_of(work.teacher.models).eval().requires_grad_(False).to(engine.device, dtype)
+        )
         if self.settings.compile:
             for towers in (student, teacher):
                 towers.compile_layers()
-        batches = replace(work.batches, full_length_share=self.settings.full_length_share)
+        batches = replace(work.batches, settings=self.settings)
         self.work = Work(
             engine,
             student,
@@ -50,18 +51,15 @@ class Ours:
         self.number += 1
 
 
-def pair_of(models: dict[str, Any]) -> TowerPair:
+def towers_of(models: dict[str, Any]) -> Towers:
     """Towers with the weights of stock encoders."""
-    clip_l, clip_bigg = (tower_of(models[name]) for name in ENCODERS)
-    return TowerPair(clip_l, clip_bigg)
+    return Towers({name: tower_of(model) for name, model in models.items()})
 
 
 def unit_statistics(profile: Profile, device: torch.device) -> Statistics:
     """Teacher statistics with variances of 1, as for random encoders any will do."""
-    clip_l, clip_bigg = (
-        (torch.ones(size.width, device=device),) for size in (profile.clip_l, profile.clip_bigg)
-    )
-    pooled = profile.clip_bigg.projection
+    widths = {"clip_l": profile.clip_l.width, "clip_bigg": profile.clip_bigg.width}
     return Statistics(
-        clip_l, clip_bigg, torch.ones(pooled, device=device), torch.zeros(pooled, device=device)
+        {name: torch.ones(width, device=device) for name, width in widths.items()},
+        torch.ones(profile.clip_bigg.projection, device=device),
     )

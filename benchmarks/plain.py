@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.workload import Workload
-from distill.encoders.teacher import ENCODERS
+from distill.encoders.family import SDXL
 from distill.parallel.engine import Engine, weights_dtype
 
 
@@ -53,7 +53,7 @@ class Plain:
     def collate(self, pairs: list[tuple[str, str]]) -> list[torch.Tensor]:
         """(B, L) ids: the teacher's two tokenizers on English, the student's on Japanese."""
         japanese, english = (list(side) for side in zip(*pairs, strict=True))
-        texts = [(self.work.teacher.tokenizers[name], english) for name in ENCODERS] + [
+        texts = [(self.work.teacher.tokenizers[name], english) for name in SDXL.parts] + [
             (self.work.student_tokenizer, japanese)
         ]
         if self.padding == "max_length":

@@ -33,7 +33,7 @@ from configs.files import check_room, sync_folder
 from configs.schema.recipe import Recipe
 from distill.checkpoints.checkpoint import Checkpoints
 from distill.checkpoints.saved_state import layout
-from distill.encoders.student import TowerPair
+from distill.encoders.student import Towers
 from distill.encoders.tower import TextTower
 from distill.parallel import engine
 from distill.parallel.engine import Engine, weights_dtype
@@ -104,11 +104,11 @@ def measure(recipe: Recipe, scale: float, rounds: int, folder: Path) -> dict[str
     }
 
 
-def towers(scale: float) -> TowerPair:
+def towers(scale: float) -> Towers:
     """Both students with a share `scale` of SDXL's layers (at least 2) and of the vocabulary; at 1
     they have the published numbers of parameters.
     """
-    made = []
+    made = {}
     for name, shape in SHAPES.items():
         layers, vocabulary = (
             max(2, round(scale * shape["num_hidden_layers"])),
@@ -125,9 +125,8 @@ def towers(scale: float) -> TowerPair:
         )
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)
-        made.append(tower)
-    clip_l, clip_bigg = made
-    return TowerPair(clip_l, clip_bigg)
+        made[name] = tower
+    return Towers(made)
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -111,18 +111,15 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
         "batch_size": profile.batch_size,
         "precision": profile.precision,
         "steps": 10**6,
+        "empty_prompt_share": 0.0,
+        "english_share": 0.0,
+        "code_mixed_share": 0.0,
+        "source_weights": {},
     }
     settings = recipe.distill.model_copy(update=changes)
-    batches = Batches(
-        token_pairs(texts, readers),
-        special_ids(readers),
-        profile.batch_size,
-        0.0,
-        0.0,
-        settings.seed,
-    )
+    batches = Batches(settings, token_pairs(texts, readers), special_ids(readers))
     order = [
-        row for step in range(count // profile.batch_size) for row in batches.rows(step)["row"]
+        row for step in range(count // profile.batch_size) for row in batches.rows(step)["pair"]
     ]
     return Workload(
         profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer

@@ -20,7 +20,8 @@ from configs.references import resolve_model
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora import pair
-from distill.encoders.teacher import ENCODERS, SUBFOLDERS, replacement
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import replacement
 from distill.objective.projections import Projections
 from distill.sdxl.repository import fetch
 
@@ -50,9 +51,7 @@ def of_tokens_among(of_training: dict[str, str]) -> dict[str, str]:
 def _of_tokens(recipe: Recipe, student: dict[str, str]) -> dict[str, str]:
     tokenizer = {name: digest for name, digest in student.items() if name.startswith("tokenizer/")}
     folder = fetch(recipe.distill.base, ["tokenizer*/*.json", "tokenizer*/*.txt"])
-    files = [
-        path for tokenizer, _ in SUBFOLDERS.values() for path in (folder / tokenizer).glob("*")
-    ]
+    files = [path for part in SDXL.parts.values() for path in (folder / part.tokenizer).glob("*")]
     return {
         PAIRS: _pairs(recipe),
         STUDENT_TOKENIZER: value_sha256(tokenizer),
@@ -147,7 +146,7 @@ def _measuring(settings: Distill) -> dict[str, Any]:
 def _text_encoders(settings: Distill) -> dict[str, str]:
     folder = fetch(settings.base, [f"text_encoder*/{name}" for name in WEIGHTS])
     replaced = replacement(folder, settings.teacher)
-    read = [SUBFOLDERS[name][1] for name in ENCODERS if name not in replaced]
+    read = [part.subfolder for name, part in SDXL.parts.items() if name not in replaced]
     files = [path for encoder in read for name in WEIGHTS for path in (folder / encoder).glob(name)]
     checkpoints = [
         file_sha256(weights.path) for weights in replaced.values()

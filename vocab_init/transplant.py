@@ -25,7 +25,8 @@ from safetensors import SafetensorError, safe_open
 from configs.errors import DataError, first_line
 from configs.files import inside
 from configs.references import looks_like_hub_name, not_given
-from distill.encoders.teacher import ENCODERS, SUBFOLDERS, load_tokenizer, replacement
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import load_tokenizer, replacement
 from distill.tokenizer.portable import Kind, Vocabulary
 from vocab_init import piece_text
 
@@ -73,7 +74,7 @@ class Teacher:
         digest = hashlib.sha256(
             json.dumps([sorted(self.vocabulary.items()), self.bos_id, self.eos_id]).encode()
         )
-        for encoder in ENCODERS:
+        for encoder in SDXL.parts:
             digest.update(self.tables[encoder].contiguous().numpy().data)
         return digest.hexdigest()
 
@@ -101,13 +102,13 @@ def read_teacher(base: str, teacher: str | None = None) -> Teacher:
     folder = _local_folder(base)
     replaced = replacement(folder, teacher)
     vocabularies, tables = [], {}
-    for encoder in ENCODERS:
+    for encoder, part in SDXL.parts.items():
         tokenizer = load_tokenizer(folder, encoder)
         vocabularies.append((tokenizer.get_vocab(), tokenizer.bos_token_id, tokenizer.eos_token_id))
         tables[encoder] = (
             replaced[encoder].token_embedding_VD()
             if encoder in replaced
-            else _token_embedding(folder / SUBFOLDERS[encoder][1])
+            else _token_embedding(folder / part.subfolder)
         )
     if vocabularies[0] != vocabularies[1]:
         raise DataError(
@@ -180,11 +181,11 @@ def _local_folder(base: str) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    subfolders = [SUBFOLDERS[encoder] for encoder in ENCODERS]
-    wanted = [f"{tokenizer}/*" for tokenizer, _ in subfolders]
+    parts = SDXL.parts.values()
+    wanted = [f"{part.tokenizer}/*" for part in parts]
     wanted += [
-        f"{encoder}/{name}"
-        for _, encoder in subfolders
+        f"{part.subfolder}/{name}"
+        for part in parts
         for name in ("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors")
     ]
     try:

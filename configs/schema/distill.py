@@ -15,15 +15,6 @@ from configs.schema.section import Positive, Section, Share, Weight
 REDUCE_BUCKET = 200_000_000
 
 
-class RegionWeights(Section):
-    """Weights of the four regions of a prompt (design: BOS, content, EOS, pads)."""
-
-    bos: Weight = 1.0
-    content: Weight = 1.0
-    eos: Weight = 1.0
-    pads: Weight = 1.0
-
-
 class Ramp(Section):
     """A weight that goes in a straight line from `start` to `end` over the steps of the run."""
 
@@ -51,15 +42,8 @@ class Objective(Section):
     random_attention: Scheduled = Field(
         0.0, description="what random attention layers read is equal: needs no UNet"
     )
-    set: Scheduled = Field(
-        0.0, description="the content states are the teacher's as a set: entropic optimal transport"
-    )
     pooled: Scheduled = Field(
         1.0, description="squared error of the pooled state over its variance"
-    )
-    pooled_cosine: Scheduled = Field(0.0, description="centred cosine of the pooled state")
-    pooled_contrastive: Scheduled = Field(
-        0.0, description="each pooled state finds its translation among its micro-batch's"
     )
 
     def weights(self, done: float) -> dict[str, float]:
@@ -72,9 +56,7 @@ class Objective(Section):
         return term in self.weights(0.0) or term in self.weights(1.0)
 
     def __str__(self) -> str:
-        """`cross_attention + 0.1 position + 1 to 0 set`; `pooled` alone is not named when it is
-        1.
-        """
+        """`cross_attention + 1 to 0 position`; `pooled` is left out if its weight is 1."""
         parts = []
         for name in type(self).model_fields:
             one = getattr(self, name)
@@ -100,7 +82,7 @@ class RandomAttention(Section):
     """Attention layers with random projections of the whitened states, drawn once from the seed."""
 
     layers: Positive = Field(
-        32, description="drawn for each of: both encoders side by side, clip_bigg alone"
+        32, description="for each kind of UNet: those that read as the base, those as the refiner"
     )
     heads: Positive = 8
     head_width: Positive = 32
@@ -166,10 +148,6 @@ class Distill(Section):
         None, description="SDXL refiner, likewise; its UNet reads the bigG student"
     )
     objective: Objective
-    position_layers: Literal["penultimate", "all"] = Field(
-        "penultimate", description="the layers whose states `position` compares"
-    )
-    region_weights: RegionWeights = Field(RegionWeights(), description="of `position`")
     random_attention: RandomAttention = RandomAttention()
     query_bank: QueryBank = QueryBank()
     steps: Positive
@@ -185,8 +163,8 @@ class Distill(Section):
     )
     cut_attention: bool = Field(
         True,
-        description="cut pairs are taught what layers read from their words alone; else only "
-        "full-length pairs teach",
+        description="apply attention objectives to truncated prompts too (over their tokens); "
+        "otherwise only to full-length ones",
     )
     empty_prompt_share: Share = Field(0.02, description="share of a batch that is the empty prompt")
     english_share: Share = Field(
@@ -245,6 +223,12 @@ class Distill(Section):
                 f"{total:g}; give at most 1 in all"
             )
         return self
+
+    def attention_applies(self, truncated: bool) -> bool:
+        """Whether attention objectives count for a micro-batch with, or without, truncated
+        prompts.
+        """
+        return self.cut_attention or not truncated
 
     def check_processes(self, processes: int) -> None:
         """Raises RecipeError unless the processes can share a batch evenly."""

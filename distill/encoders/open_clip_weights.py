@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from configs.errors import DataError, first_line
+from distill.encoders.family import SDXL
 
 PREFIX = "open_clip:"
 EXAMPLE = f"{PREFIX}ViT-bigG-14/laion2b_s39b_b160k"
@@ -143,10 +144,10 @@ class Weights:
 
 
 def find(reference: str, configs: dict[str, Any]) -> tuple[str, Weights]:
-    """The name of the encoder that `reference` replaces (the one as wide; clip_bigg if both are),
-    and its weights, nothing fetched yet.
+    """The part that `reference` replaces (the one of the same width, the last if several are), and
+    its weights, not fetched yet.
 
-    `configs`: a CLIPTextConfig by encoder; the model must agree with it in every size. Raises
+    `configs`: a CLIPTextConfig by part; the model must agree with it in every size. Raises
     DataError.
     """
     weights = _describe(reference)
@@ -161,9 +162,8 @@ def find(reference: str, configs: dict[str, Any]) -> tuple[str, Weights]:
     name = names[-1]
     for key, value in sizes.items():
         wanted = getattr(configs[name], key)
-        if value != wanted and not (
-            key == "projection_dim" and name == "clip_l"
-        ):  # SDXL reads no pooled vector of clip_l
+        unread = key == "projection_dim" and not SDXL.parts[name].pooled
+        if value != wanted and not unread:
             raise DataError(
                 f"{reference}: its {key} is {value!r}, distill.base's config.json of {name} says "
                 f"{wanted!r}; give another distill.teacher"

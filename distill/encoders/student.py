@@ -1,14 +1,13 @@
-"""The student: the teacher's two towers with a new vocabulary.
+"""The student: the teacher's towers with a new vocabulary.
 
 In:  the teacher's folder, and `initial_student/` (`token_embeddings.safetensors`, `tokenizer/`)
      made by vocab_init.
-Out: `Student`, the module that is trained; `initial_text_encoders`, the same before training,
+Out: `Towers`, the module that is trained; `initial_text_encoders`, the same before training,
      through the stock classes.
 """
 
 import copy
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -17,88 +16,63 @@ from torch import nn
 
 from configs import artefact
 from configs.errors import DataError
-from distill.encoders.teacher import ENCODERS, Encoding, TextEncoders, load_text_encoders
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import Encoding, TextEncoders, TokenIds, load_text_encoders
 from distill.encoders.tower import TextTower, tower_of
 from distill.tokenizer.portable import load as load_tokenizer
 
 
-class Hidden(NamedTuple):
-    """What both towers computed of a micro-batch: states (B, L, D) of the layers asked for, the
-    penultimate ones last; pooled (B, P).
+class Towers(nn.Module):
+    """The text encoders of a family, one `TextTower` a part; teacher and student are each one.
+
+    Parameter names start with the part's: `clip_l.text_model...`.
     """
 
-    clip_l: tuple[torch.Tensor, ...]
-    clip_bigg: tuple[torch.Tensor, ...]
-    pooled_BP: torch.Tensor
-
-    @property
-    def encoding(self) -> Encoding:
-        """What the UNet reads of it."""
-        return Encoding(self.clip_l[-1], self.clip_bigg[-1], self.pooled_BP)
-
-    def float(self) -> "Hidden":
-        """In fp32; what is in fp64 already stays so."""
-
-        def up(x: torch.Tensor) -> torch.Tensor:
-            return x.to(torch.promote_types(x.dtype, torch.float32))
-
-        return Hidden(
-            tuple(map(up, self.clip_l)), tuple(map(up, self.clip_bigg)), up(self.pooled_BP)
-        )
-
-
-class TowerPair(nn.Module):
-    """Both towers; teacher and student are each one.
-
-    Ids of the two encoders may differ in their pads only.
-    """
-
-    def __init__(self, clip_l: TextTower, clip_bigg: TextTower, every_layer: bool = False) -> None:
+    def __init__(self, towers: dict[str, TextTower]) -> None:
         super().__init__()
-        self.clip_l, self.clip_bigg, self.every_layer = clip_l, clip_bigg, every_layer
+        self.parts = tuple(towers)
+        for name, tower in towers.items():
+            self.add_module(name, tower)
 
-    def forward(
-        self,
-        clip_l_ids_BL: torch.Tensor,
-        clip_bigg_ids_BL: torch.Tensor,
-        eos_position_B: torch.Tensor,
-    ) -> Hidden:
-        clip_l, _ = self.clip_l.hidden_states(clip_l_ids_BL, eos_position_B, self.every_layer)
-        clip_bigg, pooled_BP = self.clip_bigg.hidden_states(
-            clip_bigg_ids_BL, eos_position_B, self.every_layer
-        )
-        assert pooled_BP is not None
-        return Hidden(clip_l, clip_bigg, pooled_BP)
+    def __getitem__(self, part: str) -> TextTower:
+        tower: TextTower = self.get_submodule(part)  # type: ignore[assignment]
+        return tower
+
+    def forward(self, tokens: TokenIds) -> Encoding:
+        """The encoding of (B, L) ids; the pooled state is that of the one part that has it."""
+        states, pooled = {}, []
+        for name in self.parts:
+            states[name], pooled_BP = self[name](tokens.ids[name], tokens.eos[name])
+            pooled += [pooled_BP] if pooled_BP is not None else []
+        return Encoding(states, pooled[0])
 
     def compile_layers(self) -> None:
-        self.clip_l.compile_layers()
-        self.clip_bigg.compile_layers()
+        for name in self.parts:
+            self[name].compile_layers()
 
 
-def teacher_towers(encoders: TextEncoders, every_layer: bool = False) -> TowerPair:
+def teacher_towers(encoders: TextEncoders) -> Towers:
     """The frozen teacher as training runs it."""
-    clip_l, clip_bigg = (tower_of(encoders.models[name]) for name in ENCODERS)
-    return TowerPair(clip_l, clip_bigg, every_layer).eval().requires_grad_(False)
+    towers = {name: tower_of(model) for name, model in encoders.models.items()}
+    return Towers(towers).eval().requires_grad_(False)
 
 
-def initial_student(teacher: TextEncoders, folder: Path, every_layer: bool = False) -> TowerPair:
-    """The teacher's transformer weights under the new token embeddings; parameters SDXL never reads
-    are frozen.
+def initial_student(teacher: TextEncoders, folder: Path) -> Towers:
+    """The teacher's transformer weights under the new token embeddings. Raises DataError.
 
-    DeepSpeed would otherwise decay parameters that receive no gradient.
+    Parameters that SDXL never reads are frozen: DeepSpeed would decay them, as they receive no
+    gradient.
     """
     embeddings = _token_embeddings(folder)
-    towers = []
-    for name in ENCODERS:
-        tower = tower_of(teacher.models[name])
+    towers = {}
+    for name, model in teacher.models.items():
+        tower = towers[name] = tower_of(model)
         tower.text_model.embeddings.token_embedding = nn.Embedding.from_pretrained(
             _checked(embeddings, name, tower, folder), freeze=False
         )
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)
-        towers.append(tower)
-    clip_l, clip_bigg = towers
-    return TowerPair(clip_l, clip_bigg, every_layer)
+    return Towers(towers)
 
 
 def initial_text_encoders(
@@ -122,14 +96,14 @@ def initial_text_encoders(
         }
         models[name] = type(model)(config).eval().requires_grad_(False)
         models[name].load_state_dict(state)
-    return TextEncoders(dict.fromkeys(ENCODERS, tokenizer), models)
+    return TextEncoders(dict.fromkeys(SDXL.parts, tokenizer), models)
 
 
 def _token_embeddings(folder: Path) -> dict[str, torch.Tensor]:
     path = folder / "token_embeddings.safetensors"
     try:
         tensors = load_file(path)
-        return {name: tensors[name] for name in ENCODERS}
+        return {name: tensors[name] for name in SDXL.parts}
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(
             f"{path}: the initial token embeddings cannot be read ({error}); run python -m "

@@ -1,15 +1,15 @@
-"""The two text encoders of any SDXL folder, through the stock transformers classes: what the
+"""The text encoders of a diffusers folder, through the stock transformers classes: what the
 unmodified pipelines run.
 
-In:  a diffusers folder (or hub name) with `tokenizer`, `text_encoder`, `tokenizer_2`,
-     `text_encoder_2`; one encoder's weights may come from OpenCLIP instead (`open_clip:MODEL/TAG`),
-     the folder then gives its `config.json` and tokenizer.
-Out: token ids and `Encoding`s. English teacher and exported Japanese student are both read through
-     here.
+In:  a diffusers folder (or hub name) with the subfolders of `SDXL` (`family.py`); one encoder's
+     weights may come from OpenCLIP instead (`open_clip:MODEL/TAG`), the folder then gives its
+     `config.json` and tokenizer.
+Out: token ids and `Encoding`s. The English teacher and the exported student are both read here.
 
 Shape letters: B batch, L token position (77), D width, P pooled width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,46 +20,60 @@ from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name, not_given
 from distill.encoders import open_clip_weights
-
-ENCODERS = ("clip_l", "clip_bigg")
-SUBFOLDERS = {
-    "clip_l": ("tokenizer", "text_encoder"),
-    "clip_bigg": ("tokenizer_2", "text_encoder_2"),
-}
+from distill.encoders.family import SDXL
 
 
 class Encoding(NamedTuple):
-    """What SDXL's UNet reads of a prompt: `hidden_states[-2]` of both encoders, and the second
-    one's `text_embeds`.
+    """What a UNet reads of a batch of prompts: hidden states (B, L, D) by part of the family, and
+    the pooled state (B, P).
     """
 
-    clip_l_BLD: torch.Tensor
-    clip_bigg_BLD: torch.Tensor
+    states: dict[str, torch.Tensor]
     pooled_BP: torch.Tensor
 
-    @property
-    def prompt_embeds_BLD(self) -> torch.Tensor:
-        """(B, 77, D of clip_l + D of clip_bigg), as `encode_prompt` returns it."""
-        return torch.cat([self.clip_l_BLD, self.clip_bigg_BLD], dim=-1)
+    def context(self, parts: tuple[str, ...]) -> torch.Tensor:
+        """(B, L, D summed over `parts`): what cross-attention reads, as `encode_prompt` returns
+        it.
+        """
+        found = [self.states[name] for name in parts]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+
+    def named(self) -> dict[str, torch.Tensor]:
+        """All tensors: the states by part, and `pooled`."""
+        return {**self.states, "pooled": self.pooled_BP}
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Encoding":
+        """`function` applied to every tensor."""
+        states = {name: function(states_BLD) for name, states_BLD in self.states.items()}
+        return Encoding(states, function(self.pooled_BP))
+
+    def float(self) -> "Encoding":
+        """In fp32; fp64 stays fp64."""
+        return self.map(lambda x: x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 class TokenIds(NamedTuple):
-    """Ids of the same texts for each encoder, (B, 77), padded as each tokenizer pads, and the
-    position of the first EOS in each, (B,).
+    """By part of the family: ids (B, L), and the position (B,) of the first EOS.
 
-    The two differ in more than their pads: SDXL's second tokenizer reads every "!" as its pad
-    token.
+    The ids of SDXL's parts differ in more than their padding: the second tokenizer reads every "!"
+    as its pad token.
     """
 
-    clip_l_BL: torch.Tensor
-    clip_bigg_BL: torch.Tensor
-    clip_l_eos_B: torch.Tensor
-    clip_bigg_eos_B: torch.Tensor
+    ids: dict[str, torch.Tensor]
+    eos: dict[str, torch.Tensor]
+
+    def to(self, device: torch.device) -> "TokenIds":
+        return TokenIds(
+            *(
+                {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+                for tensors in self
+            )
+        )
 
 
 @dataclass(frozen=True)
 class TextEncoders:
-    """Tokenizers and encoders by name (`clip_l`, `clip_bigg`)."""
+    """Tokenizers and stock transformers models by part of the family."""
 
     tokenizers: dict[str, Any]
     models: dict[str, Any]
@@ -80,16 +94,18 @@ class TextEncoders:
             name: (ids[name] == tokenizer.eos_token_id).int().argmax(dim=1)
             for name, tokenizer in self.tokenizers.items()
         }
-        return TokenIds(ids["clip_l"], ids["clip_bigg"], eos["clip_l"], eos["clip_bigg"])
+        return TokenIds(ids, eos)
 
     @torch.no_grad()
-    def encode_ids(self, ids: TokenIds) -> Encoding:
-        """Runs both encoders without an attention mask, as SDXL does."""
-        clip_l = self.models["clip_l"](ids.clip_l_BL, output_hidden_states=True)
-        clip_bigg = self.models["clip_bigg"](ids.clip_bigg_BL, output_hidden_states=True)
-        return Encoding(
-            clip_l.hidden_states[-2], clip_bigg.hidden_states[-2], clip_bigg.text_embeds
-        )
+    def encode_ids(self, tokens: TokenIds) -> Encoding:
+        """Runs the encoders without an attention mask, as SDXL does."""
+        states, pooled = {}, []
+        for name, part in SDXL.parts.items():
+            output = self.models[name](tokens.ids[name], output_hidden_states=True)
+            penultimate = part.states == "penultimate"
+            states[name] = output.hidden_states[-2] if penultimate else output.last_hidden_state
+            pooled += [output.text_embeds] if part.pooled else []
+        return Encoding(states, pooled[0])
 
     def encode(self, texts: list[str]) -> Encoding:
         return self.encode_ids(self.tokenize(texts))
@@ -98,37 +114,35 @@ class TextEncoders:
 def load_text_encoders(
     folder: str | Path, teacher: str | None = None, dtype: torch.dtype = torch.float32
 ) -> TextEncoders:
-    """Loads both encoders, frozen and in eval mode; `teacher` is `distill.teacher`.
+    """Loads the encoders, frozen and in eval mode; `teacher` is `distill.teacher`.
 
     Raises DataError with the folder and the cause.
     """
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+    import transformers
 
-    classes = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
     if not Path(folder).is_dir() and not looks_like_hub_name(folder):
         raise DataError(
             f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its "
             "hub name"
         )
     replaced = replacement(folder, teacher)
-    tokenizers = {name: load_tokenizer(folder, name) for name in ENCODERS}
-    models = {
-        name: _stock(classes[name], folder, SUBFOLDERS[name][1], dtype)
-        for name in ENCODERS
-        if name not in replaced
-    }
-    for name, weights in replaced.items():
-        state = weights.state_dict(dtype, with_projection=name == "clip_bigg")
-        models[name] = _with_weights(classes[name], text_configs(folder)[name], state, dtype)
-    return TextEncoders(
-        tokenizers, {name: models[name].eval().requires_grad_(False) for name in ENCODERS}
-    )
+    tokenizers = {name: load_tokenizer(folder, name) for name in SDXL.parts}
+    models = {}
+    for name, part in SDXL.parts.items():
+        kind = getattr(transformers, part.class_name)
+        if name in replaced:
+            state = replaced[name].state_dict(dtype, with_projection=part.pooled)
+            model = _with_weights(kind, text_configs(folder)[name], state, dtype)
+        else:
+            model = _stock(kind, folder, part.subfolder, dtype)
+        models[name] = model.eval().requires_grad_(False)
+    return TextEncoders(tokenizers, models)
 
 
 def replacement(folder: str | Path, teacher: str | None) -> dict[str, open_clip_weights.Weights]:
-    """By the name of the folder's encoder that `teacher` replaces: its weights.
+    """The OpenCLIP weights that `teacher` names, by the part they replace; empty without a teacher.
 
-    Empty without a teacher. Raises DataError.
+    Raises DataError.
     """
     return (
         dict([open_clip_weights.find(teacher, text_configs(folder))]) if teacher is not None else {}
@@ -136,15 +150,15 @@ def replacement(folder: str | Path, teacher: str | None) -> dict[str, open_clip_
 
 
 def text_configs(folder: str | Path) -> dict[str, Any]:
-    """The CLIPTextConfig of both encoders. Raises DataError."""
+    """The CLIPTextConfig of each part. Raises DataError."""
     from transformers import CLIPTextConfig
 
     try:
         return {
             name: CLIPTextConfig.from_pretrained(
-                folder, subfolder=SUBFOLDERS[name][1], trust_remote_code=False
+                folder, subfolder=SDXL.parts[name].subfolder, trust_remote_code=False
             )
-            for name in ENCODERS
+            for name in SDXL.parts
         }
     except Exception as error:  # as above
         raise DataError(
@@ -195,7 +209,7 @@ def _with_weights(
 
 
 def load_tokenizer(folder: str | Path, name: str) -> Any:
-    """One of the folder's tokenizers (`clip_l` or `clip_bigg`), the very one SDXL ships.
+    """The tokenizer that the folder ships for a part, through its stock class.
 
     Raises DataError.
     """
@@ -204,12 +218,12 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
     model_folder.check(folder)
     try:
         return AutoTokenizer.from_pretrained(
-            folder, subfolder=SUBFOLDERS[name][0], trust_remote_code=False
+            folder, subfolder=SDXL.parts[name].tokenizer, trust_remote_code=False
         )
     except Exception as error:  # as above
         if looks_like_hub_name(folder):
             raise DataError(f"{not_given(str(folder), error)}; fetch it, or correct it") from error
         raise DataError(
-            f"{folder}: its {SUBFOLDERS[name][0]} cannot be loaded ({first_line(error)}); fetch "
-            "the folder again"
+            f"{folder}: its {SDXL.parts[name].tokenizer} cannot be loaded ({first_line(error)}); "
+            "fetch the folder again"
         ) from error

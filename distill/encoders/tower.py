@@ -1,10 +1,10 @@
-"""The text tower both SDXL encoders share, as training runs it: only what the UNet reads, in
-transformers' weight layout.
+"""A CLIP text encoder as training runs it: only what the UNet reads, in transformers' weight
+layout.
 
-Equal to transformers' CLIPTextModel and CLIPTextModelWithProjection (tests prove it), but the stack
-is cut: the penultimate states need all layers but the last; the pooled state needs the last layer
-at the EOS position alone. Of an encoder without projection (CLIP-L) the last layer and the final
-norm are dead for SDXL: they are held, so that weights travel whole, and never run.
+Equal to transformers' CLIPTextModel and CLIPTextModelWithProjection (tests prove it), with less
+work: the penultimate states need all layers but the last; the pooled state needs the last layer at
+the EOS position alone. In an encoder without projection (CLIP-L) SDXL reads neither the last layer
+nor the final norm: they are kept, so that the weights stay complete, and never run.
 
 Shape letters: B batch, L token position, D width, H heads, K width of one head, P pooled width.
 """
@@ -149,37 +149,26 @@ class TextTower(nn.Module):
         """(B, L) ids to the penultimate states (B, L, D) and, with a projection, the pooled state
         (B, P).
         """
-        states, pooled_BP = self.hidden_states(input_ids_BL, eos_position_B)
-        return states[-1], pooled_BP
-
-    def hidden_states(
-        self, input_ids_BL: torch.Tensor, eos_position_B: torch.Tensor, every_layer: bool = False
-    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
-        """As `forward`, the states (B, L, D) of every layer but the last where asked for; the
-        penultimate ones always come last.
-        """
         x_BLD = self.text_model.embeddings(input_ids_BL)
         *layers, last = self.text_model.encoder.layers
-        states: tuple[torch.Tensor, ...] = ()
         for layer in layers:
             x_BLD = layer(x_BLD)
-            states = (*states, x_BLD) if every_layer else (x_BLD,)
         if self.text_projection is None:
-            return states, None
+            return x_BLD, None
         eos_B1D = last(x_BLD, eos_position_B)
-        return states, self.text_projection(self.text_model.final_layer_norm(eos_B1D[:, 0]))
+        return x_BLD, self.text_projection(self.text_model.final_layer_norm(eos_B1D[:, 0]))
 
     def compile_layers(self) -> None:
-        """torch.compile, block by block: blocks of a width share a compilation, for any number of
+        """torch.compile, layer by layer: layers of one width share a compilation, for any number of
         prompts and positions.
 
-        The last block stays as it is: it runs at one position only.
+        The last layer is not compiled: it runs at one position only.
         """
         for layer in self.text_model.encoder.layers[:-1]:
             layer.compile(dynamic=True)
 
     def dead_parameters(self) -> list[nn.Parameter]:
-        """Those that nothing SDXL reads depends on."""
+        """Parameters that the penultimate and pooled states do not depend on."""
         if self.text_projection is not None:
             return []
         return [
@@ -194,10 +183,10 @@ def at_position(x_BLD: torch.Tensor, position_B: torch.Tensor) -> torch.Tensor:
 
 
 def tower_of(model: Any) -> TextTower:
-    """A tower with the weights of a transformers CLIPTextModel or CLIPTextModelWithProjection
-    (either major's key names).
+    """A tower with copies of the weights of a transformers CLIPTextModel or
+    CLIPTextModelWithProjection, under the key names of transformers 4 or 5.
     """
-    with torch.device("meta"):  # no random numbers only to be overwritten: seconds at full size
+    with torch.device("meta"):  # skips the random initialisation: seconds at full size
         tower = TextTower(model.config, with_projection=hasattr(model, "text_projection"))
     state = {
         with_prefix(key): value.clone()

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from configs.errors import DataError
 from configs.files import link, read_json, write_json
-from distill.encoders.teacher import SUBFOLDERS
+from distill.encoders.family import SDXL
 from distill.sdxl.repository import (
     INDEX,
     SDXL_PIPELINES,
@@ -38,7 +38,6 @@ from distill.tokenizer import portable
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
 
-CLASSES = {"clip_l": "CLIPTextModel", "clip_bigg": "CLIPTextModelWithProjection"}
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # The stock configs say float16, and transformers 5 would follow it; names and versions are those of
@@ -77,7 +76,8 @@ def write_encoders(
 
     Raises DataError.
     """
-    for name, (tokenizer, encoder) in SUBFOLDERS.items():
+    for name, part in SDXL.parts.items():
+        tokenizer, encoder = part.tokenizer, part.subfolder
         names = student.names(name)
         (folder / encoder).mkdir()
         _write_config(
@@ -108,13 +108,13 @@ def assemble(folder: Path, encoders: Path, sdxl: Path) -> None:
             f"{SDXL_PIPELINES}; give an SDXL folder"
         )
     ours = [
-        name for name in CLASSES if index.get(SUBFOLDERS[name][1], [None])[0]
+        name for name, part in SDXL.parts.items() if index.get(part.subfolder, [None])[0]
     ]  # the refiner has no first encoder
     for name in ours:
-        tokenizer, encoder = SUBFOLDERS[name]
+        tokenizer, encoder = SDXL.parts[name].tokenizer, SDXL.parts[name].subfolder
         index[tokenizer], index[encoder] = (
             ["transformers", TOKENIZER_CLASS],
-            ["transformers", CLASSES[name]],
+            ["transformers", SDXL.parts[name].class_name],
         )
         link_files(encoders / tokenizer, folder / tokenizer)
         link_files(encoders / encoder, folder / encoder)
@@ -199,7 +199,7 @@ def _write_config(path: Path, config: dict[str, Any], name: str, student: Studen
         path,
         {
             **kept,
-            "architectures": [CLASSES[name]],
+            "architectures": [SDXL.parts[name].class_name],
             "vocab_size": vocabulary,
             **ids,
             "torch_dtype": "float32",
@@ -252,7 +252,8 @@ def _mapped(path: Path, name: str) -> torch.Tensor:
 def _check_widths(folder: Path, ours: list[str], sdxl: Path) -> None:
     """The UNet must read states as wide as the encoders'. Raises DataError."""
     widths = [
-        read_json(folder / SUBFOLDERS[name][1] / "config.json")["hidden_size"] for name in ours
+        read_json(folder / SDXL.parts[name].subfolder / "config.json")["hidden_size"]
+        for name in ours
     ]
     wanted = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
     if sum(widths) != wanted:

@@ -32,7 +32,6 @@ OBJECTIVES = {
     "cross_attention": "what the frozen UNets' cross-attention reads equals what it reads from the "
     "teacher",
     "random_attention": "what random attention layers read equals what they read from the teacher",
-    "set": "the hidden states of the words equal the teacher's as a set",
 }
 # A prompt and what it means: toyworld's miniature knows nothing but coloured shapes.
 PROMPT = (

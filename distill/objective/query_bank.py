@@ -1,12 +1,12 @@
-"""What the frozen UNets' cross-attention layers ask of a prompt: recorded once, so that training
-needs no UNet and no image.
+"""Queries of the frozen UNets' cross-attention layers, recorded once, so that training needs no
+UNet and no image.
 
-In:  the base (and refiner) folder and some English prompts; the stock pipelines paint them while
-     hooks listen.
-Out: `<run>/distill/measured/query_bank.safetensors`: per layer real queries (fp16), the variance of
-     the teacher's outputs, and how far the UNet's prediction moves when this layer alone reads
-     another prompt. The `to_k` and `to_v` weights stay where they are, in the UNet's file; the bank
-     holds their digests, so that another UNet is noticed.
+In:  the base (and refiner) folder and some English prompts; the stock pipelines generate images for
+     them while forward hooks record.
+Out: `<run>/distill/measured/query_bank.safetensors`: per layer a sample of its queries (fp16), the
+     variance of the layer's outputs on the teacher's states, and how much the UNet's prediction
+     changes when this layer alone sees another prompt. The `to_k` and `to_v` weights stay in the
+     UNet's file; the bank holds their digests, so that a changed UNet is detected.
 
 Shape letters: B batch, L token position, D width, N queries, H heads, K width of one head, E = H *
 K.
@@ -27,43 +27,41 @@ from tqdm import tqdm
 from configs.errors import DataError
 from configs.files import whole
 from configs.schema.distill import QueryBank, unet_shares
+from distill.encoders.family import SDXL
 from distill.encoders.teacher import Encoding, TextEncoders
 from distill.objective.distances import attention_output
 from distill.objective.projections import Projections
 from distill.sdxl.pipelines import Pipelines, load_pipelines
 
 PROMPTS_AT_ONCE = 16
-CALLS, PROMPTS_OF_A_CALL = 4, 8  # the UNet's calls that tell how much each layer moves
+CALLS, PROMPTS_OF_A_CALL = 4, 8  # recorded to measure the influence of layers
 
 
 @dataclass(frozen=True)
 class CrossAttentionLayer:
-    """One `attn2` of a UNet: `queries_NHK` to draw from, its K/V projections, its outputs' variance
+    """One `attn2` of a UNet: recorded queries, K/V projections, and the variance of its outputs
     over prompts.
 
-    `share`: how often it is drawn, in proportion to what it moves of its UNet's prediction; the
-    shares of all layers sum to 1.
+    `parts`: the encoders whose states it reads. `share`: probability of being sampled, proportional
+    to how much the prediction changes when only this layer sees another prompt; sums to 1 over all
+    layers.
     """
 
     name: str
-    reads_both: bool
+    parts: tuple[str, ...]
     queries_NHK: torch.Tensor
     to_k_ED: torch.Tensor
     to_v_ED: torch.Tensor
     variance: torch.Tensor
     share: float
 
-    def context(self, encoding: Encoding) -> torch.Tensor:
-        """The base reads both encoders side by side, the refiner the second alone."""
-        return encoding.prompt_embeds_BLD if self.reads_both else encoding.clip_bigg_BLD
-
     def output(
         self, encoding: Encoding, chosen_N: torch.Tensor, visible_BL: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(B, H, N, K) for the chosen queries, of all states or of the visible ones."""
+        """(B, H, N, K): the layer's output for the chosen queries; `visible_BL` masks states."""
         return attention_output(
             self.queries_NHK[chosen_N],
-            self.context(encoding),
+            encoding.context(self.parts),
             self.to_k_ED,
             self.to_v_ED,
             visible_BL,
@@ -78,7 +76,8 @@ def record(
     settings: QueryBank,
     seed: int,
 ) -> None:
-    """Paints `prompts` with the UNets of `folders` (by `Distill.unets`) and writes the bank.
+    """Generates images for `prompts` with the UNets of `folders` (by `Distill.unets`) and writes
+    the bank.
 
     Raises DataError for a folder that does not load.
     """
@@ -96,10 +95,11 @@ def record(
             for name, module in pipelines.base.unet.named_modules()
             if name.endswith("attn2.to_k")
         ).in_features
-        if width != encoding.prompt_embeds_BLD.shape[-1]:
+        given = encoding.context(SDXL.readers["base"]).shape[-1]
+        if width != given:
             raise DataError(
-                f"{folders[names['base']]}: its UNet reads states {width} wide, the teacher's are "
-                f"{encoding.prompt_embeds_BLD.shape[-1]}"
+                f"{folders[names['base']]}: its UNet reads states of width {width}, the teacher's "
+                f"have {given}; give the UNet of an SDXL base"
             )
         found_tensors, found_heads = _of_pipelines(
             pipelines, names, encoding, prompts, settings, generator
@@ -124,23 +124,23 @@ def _of_pipelines(
     settings: QueryBank,
     generator: torch.Generator,
 ) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    """The bank's tensors and heads of base and refiner (or of another base), under the UNets'
-    `names`.
+    """The bank's tensors and numbers of heads; `names`: what the bank calls the UNet of each
+    pipeline.
     """
     tensors: dict[str, torch.Tensor] = {}
     heads: dict[str, int] = {}
     with (
-        _listening(pipelines, settings.queries_per_layer, generator) as heard,
-        _calls(pipelines) as calls,
+        _recorded_queries(pipelines, settings.queries_per_layer, generator) as recorded,
+        _recorded_calls(pipelines) as calls,
     ):
-        _paint(pipelines, prompts, settings, generator)
+        _generate(pipelines, prompts, settings, generator)
     for part, unet in names.items():
         of_part = {
             name.removeprefix(f"{part}."): found
-            for name, found in heard.items()
+            for name, found in recorded.items()
             if name.startswith(f"{part}.")
         }
-        context_BLD = encoding.prompt_embeds_BLD if part == "base" else encoding.clip_bigg_BLD
+        context_BLD = encoding.context(SDXL.readers[part])
         moved = influences(getattr(pipelines, part).unet, list(of_part), calls[part])
         for layer, (attention, reservoir) in of_part.items():
             name, rows_NE = f"{unet}.{layer}", reservoir.rows_NE.half()
@@ -165,7 +165,7 @@ def load(
 ) -> list[CrossAttentionLayer]:
     """The layers with their projections, read from the UNets' own files.
 
-    Raises DataError where those are missing or others.
+    Raises DataError if those are missing or have changed.
     """
     with safe_open(path, "pt", device=str(device)) as file:
         heads, digests = (json.loads(file.metadata()[name]) for name in ("heads", "projections"))
@@ -185,7 +185,7 @@ def load(
         layers.append(
             CrossAttentionLayer(
                 name,
-                unet != "refiner",
+                SDXL.parts_read_by(unet),
                 queries_NHK,
                 to_k_ED,
                 to_v_ED,
@@ -203,8 +203,8 @@ def load(
 
 
 def layer_shares(influences: dict[str, float], refiner_share: float) -> dict[str, float]:
-    """How often each layer is drawn: its UNet's share (`unet_shares`), within a UNet in proportion
-    to its influence.
+    """Each layer's probability of being sampled: its UNet's share (`unet_shares`), split within the
+    UNet in proportion to influence.
     """
     totals: dict[str, float] = {}
     for name, value in influences.items():
@@ -217,7 +217,7 @@ def layer_shares(influences: dict[str, float], refiner_share: float) -> dict[str
 
 
 def unet_of(layer: str) -> str:
-    """`base.mid_block...` is the base's."""
+    """The UNet of a layer's name: `base` of `base.mid_block...`."""
     return layer.partition(".")[0]
 
 
@@ -225,13 +225,11 @@ def unet_of(layer: str) -> str:
 def influences(
     unet: Any, layers: list[str], calls: list[dict[str, Any]]
 ) -> dict[str, torch.Tensor]:
-    """By layer: mean squared change of the UNet's prediction when this layer alone reads the next
-    prompt's states; scalars.
+    """By layer, a scalar: mean squared change of the UNet's prediction when only this layer reads
+    the next prompt's states.
     """
 
-    def read_the_next(
-        _module: Any, args: Any, kwargs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
+    def next_prompt(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, kwargs | {
             "encoder_hidden_states": kwargs["encoder_hidden_states"].roll(1, dims=0)
         }
@@ -239,7 +237,7 @@ def influences(
     usual = [unet(**call).sample for call in calls]
     found = {}
     for layer in tqdm(layers, desc="influence of layers", unit="layer", leave=False):
-        hook = unet.get_submodule(layer).register_forward_pre_hook(read_the_next, with_kwargs=True)
+        hook = unet.get_submodule(layer).register_forward_pre_hook(next_prompt, with_kwargs=True)
         try:
             changes = [
                 (unet(**call).sample - before).float().square().mean()
@@ -252,18 +250,18 @@ def influences(
 
 
 @contextmanager
-def _calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """What each UNet is called with while it paints the first batch: the halves that read the
-    prompts, at most `PROMPTS_OF_A_CALL` of them.
+def _recorded_calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """By pipeline, the arguments of the UNet's first calls: the conditional half of the batch, at
+    most `PROMPTS_OF_A_CALL` prompts.
     """
     calls: dict[str, list[dict[str, Any]]] = {}
     hooks = []
 
-    def hear(part: str, guided: bool, args: Any, kwargs: dict[str, Any]) -> None:
+    def hook_of(part: str, guided: bool, args: Any, kwargs: dict[str, Any]) -> None:
         if len(calls.setdefault(part, [])) < CALLS:
             rows = slice(
                 len(args[0]) // 2 if guided else 0, None
-            )  # with guidance the empty prompts come first
+            )  # with guidance the negative prompts come first
 
             def few(tensor: torch.Tensor) -> torch.Tensor:
                 return tensor[rows][:PROMPTS_OF_A_CALL].clone()
@@ -285,7 +283,7 @@ def _calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, Any]]]]:
                 pipeline.unet.config.time_cond_proj_dim is None
             )  # as the pipelines decide, at their default guidance scale
             hook = pipeline.unet.register_forward_pre_hook(
-                lambda _m, args, kwargs, p=part, g=guided: hear(p, g, args, kwargs),
+                lambda _m, args, kwargs, p=part, g=guided: hook_of(p, g, args, kwargs),
                 with_kwargs=True,
             )
             hooks.append(hook)
@@ -297,43 +295,41 @@ def _calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, Any]]]]:
 
 
 @contextmanager
-def _listening(
+def _recorded_queries(
     pipelines: Pipelines, wanted: int, generator: torch.Generator
 ) -> Iterator[dict[str, tuple[Any, "_Reservoir"]]]:
-    """Collects a uniform sample of `wanted` rows of every `attn2.to_q` output while the block
-    runs.
-    """
-    heard: dict[str, tuple[Any, _Reservoir]] = {}
+    """Samples `wanted` rows of every `attn2.to_q` output uniformly while the context is open."""
+    recorded: dict[str, tuple[Any, _Reservoir]] = {}
     hooks = []
     for part, pipeline in zip(Pipelines._fields, pipelines, strict=True):
         for name, module in pipeline.unet.named_modules() if pipeline is not None else ():
             if name.endswith("attn2"):
                 reservoir = _Reservoir(wanted, generator)
-                heard[f"{part}.{name}"] = (module, reservoir)
-                hooks.append(module.to_q.register_forward_hook(reservoir.hear))
+                recorded[f"{part}.{name}"] = (module, reservoir)
+                hooks.append(module.to_q.register_forward_hook(reservoir.add))
     try:
-        yield heard
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()
 
 
 class _Reservoir:
-    """A uniform sample of all rows heard: each gets a random number, the `size` smallest stay."""
+    """A uniform sample of the rows seen: each gets a random number, the `size` smallest stay."""
 
     def __init__(self, size: int, generator: torch.Generator) -> None:
         self.size, self.generator = size, generator
         self.rows_NE = torch.empty(0)
         self.numbers_N = torch.empty(0)
 
-    def hear(self, _module: Any, _inputs: Any, output_BNE: torch.Tensor) -> None:
-        heard_NE = output_BNE.detach().flatten(0, -2)
-        numbers_N = torch.rand(len(heard_NE), generator=self.generator)
+    def add(self, _module: Any, _inputs: Any, output_BNE: torch.Tensor) -> None:
+        seen_NE = output_BNE.detach().flatten(0, -2)
+        numbers_N = torch.rand(len(seen_NE), generator=self.generator)
         kept_N = numbers_N.argsort()[: self.size]
         rows_NE = torch.cat(
             [
-                self.rows_NE.reshape(-1, heard_NE.shape[-1]),
-                heard_NE[kept_N.to(heard_NE.device)].float().cpu(),
+                self.rows_NE.reshape(-1, seen_NE.shape[-1]),
+                seen_NE[kept_N.to(seen_NE.device)].float().cpu(),
             ]
         )
         numbers_N = torch.cat([self.numbers_N, numbers_N[kept_N]])
@@ -342,11 +338,11 @@ class _Reservoir:
 
 
 @torch.no_grad()
-def _paint(
+def _generate(
     pipelines: Pipelines, prompts: list[str], settings: QueryBank, generator: torch.Generator
 ) -> None:
-    """Base all the way, then the refiner over its stretch: the noise levels at which each will be
-    asked for pictures.
+    """Runs the base over all steps, then the refiner over the last 30 %: the noise levels at which
+    each is used.
     """
     shared: dict[str, Any] = {
         "num_inference_steps": settings.inference_steps,

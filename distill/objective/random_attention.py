@@ -1,9 +1,9 @@
-"""Attention layers with random projections: what a UNet unknown to training might ask of a prompt.
-Needs no UNet.
+"""Attention layers with random projections, which stand for UNets unknown to training. Needs no
+UNet.
 
 In:  the teacher's statistics and some English prompts.
 Out: `<run>/distill/measured/random_attention.safetensors`: the variance of the teacher's outputs by
-     layer. The layers themselves are drawn anew from the seed whenever they are loaded.
+     layer. The layers themselves are sampled from the seed whenever they are loaded.
 
 Shape letters: D width, N queries, H heads, K width of one head, E = H * K.
 """
@@ -16,35 +16,35 @@ from safetensors.torch import load_file, save_file
 
 from configs.files import whole
 from configs.schema.distill import RandomAttention
+from distill.encoders.family import SDXL
 from distill.encoders.teacher import TextEncoders
 from distill.objective import distances
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 
 QUERIES = 512  # a layer
-# Standard deviations of the logits: from layers that average the prompt to layers that look at one
-# word.
+# Standard deviations of the logits: low ones average the whole prompt, high ones read one word.
 SHARPNESS = (1.0, 2.0, 4.0)
 
 
 def draw(settings: RandomAttention, statistics: Statistics, seed: int) -> list[CrossAttentionLayer]:
-    """Half of the layers read both encoders side by side, as the base does, half clip_bigg alone,
-    as the refiner.
+    """As many layers for every reader of the family: half read the parts that the base reads, half
+    those of the refiner.
 
-    Whitening (states less their mean, over their standard deviation) is folded into the
-    projections; the mean only shifts all keys and values alike, which changes neither the softmax
-    nor a difference of outputs.
+    Whitening (states minus their mean, divided by their standard deviation) is folded into the
+    projections. The mean is left out: it shifts all keys and all values alike, which changes
+    neither the softmax nor a difference of outputs.
     """
     generator = torch.Generator().manual_seed(seed)
-    count, width = settings.layers, settings.heads * settings.head_width
-    deviations = [
-        distances.floored(variances[-1].cpu()).sqrt()
-        for variances in (statistics.clip_l, statistics.clip_bigg)
-    ]
-    layers = []
-    for i in range(2 * count):
-        both = i < count
-        deviation_D = torch.cat(deviations) if both else deviations[1]
+    width = settings.heads * settings.head_width
+    deviations = {
+        name: distances.floored(variance_D.cpu()).sqrt()
+        for name, variance_D in statistics.states.items()
+    }
+    readers = [parts for parts in SDXL.readers.values() for _ in range(settings.layers)]
+    layers, share = [], 1 / len(readers)
+    for i, parts in enumerate(readers):
+        deviation_D = torch.cat([deviations[name] for name in parts])
         to_k_ED, to_v_ED = (
             torch.randn(width, len(deviation_D), generator=generator)
             / deviation_D
@@ -57,7 +57,13 @@ def draw(settings: RandomAttention, statistics: Statistics, seed: int) -> list[C
         )
         layers.append(
             CrossAttentionLayer(
-                f"random.{i}", both, queries_NHK, to_k_ED, to_v_ED, torch.ones(()), 1 / (2 * count)
+                f"random.{i}",
+                parts,
+                queries_NHK,
+                to_k_ED,
+                to_v_ED,
+                torch.ones(()),
+                share,
             )
         )
     return layers
@@ -90,7 +96,7 @@ def load(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[CrossAttentionLayer]:
-    """The layers with their variances, on the device."""
+    """The layers with their measured variances, on the device."""
     variances = load_file(path)["variance"]
     return [
         replace(

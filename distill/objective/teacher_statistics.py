@@ -1,9 +1,9 @@
-"""The teacher's means and variances the losses divide by: measured once on training prompts, so
-that no loss depends on its batch.
+"""Variances of the teacher's states, which the losses divide by: measured once over training
+prompts, so that no loss depends on the batch it is computed in.
 
-Out: `<run>/distill/measured/teacher_statistics.safetensors`: `clip_l.<k>` and `clip_bigg.<k>` (D,),
-     the variance over all positions but BOS (which is constant) of layer k's states, the
-     penultimate ones last; `pooled` (P,) and `pooled_mean` (P,).
+Out: `<run>/distill/measured/teacher_statistics.safetensors`: by part of the family (`clip_l`,
+     `clip_bigg`) the variance (D,) of its states over all positions but BOS, which is constant; and
+     `pooled` (P,).
 
 Shape letters: B batch, L token position, D width, P pooled width, R rows.
 """
@@ -16,37 +16,32 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from configs.files import whole
-from distill.encoders.student import Hidden, teacher_towers
-from distill.encoders.teacher import ENCODERS, TextEncoders
+from distill.encoders.family import SDXL
+from distill.encoders.student import teacher_towers
+from distill.encoders.teacher import Encoding, TextEncoders
 
 PROMPTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Variances by encoder, one a layer, the penultimate one last; of the pooled state its variance
-    and mean.
-    """
+    """Population variances of the teacher: (D,) by part of the family, and of the pooled state."""
 
-    clip_l: tuple[torch.Tensor, ...]
-    clip_bigg: tuple[torch.Tensor, ...]
+    states: dict[str, torch.Tensor]
     pooled_P: torch.Tensor
-    pooled_mean_P: torch.Tensor
 
 
 @torch.no_grad()
 def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
-    """Population moments in fp64 over `prompts`, streamed."""
-    towers = teacher_towers(teacher, every_layer=True)
+    """Measures the variances over `prompts`, chunk by chunk, summed in fp64."""
+    towers = teacher_towers(teacher)
     sums: dict[str, list[torch.Tensor]] = {}
     counts: dict[str, int] = {}
     for start in tqdm(
         range(0, len(prompts), PROMPTS_AT_ONCE), desc="statistics", unit="batch", leave=False
     ):
-        ids = teacher.tokenize(prompts[start : start + PROMPTS_AT_ONCE])
-        for name, rows_RD in _rows(
-            towers(ids.clip_l_BL, ids.clip_bigg_BL, ids.clip_bigg_eos_B)
-        ).items():
+        encoding = towers(teacher.tokenize(prompts[start : start + PROMPTS_AT_ONCE]))
+        for name, rows_RD in _rows(encoding).items():
             double_RD = rows_RD.double()
             moments = [double_RD.sum(dim=0), double_RD.square().sum(dim=0)]
             sums[name] = (
@@ -59,7 +54,6 @@ def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
         name: (square / counts[name] - (total / counts[name]).square()).clamp_min(0).float()
         for name, (total, square) in sums.items()
     }
-    tensors["pooled_mean"] = (sums["pooled"][0] / counts["pooled"]).float()
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
         save_file(tensors, temporary)
@@ -67,20 +61,10 @@ def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
 
 def load(path: Path, device: torch.device | str = "cpu") -> Statistics:
     tensors = load_file(path, device=str(device))
-    states: dict[str, tuple[torch.Tensor, ...]] = {}
-    for encoder in ENCODERS:
-        layers = sorted(
-            int(name.partition(".")[2]) for name in tensors if name.startswith(f"{encoder}.")
-        )
-        states[encoder] = tuple(tensors[f"{encoder}.{k}"] for k in layers)
-    return Statistics(
-        states["clip_l"], states["clip_bigg"], tensors["pooled"], tensors["pooled_mean"]
-    )
+    return Statistics({name: tensors[name] for name in SDXL.parts}, tensors["pooled"])
 
 
-def _rows(hidden: Hidden) -> dict[str, torch.Tensor]:
-    rows = {f"clip_l.{k}": x_BLD[:, 1:].flatten(0, 1) for k, x_BLD in enumerate(hidden.clip_l)}
-    rows |= {
-        f"clip_bigg.{k}": x_BLD[:, 1:].flatten(0, 1) for k, x_BLD in enumerate(hidden.clip_bigg)
-    }
-    return rows | {"pooled": hidden.pooled_BP}
+def _rows(encoding: Encoding) -> dict[str, torch.Tensor]:
+    """What the variances are taken over, (R, D): all positions but BOS of all prompts."""
+    states = {name: x_BLD[:, 1:].flatten(0, 1) for name, x_BLD in encoding.states.items()}
+    return {**encoding.named(), **states}

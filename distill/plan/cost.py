@@ -1,14 +1,14 @@
-"""What a distillation costs, as formulas: parameters, FLOP and bytes. Arithmetic alone, of shapes:
-reads no file, runs no model.
+"""Formulas for the cost of a distillation: parameters, FLOP and bytes, from shapes alone. Reads no
+file, runs no model.
 
-FLOP are those of the matrix products, two a multiply-add. A backward costs two forwards: the
-gradient of the input and that of the weights (Kaplan et al., arXiv 2001.08361, section 2.1).
-Attention counts its masked half too, as FLOP counters do. What autograd keeps is read off the
-forward of distill/encoders/tower.py, as Korthikanti et al. (arXiv 2205.05198, section 4) did for
-the plain transformer; under scaled_dot_product_attention no matrix of scores is kept. ZeRO's
-shares: Rajbhandari et al., arXiv 1910.02054.
+FLOP: those of matrix products, two per multiply-add. A backward costs two forwards: the gradients
+of the input and of the weights (Kaplan et al., arXiv 2001.08361, section 2.1). Causal attention
+counts its masked half too, as FLOP counters do. What autograd saves follows from the forward of
+distill/encoders/tower.py, as Korthikanti et al. (arXiv 2205.05198, section 4) derive it for the
+plain transformer; scaled_dot_product_attention saves no matrix of scores. What ZeRO shards:
+Rajbhandari et al., arXiv 1910.02054.
 
-`tests/distill/test_plan.py` holds every formula here against the running code.
+`tests/distill/test_plan.py` compares every formula with the running code.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.schema.distill import REDUCE_BUCKET, Distill, QueryBank, RandomAttention, unet_shares
+from distill.encoders.family import SDXL
 
 
 def _size(config: dict[str, Any], name: str) -> int:
@@ -62,7 +63,7 @@ class Tower:
         )
 
     def parameters(self, vocabulary: int | None = None) -> int:
-        """Numbers held with this vocabulary (its own unless given): embeddings, blocks, final norm,
+        """With this vocabulary (the tower's own unless given): embeddings, layers, final norm,
         projection.
         """
         return (
@@ -73,7 +74,7 @@ class Tower:
 
     def trained_parameters(self, vocabulary: int | None = None) -> int:
         """Those of `parameters` that get a gradient: without a projection the last layer and the
-        final norm are never read.
+        final norm get none.
         """
         return self.parameters(vocabulary) - (
             0 if self.projection else self._block() + 2 * self.width
@@ -86,7 +87,7 @@ class Tower:
         )  # attention, MLP, two norms
 
     def forward_flop(self, length: int) -> int:
-        """One text of `length` positions as training runs it: the last layer at EOS alone, or not
+        """One prompt of `length` positions as training runs it: the last layer at EOS alone, or not
         at all without a projection.
         """
         d = self.width
@@ -100,8 +101,8 @@ class Tower:
         return whole + (last if self.projection else 0)
 
     def stock_forward_flop(self) -> int:
-        """The same at every position by the stock class, which runs every layer whole: the figure
-        to compare other trainers by.
+        """The same at full length by the stock class, which runs every layer at every position: to
+        compare other trainers with.
         """
         d, length = self.width, self.positions
         return (
@@ -110,13 +111,13 @@ class Tower:
         )
 
     def kept_bytes(self, word: int) -> int:
-        """Per position, what autograd keeps of a forward until the backward, `word` bytes a number.
+        """Bytes per position that autograd saves for the backward; `word`: bytes of one number.
 
-        A layer keeps its input, both norms' outputs, queries, keys, values, what attention read,
-        and the sum before the second norm (8 widths), and of the MLP what goes into and out of the
-        activation; quick_gelu keeps its sigmoid too. Of the last layer only what all positions
-        share: input, norm, keys, values. Left out: norms' statistics and log-sum-exps, 1 % at
-        widths of hundreds.
+        A layer saves its input, both norms' outputs, queries, keys, values, the attention's output
+        and the residual before the second norm (8 widths), and the MLP's activation with its input;
+        quick_gelu saves its sigmoid too. The last layer saves what it computes at all positions:
+        input, norm, keys, values. Left out: the norms' statistics and log-sum-exps, 1 % at widths
+        of hundreds.
         """
         of_mlp = 3 if self.activation == "quick_gelu" else 2
         whole = (self.layers - 1) * (8 * self.width + of_mlp * self.mlp)
@@ -124,14 +125,14 @@ class Tower:
 
 
 def flop_per_pair(towers: Sequence[Tower], length: int) -> int:
-    """One teacher forward, one student forward, and a backward that costs two: four forwards of
-    each encoder.
+    """Teacher forward, student forward and a backward that costs two: four forwards of each
+    encoder.
     """
     return 4 * sum(tower.forward_flop(length) for tower in towers)
 
 
 def stock_flop_per_pair(towers: Sequence[Tower]) -> int:
-    """`flop_per_pair` at every position if the stock classes ran it."""
+    """`flop_per_pair` at full length if the stock classes ran it."""
     return 4 * sum(tower.stock_forward_flop() for tower in towers)
 
 
@@ -156,10 +157,10 @@ def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
 
 @dataclass(frozen=True)
 class Reading:
-    """An attention objective: layers drawn a step, queries to each; all layers' mean width and mean
-    product of states' and own width.
+    """Cost of an attention objective. `layers`, `queries`: sampled per step. `width`: mean layer
+    width. `states_by_width`: mean size of one K or V projection.
 
-    `held_bytes`: of all its layers in a GPU's memory, fp32.
+    `held_bytes`: all its layers in a GPU's memory, fp32.
     """
 
     layers: int
@@ -170,7 +171,7 @@ class Reading:
 
     @classmethod
     def of_unets(cls, unets: dict[str, dict[str, Any]], bank: QueryBank) -> "Reading":
-        """`cross_attention`, as if within a UNet each layer were drawn as often as any other.
+        """`cross_attention`, as if all layers of a UNet were sampled equally often.
 
         Raises KeyError.
         """
@@ -191,16 +192,19 @@ class Reading:
 
     @classmethod
     def of_random(cls, towers: Sequence[Tower], settings: RandomAttention) -> "Reading":
-        """`random_attention`: half of the layers read both encoders, half the second alone."""
-        width, states = settings.heads * settings.head_width, towers[0].width / 2 + towers[1].width
-        held = int(
-            4 * 2 * settings.layers * 2 * width * states
-        )  # the projections: their few queries are left out
+        """`random_attention`: as many layers for every reader of the family (`towers`: of its
+        parts).
+        """
+        widths = {name: tower.width for name, tower in zip(SDXL.parts, towers, strict=True)}
+        readers = [sum(widths[name] for name in parts) for parts in SDXL.readers.values()]
+        width, states = settings.heads * settings.head_width, sum(readers) / len(readers)
+        # the K and V projections; the few queries are left out
+        held = 4 * settings.layers * 2 * width * sum(readers)
         return cls(settings.layers_per_step, settings.queries_per_step, width, width * states, held)
 
     def flop(self, length: int) -> float:
-        """A pair of `length` positions: keys and values of teacher, student and the student's
-        gradient; then the queries' reading of them.
+        """Per pair of `length` positions: the K and V projections of teacher, student and the
+        student's gradient; then the attention of the queries.
         """
         return (
             self.layers
@@ -209,8 +213,8 @@ class Reading:
         )
 
     def kept_bytes(self, length: int) -> float:
-        """A pair of `length` positions, in fp32: the student's keys and values; per query what it
-        read and how that differs.
+        """Per pair of `length` positions, in fp32: the student's keys and values; per query the
+        attention's output and its error.
         """
         return 4 * self.layers * 2 * self.width * (length + self.queries)
 
@@ -225,9 +229,7 @@ def bank_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
 
 
 def unet_layers_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
-    """The UNets' layers in a GPU's memory, fp32: K and V projections (on disk they stay in the
-    UNets' files) and the bank's queries.
-    """
+    """The UNets' layers in a GPU's memory, fp32: K and V projections and the bank's queries."""
     return sum(
         4
         * (2 * unet["cross_attention_dim"] + bank.queries_per_layer)
@@ -237,13 +239,12 @@ def unet_layers_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
 
 
 def state_bytes(trained: int, frozen: int, settings: Distill, gpus: int) -> float:
-    """Bytes a GPU holds under ZeRO-1 during a backward, as distill/parallel/engine.py sets it up,
-    of `trained` and `frozen` numbers.
+    """Bytes per GPU during a backward under ZeRO-1, as distill/parallel/engine.py sets it up.
+    `trained`, `frozen`: numbers of parameters.
 
-    bf16: weights, their gradients, and the fp32 sum of those over micro-batches are whole; fp32
-    master weights, two moments and the average of the weights, where one is kept, are shared out.
-    fp32: weights and gradients are whole, the rest likewise, and DeepSpeed holds one
-    `REDUCE_BUCKET`.
+    bf16: every GPU holds the weights, their gradients and the fp32 sum of gradients over
+    micro-batches; fp32 master weights, two moments and the averaged weights (if kept) are sharded.
+    fp32: every GPU holds weights, gradients and one `REDUCE_BUCKET`; the rest is sharded.
     """
     word, bf16 = word_bytes(settings.precision), settings.precision == "bf16"
     whole = word + word + (4 if bf16 else 0)
@@ -255,35 +256,34 @@ def state_bytes(trained: int, frozen: int, settings: Distill, gpus: int) -> floa
 
 
 def checkpoint_bytes(student: int, trained: int, settings: Distill) -> int:
-    """One checkpoint, fp32: the student, and of what is trained all that ZeRO shares out but the
-    part that is the student.
+    """One checkpoint, fp32: the student, and what ZeRO shards except the master weights, which are
+    the student.
     """
     return 4 * student + (_shared_bytes(settings) - 4) * trained
 
 
 def _shared_bytes(settings: Distill) -> int:
-    """A parameter's master weight, two moments, and average where one is kept, fp32."""
+    """Per parameter, fp32: master weight, two moments, and the averaged weight if one is kept."""
     return 16 if settings.ema_decay else 12
 
 
 def states_bytes(towers: Sequence[Tower], settings: Distill) -> int:
-    """Per position, the states that the loss compares: the teacher's as computed, both sides' fp32
-    copies, and for `position` how they differ.
+    """Bytes per position of the states that the loss compares: the teacher's, fp32 copies of both
+    sides, and for `position` their difference.
     """
     word, position = word_bytes(settings.precision), settings.objective.uses("position")
-    every_layer = position and settings.position_layers == "all"
-    numbers = sum(tower.width * (tower.layers - 1 if every_layer else 1) for tower in towers)
+    numbers = sum(tower.width for tower in towers)
     return numbers * (word + (0 if word == 4 else 2 * 4) + 4 * position)
 
 
 def word_bytes(precision: str) -> int:
-    """Of one number of weights and activations."""
+    """Bytes of one weight or activation."""
     return 2 if precision == "bf16" else 4
 
 
 def token_bytes(pairs: int, tokens_a_pair: dict[str, float], vocabularies: dict[str, int]) -> float:
-    """`<run>/tokens/`: of every side uint16 ids (uint32 above 65,536 pieces) and an 8-byte offset a
-    pair, and 2 bytes for a pair's source.
+    """`<run>/tokens/`: per side uint16 ids (uint32 for vocabularies above 65,536) and an 8-byte
+    offset per pair; 2 bytes per pair for its source.
     """
     return 2 * pairs + sum(
         pairs * (8 + tokens * (2 if vocabularies[side] <= 2**16 else 4))

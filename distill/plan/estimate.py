@@ -11,10 +11,11 @@ import numpy as np
 from configs.errors import DataError
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
+from distill.encoders.family import SDXL
 from distill.plan import cost
 from distill.plan.cost import Reading, Tower, flop_per_pair
 from distill.plan.shapes import read_config, read_unets, student_vocabulary
-from distill.tokens.batches import POSITIONS, Batches
+from distill.tokens.batches import POSITIONS, Batches, is_truncated
 from distill.tokens.store import SIDES, TokenPairs, stored
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop
@@ -28,11 +29,12 @@ SAMPLED_STEPS = 64  # spread evenly over the run
 
 @dataclass(frozen=True)
 class Load:
-    """What training computes, on average a pair in FLOP: of the towers in all, of the objective;
-    `words` and `pads` are shares of the towers'.
+    """The work of training. `towers`, `objective`: mean FLOP per pair.
 
-    `slowest`: the busiest process's FLOP over the mean. `largest`: the micro-batch that keeps most,
-    pairs and positions of each. `sampled`: how many steps were looked at; `lengths` of their texts.
+    `largest`: the micro-batch for which autograd saves most, as pairs and positions of each.
+    `slowest`: the busiest process's FLOP over the mean. `words`, `pads`: shares of the towers' FLOP
+    for tokens, and for padding that is trained on. `sampled`: number of steps counted; `lengths` of
+    their prompts.
     """
 
     towers: float
@@ -48,7 +50,7 @@ class Load:
 def full_length_load(
     settings: Distill, towers: list[Tower], readings: list[Reading], gpus: int
 ) -> Load:
-    """As if every pair ran all its positions."""
+    """As if every prompt ran at full length."""
     length = towers[0].positions
     pairs = settings.batch_size // gpus
     if settings.tokens_per_micro_batch is not None:
@@ -61,13 +63,13 @@ def full_length_load(
 def real_load(
     settings: Distill, found: TokenPairs, towers: list[Tower], readings: list[Reading], gpus: int
 ) -> Load:
-    """Counted over `SAMPLED_STEPS` steps spread over the run, as training draws them, cuts them and
-    deals them out.
+    """Counted over `SAMPLED_STEPS` steps spread over the run, with the batches and micro-batches
+    that training uses.
 
-    Every micro-batch is counted with a whole backward, also where no term of the loss reaches
+    Every micro-batch is counted with a whole backward, even if no term of the loss depends on
     clip_l (without `cut_attention`).
     """
-    batches = Batches.of(settings, found, {})
+    batches = Batches(settings, found, {})
     flop = np.array([flop_per_pair(towers, length) for length in range(POSITIONS + 1)], float)
     reading = np.array(
         [sum(one.flop(length) for one in readings) for length in range(POSITIONS + 1)]
@@ -79,15 +81,13 @@ def real_load(
         rows = batches.rows(step)
         lengths.append(batches.lengths(rows))
         words += flop[lengths[-1]].sum()
-        useful += flop[np.where(rows["pads"] > 0, POSITIONS, lengths[-1])].sum()
+        useful += flop[np.where(rows["pad_weight"] > 0, POSITIONS, lengths[-1])].sum()
         of_processes = np.zeros((gpus, 2))
         for process in range(gpus):
             for part, length in batches.micro_batches(
                 rows, process, gpus, settings.tokens_per_micro_batch
             ):
-                reads = settings.cut_attention or bool(
-                    (part["pads"] > 0).all()
-                )  # as distill/objective/terms.py decides
+                reads = settings.attention_applies(is_truncated(part))
                 of_processes[process] += (
                     len(part) * flop[length],
                     len(part) * reading[length] * reads,
@@ -112,7 +112,7 @@ def real_load(
 def kept_bytes(
     micro_batch: tuple[int, int], towers: list[Tower], readings: list[Reading], precision: str
 ) -> float:
-    """What autograd keeps of a micro-batch (pairs, positions of each) in towers and objective."""
+    """What autograd saves for a micro-batch (pairs, positions of each), in towers and objective."""
     (pairs, length), word = micro_batch, cost.word_bytes(precision)
     return pairs * (
         length * sum(tower.kept_bytes(word) for tower in towers)
@@ -123,14 +123,14 @@ def kept_bytes(
 def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list[str]:
     """The lines printed.
 
-    Raises DataError when a config lacks a number, RecipeError for a batch that `gpus` cannot share.
+    Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch size.
     """
     settings = recipe.distill
     settings.check_processes(gpus)
     try:
         towers = [
-            Tower.of(read_config(settings.base, "text_encoder"), False),
-            Tower.of(read_config(settings.base, "text_encoder_2"), True),
+            Tower.of(read_config(settings.base, part.subfolder), part.pooled)
+            for part in SDXL.parts.values()
         ]
         unets = read_unets(settings) if settings.objective.uses("cross_attention") else {}
         readings = [Reading.of_unets(unets, settings.query_bank)] if unets else []
@@ -153,13 +153,18 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
         if found is not None
         else ""
     )
-    teacher, student = ([tower.parameters(size) for tower in towers] for size in (None, vocabulary))
+    teacher, student = (
+        " + ".join(
+            f"{name} {tower.parameters(size):,}"
+            for name, tower in zip(SDXL.parts, towers, strict=True)
+        )
+        for size in (None, vocabulary)
+    )
     return [
         f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} "
         f"pairs on {gpus} GPU{'s' if gpus > 1 else ''}{seen}",
-        f"  teacher   clip_l {teacher[0]:,} + clip_bigg {teacher[1]:,} parameters, frozen",
-        f"  student   clip_l {student[0]:,} + clip_bigg {student[1]:,} parameters; vocabulary "
-        f"{vocabulary:,} ({source})",
+        f"  teacher   {teacher} parameters, frozen",
+        f"  student   {student} parameters; vocabulary {vocabulary:,} ({source})",
         *_flop_lines(recipe, towers, load),
         *_memory_lines(settings, towers, readings, vocabulary, load, gpus),
         *_time_lines(
@@ -175,12 +180,11 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
 def _flop_lines(recipe: Recipe, towers: list[Tower], load: Load) -> list[str]:
     settings, length = recipe.distill, towers[0].positions
     whole = flop_per_pair(towers, length)
-    bigg = 100 * flop_per_pair(towers[1:], length) / whole
+    last, of_last = list(SDXL.parts)[-1], 100 * flop_per_pair(towers[-1:], length) / whole
     total = settings.steps * settings.batch_size * (load.towers + load.objective)
     lines = [
-        f"  FLOP      {load.towers / 1e9:,.4g} GFLOP a pair, {bigg:.0f} % of it clip_bigg: teacher "
-        "1/4, student forward 1/4, backward 1/2;"
-        f" {total:.3g} in all",
+        f"  FLOP      {load.towers / 1e9:,.4g} GFLOP a pair, {of_last:.0f} % of it {last}: teacher "
+        f"1/4, student forward 1/4, backward 1/2; {total:.3g} in all",
         f"            objective {settings.objective}: {load.objective / 1e9:,.3g} GFLOP a pair "
         f"more ({100 * load.objective / load.towers:.1f} %)",
     ]

@@ -14,6 +14,7 @@ from configs.model_folder import header
 from configs.references import resolve_model
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
+from distill.encoders.family import SDXL
 from distill.tokenizer import unigram
 
 # The numbers of the hub's config.json files that count here, for recipes planned where the hub
@@ -112,7 +113,7 @@ def student_vocabulary(recipe: Recipe) -> tuple[int, str]:
     """
     embeddings = recipe.run_dir / "initial_student" / "token_embeddings.safetensors"
     if embeddings.is_file():
-        return header(embeddings)["clip_l"][0], str(embeddings)
+        return header(embeddings)[next(iter(SDXL.parts))][0], str(embeddings)
     multiple = recipe.vocab_init.pad_vocab_to_multiple_of
     path = Path(resolve_model(recipe.vocab_init.tokenizer))
     if path.exists():

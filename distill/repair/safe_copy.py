@@ -8,9 +8,10 @@ from pathlib import Path
 
 from configs.errors import DataError, one_line
 from configs.files import read_json, whole_folder, write_json
+from distill.encoders.family import SDXL
 from distill.encoders.tower import with_prefix
 from distill.export import pipeline_folder
-from distill.export.pipeline_folder import CLASSES, DROPPED_KEYS, TOKENIZER_CLASS, link_files
+from distill.export.pipeline_folder import DROPPED_KEYS, TOKENIZER_CLASS, link_files
 from distill.repair import t5_tokenizer
 from distill.repair.t5_tokenizer import SPIECE, T5Tokenizer, write_portable
 from distill.sdxl import repository
@@ -141,7 +142,7 @@ def findings(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Ite
             f"{encoder.folder.name}: its config says {dtype}, which transformers 5 obeys and "
             f"transformers 4 did not: {every}"
         )
-    if encoder.name == "clip_bigg":
+    if SDXL.parts[encoder.name].pooled:
         yield from pooled_finding(encoder, tokenizer, pool_at_eos)
 
 
@@ -214,7 +215,7 @@ def write_copy(
         )
         index |= {
             encoder.tokenizer.name: ["transformers", TOKENIZER_CLASS],
-            part: ["transformers", CLASSES[encoder.name]],
+            part: ["transformers", SDXL.parts[encoder.name].class_name],
         }
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] and not (folder / part).is_dir():
@@ -241,7 +242,7 @@ def write_config(
         else {"eos_token_id": eos_token_id, "pad_token_id": tokenizer.pad_id}
     )
     said = {
-        "architectures": [CLASSES[encoder.name]],
+        "architectures": [SDXL.parts[encoder.name].class_name],
         "vocab_size": table_rows(encoder),
         "torch_dtype": "float32",
     }

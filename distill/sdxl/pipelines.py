@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import diffusers
 import torch
+import transformers
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name, not_given
+from distill.encoders.family import SDXL
 from distill.sdxl.repository import Encoder, Repository, read_index
-
-CLASSES = {"clip_l": CLIPTextModel, "clip_bigg": CLIPTextModelWithProjection}
 
 
 class Pipelines(NamedTuple):
@@ -82,7 +82,7 @@ def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any
     """
     quiet()
     try:
-        model = CLASSES[encoder.name].from_pretrained(
+        model = getattr(transformers, SDXL.parts[encoder.name].class_name).from_pretrained(
             encoder.folder, variant=variant, trust_remote_code=False, use_safetensors=True
         )
         return PreTrainedTokenizerFast.from_pretrained(

@@ -20,7 +20,7 @@ from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.files import inside, read_json
 from configs.references import looks_like_hub_name, not_given, resolve_model
-from distill.encoders.teacher import SUBFOLDERS
+from distill.encoders.family import SDXL
 
 INDEX = "model_index.json"
 WEIGHTS = "model.safetensors"
@@ -128,8 +128,8 @@ def open_folder(folder: Path) -> Repository:
     index = read_index(folder)
     names = [
         name
-        for name, (_, encoder) in SUBFOLDERS.items()
-        if (index.get(encoder, [None])[0] if index else (folder / encoder).is_dir())
+        for name, part in SDXL.parts.items()
+        if (index.get(part.subfolder, [None])[0] if index else (folder / part.subfolder).is_dir())
     ]
     if not names:
         raise DataError(
@@ -245,7 +245,7 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
 
 
 def _encoder(folder: Path, name: str) -> Encoder:
-    tokenizer, encoder = (folder / part for part in SUBFOLDERS[name])
+    tokenizer, encoder = folder / SDXL.parts[name].tokenizer, folder / SDXL.parts[name].subfolder
     config = read_json(encoder / "config.json")
     for path, found in (
         (encoder / "config.json", config),

@@ -6,10 +6,10 @@ In:  `<run>/pairs/` (the training split), the teacher's tokenizer,
      `<run>/initial_student/tokenizer/`.
 Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg`, `ja` and `en` (English by the
      student's tokenizer) an `_ids.npy` and an `_offsets.npy` (row i is ids[offsets[i]:offsets[i +
-     1]], BOS to EOS, cut at 77, no pads), and `manifest.json` with digests of these files, the
-     pairs and the tokenizers. `sources.npy` says which of the manifest's `sources` each row comes
-     from. English stands twice: SDXL's second tokenizer reads "!" as its pad token, so the two
-     differ in more than their pads.
+     1]], BOS to EOS, truncated to 77, no padding), and `manifest.json` with digests of these files,
+     the pairs and the tokenizers. `sources.npy` holds the index of each row's source in the
+     manifest's `sources`. English is stored for each tokenizer of the teacher: SDXL's second one
+     reads "!" as its pad token, so the ids differ in more than their padding.
 """
 
 from configs import command

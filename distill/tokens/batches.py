@@ -1,10 +1,10 @@
-"""Which pairs make up a step, and their ids as tensors: the global batch is a pure function of
-(seed, step).
+"""The prompts of a step and their token ids: the global batch is a pure function of (seed, step).
 
-The causal mask makes cutting exact: no state depends on what stands after it. So most pairs end at
-their last word, pairs of like length share a micro-batch, and every process gets as many positions
-as the others. The states of pads are learnt from the share of pairs that run to all 77 positions,
-weighted so that the expected loss is that of running all (a stratified sample).
+Truncating a prompt after its last word is exact: with causal attention no state depends on a later
+position. So most prompts end at EOS, prompts of similar length share a micro-batch, and every
+process computes about as many positions as the others. The states of padding are learnt from the
+`full_length_share` of the prompts that run to all 77 positions; `pad_weight` makes their expected
+loss that of running all prompts at full length (stratified sampling).
 
 In:  `TokenPairs`. Out: `Batch`, on the CPU.
 
@@ -13,47 +13,83 @@ Shape letters: B batch, L token position (77).
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from configs.schema.distill import Distill, Ramp, at
+from configs.schema.distill import Distill, at
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import Encoding, TokenIds
+from distill.objective.terms import Sides
 from distill.tokens.mixture import Mixture, mixture
 from distill.tokens.store import TEACHER_SIDES, TokenPairs
 
-EMPTY_PROMPT = -1  # the row that stands for "" on both sides
+EMPTY_PROMPT = -1  # instead of the number of a pair
 POSITIONS = 77
-STUDENT = "student"  # the side that reads Japanese, English or both
-# A row of the global batch: which pair; another pair that follows it in the same prompt, the
-# student reading it in the other language (none: the empty prompt); whether the student reads the
-# (first) pair in English instead of Japanese; and how often its pads count: 0 is cut after its last
-# word, all others run to 77.
+STUDENT = "student"  # what the student reads: Japanese, English or both
+# One prompt: `pair` (EMPTY_PROMPT: the empty prompt); `second_pair` appended for code-mixed
+# prompts, which the student reads in the other language (EMPTY_PROMPT: none);
+# `student_reads_english`, of `pair`; `pad_weight` (0: truncated, > 0: all 77 positions, its padding
+# loss times this).
 ROW = np.dtype(
-    [("row", np.int64), ("second", np.int64), ("english", np.bool_), ("pads", np.float32)]
+    [
+        ("pair", np.int64),
+        ("second_pair", np.int64),
+        ("student_reads_english", np.bool_),
+        ("pad_weight", np.float32),
+    ]
 )
 
 
 class Batch(NamedTuple):
-    """(B, L) ids of both sides and (B,) positions of EOS, the teacher has two tokenizers, the
-    student one; (B,) how often pads count.
+    """The tensors of a micro-batch: the teacher's ids and EOS positions by part of the family, the
+    student's (B, L) and (B,), one for all parts, and the weight (B,) of each prompt's padding.
+
+    `truncated`: whether any of the prompts is.
     """
 
-    en_clip_l_BL: torch.Tensor
-    en_clip_l_eos_B: torch.Tensor
-    en_clip_bigg_BL: torch.Tensor
-    en_clip_bigg_eos_B: torch.Tensor
+    teacher: TokenIds
     student_BL: torch.Tensor
     student_eos_B: torch.Tensor
-    pads_B: torch.Tensor
+    pad_weight_B: torch.Tensor
+    truncated: bool
+
+    @property
+    def student(self) -> TokenIds:
+        """What every part of the student reads."""
+        parts = self.teacher.ids
+        return TokenIds(
+            dict.fromkeys(parts, self.student_BL), dict.fromkeys(parts, self.student_eos_B)
+        )
+
+    def sides(self, student: Encoding, teacher: Encoding) -> Sides:
+        """With what student and teacher computed of this batch: what the loss compares."""
+        return Sides(
+            student,
+            teacher,
+            self.student_eos_B,
+            self.teacher.eos,
+            self.pad_weight_B,
+            self.truncated,
+        )
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        ids_BL, eos_B, weight_B = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.student_BL, self.student_eos_B, self.pad_weight_B)
+        )
+        return Batch(self.teacher.to(device), ids_BL, eos_B, weight_B, self.truncated)
+
+
+def is_truncated(rows: np.ndarray) -> bool:
+    """Whether any of these `ROW`s is."""
+    return bool((rows["pad_weight"] == 0).any())
 
 
 class SpecialIds(NamedTuple):
-    """Ids a tokenizer puts in by itself."""
+    """The ids of a tokenizer's special tokens."""
 
     bos: int
     eos: int
@@ -70,74 +106,53 @@ def special_ids(tokenizers: Mapping[str, Any]) -> dict[str, SpecialIds]:
 
 @dataclass(frozen=True)
 class Batches:
+    """`special`: by side, as `tokens.by_side` has the tokenizers."""
+
+    settings: Distill
     tokens: TokenPairs
-    special: dict[str, SpecialIds]
-    batch_size: int
-    empty_prompt_share: float
-    english_share: float
-    seed: int
-    full_length_share: float | Ramp = 1.0
-    steps: int = 1
-    code_mixed_share: float = 0.0
-    source_weights: Mapping[str, float] = field(default_factory=dict)
+    special: Mapping[str, SpecialIds]
 
     @functools.cached_property
     def mixture(self) -> Mixture:
-        """Raises RecipeError where the weights do not fit the pairs."""
-        return mixture(self.tokens, self.source_weights)
-
-    @classmethod
-    def of(cls, settings: Distill, tokens: TokenPairs, special: dict[str, SpecialIds]) -> "Batches":
-        """As the recipe says."""
-        return cls(
-            tokens,
-            special,
-            settings.batch_size,
-            settings.empty_prompt_share,
-            settings.english_share,
-            settings.seed,
-            settings.full_length_share,
-            settings.steps,
-            settings.code_mixed_share,
-            settings.source_weights,
-        )
+        """Raises RecipeError if the weights do not fit the pairs."""
+        return mixture(self.tokens, self.settings.source_weights)
 
     def rows(self, step: int) -> np.ndarray:
-        """(B,) `ROW`s of the global batch of a step (counted from 0); fixed numbers of them are
-        English, mixed or empty.
+        """(B,) `ROW`s of the global batch of a step (counted from 0); the numbers of English, mixed
+        and empty prompts are the same in every step.
         """
-        empty = round(self.empty_prompt_share * self.batch_size)
-        if self.empty_prompt_share > 0:
+        settings = self.settings
+        empty = round(settings.empty_prompt_share * settings.batch_size)
+        if settings.empty_prompt_share > 0:
             empty = max(1, empty)
-        pairs = self.batch_size - empty
-        result = np.zeros(self.batch_size, ROW)
-        result["row"][:pairs] = self.mixture.draw(self.seed, step, pairs)
-        result["row"][pairs:] = result["second"] = EMPTY_PROMPT
-        result["english"][: round(self.english_share * pairs)] = (
-            True  # the first: which pairs they are is random already
-        )
-        mixed = pairs - round(self.code_mixed_share * pairs)
-        result["second"][mixed:pairs] = result["row"][np.arange(mixed, pairs) - 1]  # the row before
-        result["english"][mixed:pairs] = np.arange(pairs - mixed) % 2  # either language first
-        full = round(at(self.full_length_share, step / self.steps) * pairs)
-        if full:  # evenly spread: as many English ones among them as among all
-            result["pads"][np.arange(full) * pairs // full] = pairs / full
-        result["pads"][pairs:] = 1.0  # the empty prompt is nothing but pads
+        pairs = settings.batch_size - empty
+        result = np.zeros(settings.batch_size, ROW)
+        result["pair"][:pairs] = self.mixture.draw(settings.seed, step, pairs)
+        result["pair"][pairs:] = result["second_pair"] = EMPTY_PROMPT
+        # the first ones: the pairs are in random order already
+        result["student_reads_english"][: round(settings.english_share * pairs)] = True
+        mixed = pairs - round(settings.code_mixed_share * pairs)
+        result["second_pair"][mixed:pairs] = result["pair"][np.arange(mixed, pairs) - 1]
+        result["student_reads_english"][mixed:pairs] = np.arange(pairs - mixed) % 2
+        full = round(at(settings.full_length_share, step / settings.steps) * pairs)
+        if full:  # evenly spaced, so that the English ones get their share
+            result["pad_weight"][np.arange(full) * pairs // full] = pairs / full
+        result["pad_weight"][pairs:] = 1.0  # the empty prompt is nothing but padding
         return result
 
     def micro_batches(
         self, rows: np.ndarray, process: int, processes: int, tokens: int | None
     ) -> list[tuple[np.ndarray, int]]:
-        """The `ROW`s that one of `processes` computes at once, and the number of positions it
-        computes of each.
+        """The micro-batches of one of `processes`: their `ROW`s, and the length they are padded or
+        truncated to.
 
-        Full-length pairs first, then the others from long to short; of this order each process
-        takes every `processes`-th row. So like lengths lie side by side, and all have as many
-        positions to compute. A micro-batch has at most `tokens` of them, or one row.
+        Sorted: full-length prompts first, then the others from long to short; each process takes
+        every `processes`-th. So similar lengths share a micro-batch, and all processes have about
+        as many positions to compute. A micro-batch has at most `tokens` positions, or one prompt.
         """
-        lengths = np.where(rows["pads"] > 0, POSITIONS, self.lengths(rows))
-        order = np.argsort(-lengths - (rows["pads"] > 0), kind="stable")[process::processes]
-        full = int((rows["pads"][order] > 0).sum())
+        lengths = np.where(rows["pad_weight"] > 0, POSITIONS, self.lengths(rows))
+        order = np.argsort(-lengths - (rows["pad_weight"] > 0), kind="stable")[process::processes]
+        full = int((rows["pad_weight"][order] > 0).sum())
         result = []
         for part in (order[:full], order[full:]):
             while len(part):
@@ -148,7 +163,7 @@ class Batches:
         return result
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) positions up to the last EOS of either side, BOS and EOS included."""
+        """(B,) tokens of each prompt with BOS and EOS, the longest of teacher and student."""
         return (
             np.maximum.reduce(
                 [self.eos_positions(side, rows) for side in (*TEACHER_SIDES, STUDENT)]
@@ -156,51 +171,62 @@ class Batches:
             + 1
         )
 
+    def teacher_eos(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(B,) EOS positions by part of the family."""
+        return {name: self.eos_positions(f"en_{name}", rows) for name in SDXL.parts}
+
     def eos_positions(self, side: str, rows: np.ndarray) -> np.ndarray:
-        """(B,) the position of EOS in each of these `ROW`s, as the teacher's `side` or the student
-        reads it; the empty prompt's is 1.
+        """(B,) EOS positions of these `ROW`s in a side of the teacher's or in `STUDENT`; 1 for the
+        empty prompt.
         """
-        lengths = self._lengths(side, rows, "row")
-        mixed = np.flatnonzero(rows["second"] != EMPTY_PROMPT)
+        lengths = self._lengths(side, rows, "pair")
+        mixed = np.flatnonzero(rows["second_pair"] != EMPTY_PROMPT)
         if len(mixed):
             lengths[mixed] = np.minimum(
-                lengths[mixed] + self._lengths(side, rows[mixed], "second") - 2, POSITIONS
+                lengths[mixed] + self._lengths(side, rows[mixed], "second_pair") - 2, POSITIONS
             )
         return lengths - 1
 
-    def _lengths(self, side: str, rows: np.ndarray, part: str) -> np.ndarray:
-        """(B,) positions of the first or second pair alone, BOS and EOS included."""
-        index = np.maximum(rows[part], 0)
+    def _lengths(self, side: str, rows: np.ndarray, which: str) -> np.ndarray:
+        """(B,) tokens of one pair alone with BOS and EOS; `which`: "pair" or "second_pair"."""
+        index = np.maximum(rows[which], 0)
         if side != STUDENT:
             found = self.tokens.lengths(side, index)
         else:
-            english = rows["english"] if part == "row" else ~rows["english"]
+            english = rows["student_reads_english"]
+            english = english if which == "pair" else ~english
             found = np.where(
                 english, self.tokens.lengths("en", index), self.tokens.lengths("text", index)
             )
-        return np.where(rows[part] == EMPTY_PROMPT, 2, found)
+        return np.where(rows[which] == EMPTY_PROMPT, 2, found)
 
     def gather(self, rows: np.ndarray, length: int = POSITIONS) -> Batch:
         """The tensors of these `ROW`s, `length` positions long."""
-        import torch
+        ids = {name: self._ids(f"en_{name}", rows, length) for name in SDXL.parts}
+        teacher = (
+            {name: torch.from_numpy(array) for name, array in arrays.items()}
+            for arrays in (ids, self.teacher_eos(rows))
+        )
+        return Batch(
+            TokenIds(*teacher),
+            torch.from_numpy(self._ids(STUDENT, rows, length)),
+            torch.from_numpy(self.eos_positions(STUDENT, rows)),
+            torch.from_numpy(rows["pad_weight"].copy()),
+            is_truncated(rows),
+        )
 
-        sides = [
-            array for side in (*TEACHER_SIDES, STUDENT) for array in self._ids(side, rows, length)
-        ]
-        return Batch(*map(torch.from_numpy, (*sides, rows["pads"].copy())))
-
-    def _ids(self, side: str, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """(B, L) padded ids and (B,) positions of EOS."""
+    def _ids(self, side: str, rows: np.ndarray, length: int) -> np.ndarray:
+        """(B, L) padded ids."""
         if side != STUDENT:
-            ids_BL = self._gathered(side, rows["row"], length)
+            ids_BL = self._gathered(side, rows["pair"], length)
         else:
-            ids_BL = self._gathered("text", rows["row"], length)
-            english = np.flatnonzero(rows["english"])
+            ids_BL = self._gathered("text", rows["pair"], length)
+            english = np.flatnonzero(rows["student_reads_english"])
             if len(english):
-                ids_BL[english] = self._gathered("en", rows["row"][english], length)
-        for i in np.flatnonzero(rows["second"] != EMPTY_PROMPT):  # few
+                ids_BL[english] = self._gathered("en", rows["pair"][english], length)
+        for i in np.flatnonzero(rows["second_pair"] != EMPTY_PROMPT):  # few
             ids_BL[i] = self._joined(side, rows[i])[:length]
-        return ids_BL, self.eos_positions(side, rows)
+        return ids_BL
 
     def _gathered(self, side: str, rows: np.ndarray, length: int) -> np.ndarray:
         """(B, L) padded ids of single pairs."""
@@ -213,7 +239,7 @@ class Batches:
         place_BL = starts[:, None] + np.arange(length)
         ids_BL = flat.take(place_BL, mode="clip").astype(
             np.int64
-        )  # reads on into the next pair, which the pads then cover
+        )  # reads into the next pair; the padding overwrites that
         ids_BL[place_BL >= ends[:, None]] = special.pad
         empty = np.flatnonzero(rows == EMPTY_PROMPT)
         if len(empty):
@@ -222,17 +248,20 @@ class Batches:
         return ids_BL
 
     def _joined(self, side: str, row: np.void) -> np.ndarray:
-        """(77,) padded ids of two pairs in one prompt: what the tokenizer gives for both texts with
-        a space between, cut as it would be.
+        """(77,) padded ids of two pairs in one prompt, as the tokenizer encodes both texts with a
+        space between them, truncated.
         """
         first, second = (
-            (("en", "text") if row["english"] else ("text", "en"))
+            (("en", "text") if row["student_reads_english"] else ("text", "en"))
             if side == STUDENT
             else (side, side)
         )
         special = self.special[first]
         ids = np.concatenate(
-            [self.tokens.row(first, row["row"])[:-1], self.tokens.row(second, row["second"])[1:]]
+            [
+                self.tokens.row(first, row["pair"])[:-1],
+                self.tokens.row(second, row["second_pair"])[1:],
+            ]
         ).astype(np.int64)[:POSITIONS]
         ids[-1] = special.eos
         return np.pad(ids, (0, POSITIONS - len(ids)), constant_values=special.pad)

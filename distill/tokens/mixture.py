@@ -1,11 +1,11 @@
-"""Which training pairs a step draws: all pairs in epochs, or every source by its weight, in epochs
-of its own.
+"""Which training pairs a step samples: all pairs in epochs, or every source by its weight, in
+epochs of its own.
 
-In:  `TokenPairs`, the weights of the recipe. Out: row numbers, a pure function of (seed, step): any
-     step can be reached at once.
+In:  `TokenPairs`, the weights of the recipe. Out: row indices, a pure function of (seed, step): any
+     step can be computed without those before it.
 
-Shape letters: N training pairs, M places of the pattern in which sources follow each other, over
-and over.
+Shape letters: N training pairs, M slots of the repeating pattern that says which source is sampled
+next.
 """
 
 import functools
@@ -17,47 +17,48 @@ import numpy as np
 from configs.errors import RecipeError
 from distill.tokens.store import TokenPairs
 
-PLACES = 1 << 20  # a source of ten pairs among ten million still gets one
+SLOTS = 1 << 20  # enough that ten pairs among ten million get one
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """`rows` by part: the numbers of its pairs, or how many there are where the part is all of
-    them.
+    """`rows`: for each source its row indices; an int N stands for all rows 0..N-1.
+
+    Of each slot of the pattern, `source_M` is the source it samples from, and `turn_M` how many
+    slots before it do. `turns`: the number of slots of each source.
     """
 
     rows: list[np.ndarray | int]
-    part_M: np.ndarray  # whose turn it is
-    turn_M: np.ndarray  # which of that part's turns in the pattern
-    turns: np.ndarray  # how many each part has
+    source_M: np.ndarray
+    turn_M: np.ndarray
+    turns: np.ndarray
 
     def draw(self, seed: int, step: int, pairs: int) -> np.ndarray:
-        """(pairs,) row numbers of a step (counted from 0).
+        """(pairs,) row indices of a step (counted from 0).
 
-        Of every part each pair comes once an epoch of that part.
+        Each pair of a source is sampled once in every epoch of that source.
         """
         if len(self.rows) == 1:
             return _in_epochs(self.rows[0], np.arange(step * pairs, (step + 1) * pairs), (seed,))
-        rounds, places = np.divmod(np.arange(step * pairs, (step + 1) * pairs), len(self.part_M))
-        part_B, turn_B = (
-            self.part_M[places],
-            rounds * self.turns[self.part_M[places]] + self.turn_M[places],
+        rounds, slots = np.divmod(np.arange(step * pairs, (step + 1) * pairs), len(self.source_M))
+        source_B, turn_B = (
+            self.source_M[slots],
+            rounds * self.turns[self.source_M[slots]] + self.turn_M[slots],
         )
         drawn_B = np.empty(pairs, np.int64)
-        for part, rows in enumerate(self.rows):
-            here_B = part_B == part
-            drawn_B[here_B] = _in_epochs(rows, turn_B[here_B], (seed, part))
-        # in the pattern's order the places of English, mixed or full-length prompts could fall to
-        # one source
+        for source, rows in enumerate(self.rows):
+            here_B = source_B == source
+            drawn_B[here_B] = _in_epochs(rows, turn_B[here_B], (seed, source))
+        # without this, the English, mixed or full-length prompts (fixed places of the batch) could
+        # all come from one source
         return np.random.default_rng([seed, step]).permutation(drawn_B)
 
 
 def mixture(tokens: TokenPairs, weights: Mapping[str, float]) -> Mixture:
-    """A pair of a source of weight 2 is drawn twice as often as one of weight 1, which all sources
-    have that are not named.
+    """`weights` by source, 1 if not named: a pair of weight 2 is sampled twice as often as one of
+    weight 1.
 
-    Raises RecipeError for the weight of a source that no pair comes from, or when nothing is left
-    to draw.
+    Raises RecipeError for a source that no pair comes from, or if every weight is 0.
     """
     if not weights:
         return Mixture(
@@ -67,8 +68,8 @@ def mixture(tokens: TokenPairs, weights: Mapping[str, float]) -> Mixture:
     for name in weights:
         if name not in tokens.source_names:
             raise RecipeError(
-                f"distill.source_weights: no training pair comes from {name!r}; the sources are "
-                f"{', '.join(tokens.source_names)}"
+                f"distill.source_weights: no training pair comes from {name!r}; give one of the "
+                f"sources {', '.join(tokens.source_names)}"
             )
     rows = [np.flatnonzero(tokens.source_N == index) for index in range(len(tokens.source_names))]
     mass = np.array(
@@ -79,15 +80,15 @@ def mixture(tokens: TokenPairs, weights: Mapping[str, float]) -> Mixture:
     )
     if not mass.any():
         raise RecipeError(
-            "distill.source_weights: every weight is 0, so there is nothing to draw; give one "
+            "distill.source_weights: every weight is 0, so there is nothing to sample; give one "
             "above 0"
         )
-    turns = np.ceil(mass / mass.sum() * PLACES).astype(np.int64)
-    # the turns of each part evenly spread over the pattern
-    part_M = np.repeat(np.arange(len(rows)), turns)
+    turns = np.ceil(mass / mass.sum() * SLOTS).astype(np.int64)
+    # the slots of each source are spaced evenly over the pattern
+    source_M = np.repeat(np.arange(len(rows)), turns)
     turn_M = np.concatenate([np.arange(count) for count in turns])
-    order_M = np.argsort((turn_M + 0.5) / turns[part_M], kind="stable")
-    return Mixture(list(rows), part_M[order_M], turn_M[order_M], turns)
+    order_M = np.argsort((turn_M + 0.5) / turns[source_M], kind="stable")
+    return Mixture(list(rows), source_M[order_M], turn_M[order_M], turns)
 
 
 def _in_epochs(rows: np.ndarray | int, turns: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
@@ -104,7 +105,5 @@ def _in_epochs(rows: np.ndarray | int, turns: np.ndarray, key: tuple[int, ...]) 
 
 @functools.lru_cache(maxsize=16)
 def _permutation(key: tuple[int, ...], epoch: int, rows: int) -> np.ndarray:
-    """Kept over the steps of an epoch (and the step that spans two): at forty million rows making
-    it takes seconds.
-    """
+    """Cached for the steps of an epoch: for forty million rows, a new permutation takes seconds."""
     return np.random.default_rng([*key, epoch]).permutation(rows)

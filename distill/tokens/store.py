@@ -16,12 +16,13 @@ from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair, read_pairs
 from distill import inputs, run_folder
-from distill.encoders.teacher import ENCODERS, load_tokenizer
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import load_tokenizer
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
 
 ROWS_AT_ONCE = 4096
-TEACHER_SIDES = ("en_clip_l", "en_clip_bigg")
+TEACHER_SIDES = tuple(f"en_{name}" for name in SDXL.parts)  # as its tokenizers may differ
 STUDENT_SIDES = ("text", "en")  # the student keeps its English by reading it with its own tokenizer
 SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
 COLUMNS = dict.fromkeys(TEACHER_SIDES, "en") | {name: name for name in STUDENT_SIDES}  # of a pair
@@ -48,7 +49,7 @@ class TokenPairs:
 
 
 def load(folder: Path) -> TokenPairs:
-    """What `prepare` left there, the digests of its files not looked at again. Raises DataError."""
+    """What `prepare` wrote, without checking the digests again. Raises DataError."""
     names = artefact.Manifest.read(
         folder / artefact.MANIFEST, "run the same command again, which makes it again"
     ).details["sources"]
@@ -65,9 +66,9 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def stored(recipe: Recipe) -> TokenPairs | None:
-    """What `<run>/tokens/` holds, if it is there, whole and this recipe's.
+    """What `<run>/tokens/` holds; None if it is missing, damaged or made from other inputs.
 
-    Raises DataError where what it was made from is missing.
+    Raises DataError if one of those inputs is missing.
     """
     target = recipe.run_dir / "tokens"
     if not (target / artefact.MANIFEST).is_file():
@@ -82,11 +83,10 @@ def stored(recipe: Recipe) -> TokenPairs | None:
 
 
 def prepare(recipe: Recipe, made_from: dict[str, str] | None = None) -> TokenPairs:
-    """Tokenises the training pairs unless `<run>/tokens/` holds exactly that already, undamaged.
-    `made_from`: what `inputs.of_tokens` gives, where it is known.
+    """Tokenises the training pairs unless `<run>/tokens/` holds their ids already, undamaged.
+    `made_from`: the result of `inputs.of_tokens`, if it is known.
 
-    Raises DataError for missing inputs, and for those that have changed since the run's training
-    began.
+    Raises DataError for inputs that are missing, or have changed since the run's training began.
     """
 
     target, made_from = recipe.run_dir / "tokens", made_from or inputs.of_tokens(recipe)
@@ -104,13 +104,13 @@ def load_tokenizers(recipe: Recipe) -> dict[str, Any]:
 
     base = resolve_model(recipe.distill.base)
     return by_side(
-        {name: load_tokenizer(base, name) for name in ENCODERS},
+        {name: load_tokenizer(base, name) for name in SDXL.parts},
         portable.load(recipe.run_dir / "initial_student" / "tokenizer"),
     )
 
 
 def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
-    """Which tokenizer reads each of `SIDES`: the teacher's by encoder, the student's both
+    """The tokenizer of each of `SIDES`: the teacher's of each part, the student's for both
     languages.
     """
     return {f"en_{name}": tokenizer for name, tokenizer in teacher.items()} | dict.fromkeys(
@@ -129,8 +129,8 @@ def in_memory(pairs: list[Pair], tokenizers: dict[str, Any]) -> TokenPairs:
 
 
 def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Streams ids to raw files, then gives them their `.npy` headers; memory stays at
-    `ROWS_AT_ONCE` rows.
+    """Streams ids to raw files, then copies them behind `.npy` headers; holds `ROWS_AT_ONCE` rows
+    in memory.
     """
     dtypes = {
         side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32

@@ -13,7 +13,7 @@ import torch
 
 from configs.errors import DataError
 from configs.schema.distill import Distill
-from distill.encoders.student import Hidden
+from distill.encoders.teacher import Encoding
 from distill.parallel.engine import in_all, rank, world_size
 from distill.tokens.batches import EMPTY_PROMPT
 from distill.train.work import Work, global_counts
@@ -121,10 +121,10 @@ def _look(work: Work, settings: Distill, step: int) -> Found:
     return found
 
 
-def _bad_rows(hidden: Hidden) -> np.ndarray:
+def _bad_rows(encoding: Encoding) -> np.ndarray:
     """(B,) whether anything computed of a prompt is not finite."""
-    finite_B = hidden.pooled_BP.isfinite().all(dim=-1)
-    for states_BLD in (*hidden.clip_l, *hidden.clip_bigg):
+    finite_B = encoding.pooled_BP.isfinite().all(dim=-1)
+    for states_BLD in encoding.states.values():
         finite_B &= states_BLD.isfinite().flatten(1).all(dim=1)
     return ~finite_B.cpu().numpy()
 
@@ -133,8 +133,8 @@ def _numbers(rows: np.ndarray) -> list[int]:
     return [
         int(number)
         for row in rows
-        for number in {row["row"], row["second"]}
-        if number != EMPTY_PROMPT or row["row"] == EMPTY_PROMPT
+        for number in {row["pair"], row["second_pair"]}
+        if number != EMPTY_PROMPT or row["pair"] == EMPTY_PROMPT
     ]
 
 

@@ -35,7 +35,7 @@ def load(settings: Distill, pairs: Path, tokenizers: dict[str, Any]) -> HeldOut 
         return None
     plain = settings.model_copy(update={"source_weights": {}})
     tokens = store.in_memory(found, tokenizers)
-    return HeldOut(Batches.of(plain, tokens, special_ids(tokenizers)), count)
+    return HeldOut(Batches(plain, tokens, special_ids(tokenizers)), count)
 
 
 @torch.no_grad()

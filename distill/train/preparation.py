@@ -110,17 +110,14 @@ def load(recipe: Recipe, teacher: TextEncoders | None = None) -> Work:
     torch.manual_seed(settings.seed)
     encoders = teacher or load_text_encoders(resolve_model(settings.base), settings.teacher)
     initial = recipe.run_dir / "initial_student"
-    every_layer = settings.position_layers == "all" and settings.objective.uses("position")
-    student = initial_student(encoders, initial, every_layer)
+    student = initial_student(encoders, initial)
     dead = {
         name: parameter.detach().clone()
         for name, parameter in student.named_parameters()
         if not parameter.requires_grad
     }
     engine = Engine(student, settings)
-    frozen = teacher_towers(encoders, every_layer).to(
-        engine.device, weights_dtype(settings.precision)
-    )
+    frozen = teacher_towers(encoders).to(engine.device, weights_dtype(settings.precision))
     tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
     if settings.compile:
         for towers in (student, frozen):
@@ -129,9 +126,7 @@ def load(recipe: Recipe, teacher: TextEncoders | None = None) -> Work:
         engine=engine,
         student=student,
         teacher=frozen,
-        batches=Batches.of(
-            settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)
-        ),
+        batches=Batches(settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
         loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead,
         held_out=held_out.load(settings, recipe.run_dir / "pairs", tokenizers),

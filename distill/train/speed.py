@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from configs.schema.distill import Distill, QueryBank, RandomAttention
-from distill.encoders.teacher import ENCODERS
 from distill.encoders.tower import TextTower
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.parallel.engine import world_size
@@ -52,7 +51,7 @@ class Speed:
         self._student += float((self._batches.eos_positions(STUDENT, rows) + 1).sum())
         self._teacher += float((self._batches.eos_positions(TEACHER_SIDES[0], rows) + 1).sum())
         if self._flop_L is not None:
-            full = rows["pads"] > 0
+            full = rows["pad_weight"] > 0
             lengths = np.where(full, POSITIONS, self._batches.lengths(rows))
             towers, objective = self._flop_L[:, lengths]
             reads = full | self._cut_attention
@@ -83,7 +82,7 @@ def flop_by_length(work: Work, settings: Distill) -> np.ndarray:
     """(2, 78) FLOP of a pair of 0 to 77 positions: of both encoders, and of the attention
     objectives.
     """
-    towers = [_shape(getattr(work.teacher, name)) for name in ENCODERS]
+    towers = [_shape(work.teacher[name]) for name in work.teacher.parts]
     attention = [
         _reading(layers, of)
         for layers, of in (

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.encoders.student import TowerPair
-from distill.encoders.teacher import ENCODERS
+from distill.encoders.student import Towers
 from distill.objective.terms import GlobalCounts, Loss, Sides
 from distill.parallel.engine import Engine
 from distill.tokens.batches import POSITIONS, Batches
@@ -29,8 +28,8 @@ class Work:
     """`held_out`: None where there are no held-out pairs."""
 
     engine: Engine
-    student: TowerPair
-    teacher: TowerPair
+    student: Towers
+    teacher: Towers
     batches: Batches
     loss: Loss
     dead_weights: dict[str, torch.Tensor]
@@ -49,21 +48,10 @@ class Work:
         """
         batch = batches.gather(rows, length).to(self.engine.device)
         with torch.no_grad():
-            teacher = self.teacher(
-                batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B
-            )
-        return Sides(
-            student(batch.student_BL, batch.student_BL, batch.student_eos_B),
-            teacher,
-            batch.student_eos_B,
-            {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B},
-            batch.pads_B,
-            bool((rows["pads"] > 0).all()),
-        )
+            teacher = self.teacher(batch.teacher)
+        return batch.sides(student(batch.student), teacher)
 
 
 def global_counts(batches: Batches, rows: np.ndarray) -> GlobalCounts:
     """What the terms of the loss are divided by, of all `rows` of a global batch."""
-    return GlobalCounts.of(
-        {name: batches.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
-    )
+    return GlobalCounts.of(batches.teacher_eos(rows), POSITIONS)

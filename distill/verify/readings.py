@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from configs.errors import DataError, explained, first_line
 from configs.files import identity, known_sha256, read_json
+from distill.encoders.family import SDXL
 from distill.encoders.tower import TextTower, with_prefix
 from distill.sdxl.pipelines import load_encoder, load_text_side
 from distill.sdxl.repository import TOKEN_EMBEDDING, WEIGHTS, Encoder, Repository, weights_file
@@ -296,7 +297,7 @@ def _stock_encoders_reading(
             with torch.no_grad():
                 out = model(ids_1L, output_hidden_states=True)
             hidden.append(out.hidden_states[-2])
-            pooled += [out.text_embeds] if encoder.name == "clip_bigg" else []
+            pooled += [out.text_embeds] if SDXL.parts[encoder.name].pooled else []
         states.append(torch.cat(hidden))
         del model  # the next one takes its place in memory; modules may refer to themselves
         gc.collect()

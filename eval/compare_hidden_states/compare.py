@@ -8,7 +8,7 @@ from configs.errors import DataError, RecipeError
 from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
-from distill.encoders.teacher import Encoding, TextEncoders, TokenIds
+from distill.encoders.teacher import Encoding, TextEncoders
 from distill.sdxl.pipelines import Pipelines, device, load_pipelines, quiet
 from eval import card, held_out, results
 from eval.compare_hidden_states import table
@@ -182,26 +182,24 @@ def encode(encoders: TextEncoders, texts: list[str]) -> Encoding:
 
     for model in encoders.models.values():
         model.to(device())
-    return encoders.encode_ids(
-        TokenIds(*(tensor.to(device()) for tensor in encoders.tokenize(texts)))
-    )
+    return encoders.encode_ids(encoders.tokenize(texts).to(device()))
 
 
 def on_cpu(parts: list[Encoding], count: int) -> Encoding:
     """The first `count` prompts of some batches in main memory, fp32."""
     import torch
 
-    return Encoding(
-        *(
-            torch.cat([tensor.float().cpu() for tensor in tensors])[:count]
-            for tensors in zip(*parts, strict=True)
-        )
+    *states, pooled_BP = (
+        torch.cat([part.named()[name].float().cpu() for part in parts])[:count]
+        for name in parts[0].named()
     )
+    return Encoding(dict(zip(parts[0].states, states, strict=True)), pooled_BP)
 
 
 def check_comparable(name: str, encoding: Encoding, teacher: Encoding) -> None:
     """Raises DataError when a row has other widths than the teacher, or holds NaN or infinity."""
-    for kind, got, want in zip(("clip_l", "clip_bigg", "pooled"), encoding, teacher, strict=True):
+    for kind, want in teacher.named().items():
+        got = encoding.named()[kind]
         if got.shape != want.shape:
             shapes = f"{tuple(got.shape)}, the teacher's has {tuple(want.shape)}"
             raise DataError(

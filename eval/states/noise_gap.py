@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from configs.errors import DataError
 from configs.schema.recipe import Eval
+from distill.encoders.family import SDXL
 from distill.encoders.teacher import Encoding
 from distill.sdxl.pipelines import Pipelines
 from eval.intervals import bootstrap
@@ -217,9 +218,8 @@ def predict(pipeline: Any, point: Point, encoding: Encoding) -> torch.Tensor:
     """The noise a pipeline's UNet predicts at a point under a prompt, (B, C, H, W), as the pipeline
     calls it.
     """
-    context_BLD = (
-        encoding.clip_bigg_BLD if pipeline.text_encoder is None else encoding.prompt_embeds_BLD
-    )  # the refiner reads bigG alone
+    reader = "refiner" if pipeline.text_encoder is None else "base"
+    context_BLD = encoding.context(SDXL.readers[reader])
     return pipeline.unet(
         point.sample_BCHW,
         point.timestep,
@@ -234,9 +234,9 @@ def predict(pipeline: Any, point: Point, encoding: Encoding) -> torch.Tensor:
 
 def cut(encoding: Encoding, part: slice) -> Encoding:
     """Some prompts of a batch of encodings."""
-    return Encoding(*(tensor[part] for tensor in encoding))
+    return encoding.map(lambda tensor: tensor[part])
 
 
 def repeated(encoding: Encoding, count: int) -> Encoding:
     """One prompt's encoding for `count` prompts."""
-    return Encoding(*(tensor.expand(count, *tensor.shape[1:]) for tensor in encoding))
+    return encoding.map(lambda tensor: tensor.expand(count, *tensor.shape[1:]))

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from distill.encoders.teacher import ENCODERS, Encoding, TokenIds
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import Encoding, TokenIds
 from distill.objective.distances import floored, region_masks
 from eval.states import metrics
 
@@ -33,11 +34,9 @@ def places(
     """Every place's states (B, L, D) and which positions belong to it (B, L); `english` is the
     English text, whose EOS parts the regions.
     """
-    for name in ENCODERS:
-        states_BLD = getattr(encoding, f"{name}_BLD").float()
-        masks = region_masks(
-            getattr(english, f"{name}_eos_B").to(states_BLD.device), states_BLD.shape[1]
-        )
+    for name, tensor_BLD in encoding.states.items():
+        states_BLD = tensor_BLD.float()
+        masks = region_masks(english.eos[name].to(states_BLD.device), states_BLD.shape[1])
         yield from (((name, region), states_BLD, mask_BL) for region, mask_BL in masks.items())
     pooled_B1P = encoding.pooled_BP.float()[:, None]
     yield (
@@ -199,7 +198,7 @@ class RowNumbers:
         deviation: (B, D of both). Does not change when the states are permuted.
         """
         sides = []
-        for name in ENCODERS:
+        for name in SDXL.parts:
             regions = [(name, region) for region in ("content", "eos", "pads")]
             weights = [torch.from_numpy(self.at[place].positions_B)[:, None] for place in regions]
             total_BD = sum(

@@ -22,8 +22,9 @@ from configs.schema.captions import Translator
 from configs.schema.recipe import Recipe
 from corpora.captions import translator
 from corpora.pair import Pair
+from distill.encoders.family import SDXL
 from distill.encoders.student import initial_text_encoders
-from distill.encoders.teacher import ENCODERS, TextEncoders, load_text_encoders
+from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.sdxl import repository
 from eval import rows
 from eval.states import prompt_variants
@@ -125,7 +126,7 @@ def _repository(recipe: Recipe, name: str) -> TextEncoders:
         ],
     )
     found = [encoder.name for encoder in repository.open_folder(folder).encoders]
-    if found != list(ENCODERS):
+    if found != list(SDXL.parts):
         raise DataError(
             f"eval.repositories.{name}: {reference} holds {' and '.join(found)} only; give an SDXL "
             "base, or both encoders"

@@ -126,20 +126,19 @@ def test_ours_and_the_plain_recipe_start_from_the_same_states(recipe: Recipe, gr
     batch = own.work.batches.gather(own.work.batches.rows(0))
     assert (
         batch.student_BL.equal(student_BL)
-        and batch.en_clip_l_BL.equal(clip_l_BL)
-        and batch.en_clip_bigg_BL.equal(clip_bigg_BL)
+        and batch.teacher.ids["clip_l"].equal(clip_l_BL)
+        and batch.teacher.ids["clip_bigg"].equal(clip_bigg_BL)
     )
     with torch.no_grad():
         for mine, theirs in (
             (
-                own.work.student(student_BL, student_BL, batch.student_eos_B),
+                own.work.student(batch.student),
                 other.engine(student_BL, student_BL),
             ),
             (
-                own.work.teacher(clip_l_BL, clip_bigg_BL, batch.en_clip_bigg_eos_B),
+                own.work.teacher(batch.teacher),
                 other.teacher(clip_l_BL, clip_bigg_BL),
             ),
         ):
-            states = (mine.clip_l[-1], mine.clip_bigg[-1], mine.pooled_BP)
-            for one, two in zip(states, theirs, strict=True):
+            for one, two in zip(mine.named().values(), theirs, strict=True):
                 torch.testing.assert_close(one, two, rtol=0, atol=1e-5)

@@ -171,7 +171,12 @@ BAD_OVERRIDES = [
         "distill.objective.position=-1",
         "distill.objective.position: Input should be greater than or equal to 0, not -1",
     ),
-    ("distill.objective.set={start: 1}", "distill.objective.set: "),
+    (
+        "distill.objective.set=1",
+        "distill.objective.set: there is no such key (its value is 1); the keys are position, "
+        "cross_attention, random_attention, pooled",
+    ),
+    ("distill.objective.position={start: 1}", "distill.objective.position: "),
     ("distill.betas=[0.9]", "distill.betas.1: missing, and it has no default; add it"),
     (
         "distill.warmup_steps=5000",

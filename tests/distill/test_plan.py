@@ -20,13 +20,14 @@ from configs.schema.distill import Distill
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
-from distill.encoders.student import TowerPair
-from distill.encoders.teacher import ENCODERS, Encoding
+from distill.encoders.family import SDXL
+from distill.encoders.student import Towers
+from distill.encoders.teacher import Encoding
 from distill.encoders.tower import tower_of
 from distill.objective import distances
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
-from distill.objective.terms import GlobalCounts, Loss, Sides
+from distill.objective.terms import GlobalCounts, Loss
 from distill.plan import cost, estimate, shapes
 from distill.plan.cost import Reading, Tower
 from distill.tokens import store
@@ -34,13 +35,13 @@ from distill.tokens.batches import POSITIONS, Batches, SpecialIds
 from distill.tokens.store import SIDES, TokenPairs
 
 ROOT = Path(__file__).resolve().parents[2]
-SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
 def published_towers() -> list[Tower]:
     return [
-        Tower.of(shapes.PUBLISHED[SDXL]["text_encoder"], False),
-        Tower.of(shapes.PUBLISHED[SDXL]["text_encoder_2"], True),
+        Tower.of(shapes.PUBLISHED[BASE]["text_encoder"], False),
+        Tower.of(shapes.PUBLISHED[BASE]["text_encoder_2"], True),
     ]
 
 
@@ -50,9 +51,9 @@ def test_published_sizes_and_cost_of_the_reference() -> None:
     assert (clip_l.parameters(51_200), clip_bigg.parameters(51_200)) == (124_436_736, 696_953_600)
     assert cost.stock_flop_per_pair([clip_l, clip_bigg]) / 1e9 == pytest.approx(444.6, abs=0.1)
     assert cost.flop_per_pair([clip_l, clip_bigg], 77) / 1e9 == pytest.approx(430.1, abs=0.1)
-    widths = cost.cross_attention_widths(shapes.PUBLISHED[SDXL]["unet"])
+    widths = cost.cross_attention_widths(shapes.PUBLISHED[BASE]["unet"])
     assert len(widths) == 70 and widths.count(1280) == 60 and widths.count(640) == 10
-    refiner = cost.cross_attention_widths(shapes.PUBLISHED[SDXL.replace("base", "refiner")]["unet"])
+    refiner = cost.cross_attention_widths(shapes.PUBLISHED[BASE.replace("base", "refiner")]["unet"])
     assert len(refiner) == 44 and refiner.count(1536) == 24 and refiner.count(768) == 20
 
 
@@ -90,7 +91,7 @@ def test_a_tower_agrees_with_the_stock_module_and_the_flop_counter(
 WIDTHS, VOCABULARY, HEADS, QUERIES = (96, 160), 60, 2, 12
 
 
-def towers(seed: int) -> TowerPair:
+def towers(seed: int) -> Towers:
     """Of a layer count and an MLP that tell the formulas' terms apart; each with its own
     activation, as in SDXL.
     """
@@ -120,10 +121,10 @@ def towers(seed: int) -> TowerPair:
                 )
             )
         )
-    return TowerPair(*map(tower_of, models))
+    return Towers(dict(zip(SDXL.parts, map(tower_of, models), strict=True)))
 
 
-def shapes_of(pair: TowerPair) -> list[Tower]:
+def shapes_of(pair: Towers) -> list[Tower]:
     return [
         Tower(width, 5, 3 * width, VOCABULARY, POSITIONS, 40 * i, ("quick_gelu", "gelu")[i])
         for i, width in enumerate(WIDTHS)
@@ -157,14 +158,13 @@ def section(**changes: object) -> Distill:
 
 def a_loss(settings: Distill) -> tuple[Loss, Reading]:
     """Two cross-attention layers of one size, of which three are drawn, and their shapes."""
-    statistics = Statistics(
-        (torch.ones(WIDTHS[0]),), (torch.ones(WIDTHS[1]),), torch.ones(40), torch.zeros(40)
-    )
+    variances = dict(zip(SDXL.parts, map(torch.ones, WIDTHS), strict=True))
+    statistics = Statistics(variances, torch.ones(40))
     width, states = 64, sum(WIDTHS)
     layers = [
         CrossAttentionLayer(
             f"base.{i}",
-            True,
+            SDXL.readers["base"],
             torch.randn(20, HEADS, width // HEADS),
             *torch.randn(2, width, states),
             torch.ones(()),
@@ -176,21 +176,15 @@ def a_loss(settings: Distill) -> tuple[Loss, Reading]:
 
 
 def forward(
-    maker: Batches, part: np.ndarray, length: int, both: tuple[TowerPair, TowerPair], measured: Loss
+    maker: Batches, part: np.ndarray, length: int, both: tuple[Towers, Towers], measured: Loss
 ) -> torch.Tensor:
     """The loss of a micro-batch, as distill/train/training.py computes it."""
     student, teacher = both
     batch = maker.gather(part, length)
     with torch.no_grad():
-        wanted = teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
-    found = student(batch.student_BL, batch.student_BL, batch.student_eos_B)
-    counts = GlobalCounts.of(
-        {name: maker.eos_positions(f"en_{name}", part) for name in ENCODERS}, POSITIONS
-    )
-    eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-    sides = Sides(
-        found, wanted, batch.student_eos_B, eos, batch.pads_B, bool((part["pads"] > 0).all())
-    )
+        wanted = teacher(batch.teacher)
+    counts = GlobalCounts.of(maker.teacher_eos(part), POSITIONS)
+    sides = batch.sides(student(batch.student), wanted)
     return measured.terms(sides, counts, step=0)["loss/total"]
 
 
@@ -212,7 +206,7 @@ def test_the_flop_of_a_run_of_mixed_lengths_are_what_the_flop_counter_sees(
     )
     both, found, (measured, reading) = (towers(0), towers(1)), token_pairs(50), a_loss(settings)
     load = estimate.real_load(settings, found, shapes_of(both[0]), [reading], gpus=2)
-    maker = Batches.of(settings, found, dict.fromkeys(SIDES, SpecialIds(58, 59, 1)))
+    maker = Batches(settings, found, dict.fromkeys(SIDES, SpecialIds(58, 59, 1)))
     counted, pairs = 0, 0
     for step in range(settings.steps):
         for process in range(2):
@@ -251,7 +245,7 @@ def test_what_autograd_keeps_is_what_the_hooks_see(precision: str, length: int) 
     both = tuple(
         pair.bfloat16() if precision == "bf16" else pair for pair in (towers(0), towers(1))
     )
-    maker = Batches.of(settings, found, dict.fromkeys(SIDES, SpecialIds(58, 59, 1)))
+    maker = Batches(settings, found, dict.fromkeys(SIDES, SpecialIds(58, 59, 1)))
     part = maker.rows(0)
     part = part[maker.lengths(part) <= length]
     weights = {tensor.untyped_storage().data_ptr() for pair in both for tensor in pair.parameters()}
@@ -361,12 +355,15 @@ def test_the_objective_at_full_size_costs_what_the_flop_counter_sees() -> None:
     with torch.device("meta"):
         student, teacher = (
             Encoding(
-                *(torch.randn(batch, 77, tower.width) for tower in published),
+                {
+                    name: torch.randn(batch, 77, tower.width)
+                    for name, tower in zip(SDXL.parts, published, strict=True)
+                },
                 torch.randn(batch, 1280),
             )
             for _ in range(2)
         )
-        for states in student:
+        for states in student.states.values():
             states.requires_grad_()
         per_layer = []
         for name, unet in unets.items():
@@ -374,7 +371,7 @@ def test_the_objective_at_full_size_costs_what_the_flop_counter_sees() -> None:
                 to_k_ED, to_v_ED = torch.randn(2, width, unet["cross_attention_dim"])
                 queries_NHK = torch.randn(bank.queries_per_layer, width // 64, 64)
                 layer = CrossAttentionLayer(
-                    name, name == "base", queries_NHK, to_k_ED, to_v_ED, torch.ones(()), 1.0
+                    name, SDXL.readers[name], queries_NHK, to_k_ED, to_v_ED, torch.ones(()), 1.0
                 )
                 chosen_N = torch.zeros(bank.queries_per_step, dtype=torch.long)
                 with (

@@ -19,7 +19,7 @@ from configs.schema.load import dump_recipe, load_recipe
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from corpora.toyworld import captions
-from distill.encoders.teacher import Encoding, load_text_encoders
+from distill.encoders.teacher import load_text_encoders
 from distill.sdxl.pipelines import Pipelines, load_base, load_pipelines
 from eval import compare_runs, results
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
@@ -215,9 +215,7 @@ def test_recorded_points_are_what_the_pipeline_computes(
     for now, after in itertools.pairwise(points):
         noise = noise_gap.predict(pipeline, now, encoding)
         if guidance_scale > 1:  # the base pipeline zeroes the negative condition
-            nothing = noise_gap.predict(
-                pipeline, now, Encoding(*(torch.zeros_like(tensor) for tensor in encoding))
-            )
+            nothing = noise_gap.predict(pipeline, now, encoding.map(torch.zeros_like))
             noise = nothing + guidance_scale * (noise - nothing)
         expected = pipeline.scheduler.step(noise, now.timestep, now.sample_BCHW).prev_sample
         torch.testing.assert_close(after.sample_BCHW, expected, atol=1e-4, rtol=1e-4)

@@ -508,8 +508,8 @@ def test_the_student_built_on_it_reads_bos_exactly_as_the_teacher(
     )
     english = load_text_encoders(tiny_sdxl / "base").encode(["a red circle"])
     for ours, theirs in (
-        (student.clip_l_BLD, english.clip_l_BLD),
-        (student.clip_bigg_BLD, english.clip_bigg_BLD),
+        (student.states["clip_l"], english.states["clip_l"]),
+        (student.states["clip_bigg"], english.states["clip_bigg"]),
     ):
         torch.testing.assert_close(ours[:, 0], theirs[:, 0].expand(2, -1))
         assert ours.isfinite().all() and not torch.allclose(ours[0, 1:], ours[1, 1:])

@@ -79,7 +79,9 @@ def train_until(path: str, steps: int) -> None:
             (engine.rank(), engine.world_size(), recipe.distill.tokens_per_micro_batch),
         )
         mine = [
-            int(row) for part, _ in work.batches.micro_batches(rows, *shares) for row in part["row"]
+            int(row)
+            for part, _ in work.batches.micro_batches(rows, *shares)
+            for row in part["pair"]
         ]
         values, taken = training.one_step(work, recipe.distill, step)
         assert taken
@@ -89,7 +91,7 @@ def train_until(path: str, steps: int) -> None:
             with open(recipe.run_dir / "made.jsonl", "a") as file:
                 file.write(
                     json.dumps(
-                        {"step": step, "drawn": rows["row"].tolist(), "read": read, "loss": loss}
+                        {"step": step, "drawn": rows["pair"].tolist(), "read": read, "loss": loss}
                     )
                     + "\n"
                 )
@@ -153,7 +155,7 @@ def meet_what_is_not_finite(damaged: str, fast: str, sound: str) -> None:
 
     recipe, work = loaded(fast)
     with torch.no_grad():
-        work.teacher.clip_l.text_model.embeddings.token_embedding.weight[:, 3] = torch.inf
+        work.teacher["clip_l"].text_model.embeddings.token_embedding.weight[:, 3] = torch.inf
     message = finite.explain(work, recipe.distill, 0)
     assert (
         "the teacher's states are not finite for" in message

@@ -24,8 +24,9 @@ from configs.errors import DataError
 from configs.schema.load import load_recipe
 from corpora.pair import read_pairs
 from distill import run_folder
+from distill.encoders.family import SDXL
 from distill.encoders.student import teacher_towers
-from distill.encoders.teacher import SUBFOLDERS, Encoding, TextEncoders, load_text_encoders
+from distill.encoders.teacher import Encoding, TextEncoders, load_text_encoders
 from distill.encoders.tower import tower_of
 from distill.objective import teacher_statistics
 from distill.train import preparation
@@ -57,11 +58,9 @@ def forward(text_tower: nn.Module, ids_BL: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def as_training_runs_it(encoders: TextEncoders, prompts: list[str]) -> Encoding:
-    ids, towers = encoders.tokenize(prompts), teacher_towers(encoders)
     with torch.no_grad():
-        clip_l_BLD, _ = towers.clip_l(ids.clip_l_BL, ids.clip_l_eos_B)
-        clip_bigg_BLD, pooled_BP = towers.clip_bigg(ids.clip_bigg_BL, ids.clip_bigg_eos_B)
-    return Encoding(clip_l_BLD, clip_bigg_BLD, pooled_BP)
+        encoding: Encoding = teacher_towers(encoders)(encoders.tokenize(prompts))
+    return encoding
 
 
 # --- equal to open_clip ---
@@ -78,16 +77,16 @@ def test_the_second_encoder_equals_open_clips_own_forward(
         load_text_encoders(tiny_sdxl / "base", checkpoint(tmp_path, name, kind)),
         load_text_encoders(tiny_sdxl / "base"),
     )
-    states_BLD, pooled_BP = forward(tiny_model(name), encoders.tokenize(PROMPTS).clip_bigg_BL)
+    states_BLD, pooled_BP = forward(tiny_model(name), encoders.tokenize(PROMPTS).ids["clip_bigg"])
     of_base = base.encode(PROMPTS)
-    assert not torch.allclose(states_BLD, of_base.clip_bigg_BLD, atol=0.1) and not torch.allclose(
-        pooled_BP, of_base.pooled_BP, atol=0.1
-    )
+    assert not torch.allclose(
+        states_BLD, of_base.states["clip_bigg"], atol=0.1
+    ) and not torch.allclose(pooled_BP, of_base.pooled_BP, atol=0.1)
     for ours in (encoders.encode(PROMPTS), as_training_runs_it(encoders, PROMPTS)):
-        torch.testing.assert_close(ours.clip_bigg_BLD, states_BLD, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.states["clip_bigg"], states_BLD, rtol=0, atol=1e-5)
         torch.testing.assert_close(ours.pooled_BP, pooled_BP, rtol=0, atol=1e-5)
         torch.testing.assert_close(
-            ours.clip_l_BLD, of_base.clip_l_BLD, rtol=0, atol=1e-5
+            ours.states["clip_l"], of_base.states["clip_l"], rtol=0, atol=1e-5
         )  # the other encoder stays base's
     model = encoders.models["clip_bigg"]
     assert not model.training and not any(
@@ -102,10 +101,10 @@ def test_a_model_as_wide_as_the_first_encoder_replaces_that_one(
         load_text_encoders(tiny_sdxl / "base", checkpoint(tmp_path, "tiny-L")),
         load_text_encoders(tiny_sdxl / "base").encode(PROMPTS),
     )
-    states_BLD, _ = forward(tiny_model("tiny-L"), encoders.tokenize(PROMPTS).clip_l_BL)
-    assert not torch.allclose(states_BLD, of_base.clip_l_BLD, atol=0.1)
+    states_BLD, _ = forward(tiny_model("tiny-L"), encoders.tokenize(PROMPTS).ids["clip_l"])
+    assert not torch.allclose(states_BLD, of_base.states["clip_l"], atol=0.1)
     for ours in (encoders.encode(PROMPTS), as_training_runs_it(encoders, PROMPTS)):
-        torch.testing.assert_close(ours.clip_l_BLD, states_BLD, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.states["clip_l"], states_BLD, rtol=0, atol=1e-5)
         torch.testing.assert_close(ours.pooled_BP, of_base.pooled_BP, rtol=0, atol=1e-5)
 
 
@@ -180,14 +179,14 @@ def test_training_learns_from_that_teacher_and_starts_from_it(
     ids_BL = (
         load_text_encoders(recipe.distill.base)
         .tokenize([pair.en for pair in read_pairs(recipe.run_dir / "pairs", "train")])
-        .clip_bigg_BL
+        .ids["clip_bigg"]
     )
     states_BLD, pooled_BP = forward(theirs, ids_BL)
     variances = teacher_statistics.load(
         recipe.run_dir / "distill" / preparation.MEASURED / preparation.STATISTICS
     )
     torch.testing.assert_close(
-        variances.clip_bigg[-1],
+        variances.states["clip_bigg"],
         states_BLD[:, 1:].flatten(0, 1).var(dim=0, correction=0),
         rtol=1e-4,
         atol=1e-6,
@@ -195,7 +194,7 @@ def test_training_learns_from_that_teacher_and_starts_from_it(
     torch.testing.assert_close(
         variances.pooled_P, pooled_BP.var(dim=0, correction=0), rtol=1e-4, atol=1e-6
     )
-    for tower in (work.teacher.clip_bigg, work.student.clip_bigg):
+    for tower in (work.teacher["clip_bigg"], work.student["clip_bigg"]):
         assert torch.equal(
             tower.text_model.embeddings.position_embedding.weight, theirs.positional_embedding
         )
@@ -271,7 +270,7 @@ def test_the_real_architectures_equal_open_clips_own_forward(
     prompts; the image tower stays on disk.
     """
     shutil.copytree(tiny_sdxl / "base", tmp_path / "base")
-    replaced = tmp_path / "base" / SUBFOLDERS[encoder][1]
+    replaced = tmp_path / "base" / SDXL.parts[encoder].subfolder
     edit(replaced / "config.json", **REAL[name], vocab_size=49408, eos_token_id=2)
     (replaced / "model.safetensors").unlink()
     ids_BL = torch.randint(0, 49406, (2, 77), generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,8 @@ from test_portable import MODELS, SENTENCES, SHARED, TRICKY, open_case
 from test_unigram import ATOMS, PROMPTS
 
 from configs.references import TOYWORLD_MODELS
-from distill.encoders.teacher import ENCODERS, load_tokenizer
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import load_tokenizer
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
 
@@ -20,10 +21,10 @@ TEXTS = PROMPTS | st.lists(st.sampled_from(SPACED), max_size=40).map("".join)
 UPSTREAM = "llm-jp/code10K_en20K_ja30K.ver2.2_hf_fast.b4.tokenizer.json"
 
 
-@pytest.fixture(scope="module", params=[*MODELS, "tokenizer.json", *ENCODERS])
+@pytest.fixture(scope="module", params=[*MODELS, "tokenizer.json", *SDXL.parts])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
-    if request.param in ENCODERS:
+    if request.param in SDXL.parts:
         return load_tokenizer(str(TOYWORLD_MODELS / "base"), request.param)
     if request.param != "tokenizer.json":
         return open_case(request.param, folder).tokenizer

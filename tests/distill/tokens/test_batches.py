@@ -17,13 +17,14 @@ from configs.errors import RecipeError
 from configs.references import TOYWORLD_MODELS
 from configs.schema.distill import Distill, Ramp
 from corpora.toyworld import captions
-from distill.encoders.student import TowerPair
-from distill.encoders.teacher import ENCODERS, load_text_encoders
+from distill.encoders.family import SDXL
+from distill.encoders.student import Towers
+from distill.encoders.teacher import load_text_encoders
 from distill.encoders.tower import tower_of
 from distill.objective import random_attention
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
-from distill.objective.terms import GlobalCounts, Loss, Sides
+from distill.objective.terms import GlobalCounts, Loss
 from distill.tokenizer import portable
 from distill.tokens.batches import EMPTY_PROMPT, POSITIONS, Batches, SpecialIds
 from distill.tokens.mixture import mixture
@@ -34,9 +35,7 @@ EVERYTHING = {
     "position": 1.0,
     "cross_attention": 1.0,
     "random_attention": 0.5,
-    "set": 1.0,
     "pooled": 1.0,
-    "pooled_cosine": 0.5,
 }
 
 
@@ -73,17 +72,28 @@ def batches(
     mixed: float = 0.0,
 ) -> Batches:
     special = SpecialIds(VOCAB - 2, VOCAB - 1, VOCAB - 1)
-    return Batches(
-        token_pairs(rows),
-        dict.fromkeys(SIDES, special),
-        batch_size,
-        empty,
-        english,
-        0,
-        full,
-        10,
-        mixed,
+    chosen = section(
+        {"position": 1.0},
+        batch_size=batch_size,
+        empty_prompt_share=empty,
+        english_share=english,
+        full_length_share=full,
+        steps=10,
+        code_mixed_share=mixed,
     )
+    return Batches(chosen, token_pairs(rows), dict.fromkeys(SIDES, special))
+
+
+def section(objective: dict[str, float], **changes: object) -> Distill:
+    fields = {
+        "base": "x",
+        "objective": objective,
+        "steps": 200,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "query_bank": {"queries_per_step": 5},
+    }
+    return Distill.model_validate(fields | changes)
 
 
 @settings(max_examples=100, deadline=None)
@@ -107,12 +117,12 @@ def test_every_row_is_dealt_once_and_all_processes_compute_alike(
     assert {sum(len(part) for part, _ in own) for own in dealt} == {per_process}
     for part, length in (micro_batch for own in dealt for micro_batch in own):
         assert len(part) >= 1 and (tokens is None or len(part) == 1 or len(part) * length <= tokens)
-        full = part["pads"] > 0
+        full = part["pad_weight"] > 0
         assert full.all() or not full.any()
         assert length == (POSITIONS if full.all() else maker.lengths(part).max())
     positions = [
         sum(
-            POSITIONS if row["pads"] > 0 else maker.lengths(part)[i]
+            POSITIONS if row["pad_weight"] > 0 else maker.lengths(part)[i]
             for part, _ in own
             for i, row in enumerate(part)
         )
@@ -121,16 +131,16 @@ def test_every_row_is_dealt_once_and_all_processes_compute_alike(
     assert max(positions) - min(positions) <= POSITIONS, (
         "no process waits for another's longer texts"
     )
-    words = rows["row"] >= 0
-    assert rows["pads"][words].sum() == pytest.approx(
-        words.sum() if (rows["pads"][words] > 0).any() else 0
+    words = rows["pair"] >= 0
+    assert rows["pad_weight"][words].sum() == pytest.approx(
+        words.sum() if (rows["pad_weight"][words] > 0).any() else 0
     )  # the full ones stand for all
-    assert (rows["pads"][~words] == 1).all()
+    assert (rows["pad_weight"][~words] == 1).all()
 
 
 def test_the_share_of_full_length_pairs_follows_its_schedule() -> None:
     maker = batches(50, 20, Ramp(start=0.0, end=1.0))
-    assert [(maker.rows(step)["pads"] > 0).sum() for step in (0, 2, 5)] == [0, 4, 10]
+    assert [(maker.rows(step)["pad_weight"] > 0).sum() for step in (0, 2, 5)] == [0, 4, 10]
 
 
 @settings(max_examples=50, deadline=None)
@@ -166,7 +176,7 @@ def test_sources_are_drawn_by_their_weights_and_every_pair_of_one_as_often(
 
 def test_a_weight_of_no_source_is_one_line() -> None:
     tokens = replace(token_pairs(6), source_N=np.zeros(6, np.uint16), source_names=("wmt",))
-    with pytest.raises(RecipeError, match="no training pair comes from 'wnt'; the sources are wmt"):
+    with pytest.raises(RecipeError, match="comes from 'wnt'; give one of the sources wmt"):
         mixture(tokens, {"wnt": 2.0})
 
 
@@ -196,26 +206,28 @@ def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path
         for side, one in readers.items()
     }
     maker = Batches(
+        section(
+            {"position": 1.0},
+            batch_size=26,
+            empty_prompt_share=0.0,
+            english_share=0.2,
+            code_mixed_share=0.5,
+        ),
         TokenPairs({side: np.concatenate(ids) for side, ids in found.items()}, offsets),
         special,
-        26,
-        0.0,
-        0.2,
-        0,
-        code_mixed_share=0.5,
     )
     rows = maker.rows(0)
-    batch, mixed = maker.gather(rows), rows["second"] != EMPTY_PROMPT
+    batch, mixed = maker.gather(rows), rows["second_pair"] != EMPTY_PROMPT
     assert (
         mixed.sum() == 13
-        and rows["english"][mixed].sum() == 6
-        and (rows["row"] != rows["second"]).all()
+        and rows["student_reads_english"][mixed].sum() == 6
+        and (rows["pair"] != rows["second_pair"]).all()
     )
     for i in np.flatnonzero(mixed):
         (ja, en), (ja_2, en_2), english = (
-            texts[rows["row"][i]],
-            texts[rows["second"][i]],
-            rows["english"][i],
+            texts[rows["pair"][i]],
+            texts[rows["second_pair"][i]],
+            rows["student_reads_english"][i],
         )
         wanted = {
             "en_clip_l": f"{en} {en_2}",
@@ -223,7 +235,10 @@ def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path
             "text": f"{en} {ja_2}" if english else f"{ja} {en_2}",
         }
         for (side, text), ids_BL, eos_B in zip(
-            wanted.items(), batch[:6:2], batch[1:6:2], strict=True
+            wanted.items(),
+            (*batch.teacher.ids.values(), batch.student_BL),
+            (*batch.teacher.eos.values(), batch.student_eos_B),
+            strict=True,
         ):
             expected = readers[side](
                 text, truncation=True, padding="max_length", max_length=POSITIONS
@@ -232,7 +247,7 @@ def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path
             assert eos_B[i] == expected.input_ids.index(special[side].eos)
 
 
-def towers(seed: int) -> TowerPair:
+def towers(seed: int) -> Towers:
     def config(width: int) -> CLIPTextConfig:
         return CLIPTextConfig(
             vocab_size=VOCAB,
@@ -248,9 +263,11 @@ def towers(seed: int) -> TowerPair:
         )
 
     torch.manual_seed(seed)
-    return TowerPair(
-        tower_of(CLIPTextModel(config(8))), tower_of(CLIPTextModelWithProjection(config(12)))
-    ).double()
+    models = {
+        "clip_l": CLIPTextModel(config(8)),
+        "clip_bigg": CLIPTextModelWithProjection(config(12)),
+    }
+    return Towers({name: tower_of(model) for name, model in models.items()}).double()
 
 
 def loss(objective: dict[str, float], **changes: object) -> Loss:
@@ -259,25 +276,13 @@ def loss(objective: dict[str, float], **changes: object) -> Loss:
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    fields = {
-        "base": "x",
-        "objective": objective,
-        "steps": 200,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-        "query_bank": {"queries_per_step": 5},
-    }
-    chosen = Distill.model_validate(fields | changes)
-    statistics = Statistics(
-        (random(8).square() + 0.1,),
-        (random(12).square() + 0.1,),
-        random(6).square() + 0.1,
-        random(6),
-    )
+    chosen = section(objective, **changes)
+    states = {"clip_l": random(8).square() + 0.1, "clip_bigg": random(12).square() + 0.1}
+    statistics = Statistics(states, random(6).square() + 0.1)
     layers = [
         CrossAttentionLayer(
             f"{part}.{index}",
-            part == "base",
+            SDXL.readers[part],
             random(20, 2, 4),
             random(8, width),
             random(8, width),
@@ -305,22 +310,11 @@ def gradients(
 ) -> list[torch.Tensor]:
     """Of the student's parameters, after all micro-batches."""
     student, teacher = towers(1), towers(2).requires_grad_(False)
-    counts = GlobalCounts.of(
-        {name: maker.eos_positions(f"en_{name}", rows) for name in ENCODERS}, POSITIONS
-    )
+    counts = GlobalCounts.of(maker.teacher_eos(rows), POSITIONS)
     for part, length in parts:
         batch = maker.gather(part, length)
-        wanted = teacher(batch.en_clip_l_BL, batch.en_clip_bigg_BL, batch.en_clip_bigg_eos_B)
-        found = student(batch.student_BL, batch.student_BL, batch.student_eos_B)
-        eos = {"clip_l": batch.en_clip_l_eos_B, "clip_bigg": batch.en_clip_bigg_eos_B}
-        sides = Sides(
-            found,
-            wanted,
-            batch.student_eos_B,
-            eos,
-            batch.pads_B.double(),
-            bool((part["pads"] > 0).all()),
-        )
+        sides = batch.sides(student(batch.student), teacher(batch.teacher))
+        sides = replace(sides, pad_weight_B=sides.pad_weight_B.double())
         measured.terms(sides, counts, step=3)["loss/total"].backward()
     return [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
 
@@ -337,7 +331,7 @@ def test_cut_and_bucketed_micro_batches_have_the_gradient_of_running_every_posit
         loss(EVERYTHING, cut_attention=cut_attention),
     )
     rows = maker.rows(1)
-    full = rows["pads"] > 0
+    full = rows["pad_weight"] > 0
     plain = gradients(maker, rows, [(rows[full], POSITIONS), (rows[~full], POSITIONS)], measured)
     assert len(plain) > 40
     for processes, tokens in ((1, None), (1, 60), (2, 200)):
@@ -365,8 +359,8 @@ def test_the_stratified_estimate_is_unbiased_over_all_its_outcomes() -> None:
     outcomes = []
     for chosen in itertools.combinations(range(5), 2):
         some = rows.copy()
-        some["pads"] = 0
-        some["pads"][list(chosen)] = 5 / 2
+        some["pad_weight"] = 0
+        some["pad_weight"][list(chosen)] = 5 / 2
         outcomes.append(gradients(maker, some, maker.micro_batches(some, 0, 1, None), measured))
     mean = [torch.stack(same).mean(dim=0) for same in zip(*outcomes, strict=True)]
     torch.testing.assert_close(mean, whole, rtol=1e-12, atol=1e-12)

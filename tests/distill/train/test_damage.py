@@ -137,7 +137,7 @@ def start(settings: Recipe) -> str:
     tensors = [
         *work.student.state_dict().values(),
         *work.teacher.state_dict().values(),
-        *work.loss.statistics.clip_l,
+        *work.loss.statistics.states.values(),
     ]
     for layer in (*work.loss.layers, *work.loss.random_layers):
         tensors += [layer.queries_NHK, layer.to_k_ED, layer.to_v_ED, layer.variance]

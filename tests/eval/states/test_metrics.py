@@ -2,6 +2,7 @@
 (not) move them.
 """
 
+import functools
 import math
 import os
 import subprocess
@@ -174,12 +175,14 @@ def random_encoding(seed: int, pairs: int = 12) -> Encoding:
         torch.randn(pairs, 8, width, generator=generator) * 2 + 4.0 for width in (5, 7)
     )
     clip_l[:, 0], clip_bigg[:, 0] = 1.0, 2.0  # BOS is the same for every prompt
-    return Encoding(clip_l, clip_bigg, torch.randn(pairs, 6, generator=generator))
+    states = {"clip_l": clip_l, "clip_bigg": clip_bigg}
+    return Encoding(states, torch.randn(pairs, 6, generator=generator))
 
 
 def token_ids(eos: list[int]) -> TokenIds:
     ids = torch.zeros(len(eos), 8, dtype=torch.int64)
-    return TokenIds(ids, ids, torch.tensor(eos), torch.tensor(eos))
+    parts = ("clip_l", "clip_bigg")
+    return TokenIds(dict.fromkeys(parts, ids), dict.fromkeys(parts, torch.tensor(eos)))
 
 
 EOS = [1, 2, 3, 4, 6, 7, 5, 5, 2, 3, 7, 4]
@@ -228,7 +231,7 @@ def test_streamed_numbers_equal_the_definitions_whatever_the_batch() -> None:
         and part["pooled"]["pooled"]["nmse"] != everything["pooled"]["pooled"]["nmse"]
     )
     for name in ("clip_l", "clip_bigg"):
-        wanted_BLD, got_BLD = getattr(teacher, f"{name}_BLD"), getattr(row, f"{name}_BLD")
+        wanted_BLD, got_BLD = teacher.states[name], row.states[name]
         for region, mask in region_masks(torch.tensor(EOS), 8).items():
             if region == "bos":
                 ratio = (got_BLD[mask] - wanted_BLD[mask]).square().sum() / wanted_BLD[
@@ -264,10 +267,11 @@ from distill.encoders.teacher import Encoding, TokenIds
 from eval.states.pair_numbers import Moments, RowNumbers
 
 def batch():
-    return Encoding(torch.randn(16, 77, 768), torch.randn(16, 77, 1280), torch.randn(16, 1280))
+    states = {"clip_l": torch.randn(16, 77, 768), "clip_bigg": torch.randn(16, 77, 1280)}
+    return Encoding(states, torch.randn(16, 1280))
 
-eos = torch.randint(5, 70, (16,))
-ids = TokenIds(eos, eos, eos, eos)
+eos = dict.fromkeys(("clip_l", "clip_bigg"), torch.randint(5, 70, (16,)))
+ids = TokenIds(eos, eos)
 moments, peaks = Moments(), []
 moments.add(batch(), ids)
 rows = [RowNumbers(moments, 400) for _ in range(2)]
@@ -299,7 +303,7 @@ def test_the_teacher_against_itself_and_against_other_prompts() -> None:
     teacher = random_encoding(0)
     for shift in (0, 1):
         student, own = compared(
-            Encoding(*(tensor.roll(shift, dims=0) for tensor in teacher)), teacher, [5] * 12
+            teacher.map(functools.partial(torch.roll, shifts=shift, dims=0)), teacher, [5] * 12
         )
         found = student.metrics(own, np.ones(12, dtype=bool))
         assert found["clip_l"]["bos"] == {"relative_squared_error": 0.0}
@@ -316,9 +320,8 @@ def test_the_teacher_against_itself_and_against_other_prompts() -> None:
 def test_an_error_in_one_region_stays_in_that_region_and_an_absent_region_is_left_out() -> None:
     teacher = random_encoding(1)
     for region, mask in region_masks(torch.tensor(EOS), 8).items():
-        student, own = compared(
-            teacher._replace(clip_l_BLD=teacher.clip_l_BLD + mask[:, :, None].float()), teacher, EOS
-        )
+        moved = {"clip_l": teacher.states["clip_l"] + mask[:, :, None].float()}
+        student, own = compared(teacher._replace(states={**teacher.states, **moved}), teacher, EOS)
         found = student.metrics(own, np.ones(12, dtype=bool))
         wrong = {
             (name, one)
