@@ -7,12 +7,13 @@ In:  `vocab_init.tokenizer` (a SentencePiece unigram model, a Unigram tokenizer.
      hub repository with one of them), `vocab_init.sentence_encoder`, and of the teacher
      (`distill.base`, `distill.teacher`) its tokenizers and token embeddings.
 Out: `<run>/initial_student/`: `tokenizer/`, `token_embeddings.safetensors` (`clip_l`, `clip_bigg`,
-     each (V, D) float32), `neighbors.jsonl` (a row of the vocabulary a line, to read) and
-     `manifest.json` (settings, counts, a SHA-256 of every file). It appears whole or not at all; a
-     damaged one is made again.
+     each (V, D) float32), `neighbors.jsonl` (one line for each row of the vocabulary, for people)
+     and `manifest.json` (settings, counts, the SHA-256 of every file). The folder appears whole or
+     not at all; a damaged one is made again.
 """
 
 from configs import command
+from configs.schema.recipe import Recipe
 
 DESCRIPTION = (
     "Gives the student its tokenizer and first token embeddings: those of the nearest "
@@ -20,10 +21,15 @@ DESCRIPTION = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    from vocab_init.initial_student import initialise
+def stage(recipe: Recipe) -> None:
+    """Writes `<run>/initial_student/`. Raises DataError."""
+    from vocab_init.initial_student import initialise  # loads torch, which --help need not
 
-    return command.run("vocab_init", DESCRIPTION, initialise, argv, writes="initial_student")
+    initialise(recipe)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command.run("vocab_init", DESCRIPTION, stage, argv, writes="initial_student")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+
 from configs import artefact
 from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
@@ -28,7 +30,7 @@ SHOWN = 12
 
 
 def initialise(recipe: Recipe) -> None:
-    """The stage. Raises DataError."""
+    """Writes `<run>/initial_student/` unless it is complete already. Raises DataError."""
 
     target = recipe.run_dir / "initial_student"
     tokenizer = unigram.find(resolve_model(recipe.vocab_init.tokenizer))
@@ -54,14 +56,14 @@ def initialise(recipe: Recipe) -> None:
         counts = {"rows": len(rows), "rows_by_kind": Counter(row.kind for row in rows)}
         artefact.seal(work, made_from, {"settings": settings, **counts})
     _show(rows)
-    print(f"{target}: {len(rows):,} rows; neighbors.jsonl tells where each starts from")
+    print(f"{target}: {len(rows):,} rows; neighbors.jsonl lists where each starts from")
 
 
 def _find(
     recipe: Recipe, vocabulary: Vocabulary, teacher: Teacher
 ) -> dict[str, tuple[list[int], list[float]]]:
-    """The nearest English token ids of every text a normal piece stands for, and the
-    similarities.
+    """For the text of every normal piece, the ids and cosine similarities of the nearest English
+    tokens, best first.
     """
 
     settings = recipe.vocab_init
@@ -90,10 +92,10 @@ def _find(
 
 
 def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str]) -> bool:
-    """Whether the result is there, whole and of these settings and inputs. Prints why it is made
-    again.
+    """Whether the result exists, is undamaged and was made from these settings and inputs. Prints
+    the reason if it must be made again.
 
-    Raises DataError if it is another's, or if an input has changed under a run that has
+    Raises DataError if it was made with other settings, or if an input has changed and the run has
     checkpoints.
     """
 
@@ -124,15 +126,13 @@ def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str])
 
 
 def _write(work: Path, rows: list[Row], tables: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
     save_file(tables, work / "token_embeddings.safetensors")
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
     (work / "neighbors.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def _show(rows: list[Row]) -> None:
-    """The counts by kind, and some neighbours taken evenly over the vocabulary."""
+    """Prints the number of rows by kind, and the neighbours of SHOWN evenly spaced rows."""
     print(
         "rows: "
         + ", ".join(

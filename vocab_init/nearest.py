@@ -20,10 +20,9 @@ def nearest(
     """Indices (Q, N) int64 and cosine similarities (Q, N) float32 of the `count` best candidates
     (or of all, if fewer), best first.
 
-    Both inputs hold unit vectors (a zero vector is similar to nothing). Products are summed in
-    float64 and compared as float32: equal candidates then tie whatever the block or the number of
-    threads, and the lowest index wins. A block of queries takes `block_bytes`, and half as much
-    again.
+    Both inputs hold unit vectors (or zero vectors, whose similarity is 0). Products are summed in
+    float64 and compared as float32, so that equal candidates tie for any block size and number of
+    threads; the lowest index wins. A block of queries takes 1.5 times `block_bytes` of memory.
     """
     count = min(count, len(candidates_VD))
     block = max(1, block_bytes // (8 * max(1, len(candidates_VD))))
@@ -34,7 +33,7 @@ def nearest(
         for start in range(0, len(queries_QD), block):
             rows = slice(start, start + block)
             similarity_BV = (queries_QD[rows].double() @ candidates_DV).float()
-            for n in range(count):  # topk leaves the order of equals open, argmax takes the first
+            for n in range(count):  # argmax takes the first of equals; topk may not
                 best_B1 = similarity_BV.argmax(dim=1, keepdim=True)
                 indices_QN[rows, n] = best_B1[:, 0].cpu()
                 similarity_QN[rows, n] = similarity_BV.gather(1, best_B1)[:, 0].cpu()

@@ -12,8 +12,8 @@ WORD_END = "</w>"  # CLIP marks the token that ends a word
 
 
 def sentencepiece_text(piece: str) -> str:
-    """The text of a normal piece: `▁` is a space, those at the ends are stripped; `▁` alone gives
-    an empty text.
+    """The text of a normal piece: `▁` becomes a space, spaces at the ends are stripped. `▁` alone
+    gives an empty text.
     """
     return piece.replace(SPACE, " ").strip(" ")
 
@@ -24,8 +24,8 @@ def byte_of(piece: str) -> int:
 
 
 def clip_bytes(token: str) -> bytes | None:
-    """The bytes a CLIP token stands for, `red</w>` and `red` alike; None if it is not written in
-    the byte-level alphabet.
+    """The bytes of a CLIP token, with or without its `</w>`; None if it is not written in the
+    byte-level alphabet.
     """
     alphabet = byte_level_alphabet()
     characters = token.removesuffix(WORD_END)
@@ -37,7 +37,7 @@ def clip_bytes(token: str) -> bytes | None:
 
 
 def is_text(raw: bytes) -> bool:
-    """False for a piece of a character, such as the first byte of `é`."""
+    """Whether the bytes are valid UTF-8; part of a character, as the first byte of `é`, is not."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -46,7 +46,7 @@ def is_text(raw: bytes) -> bool:
 
 
 def readable(raw: bytes) -> str:
-    """The text of these bytes; those that make no character are marked as `\\xe3`."""
+    """The text of these bytes; bytes that are not valid UTF-8 are written as `\\xe3`."""
     return raw.decode("utf-8", errors="backslashreplace")
 
 

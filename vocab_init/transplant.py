@@ -6,9 +6,9 @@ In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and t
      vocabulary.
 Out: `Row`s and tensors; nothing on disk.
 
-Normal pieces take the row of the English token nearest in meaning; byte pieces that of the same
-byte; BOS and EOS the teacher's own. Rows that mean nothing (unknown, unused, filler, a lone space)
-take the mean of the teacher's rows, which leans to no meaning.
+Normal pieces take the row of the English token nearest in meaning, byte pieces the row of the same
+byte, BOS and EOS the teacher's BOS and EOS. Rows without a meaning (unknown, unused, filler, a lone
+space) take the mean of the teacher's rows.
 
 Shape letters: V vocabulary, D width, N neighbours.
 """
@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -50,10 +51,10 @@ class Teacher:
     tables: dict[str, torch.Tensor]
 
     def words(self) -> list[tuple[int, str]]:
-        """(id, text) of the tokens that can be nearest to a piece, in the order of their ids.
+        """(id, text) of the tokens that are candidates for nearest neighbour, in order of id.
 
-        `red` (the start of `reduce`) and `red</w>` read alike: the whole word stands for both. BOS,
-        EOS, pieces of characters and characters that do not show stay out.
+        `red` (the start of `reduce`) and `red</w>` have the same text: the whole word is the
+        candidate. BOS, EOS, parts of characters and unprintable characters are left out.
         """
         best: dict[str, tuple[bool, int]] = {}
         for token, token_id in sorted(self.vocabulary.items(), key=lambda item: item[1]):
@@ -70,7 +71,7 @@ class Teacher:
         return sorted((token_id, text) for text, (_, token_id) in best.items())
 
     def sha256(self) -> str:
-        """Digest of everything read of the teacher."""
+        """Digest of the vocabulary and both tables."""
         digest = hashlib.sha256(
             json.dumps([sorted(self.vocabulary.items()), self.bos_id, self.eos_id]).encode()
         )
@@ -81,8 +82,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of `neighbors.jsonl`: the first neighbour's embedding is taken; without one, the
-    mean.
+    """One row of `neighbors.jsonl`. The row starts from the first neighbour's embedding; without
+    neighbours, from the mean.
     """
 
     id: int
@@ -131,9 +132,9 @@ def rows(
     teacher: Teacher,
     found: Mapping[str, tuple[Sequence[int], Sequence[float]]],
 ) -> list[Row]:
-    """What every row starts from.
+    """The neighbours of every row of the vocabulary.
 
-    `found`: for each text of a normal piece its nearest token ids and their similarities, best
+    `found`: for the text of each normal piece, its nearest token ids and their similarities, best
     first.
     """
     names = {token_id: _readable(token) for token, token_id in teacher.vocabulary.items()}
@@ -158,7 +159,7 @@ def rows(
 
 
 def transplant(rows: list[Row], teacher: Teacher) -> dict[str, torch.Tensor]:
-    """The student's tables by encoder, (len(rows), D) float32."""
+    """The student's token embeddings by encoder, (len(rows), D) float32."""
     special = [teacher.bos_id, teacher.eos_id]
     ordinary = torch.tensor([i for i in sorted(teacher.vocabulary.values()) if i not in special])
     has_neighbor = torch.tensor([bool(row.neighbor_ids) for row in rows])
@@ -179,8 +180,6 @@ def _local_folder(base: str) -> Path:
             f"{base}: there is no such folder; give an SDXL folder in diffusers layout, or its hub "
             "name, as distill.base"
         )
-    from huggingface_hub import snapshot_download
-
     parts = SDXL.parts.values()
     wanted = [f"{part.tokenizer}/*" for part in parts]
     wanted += [
@@ -189,15 +188,13 @@ def _local_folder(base: str) -> Path:
         for name in ("config.json", WEIGHTS, INDEX, "model-*-of-*.safetensors")
     ]
     try:
-        return Path(snapshot_download(base, allow_patterns=wanted))
-    except (
-        Exception
-    ) as error:  # offline, no such repository, no right to read it: each its own kind
+        return Path(huggingface_hub.snapshot_download(base, allow_patterns=wanted))
+    except Exception as error:  # many classes: offline, no such repository, no access
         raise DataError(f"{not_given(base, error)}; give a folder that holds it") from None
 
 
 def _token_embedding(folder: Path) -> torch.Tensor:
-    """(V, D) float32, read alone out of `model.safetensors` or its shards."""
+    """(V, D) float32: this one tensor of `model.safetensors` or of its shards."""
     path = folder / WEIGHTS
     try:
         if not path.is_file() and (folder / INDEX).is_file():
@@ -227,9 +224,9 @@ def _token_embedding(folder: Path) -> torch.Tensor:
 
 
 def _same_byte(byte: bytes, vocabulary: dict[str, int]) -> list[int]:
-    """The token of this byte inside a word.
+    """The id of the token for this byte inside a word, as a list; empty if the vocabulary has none.
 
-    CLIP lower-cases every text: its capital letters were never trained.
+    Letters are lower-cased first: CLIP lower-cases every text, so its capitals were never trained.
     """
     character = {value: key for key, value in piece_text.byte_level_alphabet().items()}[
         byte.lower()[0]

@@ -14,6 +14,7 @@ models by their hub names or the end of their paths.
 """
 
 from configs import command
+from configs.schema.recipe import Recipe
 
 DESCRIPTION = (
     "Writes the model cards of a run's exported folders again, with what has been measured since."
@@ -21,9 +22,12 @@ DESCRIPTION = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    from distill.model_card.model_card import write_all
+    def stage(recipe: Recipe) -> None:
+        from distill.model_card.model_card import write_all
 
-    return command.run("distill.model_card", DESCRIPTION, write_all, argv, writes="export")
+        write_all(recipe)
+
+    return command.run("distill.model_card", DESCRIPTION, stage, argv, writes="export")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Mends a Japanese SDXL or SD 1.x repository that was saved in the old way, with T5Tokenizer: newer
-libraries load it and read nonsense.
+"""Repairs a Japanese SDXL or SD 1.x repository that was saved with T5Tokenizer: newer libraries
+load it without an error and give wrong token ids.
 
 In:  a diffusers folder or hub name: `spiece.model` tokenizers, CLIP text encoders, everything else.
      It is never changed.
-Out: what is wrong with it, one line each, on the terminal; `--out`, a copy that gives on
-     transformers 4 and 5 what the original gave on transformers 4.57: portable tokenizers with the
-     same ids, safe configs, the same weights (hard links where they can be made),
-     `verification.json`, and a section of `README.md` with what was repaired. The folder appears
+Out: on the terminal one line for each problem found; in `--out` (default: the name and -repaired) a copy that gives on transformers 4
+     and 5 what the original gave on transformers 4.57: portable tokenizers with the same ids,
+     configs that every version reads alike, the same weights (hard links where possible),
+     `verification.json`, and a section of `README.md` that lists the problems. The folder appears
      whole or not at all.
 
     python -m distill.repair cl-tohoku/stable-diffusion-xl-jp-base-1.0 --out sdxl-jp-base-repaired
@@ -22,8 +22,6 @@ DESCRIPTION = (
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        from distill.repair.safe_copy import repair
-
         parser = command.Parser("distill.repair", DESCRIPTION)
         parser.add_argument("repository", help="a folder or a hub name")
         parser.add_argument(
@@ -33,11 +31,13 @@ def main(argv: list[str] | None = None) -> int:
             help="the repaired copy; default: the repository's name and -repaired",
         )
         swap = (
-            "also swap </s> with the last row, so that pooled is read at </s>: a change of "
-            "behaviour, the encoder was trained otherwise"
+            "also swap the rows of </s> and of the last id, so that the pooled state is read at "
+            "</s>; this changes what the encoder gives, since it was trained without"
         )
         parser.add_argument("--pool-at-eos", action="store_true", help=swap)
         arguments = parser.parse_args(argv)
+        from distill.repair.safe_copy import repair  # loads torch, which --help need not
+
         repair(arguments.repository, arguments.out, arguments.pool_at_eos)
 
     return command.guard("distill.repair", body)

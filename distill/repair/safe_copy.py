@@ -1,10 +1,12 @@
-"""Mends a Japanese SDXL or SD 1.x repository that was saved in the old way, with T5Tokenizer: newer
-libraries load it and read nonsense.
-"""
+"""Finds what is wrong with a repository saved with T5Tokenizer, and writes a repaired copy."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from configs.errors import DataError, one_line
 from configs.files import read_json, whole_folder, write_json
@@ -21,12 +23,16 @@ from distill.verify.readings import PROMPTS, encode, pooled_position
 CLIP_DEFAULTS = {
     "eos_token_id": 49407,
     "max_position_embeddings": 77,
-}  # what CLIPTextConfig takes where its config.json is silent
+}  # defaults of CLIPTextConfig for keys missing from config.json
 RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}  # transformers 5 knows only the new name
 
 
 def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -> Path:
-    """The folder of the mended copy. Raises DataError when it cannot be mended or need not be."""
+    """Writes the repaired copy and returns its folder.
+
+    `pool_at_eos`: give </s> the highest id, so that the pooled state is read there. Raises
+    DataError for a repository that needs no repair or cannot be repaired.
+    """
 
     opened = repository.open_folder(repository.fetch(reference))
     name = opened.folder.resolve().name if Path(reference).is_dir() else reference
@@ -37,7 +43,7 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
         )
     if pool_at_eos and opened.pipeline == "StableDiffusionPipeline":
         raise DataError(
-            f"{reference}: a StableDiffusionPipeline reads no pooled state; leave --pool-at-eos out"
+            f"{reference}: a StableDiffusionPipeline uses no pooled state; leave --pool-at-eos out"
         )
     for encoder in opened.encoders:
         check_old_style(opened, encoder)
@@ -69,7 +75,7 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
 
 
 def check_old_style(repository: Repository, encoder: Encoder) -> None:
-    """Raises DataError for tokenizers of any other kind, saying which."""
+    """Raises DataError unless the encoder's tokenizer was saved as a T5Tokenizer."""
 
     part, folder = encoder.tokenizer.name, repository.folder
     kind = (
@@ -86,7 +92,7 @@ def check_old_style(repository: Repository, encoder: Encoder) -> None:
     if kind != "T5Tokenizer":
         raise DataError(
             f"{folder}: its {part} is a {kind}, not a T5Tokenizer as it was saved by transformers "
-            "4; only those can be mended here"
+            "4; only those can be repaired here"
         )
     if not (encoder.tokenizer / SPIECE).is_file():
         raise DataError(
@@ -96,8 +102,8 @@ def check_old_style(repository: Repository, encoder: Encoder) -> None:
 
 
 def findings(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Iterator[str]:
-    """What newer (or any) libraries get wrong, each in one line with how many of the fixed prompts
-    it touches.
+    """What newer (or all) libraries get wrong: one line for each problem, with the number of fixed
+    prompts (`PROMPTS`) it affects.
     """
 
     part, every, length = (
@@ -147,9 +153,7 @@ def findings(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Ite
 
 
 def pooled_finding(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Iterator[str]:
-    """Where `text_embeds` is read, unless that is at </s> in every prompt."""
-    import torch
-
+    """The position at which `text_embeds` is read; nothing if that is at </s> in every prompt."""
     eos_token_id = encoder.config.get("eos_token_id", CLIP_DEFAULTS["eos_token_id"])
     ids_BL = torch.tensor([tokenizer.encode(prompt, position_count(encoder)) for prompt in PROMPTS])
     position_B = pooled_position(ids_BL, eos_token_id)
@@ -191,7 +195,9 @@ def position_count(encoder: Encoder) -> int:
 def write_copy(
     repository: Repository, tokenizers: dict[str, T5Tokenizer], folder: Path, pool_at_eos: bool
 ) -> None:
-    """Everything but the verification and the card. Raises DataError."""
+    """Writes tokenizers, encoders, index and licences, and links the other parts. Raises
+    DataError.
+    """
 
     index = {key: value for key, value in repository.index.items() if key != "_name_or_path"}
     for encoder in repository.encoders:
@@ -230,8 +236,8 @@ def write_copy(
 def write_config(
     path: Path, encoder: Encoder, tokenizer: T5Tokenizer, eos_token_id: int | None
 ) -> None:
-    """In place of the link: the original's config with everything said that libraries guess
-    differently.
+    """Replaces the link to `config.json` by a copy with explicit values for every key whose default
+    differs between library versions.
     """
 
     path.unlink()  # the link, not the original
@@ -241,21 +247,18 @@ def write_config(
         if eos_token_id is None
         else {"eos_token_id": eos_token_id, "pad_token_id": tokenizer.pad_id}
     )
-    said = {
+    explicit = {
         "architectures": [SDXL.parts[encoder.name].class_name],
         "vocab_size": table_rows(encoder),
         "torch_dtype": "float32",
     }
-    write_json(path, {**CLIP_DEFAULTS, **kept, **said, **moved})
+    write_json(path, {**CLIP_DEFAULTS, **kept, **explicit, **moved})
 
 
 def write_weights(path: Path, swapped_rows: tuple[int, int] | None) -> None:
-    """Puts missing prefixes back and swaps two rows of the table, in a file of its own; where there
-    is nothing to do the link stays.
+    """Adds missing `text_model.` prefixes and swaps two rows of the token embedding, in a new file
+    in place of the link. Keeps the link if neither is needed.
     """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
     names = {name: with_prefix(name) for name in tensor_shapes(path)}
     if swapped_rows is None and all(old == new for old, new in names.items()):
         return
@@ -272,8 +275,8 @@ def write_weights(path: Path, swapped_rows: tuple[int, int] | None) -> None:
 def other_ids(
     repository: Repository, tokenizers: dict[str, T5Tokenizer], folder: Path, pool_at_eos: bool
 ) -> Iterator[str]:
-    """Compares the copy's ids with sentencepiece's own; ties between segmentations may fall the
-    other way.
+    """Compares the copy's ids with sentencepiece's: equally likely segmentations may be resolved
+    differently.
     """
 
     for encoder in repository.encoders:
@@ -291,14 +294,13 @@ def other_ids(
         ]
         if differing:
             yield (
-                f"{encoder.tokenizer.name}: left: {len(differing)} of {len(PROMPTS)} prompts "
-                "get "
-                f"other ids than the original's, as {differing[0]!r}"
+                f"{encoder.tokenizer.name}: not repaired: {len(differing)} of {len(PROMPTS)} "
+                f"prompts get other ids than the original's, as {differing[0]!r}"
             )
 
 
 def write_card(source: Path, folder: Path, name: str, found: list[str], pool_at_eos: bool) -> None:
-    """The original's README.md with a section more."""
+    """Writes the original's README.md with a section about the repair."""
     card = (
         (source / "README.md").read_text(encoding="utf-8", errors="replace").rstrip() + "\n\n"
         if (source / "README.md").is_file()
@@ -306,20 +308,19 @@ def write_card(source: Path, folder: Path, name: str, found: list[str], pool_at_
     )
     lines = "\n".join(f"- {finding}" for finding in found)
     moved = (
-        "\nIn both tables the row of </s> has changed places with the last one, so that "
-        "pooled "
-        "is read at </s>: other than the encoder was trained.\n"
+        "\nIn the vocabulary and the token embedding the row of </s> was swapped with the last "
+        "one, so that the pooled state is read at </s>. The encoder was trained without this.\n"
     )
-    section = f"""## Mended copy
+    section = f"""## Repaired copy
 
 Made by `python -m distill.repair` from `{name}`, whose tokenizers were saved with the
-T5Tokenizer of transformers 4. What was found:
+T5Tokenizer of transformers 4. Problems found:
 
 {lines}
 
-The tokenizers are now portable ones (`tokenizer.json`) with the ids of that T5Tokenizer; configs
-and key names are those every version understands; every number of the weights is the original's.
-So diffusers gives with transformers 4 and 5 what the original gave
-with transformers 4.57; `verification.json` says what that is for a fixed list of prompts.
+The tokenizers are now portable ones (`tokenizer.json`) with the ids of that T5Tokenizer; every
+version reads the configs and key names alike; every number of the weights is the original's.
+So diffusers gives with transformers 4 and 5 what the original gave with transformers 4.57;
+`verification.json` records that for a fixed list of prompts.
 {moved if pool_at_eos else ""}"""
     (folder / "README.md").write_text(card + section, encoding="utf-8")

@@ -6,15 +6,14 @@ In:  a tokenizer folder as T5Tokenizer was saved: `spiece.model`, `tokenizer_con
 Out: a `T5Tokenizer`; `write_portable`: a folder with `tokenizer.json`, `tokenizer_config.json` and
      `special_tokens_map.json`, one row in the vocabulary for each row of the encoder's table.
 
-What it did: cut the special tokens out of the text, give every stretch between them to
-sentencepiece (with a leading space of its own, or with `legacy: false` only the first), append </s>
-unless it is there already, no BOS.
+The slow T5Tokenizer splits the text at special tokens and encodes each segment between them with
+sentencepiece. Each segment gets a leading space; with `legacy: false` only the first does. It
+appends </s> unless the text ends with it, and adds no BOS.
 
-`T5Tokenizer.encode` does that with sentencepiece itself, the portable one with the tokenizers
-library alone. Known differences: those of `distill/tokenizer/portable.py`, and what a prompt can
-only provoke by spelling out special tokens: one that ends with </s> gets a second one; spaces of
-other kinds than " " behind a special token are kept with `legacy: false`; control characters beside
-<extra_id_0> are kept.
+`T5Tokenizer.encode` does this with sentencepiece, the portable tokenizer with the tokenizers
+library alone. They differ as `distill/tokenizer/portable.py` lists, and for prompts that spell out
+special tokens: a prompt that ends with </s> gets a second one; after a special token, whitespace
+other than " " is kept with `legacy: false`; control characters beside <extra_id_0> are kept.
 """
 
 import re
@@ -22,6 +21,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from sentencepiece import SentencePieceProcessor
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from configs.errors import DataError
 from configs.files import read_json
@@ -44,8 +46,8 @@ DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
 @dataclass(frozen=True)
 class Added:
-    """A token that is cut out of the text before sentencepiece sees it; `lstrip` and `rstrip` eat
-    the spaces beside it.
+    """A token at which the text is split before sentencepiece; `lstrip` and `rstrip` remove the
+    spaces before and after it.
     """
 
     id: int
@@ -55,8 +57,8 @@ class Added:
 
 @dataclass(frozen=True)
 class T5Tokenizer:
-    """`special`: content by role (`eos_token`...); `added`: by content; `model_max_length` is None
-    where none was saved.
+    """`special`: the text of each special token by its role (`eos_token`, ...); `added`: the added
+    tokens by their text; `model_max_length`: None if none was saved.
     """
 
     path: Path
@@ -69,9 +71,6 @@ class T5Tokenizer:
     @cached_property
     def processor(self) -> Any:
         """sentencepiece, as T5Tokenizer loads it."""
-        from sentencepiece import SentencePieceProcessor
-        from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
         proto = ModelProto.FromString(self.path.read_bytes())
         if not self.legacy:
             proto.normalizer_spec.add_dummy_prefix = False
@@ -86,15 +85,15 @@ class T5Tokenizer:
         return self.added[self.special["pad_token"]].id
 
     def is_unknown(self, token_id: int) -> bool:
-        """Whether a text gets this id only for a character that the vocabulary lacks: <unk>, or a
-        byte of one.
+        """Whether the id is <unk> or a byte: a text has it only for a character missing from the
+        vocabulary.
         """
         return token_id < len(self.processor) and (
             self.processor.is_unknown(token_id) or self.processor.is_byte(token_id)
         )
 
     def encode(self, text: str, length: int) -> list[int]:
-        """Ids as the pipelines ask for them: cut so that </s> stays, padded to `length`."""
+        """`length` ids as the pipelines need them: truncated before </s>, padded after it."""
         ids = self.text_ids(text)[: length - 1]
         ids += [] if ids[-1:] == [self.eos_id] else [self.eos_id]
         return ids + [self.pad_id] * (length - len(ids))
@@ -125,18 +124,14 @@ class T5Tokenizer:
     def _pieces(self, text: str) -> list[str]:
         if self.legacy or not text.startswith((SPACE, " ")):
             return self.processor.encode(text, out_type=str)
-        unk = self.special[
-            "unk_token"
-        ]  # in front of the text it keeps sentencepiece from dropping the space
+        unk = self.special["unk_token"]  # prepended so that sentencepiece keeps the space
         return self.processor.encode(unk + text, out_type=str)[len(self.processor.encode(unk)) :]
 
 
 def read(folder: Path) -> T5Tokenizer:
-    """Raises DataError."""
-    from sentencepiece import SentencePieceProcessor
-
+    """Reads the folder of a saved T5Tokenizer. Raises DataError."""
     path = folder / SPIECE
-    unigram.read(path)  # refuses what is missing, damaged or no unigram model
+    unigram.read(path)  # raises DataError if missing, damaged or not a unigram model
     config = read_json(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:  # before transformers 4.34
         config |= {
@@ -168,8 +163,10 @@ def read(folder: Path) -> T5Tokenizer:
 def write_portable(
     source: T5Tokenizer, folder: Path, rows: int, model_max_length: int, highest_eos: bool = False
 ) -> None:
-    """Writes the three files into `folder`, `rows` ids in all; `highest_eos` swaps the ids of </s>
-    and of the last row. Raises DataError.
+    """Writes the three files of a portable tokenizer with `rows` ids into `folder`.
+
+    `highest_eos` swaps the ids of </s> and of the last row. Raises DataError if the encoder has too
+    few rows for this tokenizer.
     """
     if len(source.processor) > rows:
         raise DataError(
@@ -197,7 +194,9 @@ def _content(token: Any) -> str:
 
 
 def _added(config: dict[str, Any], saved: dict[str, Any], processor: Any) -> dict[str, Added]:
-    """What T5Tokenizer cuts out of a text: sentinels, what was saved, and every special token."""
+    """The tokens at which T5Tokenizer splits a text, by their text: sentinels (<extra_id_0>, ...),
+    saved added tokens, special tokens.
+    """
     pieces, extra_ids = len(processor), config.get("extra_ids", 100)
     listed = config.get("additional_special_tokens")
     sentinels = [f"<extra_id_{i}>" for i in range(extra_ids)]
@@ -238,8 +237,8 @@ def _added(config: dict[str, Any], saved: dict[str, Any], processor: Any) -> dic
 
 
 def _rows(source: T5Tokenizer, rows: int) -> list[Row]:
-    """Every row of the encoder's table with a name of its own; no text reaches a name that holds a
-    space.
+    """One row with a unique name for each row of the encoder's table. No text matches a name that
+    contains a space.
     """
     model = iter(unigram.read(source.path).rows)
     processor = source.processor
@@ -312,16 +311,16 @@ def _tokenizer_json(source: T5Tokenizer, table: list[Row]) -> dict[str, Any]:
 def _steps(
     source: T5Tokenizer, table: list[Row]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Normalisers and pre-tokenizers of one stretch between special tokens."""
+    """Normalizers and pre-tokenizers of one segment between special tokens."""
     model = unigram.read(source.path)
-    # T5Tokenizer never heeded `do_lower_case` of its tokenizer_config.json, which `unigram` does
+    # T5Tokenizer ignored `do_lower_case` of its tokenizer_config.json; `unigram` does not.
     steps = [step for step in model.normalizers if step["type"] != "Lowercase"]
     cuts = [*model.pre_tokenizers, *_apart(source, table)]
     if source.legacy:
         return steps, cuts
-    # The first stretch alone begins with a space of ours; any other keeps at most the one it has.
-    # Where spaces at both ends go, those at the beginning stay until ours has met them; of several
-    # the first stays, since `first` asks for offset 0.
+    # Only the first segment gets a leading space; any other keeps at most the one it has. Leading
+    # spaces must therefore stay until the Metaspace steps below have seen them. Of several spaces
+    # the first is kept, since the scheme `first` looks at offset 0.
     instead = {
         r"\A +|": [_replace(f"[ {SPACE}]+\\z", "")],
         " {2,}": [_replace("(?<= ) +", "")],
@@ -338,7 +337,7 @@ def _steps(
     steps = [_replace(SPACE, " "), *steps]
     if (
         source.processor.normalize(f"x{SPACE} x").count(SPACE) == 2
-    ):  # the model keeps our space apart from those of the text
+    ):  # the model does not merge the added space with those of the text
         steps.append(_replace(" ", SPACE))
     space = {"type": "Metaspace", "split": False}
     spaces = [
@@ -353,11 +352,11 @@ def _replace(pattern: str, content: str) -> dict[str, Any]:
 
 
 def _apart(source: T5Tokenizer, table: list[Row]) -> list[dict[str, Any]]:
-    """Cuts in names of special tokens that only the normaliser brings forth (＜ｐａｄ＞): they are
-    text, so no stretch may hold them whole.
+    """Splits inside the names of special tokens, so that a name which only appears after
+    normalization (＜ｐａｄ＞) is encoded as text.
 
-    A cut changes nothing else where no piece spans it, nor two unknown characters, which would
-    share one id.
+    A split changes no other ids if no piece spans it, and if the characters beside it are not both
+    unknown: neighbouring unknown characters share one id.
     """
     pieces = [piece for piece, kind, _ in table if kind == "normal"]
     text, known = "\n".join(pieces), {piece for piece in pieces if len(piece) == 1}

@@ -32,14 +32,14 @@ def device() -> torch.device:
 
 
 def load_base(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
-    """The text-to-image pipeline, silent, on the device. Raises DataError."""
+    """The text-to-image pipeline on the device, without progress bars. Raises DataError."""
     return _load(StableDiffusionXLPipeline, folder, dtype)
 
 
 def load_refiner(
     folder: str, dtype: torch.dtype = torch.float32
 ) -> StableDiffusionXLImg2ImgPipeline:
-    """The image-to-image pipeline of a refiner, likewise. Raises DataError."""
+    """The image-to-image pipeline of a refiner, loaded the same way. Raises DataError."""
     return _load(StableDiffusionXLImg2ImgPipeline, folder, dtype)
 
 
@@ -77,8 +77,8 @@ def load_text_side(repository: Repository, variant: str | None = None) -> Any:
 
 
 def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any]:
-    """Tokenizer and stock text encoder in fp32, as diffusers loads them, of encoders that lie
-    alone. Raises DataError.
+    """Tokenizer and stock text encoder in fp32, as diffusers loads them, from a folder of encoders
+    only. Raises DataError.
     """
     quiet()
     try:
@@ -96,8 +96,8 @@ def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any
 
 
 def quiet() -> None:
-    """Keeps the libraries' own bars and warnings off ours: the English tokenizers truncate
-    Japanese, in every batch.
+    """Turns off the libraries' progress bars and warnings: English tokenizers would warn about
+    truncated Japanese in every batch.
     """
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
@@ -106,8 +106,8 @@ def quiet() -> None:
 
 
 def require(*folders: str | None) -> None:
-    """Raises DataError for the first folder that holds no pipeline: before the long work, not in
-    its middle.
+    """Raises DataError for the first folder without a pipeline, so that long work does not fail
+    late.
     """
     for folder in folders:
         if (
@@ -139,5 +139,5 @@ def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
             "folder again"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    # half precision is not asked of from_pretrained: diffusers 0.42 renamed that argument
+    # Not from_pretrained's argument for the precision: diffusers 0.42 renamed it.
     return pipeline.to(device()) if dtype == torch.float32 else pipeline.to(device(), dtype)

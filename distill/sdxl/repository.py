@@ -1,12 +1,12 @@
-"""A repository in diffusers layout, looked at without running or unpickling anything of it.
+"""Inspects a repository in diffusers layout without running or unpickling anything in it.
 
-In:  a local folder, or a hub name (fetched: JSON, safetensors, SentencePiece models and texts;
+In:  a local folder, or a hub name (fetched: JSON, safetensors, SentencePiece models and text files;
      never code, never pickles).
-Out: a `Repository`: its index, and of each text encoder the folders, the config and the weights
-     file, known to be whole.
+Out: a `Repository`: its index, and for each text encoder its folders, its config and the shapes in
+     its weights file, which is complete.
 
-Refused in one line: missing or truncated files, weights only as pickles (loading one can run
-anything), code of the repository's own.
+DataError in one line for: missing or truncated files, weights that exist only as pickles (loading
+one can run any code), Python code in the repository.
 """
 
 import re
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 from safetensors import SafetensorError, safe_open
 
 from configs import model_folder
@@ -24,7 +25,7 @@ from distill.encoders.family import SDXL
 
 INDEX = "model_index.json"
 WEIGHTS = "model.safetensors"
-# Of the other parts that have weights: the name of the file without its ending.
+# The other parts that have weights: file name without its extension.
 STEMS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -39,19 +40,19 @@ SDXL_PIPELINES = (
     "StableDiffusionXLInpaintPipeline",
 )
 PIPELINES = (*SDXL_PIPELINES, "StableDiffusionPipeline")
-PART = re.compile(r"\w+", re.ASCII)  # of a pipeline: the name of its folder
+PART = re.compile(r"\w+", re.ASCII)  # name of a pipeline's part and of its folder
 LIBRARIES = (
     "diffusers",
     "transformers",
     "stable_diffusion",
     None,
-)  # SD 1.x names its safety checker's home "stable_diffusion"
+)  # "stable_diffusion": the library of SD 1.x's safety checker
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One text encoder (`clip_l` or `clip_bigg`), its tokenizer's folder, and the shape of each
-    tensor in its weights file.
+    """One text encoder (`clip_l` or `clip_bigg`): its tokenizer's folder, its own folder, its
+    config, and the shape of each tensor in its weights file.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Repository:
-    """`index` is `model_index.json`; empty where the encoders lie alone."""
+    """`index`: the content of `model_index.json`; empty for a folder of encoders only."""
 
     folder: Path
     index: dict[str, Any]
@@ -75,7 +76,7 @@ class Repository:
 
     @property
     def pipeline(self) -> str:
-        """The diffusers class that loads it; encoders alone fit the text-to-image pipeline."""
+        """The diffusers class that loads it: the text-to-image pipeline for encoders only."""
         return str(self.index.get("_class_name", SDXL_PIPELINES[0]))
 
 
@@ -93,33 +94,27 @@ def fetch(
             f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its "
             "hub name"
         )
-    from huggingface_hub import snapshot_download
-
     try:
         return Path(
-            snapshot_download(
+            huggingface_hub.snapshot_download(
                 reference,
                 allow_patterns=allow_patterns or SAFE_FILES,
                 ignore_patterns=ignore_patterns,
             )
         )
-    except (
-        Exception
-    ) as error:  # the hub's client raises its own kinds for no network, no such name, no access
+    except Exception as error:  # many classes: no network, no such name, no access
         raise DataError(
             f"{not_given(reference, error)}; fetch it with `hf download` where there is a network"
         ) from error
 
 
 def open_folder(folder: Path) -> Repository:
-    """Looks at index, configs and the headers of the weights. Raises DataError."""
+    """Reads index, configs and the headers of the weights. Raises DataError."""
     if not folder.is_dir():
         raise DataError(
             f"{folder}: there is no such folder; give a pipeline or encoders in diffusers layout"
         )
-    for path in folder.rglob(
-        "*.py"
-    ):  # diffusers 0.35 and older run a local repository's pipeline.py
+    for path in folder.rglob("*.py"):  # diffusers up to 0.35 runs a local repository's pipeline.py
         raise DataError(
             f"{path}: the repository brings code of its own, which this project never runs; use "
             "one without, or delete the file"
@@ -143,9 +138,9 @@ def open_folder(folder: Path) -> Repository:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """`model_index.json`, empty where there is none.
+    """The content of `model_index.json`, empty if the file is missing.
 
-    Raises DataError for a pipeline this project does not know or that needs code.
+    Raises DataError for a pipeline class that is not supported or needs code of the repository.
     """
     if not (folder / INDEX).exists():
         return {}
@@ -177,7 +172,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def weights_file(folder: Path, stem: str = "model") -> Path:
-    """`<stem>.safetensors` of one part. Raises DataError saying what lies there instead."""
+    """`<stem>.safetensors` of one part. Raises DataError that names the weights found instead."""
     path = folder / f"{stem}.safetensors"
     if path.is_file():
         return path
@@ -202,10 +197,10 @@ def weights_file(folder: Path, stem: str = "model") -> Path:
 
 
 def check_weights(folder: Path, stem: str) -> None:
-    """Looks at the headers of one part's weights, and of what its indexes list.
+    """Checks the headers of one part's weights against its shard indexes.
 
-    Raises DataError where `from_pretrained` would not find all of them: it reads an index before
-    the plain file.
+    Raises DataError if a tensor is missing. The indexes count even beside a single file, since
+    `from_pretrained` prefers them.
     """
     shapes = {path: tensor_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
     for index in sorted(folder.glob("*.safetensors.index*.json")):
@@ -229,14 +224,14 @@ def check_weights(folder: Path, stem: str) -> None:
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor, from the header alone.
+    """The shape of every tensor, read from the header.
 
-    Raises DataError for a file that is truncated or no safetensors.
+    Raises DataError for a file that is truncated or not safetensors.
     """
     try:
         with safe_open(
             path, framework="pt"
-        ) as file:  # refuses a file shorter or longer than its header says
+        ) as file:  # raises if the file's size is not what its header implies
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
     except (OSError, SafetensorError) as error:
         raise DataError(

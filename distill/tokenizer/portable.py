@@ -1,5 +1,5 @@
-"""Any unigram tokenizer becomes one portable tokenizer that the unmodified SDXL pipelines load;
-training uses this very one.
+"""Converts any unigram tokenizer into a portable one that the unmodified SDXL pipelines load.
+Training uses the same files.
 
 In:  a SentencePiece unigram model, a Unigram tokenizer.json, or a folder or hub repository with one
      of them (`distill/tokenizer/unigram.py` reads it).
@@ -7,24 +7,24 @@ Out: a folder with `tokenizer.json`, `tokenizer_config.json` and `special_tokens
      by hand: `save_pretrained` of transformers 5 writes class names that transformers 4 cannot
      load.
 
-Rows of the vocabulary: the source's pieces in the source's order, without its own BOS and EOS;
-filler rows up to the wanted multiple; BOS = V-2 and EOS = V-1. So V is the source's own size when
-nothing is padded, and every pooling rule of CLIP (highest id, first EOS) finds the EOS. Padding is
-with EOS, as CLIP-L pads: one tokenizer serves both encoders.
+Rows of the vocabulary: the source's pieces in the source's order, without its BOS and EOS; filler
+rows up to the requested multiple; BOS = V-2 and EOS = V-1. So V is the source's size if no filler
+is needed, and each of CLIP's pooling rules (highest id, first EOS) finds the EOS. Padding is with
+EOS, as in CLIP-L: one tokenizer serves both encoders.
 
-No text holds a special row: rows without a text of their own have a space in their names, which the
-model never sees; BOS and EOS carry CLIP's names but lie outside the unigram model; and
-`split_special_tokens` keeps the library from cutting their names out of a prompt.
+No text produces a special id: rows without a text have a space in their names, which the model
+never sees; BOS and EOS have CLIP's names but are not in the unigram model; and
+`split_special_tokens` makes the library read their names in a prompt as text.
 
-Ids are the source's, shifted: those of a tokenizer.json always, those of a SentencePiece model but
-for these causes:
-- ties: a text that repeats itself can have equally good segmentations; sentencepiece's float32 sums
-  may choose another than float64's;
-- composed further: a mark after a character that the normaliser spells out (`㎏́`), or marks out of
-  Unicode's order, are composed here only;
-- a user-defined symbol that the normaliser changes (it looks for these first), and rules for
-  several characters that a hand-made normaliser has beside composition; a spelled-out byte
-  ("<0x41>") where a piece holds "<0"; U+FFF0; a piece that has the name of our BOS or EOS.
+The ids are the source's, shifted by the removed rows. For a tokenizer.json that always holds. A
+SentencePiece model can differ in these cases:
+- ties: a repetitive text can have equally likely segmentations, and sentencepiece's float32 sums
+  may choose another one than float64;
+- composition: a combining mark after a character that the normalizer expands (`㎏́`), or combining
+  marks in non-canonical order, are composed here only;
+- user-defined symbols that the normalizer changes (sentencepiece matches them first); rules for
+  several characters in a custom normalizer, other than composition; a spelled-out byte ("<0x41>")
+  if a piece contains "<0"; U+FFF0; a piece with the name of our BOS or EOS.
 """
 
 import json
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from configs import model_folder
 from configs.errors import DataError, first_line
@@ -43,9 +43,9 @@ from distill.tokenizer.unigram import PieceKind, Unigram
 BOS_TOKEN, EOS_TOKEN, UNK_TOKEN = "<|startoftext|>", "<|endoftext|>", "<|unknown token|>"
 MODEL_MAX_LENGTH = 77  # positions of SDXL's text encoders
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-# CLIPTokenizer, the class people write by habit, takes nothing of tokenizer.json but the vocabulary
-# in transformers 5 and reads Japanese as unknown tokens. With a text in place of a list of merges
-# it raises an error; the other classes do not look at it.
+# In transformers 5, CLIPTokenizer (the class people write by habit) takes only the vocabulary from
+# tokenizer.json and encodes Japanese as unknown tokens. With a string for the list of merges it
+# raises an error instead; the other classes ignore this key.
 NO_CLIP_TOKENIZER = "none: load this with AutoTokenizer, CLIPTokenizer cannot read it"
 
 Kind = PieceKind | Literal["filler", "bos", "eos"]
@@ -53,7 +53,7 @@ Kind = PieceKind | Literal["filler", "bos", "eos"]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The rows of the student's embedding tables in id order: names as in `tokenizer.json`, kinds,
+    """The rows of the student's token embeddings in id order: names as in `tokenizer.json`, kinds,
     unigram scores (log probabilities).
     """
 
@@ -111,8 +111,8 @@ def write(
     special: dict[str, str],
     **settings: bool,
 ) -> None:
-    """The three files of a tokenizer that transformers 4 and 5 load alike; `special` names its
-    special tokens by their roles.
+    """Writes the three files of a tokenizer that transformers 4 and 5 load alike; `special`: its
+    special tokens by role (`eos_token`, ...).
     """
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -135,8 +135,6 @@ def write(
 
 def load(folder: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder `build` wrote, as the pipelines load it. Raises DataError."""
-    from transformers import AutoTokenizer
-
     missing = [name for name in FILES if not (Path(folder) / name).is_file()]
     if missing:
         raise DataError(

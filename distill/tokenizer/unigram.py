@@ -1,21 +1,21 @@
-"""Any unigram tokenizer, read: a SentencePiece model, a tokenizer.json, a folder or a hub
+"""Reads any unigram tokenizer: a SentencePiece model, a tokenizer.json, or a folder or hub
 repository that holds one of them.
 
 In:  a file, a folder, or a hub name (`organisation/name`, of which only the tokenizer's own data
      files are fetched).
-Out: a `Unigram`: its rows in its own order without its BOS and EOS, and the steps that turn a text
-     into what the rows are looked up in.
+Out: a `Unigram`: the vocabulary in its own order without BOS and EOS, and the normalizers and
+     pre-tokenizers that run before the model.
 
-A folder's SentencePiece model goes before its tokenizer.json: it is what the latter was converted
-from. `do_lower_case` of the tokenizer_config.json beside a SentencePiece model counts, though
-transformers' T5Tokenizer forgets it; a folder whose tokenizer is Python code (MeCab, `auto_map`) is
-refused.
+In a folder with both, the SentencePiece model is read, since the tokenizer.json was converted from
+it. `do_lower_case` in the tokenizer_config.json beside a SentencePiece model is applied, though
+transformers' T5Tokenizer ignores it. A folder whose tokenizer is Python code (MeCab, `auto_map`)
+raises DataError.
 
-Of a tokenizer.json the normaliser and pre-tokenizer are taken as they are, the post-processor and
-the decoder are not: BOS, EOS and spaces are ours. Its special tokens but for BOS and EOS are rows
-no text reaches; its ordinary added tokens, in the vocabulary or beyond it, are pieces as
-sentencepiece weighs user-defined symbols. BOS and EOS are those its tokenizer_config.json or
-special_tokens_map.json names.
+From a tokenizer.json, the normalizer and pre-tokenizer are kept as they are; the post-processor and
+the decoder are replaced by ours, which handle BOS, EOS and spaces. BOS and EOS are those named by
+tokenizer_config.json or special_tokens_map.json. Other special tokens become rows that no text can
+produce. Ordinary added tokens, in the vocabulary or beyond it, become pieces with the score that
+sentencepiece gives user-defined symbols.
 """
 
 import base64
@@ -25,11 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
+from google.protobuf.message import DecodeError
+from sentencepiece import SentencePieceProcessor
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+from tokenizers import Tokenizer
+
 from configs.errors import DataError, first_line
 from configs.files import read_json
 from configs.references import looks_like_hub_name, not_given
 
-SPACE = "\u2581"  # what unigram models write for a space
+SPACE = "\u2581"  # how unigram models write a space
 SPIECE_NAMES = (
     "spiece.model",
     "tokenizer.model",
@@ -42,16 +48,16 @@ FETCHED = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-)  # of a hub repository: never code, never weights
+)  # from a hub repository: never code, never weights
 PYTHON_TOKENIZERS = (
     "AlbertTokenizer",
     "BertJapaneseTokenizer",
     "CpmTokenizer",
     "XLNetTokenizer",
-)  # code of theirs changes the text first
+)  # their Python code changes the text before the model
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-# A reserved code point that no text holds and no normaliser maps; like a control character it ends
-# a grapheme cluster.
+# A reserved code point that no text contains and no normalizer maps. Like a control character it
+# ends a grapheme cluster.
 CLUSTER_BREAK = "\ufff0"
 # \A and \z: for the tokenizers library ^ and $ are the ends of every line
 SPACES_AT_ENDS = f"\\A +|[ {SPACE}]+\\z"
@@ -64,16 +70,18 @@ Row = tuple[str, PieceKind, float]
 
 @dataclass(frozen=True)
 class Unigram:
-    """Rows (name, kind, log probability) and, as in a tokenizer.json, the steps before them."""
+    """Vocabulary rows (name, kind, log probability), and the normalizers and pre-tokenizers as in a
+    tokenizer.json.
+    """
 
     rows: tuple[Row, ...]
     normalizers: tuple[dict[str, Any], ...]
     pre_tokenizers: tuple[dict[str, Any], ...]
-    dummy_prefix: bool  # a text begins with a space of its own, which decoding takes away again
+    dummy_prefix: bool  # a space is prepended to every text, and decoding removes it
 
 
 def find(source: str | Path) -> Path:
-    """The file to read: the source itself, or that of a folder or a hub repository.
+    """The file to read: `source` itself, or the tokenizer's file in that folder or hub repository.
 
     Raises DataError.
     """
@@ -96,9 +104,7 @@ def read(path: Path) -> Unigram:
 
 
 def decoder(dummy_prefix: bool) -> dict[str, Any]:
-    """Rows back to text, as a tokenizer.json says it; `dummy_prefix`: the space in front was not
-    the text's.
-    """
+    """The decoder of a tokenizer.json; `dummy_prefix`: remove the space that was prepended."""
     steps: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
@@ -110,10 +116,12 @@ def decoder(dummy_prefix: bool) -> dict[str, Any]:
 
 
 def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FETCHED), ignore_patterns=["*/*"]))
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=list(FETCHED), ignore_patterns=["*/*"]
+            )
+        )
     except Exception as error:  # of the network, of the name, of access: many kinds
         raise DataError(
             f"{not_given(name, error)}; check the name and the network, or give a path"
@@ -159,8 +167,8 @@ def _read_spiece(path: Path) -> Unigram:
     lower_case = _settings(path.with_name("tokenizer_config.json")).get("do_lower_case") is True
     steps: list[dict[str, Any]] = [{"type": "Lowercase"}] if lower_case else []
     if spec.precompiled_charsmap:
-        # `Precompiled` maps a grapheme cluster by the first of its characters or by each, never by
-        # several: so each stands alone for it.
+        # `Precompiled` looks up a grapheme cluster by its first character or character by
+        # character, never by several. So every character is made a cluster of its own first.
         steps.append({"type": "Replace", "pattern": {"Regex": r"\Y"}, "content": CLUSTER_BREAK})
         steps.append(
             {
@@ -171,19 +179,19 @@ def _read_spiece(path: Path) -> Unigram:
         steps.append({"type": "Replace", "pattern": {"String": CLUSTER_BREAK}, "content": ""})
         if processor.normalize("か\u3099").endswith(
             "が"
-        ):  # what the map says of several characters is what composing gives
+        ):  # the map's rules for several characters are NFC composition
             steps.append({"type": "NFC"})
     if spec.remove_extra_whitespaces:
         steps.append({"type": "Replace", "pattern": {"Regex": SPACES_AT_ENDS}, "content": ""})
         steps.append({"type": "Replace", "pattern": {"Regex": SPACES_IN_A_ROW}, "content": " "})
     if spec.add_dummy_prefix:
-        # Put before the text by the pre-tokenizer, but where it begins with one: `Prepend` here
-        # would also stand before the names of words that textual inversion adds, which are then
-        # found nowhere.
+        # Metaspace prepends the space, but not to a text that begins with one: that gets a second
+        # here. The normalizer `Prepend` would also change the words that textual inversion adds,
+        # which would then never match.
         steps.append(
             {"type": "Replace", "pattern": {"Regex": f"\\A[ {SPACE}]"}, "content": 2 * SPACE}
         )
-    # Not split at spaces: a piece may hold one, and sentencepiece weighs the whole text at once.
+    # Not split at spaces: a piece may contain one, and sentencepiece segments the whole text.
     scheme = "always" if spec.add_dummy_prefix else "never"
     cuts: list[dict[str, Any]] = [
         {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
@@ -191,8 +199,8 @@ def _read_spiece(path: Path) -> Unigram:
     if any(kind == "byte" for _, kind, _ in rows) and not any(
         "<0" in piece for piece, kind, _ in rows if kind == "normal"
     ):
-        # A text that spells out "<0x41>" is that text and no byte; no piece spans this cut, so it
-        # changes nothing else.
+        # A text that spells out "<0x41>" must not become the byte piece of that name. No piece
+        # spans this split, so it changes nothing else.
         cuts.append(
             {
                 "type": "Split",
@@ -210,11 +218,7 @@ def _read_spiece(path: Path) -> Unigram:
 
 
 def _open_spiece(path: Path) -> tuple[Any, Any]:
-    """The model as sentencepiece's processor and as its protocol buffer."""
-    from google.protobuf.message import DecodeError
-    from sentencepiece import SentencePieceProcessor
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
-
+    """The model as a SentencePieceProcessor and as a ModelProto. Raises DataError."""
     try:
         content = path.read_bytes()
         processor, proto = (
@@ -235,8 +239,8 @@ def _open_spiece(path: Path) -> tuple[Any, Any]:
         not proto.pieces
         or not proto.HasField("trainer_spec")
         or not proto.HasField("normalizer_spec")
-    ):  # cut off, it still loads
-        raise DataError(f"{path}: no SentencePiece model, or one cut off; fetch it again")
+    ):  # a truncated file still loads
+        raise DataError(f"{path}: no SentencePiece model, or a truncated one; fetch it again")
     kind = TrainerSpec.ModelType.Name(proto.trainer_spec.model_type)
     if kind != "UNIGRAM":
         raise DataError(
@@ -275,23 +279,21 @@ def _spiece_rows(processor: Any, proto: Any) -> list[Row]:
 
 
 def _user_defined_score(piece: str, best: float) -> float:
-    """sentencepiece takes these whole wherever they occur, by this very score."""
+    """The score sentencepiece gives a user-defined symbol, so that it is always kept whole."""
     return len(piece.encode()) * best - 0.1
 
 
 def _read_tokenizer_json(path: Path) -> Unigram:
-    from tokenizers import Tokenizer
-
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    # the library raises bare Exception, for a file it cannot open as for one it cannot read
+    # The library raises bare Exception for missing and for damaged files.
     except Exception as error:
         raise DataError(
             f"{path}: no tokenizer.json, or a damaged one ({first_line(error)}); fetch it again"
         ) from None
     tree = json.loads(
         tokenizer.to_str()
-    )  # the file in the library's own spelling, whatever its age
+    )  # in the library's current format, whatever version wrote the file
     model = tree["model"]
     if model["type"] != "Unigram":
         raise DataError(
@@ -317,7 +319,7 @@ def _read_tokenizer_json(path: Path) -> Unigram:
 
 
 def model_input(tokenizer: Any, text: str) -> str:
-    """What the vocabulary is looked up in."""
+    """The text the model segments: after the tokenizer's normalizer and pre-tokenizer."""
     if tokenizer.normalizer is not None:
         text = tokenizer.normalizer.normalize_str(text)
     if tokenizer.pre_tokenizer is not None:
@@ -351,8 +353,8 @@ def _json_rows(path: Path, tree: dict[str, Any]) -> list[Row]:
         [*vocab, *([added[token_id]["content"], 0.0] for token_id in beyond)]
     ):
         if i == model["unk_id"]:
-            # An unknown character costs ten more than the lowest score of the file, BOS and EOS
-            # included: this row keeps that.
+            # The library scores an unknown character 10 below the lowest score in the file. BOS and
+            # EOS count for that minimum and are left out here, so this row keeps it.
             rows.append((piece, "unknown", min(score for _, score in vocab)))
         elif piece in own:
             continue

@@ -15,10 +15,14 @@ import re
 import sys
 
 from configs import command
+from configs.schema.recipe import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
-    from distill.train.training import train
+    def stage(recipe: Recipe) -> None:
+        from distill.train.training import train
+
+        train(recipe)
 
     # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK
     # says it too.
@@ -30,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(
         "distill.train",
         "Distils the two English text encoders into Japanese ones; the same command resumes.",
-        train,
+        stage,
         arguments,
     )
 

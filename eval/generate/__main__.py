@@ -16,15 +16,19 @@ captions' source; for any recipe the agreement of `eval/pictures/agreement.py`.
 """
 
 from configs import command
+from configs.schema.recipe import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
-    from eval.generate.generation import generate
+    def stage(recipe: Recipe) -> None:
+        from eval.generate.generation import generate
+
+        generate(recipe)
 
     description = (
         "Paints held-out captions with the student and the teacher, and compares the pictures."
     )
-    return command.run("eval.generate", description, generate, argv, writes="eval")
+    return command.run("eval.generate", description, stage, argv, writes="eval")
 
 
 if __name__ == "__main__":

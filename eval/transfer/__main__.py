@@ -11,15 +11,19 @@ Out: `<run>/eval/transfer.json`: by UNet, the recipe's own (`trained_with`) firs
 """
 
 from configs import command
+from configs.schema.recipe import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
-    from eval.transfer.unseen_unets import transfer
+    def stage(recipe: Recipe) -> None:
+        from eval.transfer.unseen_unets import transfer
+
+        transfer(recipe)
 
     return command.run(
         "eval.transfer",
         "Measures the student before UNets it was not trained with.",
-        transfer,
+        stage,
         argv,
         writes="eval",
     )

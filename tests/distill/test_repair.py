@@ -291,7 +291,7 @@ def test_what_newer_libraries_spoilt_is_mended(old: Path, tmp_path: Path) -> Non
     for name, tensor in recorded(old, "base").items():
         torch.testing.assert_close(reading(tmp_path / "copy")[name], tensor, rtol=1e-5, atol=1e-6)
     card = (tmp_path / "copy" / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlicense: x\n---\nThe original's card.\n\n## Mended copy")
+    assert card.startswith("---\nlicense: x\n---\nThe original's card.\n\n## Repaired copy")
     for finding in (
         "without `text_model.`",
         "its config says float16",
