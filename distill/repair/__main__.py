@@ -3,8 +3,9 @@ load it without an error and give wrong token ids.
 
 In:  a diffusers folder or hub name: `spiece.model` tokenizers, CLIP text encoders, everything else.
      It is never changed.
-Out: on the terminal one line for each problem found; in `--out` (default: the name and -repaired) a copy that gives on transformers 4
-     and 5 what the original gave on transformers 4.57: portable tokenizers with the same ids,
+Out: on the terminal one line for each problem found; in `--out` (default: the name and -repaired) a
+     copy that gives on transformers 4 and 5 what the original gave on transformers 4.57: portable
+     tokenizers with the same ids,
      configs that every version reads alike, the same weights (hard links where possible),
      `verification.json`, and a section of `README.md` that lists the problems. The folder appears
      whole or not at all.
