@@ -102,7 +102,7 @@ class Embeddings(nn.Module):
         )
 
 
-class Encoder(nn.Module):
+class LayerStack(nn.Module):
     def __init__(self, layers: list[EncoderLayer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
@@ -113,7 +113,7 @@ class TextTransformer(nn.Module):
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
         self.embeddings = Embeddings(config.vocab_size, config.max_position_embeddings, width)
-        self.encoder = Encoder(
+        self.encoder = LayerStack(
             [
                 EncoderLayer(
                     width,

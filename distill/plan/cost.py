@@ -156,7 +156,7 @@ def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Reading:
+class AttentionCost:
     """Cost of an attention objective. `layers`, `queries`: sampled per step. `width`: mean layer
     width. `states_by_width`: mean size of one K or V projection.
 
@@ -170,7 +170,7 @@ class Reading:
     held_bytes: int
 
     @classmethod
-    def of_unets(cls, unets: dict[str, dict[str, Any]], bank: QueryBank) -> "Reading":
+    def of_unets(cls, unets: dict[str, dict[str, Any]], bank: QueryBank) -> "AttentionCost":
         """`cross_attention`, as if all layers of a UNet were sampled equally often.
 
         Raises KeyError.
@@ -191,7 +191,7 @@ class Reading:
         )
 
     @classmethod
-    def of_random(cls, towers: Sequence[Tower], settings: RandomAttention) -> "Reading":
+    def of_random(cls, towers: Sequence[Tower], settings: RandomAttention) -> "AttentionCost":
         """`random_attention`: as many layers for every reader of the family (`towers`: of its
         parts).
         """

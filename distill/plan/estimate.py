@@ -13,7 +13,7 @@ from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.encoders.family import SDXL
 from distill.plan import cost
-from distill.plan.cost import Reading, Tower, flop_per_pair
+from distill.plan.cost import AttentionCost, Tower, flop_per_pair
 from distill.plan.shapes import read_config, read_unets, student_vocabulary
 from distill.tokens.batches import POSITIONS, Batches, is_truncated
 from distill.tokens.store import SIDES, TokenPairs, stored
@@ -48,7 +48,7 @@ class Load:
 
 
 def full_length_load(
-    settings: Distill, towers: list[Tower], readings: list[Reading], gpus: int
+    settings: Distill, towers: list[Tower], attention: list[AttentionCost], gpus: int
 ) -> Load:
     """As if every prompt ran at full length."""
     length = towers[0].positions
@@ -56,12 +56,16 @@ def full_length_load(
     if settings.tokens_per_micro_batch is not None:
         pairs = min(pairs, max(1, settings.tokens_per_micro_batch // length))
     return Load(
-        flop_per_pair(towers, length), sum(one.flop(length) for one in readings), (pairs, length)
+        flop_per_pair(towers, length), sum(one.flop(length) for one in attention), (pairs, length)
     )
 
 
 def real_load(
-    settings: Distill, found: TokenPairs, towers: list[Tower], readings: list[Reading], gpus: int
+    settings: Distill,
+    found: TokenPairs,
+    towers: list[Tower],
+    attention: list[AttentionCost],
+    gpus: int,
 ) -> Load:
     """Counted over `SAMPLED_STEPS` steps spread over the run, with the batches and micro-batches
     that training uses.
@@ -71,8 +75,8 @@ def real_load(
     """
     batches = Batches(settings, found, {})
     flop = np.array([flop_per_pair(towers, length) for length in range(POSITIONS + 1)], float)
-    reading = np.array(
-        [sum(one.flop(length) for one in readings) for length in range(POSITIONS + 1)]
+    attention_flop = np.array(
+        [sum(one.flop(length) for one in attention) for length in range(POSITIONS + 1)]
     )
     steps = np.unique(np.linspace(0, settings.steps - 1, SAMPLED_STEPS).astype(int))
     run = read = useful = words = slowest = 0.0
@@ -90,13 +94,13 @@ def real_load(
                 reads = settings.attention_applies(is_truncated(part))
                 of_processes[process] += (
                     len(part) * flop[length],
-                    len(part) * reading[length] * reads,
+                    len(part) * attention_flop[length] * reads,
                 )
                 sizes.add((len(part), length))
         run, read = run + of_processes[:, 0].sum(), read + of_processes[:, 1].sum()
         slowest += of_processes.sum(axis=1).max() * gpus
     pairs = len(steps) * settings.batch_size
-    largest = max(sizes, key=lambda size: kept_bytes(size, towers, readings, settings.precision))
+    largest = max(sizes, key=lambda size: kept_bytes(size, towers, attention, settings.precision))
     shares = words / run, (useful - words) / run
     return Load(
         run / pairs,
@@ -110,13 +114,16 @@ def real_load(
 
 
 def kept_bytes(
-    micro_batch: tuple[int, int], towers: list[Tower], readings: list[Reading], precision: str
+    micro_batch: tuple[int, int],
+    towers: list[Tower],
+    attention: list[AttentionCost],
+    precision: str,
 ) -> float:
     """What autograd saves for a micro-batch (pairs, positions of each), in towers and objective."""
     (pairs, length), word = micro_batch, cost.word_bytes(precision)
     return pairs * (
         length * sum(tower.kept_bytes(word) for tower in towers)
-        + sum(one.kept_bytes(length) for one in readings)
+        + sum(one.kept_bytes(length) for one in attention)
     )
 
 
@@ -133,19 +140,19 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
             for part in SDXL.parts.values()
         ]
         unets = read_unets(settings) if settings.objective.uses("cross_attention") else {}
-        readings = [Reading.of_unets(unets, settings.query_bank)] if unets else []
+        attention = [AttentionCost.of_unets(unets, settings.query_bank)] if unets else []
     except KeyError as error:
         raise DataError(
             f"{settings.base}: a config.json lacks {error}; fetch the folder again"
         ) from None
     if settings.objective.uses("random_attention"):
-        readings.append(Reading.of_random(towers, settings.random_attention))
+        attention.append(AttentionCost.of_random(towers, settings.random_attention))
     vocabulary, source = student_vocabulary(recipe)
     found = stored(recipe)
     load = (
-        full_length_load(settings, towers, readings, gpus)
+        full_length_load(settings, towers, attention, gpus)
         if found is None
-        else real_load(settings, found, towers, readings, gpus)
+        else real_load(settings, found, towers, attention, gpus)
     )
     pairs = settings.steps * settings.batch_size
     seen = (
@@ -166,7 +173,7 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
         f"  teacher   {teacher} parameters, frozen",
         f"  student   {student} parameters; vocabulary {vocabulary:,} ({source})",
         *_flop_lines(recipe, towers, load),
-        *_memory_lines(settings, towers, readings, vocabulary, load, gpus),
+        *_memory_lines(settings, towers, attention, vocabulary, load, gpus),
         *_time_lines(
             pairs * (load.towers + load.objective) * load.slowest / (gpus * tflops * 1e12),
             gpus,
@@ -211,7 +218,7 @@ def _flop_lines(recipe: Recipe, towers: list[Tower], load: Load) -> list[str]:
 def _memory_lines(
     settings: Distill,
     towers: list[Tower],
-    readings: list[Reading],
+    attention: list[AttentionCost],
     vocabulary: int,
     load: Load,
     gpus: int,
@@ -220,9 +227,9 @@ def _memory_lines(
     trained = sum(tower.trained_parameters(vocabulary) for tower in towers)
     frozen = sum(tower.parameters() + tower.parameters(vocabulary) for tower in towers) - trained
     state = cost.state_bytes(trained, frozen, settings, gpus)
-    kept = kept_bytes(load.largest, towers, readings, settings.precision)
+    kept = kept_bytes(load.largest, towers, attention, settings.precision)
     states = pairs * length * cost.states_bytes(towers, settings)
-    layers = sum(one.held_bytes for one in readings)
+    layers = sum(one.held_bytes for one in attention)
     bucket = (
         ""
         if settings.precision == "bf16"

@@ -14,7 +14,7 @@ from configs.schema.distill import Distill, QueryBank, RandomAttention
 from distill.encoders.tower import TextTower
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.parallel.engine import world_size
-from distill.plan.cost import Reading, Tower, flop_per_pair
+from distill.plan.cost import AttentionCost, Tower, flop_per_pair
 from distill.tokens.batches import POSITIONS, STUDENT
 from distill.tokens.store import TEACHER_SIDES
 from distill.train.work import Work
@@ -112,8 +112,8 @@ def _shape(tower: TextTower) -> Tower:
     )
 
 
-def _reading(layers: list[CrossAttentionLayer], of: QueryBank | RandomAttention) -> Reading:
+def _reading(layers: list[CrossAttentionLayer], of: QueryBank | RandomAttention) -> AttentionCost:
     """Nothing for an objective that is not used, whose `layers` are empty."""
     width = sum(layer.share * layer.to_k_ED.shape[0] for layer in layers)
     states_by_width = sum(layer.share * layer.to_k_ED.numel() for layer in layers)
-    return Reading(of.layers_per_step, of.queries_per_step, width, states_by_width, 0)
+    return AttentionCost(of.layers_per_step, of.queries_per_step, width, states_by_width, 0)

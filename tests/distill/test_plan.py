@@ -29,7 +29,7 @@ from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss
 from distill.plan import cost, estimate, shapes
-from distill.plan.cost import Reading, Tower
+from distill.plan.cost import AttentionCost, Tower
 from distill.tokens import store
 from distill.tokens.batches import POSITIONS, Batches, SpecialIds
 from distill.tokens.store import SIDES, TokenPairs
@@ -156,7 +156,7 @@ def section(**changes: object) -> Distill:
     )
 
 
-def a_loss(settings: Distill) -> tuple[Loss, Reading]:
+def a_loss(settings: Distill) -> tuple[Loss, AttentionCost]:
     """Two cross-attention layers of one size, of which three are drawn, and their shapes."""
     variances = dict(zip(SDXL.parts, map(torch.ones, WIDTHS), strict=True))
     statistics = Statistics(variances, torch.ones(40))
@@ -172,7 +172,9 @@ def a_loss(settings: Distill) -> tuple[Loss, Reading]:
         )
         for i in range(2)
     ]
-    return Loss(settings, statistics, layers, []), Reading(3, QUERIES, width, width * states, 0)
+    return Loss(settings, statistics, layers, []), AttentionCost(
+        3, QUERIES, width, width * states, 0
+    )
 
 
 def forward(
@@ -392,7 +394,7 @@ def test_the_objective_at_full_size_costs_what_the_flop_counter_sees() -> None:
     counted = bank.layers_per_step * (
         (1 - bank.refiner_share) * mean["base"] + bank.refiner_share * mean["refiner"]
     )
-    assert counted == pytest.approx(Reading.of_unets(unets, bank).flop(77), rel=0.01)
+    assert counted == pytest.approx(AttentionCost.of_unets(unets, bank).flop(77), rel=0.01)
     assert 0.03 < counted / cost.flop_per_pair(published, 77) < 0.05
 
 
