@@ -64,7 +64,7 @@ class Writer:
         ).write(self.path)
 
     def end(self, code: int, message: str) -> None:
-        """The last word; a disk that is full must not hide why the training ended."""
+        """The final status. Errors of the disk are ignored: they must not hide why it ended."""
         stopped: State = "saved_and_stopped" if code in (75, 130) else "failed"
         with suppress(OSError):
             self.write(stopped if code else "finished", message, code)

@@ -91,8 +91,8 @@ class Engine:
         return self._engine(*inputs)
 
     def micro_batch(self, last: bool) -> None:
-        """Says, before its forward, whether a micro-batch is this process's last of the step: only
-        then gradients travel.
+        """Call it before a micro-batch's forward. `last`: it is this process's last of the step,
+        whose backward also reduces the gradients over all processes.
         """
         self._engine.set_gradient_accumulation_boundary(last)
 
@@ -107,8 +107,8 @@ class Engine:
     def step(self, learning_rate: float) -> bool:
         """The optimizer step, after the last micro-batch's backward.
 
-        False, in every process, where the gradient's norm over all processes is no number:
-        DeepSpeed then leaves weights and moments alone.
+        False, in every process, if the gradient's norm over all processes is not finite: DeepSpeed
+        then skips the step, and weights and moments stay as they are.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -153,26 +153,28 @@ class Engine:
 
     @property
     def skipped_steps(self) -> int:
-        """How many steps of the whole run were not taken."""
+        """Steps skipped since the run began, because their gradient was not finite."""
         return int(self._engine.skipped_steps)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of the state that every trained parameter has."""
+        """The names of the tensors kept of every trained parameter: weight, Adam's moments, and the
+        running average of the weight if there is one.
+        """
         return (WEIGHT, *MOMENTS, AVERAGE) if self._averaged else (WEIGHT, *MOMENTS)
 
     @property
     def exported(self) -> Literal["weight", "average"]:
-        """The part that is the student for whoever uses it: the running average of the weights
-        where one is kept.
+        """The part that is exported as the student: the running average of the weights if one is
+        kept, else the weights.
         """
         return AVERAGE if self._averaged else WEIGHT
 
     def whole(self, name: str, part: str) -> torch.Tensor:
-        """One part of one parameter's state, fp32 on the CPU, in the parameter's shape; of a frozen
-        parameter, its weight.
+        """One part of one parameter's state, gathered from all processes: fp32, on the CPU, in the
+        parameter's shape. Of a frozen parameter, its weight.
 
-        Gathered from all processes: every rank must ask for the same ones in the same order.
+        Every rank must call this for the same parts in the same order.
         """
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -191,8 +193,8 @@ class Engine:
         """Sets the whole state after `step` steps; `read(name, part)` gives a tensor as `whole`
         does.
 
-        Only what this process holds a piece of is read. No process waits for another here;
-        `share_weights` must follow.
+        Only the parameters of this process's ZeRO partition are read. No process waits for another
+        here; call `share_weights` afterwards.
         """
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
@@ -213,8 +215,8 @@ class Engine:
         self._optimizer.update_lp_params()
 
     def _make_optimizer_state(self, updates: int) -> None:
-        """What AdamW makes at its first step, by which DeepSpeed then knows each parameter's piece
-        of it.
+        """Creates the state that AdamW creates at its first step, and lets DeepSpeed map each
+        parameter to its fragment of it.
         """
         for group in self._optimizer.param_groups:
             for flat in group["params"]:
@@ -227,8 +229,8 @@ class Engine:
         self._optimizer._lazy_init_hp_params_optimizer_state()
 
     def not_finite(self) -> list[str]:
-        """What holds a NaN or an infinity, as `name` or, of the optimizer's state, `part of name`.
-        Every rank must call this.
+        """Names of the tensors that hold a NaN or an infinity: `name` of a weight, `part of name`
+        of the optimizer's state. Every rank must call this.
         """
         pieces: dict[str, torch.Tensor] = {}
         for name, parameter in self.parameters.items():

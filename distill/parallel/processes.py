@@ -26,8 +26,8 @@ OUTCOME, READ, STOP = "distill/outcome", "distill/read", "distill/stop"  # keys 
 
 
 def store() -> Any:
-    """A connection of its own to the processes' store: one thread's waiting does not block
-    another's.
+    """A new connection to the processes' key-value store: a thread that waits on it does not block
+    other threads.
     """
     return torch.distributed.distributed_c10d._get_default_store().clone()
 
@@ -35,8 +35,8 @@ def store() -> Any:
 def first(body: Callable[[], None]) -> None:
     """Rank 0 runs `body`, however long it takes; the others wait. They go on when it is done.
 
-    Where `body` raises, rank 0 raises that, and the others end with its exit code and without a
-    word: rank 0 reports it.
+    If `body` raises, rank 0 raises that error and reports it; the others exit silently with the
+    same code.
     """
     if engine.world_size() == 1:
         return body()

@@ -1,8 +1,8 @@
-"""Why a step gave no finite numbers, in one line: which tensors, which pairs, and what to do about
-it.
+"""Explains in one line why a step's numbers were not finite: which tensors, which pairs, and what
+to do about it.
 
-A step is a pure function of (seed, step) and the weights, and one that was skipped has changed no
-weight: so it is computed again here, and looked at on the way.
+A step is a pure function of (seed, step) and the weights, and a skipped step has changed no weight.
+So the step is computed again here, and its intermediate results are checked.
 """
 
 import math
@@ -24,8 +24,9 @@ KEPT = "checkpoints made so far are kept"
 
 
 class Found(NamedTuple):
-    """What is not finite: pairs (rows of the training pairs) by whose states, terms of the loss,
-    and parameters by their gradients.
+    """What is not finite: `teacher` and `student` are the pairs (rows of the training pairs) whose
+    states are not, `terms` the loss's terms, `gradients` the parameters whose gradient is not, and
+    `gradients_of` the pairs of the micro-batch that gave it.
     """
 
     teacher: list[int]
@@ -36,8 +37,8 @@ class Found(NamedTuple):
 
 
 def check_taken(work: Work, settings: Distill, in_a_row: int, step: int) -> None:
-    """Raises DataError where only skipped steps follow on each other: one batch may overflow, but a
-    run that only skips does not train.
+    """Raises DataError after too many skipped steps in a row (`in_a_row`): a single batch may
+    overflow, but a run that only skips does not train.
 
     `step` counts from 0. Every rank must call this.
     """
@@ -90,7 +91,7 @@ def explain(work: Work, settings: Distill, step: int) -> str:
 
 
 def _look(work: Work, settings: Distill, step: int) -> Found:
-    """This process's share of the step, up to the first micro-batch whose gradient alone is not
+    """Checks this process's micro-batches of the step. Gradients are computed until one is not
     finite.
     """
     found = Found([], [], [], [], [])

@@ -92,7 +92,7 @@ def _train(
 
 
 def _finish(settings: Distill, writer: Writer) -> None:
-    """A signal that came after the last save changes nothing any more: the training is finished."""
+    """Reports success, also if a signal arrived after the last save: all steps are done."""
     writer.step = settings.steps
     if engine.rank() == 0:
         writer.end(0, "the distillation is finished")
@@ -191,8 +191,8 @@ def learning_rate(step: int, settings: Distill) -> float:
 
 
 def check_dead_parameters(work: Work) -> None:
-    """What SDXL never reads must not have moved (DeepSpeed decays parameters without a
-    gradient).
+    """Asserts that the parameters SDXL never reads are unchanged: DeepSpeed would decay those that
+    receive no gradient.
     """
     for name, before in work.dead_weights.items():
         now = work.student.get_parameter(name).detach().cpu()
