@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained, first_line
 from configs.files import read_json
 from configs.references import looks_like_hub_name, not_given
 
@@ -282,13 +282,8 @@ def _user_defined_score(piece: str, best: float) -> float:
 def _read_tokenizer_json(path: Path) -> Unigram:
     from tokenizers import Tokenizer
 
-    try:
+    with explained(f"{path}: no tokenizer.json, or a damaged one", "fetch it again"):
         tokenizer = Tokenizer.from_file(str(path))
-    # the library raises bare Exception, for a file it cannot open as for one it cannot read
-    except Exception as error:
-        raise DataError(
-            f"{path}: no tokenizer.json, or a damaged one ({first_line(error)}); fetch it again"
-        ) from None
     tree = json.loads(
         tokenizer.to_str()
     )  # the file in the library's own spelling, whatever its age
