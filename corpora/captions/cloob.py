@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained
 from configs.files import read_json
 from configs.references import looks_like_hub_name, not_given
 
@@ -154,13 +154,10 @@ def load(reference: str, tokenizer: str | None = None) -> Cloob:
 
 def load_pieces(path: str) -> sentencepiece.SentencePieceProcessor:
     """The tokenizer's pieces. Raises DataError."""
-    try:
+    with explained(
+        f"{path}: no SentencePiece model", "give the spiece.model of rinna/japanese-roberta-base"
+    ):
         pieces = sentencepiece.SentencePieceProcessor(model_file=path)
-    except Exception as error:  # SentencePiece raises OSError or RuntimeError for one cause
-        raise DataError(
-            f"{path}: no SentencePiece model ({first_line(error)}); give the spiece.model of "
-            "rinna/japanese-roberta-base"
-        ) from None
     if any(pieces.is_unknown(pieces.piece_to_id(piece)) for piece in (CLS, PAD)):
         raise DataError(
             f"{path}: knows no {CLS} or no {PAD}, so it is no CLOOB's tokenizer; give the "
@@ -188,17 +185,13 @@ def pixels(image: Image.Image, side: int) -> torch.Tensor:
 
 
 def _tower(config: Mapping[str, Any], section: str) -> Any:
-    try:
+    with explained(
+        f"config.json: its {section} describes no model of transformers", "fetch the folder again"
+    ):
         settings = dict(config[section])
         return AutoModel.from_config(
             AutoConfig.for_model(settings.pop("model_type"), **settings), add_pooling_layer=False
         )
-    # KeyError, ValueError, TypeError for one cause: the section describes no such model
-    except Exception as error:
-        raise DataError(
-            f"config.json: its {section} describes no model of transformers ({first_line(error)}); "
-            "fetch the folder again"
-        ) from None
 
 
 def _filled(tower: Any, weights: dict[str, torch.Tensor]) -> tuple[nn.Module, dict[str, list[str]]]:
@@ -242,16 +235,12 @@ def _weights(reference: str) -> dict[str, torch.Tensor]:
         except DataError as error:
             errors.append(error)
             continue
-        try:
+        with explained(f"{path}: cannot be read", "fetch it again"):
             return (
                 load_file(path)
                 if name.endswith(".safetensors")
                 else dict(torch.load(path, map_location="cpu", weights_only=True))
             )
-        except Exception as error:  # each library raises its own kinds for what is damaged
-            raise DataError(
-                f"{path}: cannot be read ({first_line(error)}); fetch it again"
-            ) from None
     raise errors[-1]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from configs import model_folder
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained
 from configs.files import read_json
 from configs.references import resolve_model
 from configs.schema.captions import Ranker
@@ -74,7 +74,7 @@ class TransformersDualEncoder:
 
         logging.disable_progress_bar()
         model_folder.check(reference)
-        try:
+        with explained(f"{reference} cannot be loaded", "give a CLOOB, a CLIP or a SigLIP"):
             self.model, found = AutoModel.from_pretrained(
                 reference,
                 dtype=torch.float32,
@@ -83,11 +83,6 @@ class TransformersDualEncoder:
                 output_loading_info=True,
             )
             self.processor = AutoProcessor.from_pretrained(reference, trust_remote_code=False)
-        except Exception as error:  # each library raises its own kinds for the same cause
-            raise DataError(
-                f"{reference} cannot be loaded ({first_line(error)}); give a CLOOB, a CLIP or a "
-                "SigLIP"
-            ) from error
         if not (
             hasattr(self.model, "get_text_features") and hasattr(self.model, "get_image_features")
         ):

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTr
 from transformers.utils import logging
 
 from configs import model_folder
-from configs.errors import DataError, RecipeError, first_line
+from configs.errors import DataError, RecipeError, explained, first_line
 from configs.files import whole_folder
 from configs.references import resolve_model
 from configs.schema.captions import Translator
@@ -71,18 +71,15 @@ class Tokenizer:
         """Raises DataError for a model of no family known here."""
         tags = families(source, target)
         model_folder.check(reference)
-        try:
-            with _quiet():
-                kind = AutoConfig.from_pretrained(reference, trust_remote_code=False).model_type
-                # transformers 5 makes T5's tokenizer anew, with T5's ids for what is unknown:
-                # MADLAD's is another, and lies ready
-                tokenizer = PreTrainedTokenizerFast if kind == "t5" else AutoTokenizer
-                stock = tokenizer.from_pretrained(reference, trust_remote_code=False)
-        except Exception as error:  # each library raises its own kinds for the same cause
-            raise DataError(
-                f"{reference}: its tokenizer cannot be loaded ({first_line(error)}); give a "
-                "translation model"
-            ) from error
+        with (
+            explained(f"{reference}: its tokenizer cannot be loaded", "give a translation model"),
+            _quiet(),
+        ):
+            kind = AutoConfig.from_pretrained(reference, trust_remote_code=False).model_type
+            # transformers 5 makes T5's tokenizer anew, with T5's ids for what is unknown:
+            # MADLAD's is another, and lies ready
+            tokenizer = PreTrainedTokenizerFast if kind == "t5" else AutoTokenizer
+            stock = tokenizer.from_pretrained(reference, trust_remote_code=False)
         known = stock.get_vocab()
         fitting = [
             family
@@ -152,16 +149,14 @@ def converted(reference: str, folder: Path) -> Path:
     """CTranslate2's copy of a model, made if it is not there yet. Raises DataError."""
     target = folder / f"{Path(reference).name}-ct2"
     if not target.is_dir():
-        with whole_folder(target) as partial, _quiet():
-            try:
-                _Converter(reference).convert(str(partial), force=True)
-            except (
-                Exception
-            ) as error:  # transformers and CTranslate2 raise their own kinds for the same cause
-                raise DataError(
-                    f"{reference}: CTranslate2 cannot convert it ({first_line(error)}); set the "
-                    "engine to transformers"
-                ) from error
+        with (
+            whole_folder(target) as partial,
+            _quiet(),
+            explained(
+                f"{reference}: CTranslate2 cannot convert it", "set the engine to transformers"
+            ),
+        ):
+            _Converter(reference).convert(str(partial), force=True)
     return target
 
 
@@ -221,16 +216,16 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
 
 
 def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator) -> Translate:
-    try:
-        with _quiet():
-            model = AutoModelForSeq2SeqLM.from_pretrained(
-                reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-            )
-    except Exception as error:  # each library raises its own kinds for the same cause
-        raise DataError(
-            f"{reference}: the translator cannot be loaded ({first_line(error)}); fetch the model "
-            "again, or give another"
-        ) from error
+    with (
+        explained(
+            f"{reference}: the translator cannot be loaded",
+            "fetch the model again, or give another",
+        ),
+        _quiet(),
+    ):
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
     model.eval().to(device())
     model.generation_config.max_length = (
         None  # the model's own limit, beside ours, would be warned of at every batch

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from configs import model_folder
-from configs.errors import DataError, first_line
+from configs.errors import explained
 from configs.references import resolve_model
 from configs.schema.corpora import ClipTokens
 
@@ -25,7 +25,10 @@ def load(reference: str) -> Any:
     logging.set_verbosity_error()  # it would warn of every text that is longer than 77
     folder, _, subfolder = resolve_model(reference).partition("//")
     model_folder.check(folder)
-    try:
+    with explained(
+        f"{reference}: CLIP's tokenizer cannot be loaded",
+        "give its folder, or ORG/SDXL//tokenizer of the hub",
+    ):
         tokenizer = CLIPTokenizerFast.from_pretrained(
             folder, subfolder=subfolder, trust_remote_code=False
         )
@@ -36,13 +39,6 @@ def load(reference: str) -> Any:
         ):
             raise ValueError("its vocabulary is empty")
         return tokenizer
-    except Exception as error:  # each library raises its own kinds for the same cause
-        message = (
-            f"{reference}: CLIP's tokenizer cannot be loaded ({first_line(error)}); give "
-            "its "
-            "folder, or ORG/SDXL//tokenizer of the hub"
-        )
-        raise DataError(message) from None
 
 
 def counts(texts: list[str], settings: ClipTokens) -> list[int]:

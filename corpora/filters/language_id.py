@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import fasttext
 
-from configs.errors import DataError
+from configs.errors import DataError, explained
 from configs.files import file_sha256
 from configs.references import resolve_model
 from configs.schema.corpora import LanguageId
@@ -97,16 +97,11 @@ def load(model: str) -> Any:
     Raises DataError.
     """
     path = resolve_model(model)
-    try:
+    # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
+    with explained(f"{path}: fastText cannot load it", "download the language-id model again"):
         _check_sizes(Path(path))
         result = fasttext.load_model(path)
         labels = set(result.get_labels())
-    # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
-    except Exception as error:
-        raise DataError(
-            f"{path}: fastText cannot load it ({' '.join(str(error).split())}); download the "
-            "language-id model again"
-        ) from None
     missing = [language for language in LANGUAGES if f"__label__{language}" not in labels]
     if missing:
         raise DataError(

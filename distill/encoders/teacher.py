@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from configs import model_folder
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained, first_line
 from configs.references import looks_like_hub_name, not_given
 from distill.encoders import open_clip_weights
 from distill.encoders.family import SDXL
@@ -153,18 +153,13 @@ def text_configs(folder: str | Path) -> dict[str, Any]:
     """The CLIPTextConfig of each part. Raises DataError."""
     from transformers import CLIPTextConfig
 
-    try:
+    with explained(f"{folder}: its encoders' config.json cannot be read", "fetch the folder again"):
         return {
             name: CLIPTextConfig.from_pretrained(
                 folder, subfolder=SDXL.parts[name].subfolder, trust_remote_code=False
             )
             for name in SDXL.parts
         }
-    except Exception as error:  # as above
-        raise DataError(
-            f"{folder}: its encoders' config.json cannot be read ({first_line(error)}); fetch the "
-            "folder again"
-        ) from error
 
 
 def _stock(kind: Any, folder: str | Path, subfolder: str, dtype: torch.dtype) -> Any:
@@ -172,7 +167,7 @@ def _stock(kind: Any, folder: str | Path, subfolder: str, dtype: torch.dtype) ->
 
     Raises DataError.
     """
-    try:
+    with explained(f"{folder}: its {subfolder} cannot be loaded", "fetch the folder again"):
         model, found = kind.from_pretrained(
             folder,
             subfolder=subfolder,
@@ -181,12 +176,6 @@ def _stock(kind: Any, folder: str | Path, subfolder: str, dtype: torch.dtype) ->
             use_safetensors=True,
             output_loading_info=True,
         )
-    # each library raises its own kinds for the same cause: a file that is missing or damaged
-    except Exception as error:
-        raise DataError(
-            f"{folder}: its {subfolder} cannot be loaded ({first_line(error)}); fetch the folder "
-            "again"
-        ) from error
     if missing := sorted(found["missing_keys"]):
         raise DataError(
             f"{folder}: {len(missing)} weights of its {subfolder} are missing, first {missing[0]}; "

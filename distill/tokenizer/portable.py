@@ -35,7 +35,7 @@ from typing import Any, Literal
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from configs import model_folder
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained
 from configs.files import whole
 from distill.tokenizer import unigram
 from distill.tokenizer.unigram import PieceKind, Unigram
@@ -141,13 +141,10 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
             f"{folder}: no tokenizer there, {missing[0]} is missing; run python -m vocab_init first"
         )
     model_folder.check_folder(Path(folder))
-    try:
+    with explained(
+        f"{folder}: the tokenizer cannot be loaded", "delete it and run python -m vocab_init again"
+    ):
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise DataError(
-            f"{folder}: the tokenizer cannot be loaded ({first_line(error)}); delete it and run "
-            "python -m vocab_init again"
-        ) from None
 
 
 def _vocabulary(model: Unigram, multiple: int) -> Vocabulary:

@@ -31,7 +31,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 from tokenizers import Tokenizer
 
-from configs.errors import DataError, first_line
+from configs.errors import DataError, explained, first_line
 from configs.files import read_json
 from configs.references import looks_like_hub_name, not_given
 
@@ -284,13 +284,8 @@ def _user_defined_score(piece: str, best: float) -> float:
 
 
 def _read_tokenizer_json(path: Path) -> Unigram:
-    try:
+    with explained(f"{path}: no tokenizer.json, or a damaged one", "fetch it again"):
         tokenizer = Tokenizer.from_file(str(path))
-    # The library raises bare Exception for missing and for damaged files.
-    except Exception as error:
-        raise DataError(
-            f"{path}: no tokenizer.json, or a damaged one ({first_line(error)}); fetch it again"
-        ) from None
     tree = json.loads(
         tokenizer.to_str()
     )  # in the library's current format, whatever version wrote the file

@@ -11,7 +11,7 @@ from configs.errors import DataError
 from distill.sdxl import repository
 from distill.sdxl.repository import Repository
 from distill.verify import readings
-from distill.verify.readings import Reading
+from distill.verify.readings import PromptStates
 from distill.verify.record import VERIFICATION, Prompt, Verification
 
 # of a state's norm: another machine's sums, against the few numbers that verification.json keeps
@@ -59,7 +59,7 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
     }
 
 
-def check_stored(repository: Repository, reading: Reading, stored: list[Prompt]) -> None:
+def check_stored(repository: Repository, reading: PromptStates, stored: list[Prompt]) -> None:
     """Compares with what the exporter's machine gave. Raises DataError."""
 
     found = {row.prompt: row for row in readings.rows(repository, reading)}

@@ -2,7 +2,7 @@
 through the trainer's own forward.
 
 In:  a `Repository` whose tokenizers are portable (`tokenizer.json`).
-Out: `Reading`s and how far they lie apart; the rows of `verification.json`.
+Out: `PromptStates` and their differences; the rows of `verification.json`.
 
 The two ways share the files and nothing else: the trainer's reads `tokenizer.json` with the
 tokenizers library and the weights with safetensors, into its own text tower; the pipeline does
@@ -49,13 +49,13 @@ TOLERANCE = 1e-5
 _TRAINERS_STATES: dict[tuple[object, ...], tuple[torch.Tensor, torch.Tensor | None]] = {}
 
 
-class Reading(NamedTuple):
+class PromptStates(NamedTuple):
     """What the UNet reads of the prompts; SD 1.x reads no pooled state."""
 
     prompt_embeds_BLD: torch.Tensor
     pooled_BP: torch.Tensor | None
 
-    def difference(self, other: "Reading") -> list[float]:
+    def difference(self, other: "PromptStates") -> list[float]:
         """Largest difference of each prompt's states, relative to the largest number in the state
         of that position, (B,).
 
@@ -158,7 +158,7 @@ def encode(folder: Path, texts: list[str]) -> torch.Tensor:
 
 def trainers_reading(
     repository: Repository, prompts: tuple[str, ...] = PROMPTS, variant: str | None = None
-) -> Reading:
+) -> PromptStates:
     """The prompts through this project's own text towers in fp32.
 
     Raises DataError for weights that do not fit their config.
@@ -170,7 +170,7 @@ def trainers_reading(
         states.append(hidden_BLD)
         pooled_BP = pooled_BP if projected_BP is None else projected_BP
         gc.collect()  # the next tower takes this one's place in memory
-    return Reading(torch.cat(states, dim=-1), pooled_BP)
+    return PromptStates(torch.cat(states, dim=-1), pooled_BP)
 
 
 def _trainers_states(
@@ -253,7 +253,7 @@ def pooled_position(ids_BL: torch.Tensor, eos_token_id: int) -> torch.Tensor:
 
 def stock_reading(
     repository: Repository, prompts: tuple[str, ...] = PROMPTS, variant: str | None = None
-) -> Reading:
+) -> PromptStates:
     """The prompts through what users load, in fp32: `encode_prompt` of the stock pipeline, or the
     stock encoders that lie alone.
 
@@ -269,9 +269,9 @@ def stock_reading(
             embeds = pipeline.encode_prompt(
                 prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
             )
-        readings.append(Reading(embeds[0], embeds[2] if len(embeds) == 4 else None))
+        readings.append(PromptStates(embeds[0], embeds[2] if len(embeds) == 4 else None))
     pooled = [reading.pooled_BP for reading in readings if reading.pooled_BP is not None]
-    return Reading(
+    return PromptStates(
         torch.cat([reading.prompt_embeds_BLD for reading in readings]),
         torch.cat(pooled) if pooled else None,
     )
@@ -279,7 +279,7 @@ def stock_reading(
 
 def _stock_encoders_reading(
     repository: Repository, prompts: tuple[str, ...], variant: str | None
-) -> Reading:
+) -> PromptStates:
     """One encoder after the other, so that the larger one alone sets the memory needed."""
 
     states, pooled = [], []
@@ -301,7 +301,7 @@ def _stock_encoders_reading(
         states.append(torch.cat(hidden))
         del model  # the next one takes its place in memory; modules may refer to themselves
         gc.collect()
-    return Reading(torch.cat(states, dim=-1), torch.cat(pooled) if pooled else None)
+    return PromptStates(torch.cat(states, dim=-1), torch.cat(pooled) if pooled else None)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -320,7 +320,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def rows(repository: Repository, reading: Reading) -> list[Prompt]:
+def rows(repository: Repository, reading: PromptStates) -> list[Prompt]:
     """What `verification.json` keeps of each prompt: ids up to EOS, the norm of each position's
     state, the first numbers of pooled.
     """

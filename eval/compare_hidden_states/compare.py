@@ -20,7 +20,7 @@ from eval.states import collapse, noise_gap, reference_rows, word_order
 from eval.states.metrics import similarities
 from eval.states.noise_gap import EMPTY, Distances
 from eval.states.pair_numbers import POOLED, Moments, RowNumbers
-from eval.states.reference_rows import Reader
+from eval.states.reference_rows import RowReader
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
 EXAMPLES = 12
@@ -134,7 +134,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
 
 
 def compare_states(
-    recipe: Recipe, pairs: list[Pair], readers: list[Reader]
+    recipe: Recipe, pairs: list[Pair], readers: list[RowReader]
 ) -> tuple[dict[str, RowNumbers], dict[str, Encoding], list[int]]:
     """Every row's numbers, its encodings of the pairs the gap is measured on, and each pair's
     length in English tokens. Raises DataError.

@@ -38,7 +38,7 @@ JUDGES = {"clip_model", "dino_model", "lpips_model"}  # those the numbers depend
 TILE = 256  # pixels a picture has in the grid
 
 
-class Captions(NamedTuple):
+class HeldOutCaptions(NamedTuple):
     """What is painted; `scenes` is None where no scene can be read from a picture."""
 
     text: list[str]
@@ -98,7 +98,7 @@ def generate(recipe: Recipe) -> None:
     print(f"pictures: {folder / 'grid.png'}")
 
 
-def held_out_captions(recipe: Recipe) -> Captions:
+def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
     """Toyworld's held-out scenes where the recipe's first source is toyworld, else the held-out
     pairs.
     """
@@ -114,9 +114,9 @@ def held_out_captions(recipe: Recipe) -> Captions:
             (caption.ja, caption.en, ROLE_SWAPPED, caption.scene)
             for caption in toyworld_captions.held_out_twins(couples, source.seed)
         ]
-        return Captions(*map(list, zip(*rows, strict=True)))
+        return HeldOutCaptions(*map(list, zip(*rows, strict=True)))
     pairs = held_out.read(recipe, recipe.eval.prompts)
-    return Captions(
+    return HeldOutCaptions(
         [pair.text for pair in pairs],
         [pair.en for pair in pairs],
         [pair.source for pair in pairs],
@@ -124,7 +124,7 @@ def held_out_captions(recipe: Recipe) -> Captions:
     )
 
 
-def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
+def paint_rows(recipe: Recipe, captions: HeldOutCaptions) -> dict[str, Path]:
     """Paints what is not painted yet; the folder of each row.
 
     The same prompt number has the same seed in every row.
@@ -153,7 +153,7 @@ def paint_rows(recipe: Recipe, captions: Captions) -> dict[str, Path]:
     return folders
 
 
-def measure(recipe: Recipe, captions: Captions, rows: dict[str, Path]) -> dict[str, Any]:
+def measure(recipe: Recipe, captions: HeldOutCaptions, rows: dict[str, Path]) -> dict[str, Any]:
     """`{"rows": {row: accuracies}, "agreement": {row: {metric: mean}}, "agreement_by_source":
     {source: {metric: mean}}, "examples"}`.
 
@@ -320,7 +320,7 @@ def _folders(recipe: Recipe, row: str) -> list[str]:
     return [base, refiner] if refiner else [base]
 
 
-def _examples(captions: Captions) -> range:
+def _examples(captions: HeldOutCaptions) -> range:
     return range(min(EXAMPLES, len(captions.text)))
 
 

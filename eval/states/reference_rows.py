@@ -2,7 +2,7 @@
 
 In:  the recipe, its held-out pairs, the teacher's folder, `<run>/export/base`,
      `<run>/initial_student/`, the user's own repositories.
-Out: `Reader`s, one a pair of encoders, each loaded only when its turn comes. Nothing on disk.
+Out: `RowReader`s, one a pair of encoders, each loaded only when its turn comes. Nothing on disk.
 
 The rows are those of eval/rows.py, and the names of `eval.repositories`: the student's language
 through each of them. All are compared with the teacher's encoding of the English text of the same
@@ -32,14 +32,14 @@ from eval.states import prompt_variants
 POSITIONS = 77
 
 
-class Reader(NamedTuple):
+class RowReader(NamedTuple):
     """Encoders, and what they are to read: `rows` has a prompt a pair."""
 
     load: Callable[[], TextEncoders]
     rows: dict[str, list[str]]
 
 
-def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
+def readers(recipe: Recipe, pairs: list[Pair]) -> list[RowReader]:
     """The teacher first.
 
     Raises RecipeError for a name taken twice, DataError when the translator cannot be loaded.
@@ -73,16 +73,16 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[Reader]:
             recipe.eval.translator, japanese, recipe.eval.batch_size
         )
     return [
-        Reader(lambda: load_text_encoders(base, recipe.distill.teacher), teacher),
-        Reader(lambda: load_text_encoders(recipe.run_dir / "export" / "base"), student),
-        Reader(
+        RowReader(lambda: load_text_encoders(base, recipe.distill.teacher), teacher),
+        RowReader(lambda: load_text_encoders(recipe.run_dir / "export" / "base"), student),
+        RowReader(
             lambda: initial_text_encoders(
                 base, recipe.run_dir / "initial_student", recipe.distill.teacher
             ),
             {rows.BEFORE_TRAINING: japanese},
         ),
         *(
-            Reader(partial(_repository, recipe, name), {name: japanese})
+            RowReader(partial(_repository, recipe, name), {name: japanese})
             for name in recipe.eval.repositories
         ),
     ]
