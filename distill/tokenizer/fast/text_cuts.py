@@ -138,10 +138,9 @@ def _unigram(backend: Any, tree: dict[str, Any]) -> Cuts:
         0,
     )  # what stands for a space is one only after the steps before the model
     joined = np.zeros((int(kinds.max()) + 1,) * 2, np.bool_)
-    codes = np.array([[ord(c if c != SPACE else " ") for c in pair] for pair in pairs]).reshape(
-        -1, 2
-    )
-    joined[kinds[codes[:, 0]], kinds[codes[:, 1]]] = True
+    codes = [[ord(c if c != SPACE else " ") for c in pair] for pair in pairs]
+    codes_P2 = np.array(codes, np.int64).reshape(-1, 2)  # there may be no such pair
+    joined[kinds[codes_P2[:, 0]], kinds[codes_P2[:, 1]]] = True
     joined[kinds[ord(" ")]] = True  # nothing ends with a space
     return Cuts(frozenset(kept - {SPACE}), kinds, joined)
 
