@@ -153,8 +153,9 @@ def clean(
 def _languages(
     kept: list[tuple[str, str, str, str]], corpora: Corpora
 ) -> tuple[list[language_id.Verdict], list[language_id.Verdict]]:
-    model, least = language_id.load(corpora.language_id.model), corpora.language_id.min_probability
-    text = language_id.judged(model, [text for _, _, text, _ in kept], "ja", least)
+    code, least = corpora.text_language.code, corpora.language_id.min_probability
+    model = language_id.load(corpora.language_id.model, code)
+    text = language_id.judged(model, [text for _, _, text, _ in kept], code, least)
     return text, language_id.judged(model, [en for _, _, _, en in kept], "en", least)
 
 

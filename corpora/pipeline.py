@@ -51,7 +51,7 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
         return manifest, False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
     language_id.load(
-        corpora.language_id.model
+        corpora.language_id.model, corpora.text_language.code
     )  # a damaged model or hopeless settings are told before the work, not after
     if corpora.clip_tokens:
         clip_tokens.load(corpora.clip_tokens.tokenizer)
@@ -101,7 +101,9 @@ def recorded_settings(corpora: Corpora) -> dict[str, object]:
         "executor",
         *(one for one in clean.OPTIONAL if not getattr(corpora, one)),
     }
-    return masked_tree(corpora.model_dump(mode="json", exclude=left_out))  # type: ignore[no-any-return]
+    settings = masked_tree(corpora.model_dump(mode="json", exclude=left_out))
+    code = corpora.text_language.code  # Japanese is not recorded: older pairs stay valid
+    return settings if code == "ja" else {"language": code, **settings}  # type: ignore[no-any-return]
 
 
 def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:

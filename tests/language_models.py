@@ -19,13 +19,18 @@ model.save_model(str(path))
 """
 
 
-def train_model(path: Path, labels: tuple[str, ...] = ("ja", "en", "ru")) -> Path:
-    """A small model that tells toyworld's two languages, and a third of Cyrillic letters, apart."""
+def train_model(
+    path: Path, labels: tuple[str, ...] = ("ja", "en", "ru"), **more: list[str]
+) -> Path:
+    """A small model that tells toyworld's two languages, and a third of Cyrillic letters, apart;
+    `more`: texts of other labels.
+    """
     rng = random.Random(0)
     texts = {
         "ja": [],
         "en": [],
         "ru": ["".join(rng.choices("абвгдежзиклмнопрст ", k=30)) for _ in range(300)],
+        **more,
     }
     for caption in captions.pairs(300, "train", seed=1):
         texts["ja"].append(caption.ja)

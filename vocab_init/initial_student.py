@@ -78,7 +78,8 @@ def _find(
     texts = [text for text in dict.fromkeys(map(sentencepiece_text, pieces)) if text]
     words = teacher.words()
     print(
-        f"{len(texts):,} texts of Japanese pieces, {len(words):,} English words and pieces of words"
+        f"{len(texts):,} texts of {recipe.text_language.name} pieces, {len(words):,} English words "
+        "and pieces of words"
     )
     english_VD = sentence_encoder.embed(
         encoder, [text for _, text in words], settings.prompt, settings.batch_size

@@ -81,7 +81,7 @@ class Translator(Section):
     beams: Positive = Field(1, description="1 is greedy search")
     tokens_per_batch: Positive = Field(8192, description="of the source, pads included")
     max_new_tokens: Positive = Field(128, description="a translation is cut here; SDXL reads 77")
-    guards: TranslationGuards = TranslationGuards()
+    guards: TranslationGuards = Field(default_factory=TranslationGuards)
 
 
 class BackTranslation(Section):

@@ -62,7 +62,7 @@ class Semantic(Section):
 class Corpora(Section):
     sources: list[Source] = Field(min_length=1)
     language_id: LanguageId
-    filters: Filters = Filters()
+    filters: Filters = Field(default_factory=Filters)
     clip_tokens: ClipTokens | None = Field(
         None, description="drop pairs whose English SDXL would cut; halves the rows a second"
     )
@@ -70,7 +70,7 @@ class Corpora(Section):
         None,
         description="drop pairs whose sides do not say the same; a GPU's work for large corpora",
     )
-    near_duplicates: NearDuplicates | None = NearDuplicates()
+    near_duplicates: NearDuplicates | None = Field(default_factory=NearDuplicates)
     held_out_pairs: int = Field(
         0, ge=0, description="rows kept apart from file sources, chosen by a hash of the text"
     )
@@ -78,4 +78,4 @@ class Corpora(Section):
     workers: Positive = Field(
         1, description="pieces of the work done at once, on this machine or on the cluster"
     )
-    executor: Executor = Local()
+    executor: Executor = Field(default_factory=Local)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from configs.languages import LANGUAGES
 from configs.schema.captions import Captions
 from configs.schema.corpora import Corpora
 from configs.schema.distill import Distill
@@ -81,6 +82,11 @@ class Eval(Section):
 class Recipe(Section):
     name: str
     run: str = Field(description="the folder every stage writes below")
+    language: str = Field(
+        "ja",
+        pattern=f"^({'|'.join(LANGUAGES)})$",
+        description="the student's language, a code of configs/languages.py",
+    )
     captions: Captions | None = Field(
         None,
         description="captions of pictures that have no English yet; corpora.captions makes pairs "
@@ -95,6 +101,13 @@ class Recipe(Section):
     @property
     def run_dir(self) -> Path:
         return Path(self.run)
+
+    @model_validator(mode="after")
+    def _sections_know_the_language(self) -> "Recipe":
+        for section in filter(None, (self.corpora, self.captions)):
+            section.use_language(self.language)
+        self._language = self.language
+        return self
 
     @model_validator(mode="after")
     def _steps_agree(self) -> "Recipe":

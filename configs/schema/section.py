@@ -9,7 +9,9 @@ import os
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from configs.languages import LANGUAGES, Language
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -19,6 +21,25 @@ HOME = re.compile(r"~[\w.-]*/")
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    _language: str = PrivateAttr("ja")  # set by the recipe; no key of its own, so in no dump
+
+    @property
+    def text_language(self) -> Language:
+        """The student's language: the `language` of the recipe this section is part of."""
+        return LANGUAGES[self._language]
+
+    def use_language(self, code: str) -> None:
+        """Sets `text_language` here and in every section below.
+
+        A section that is a field's default must be made by `default_factory`: a shared one would
+        carry the language of one recipe into the next.
+        """
+        self._language = code
+        for name, value in self:
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, Section):
+                    assert one is not type(self).model_fields[name].default, name
+                    one.use_language(code)
 
     @model_validator(mode="before")
     @classmethod

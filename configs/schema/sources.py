@@ -41,22 +41,32 @@ class TsvSource(FileSource):
     member: Path | None = Field(
         None, description="the file inside a zip or tar archive, or a pattern that only it matches"
     )
-    text: str | int = Field(
-        "ja", description="column name (or, without a header line, its number from 0)"
+    text: str | int | None = Field(
+        None,
+        description="column name (or, without a header line, its number from 0); null: the code "
+        "of the student's language",
     )
     en: str | int = "en"
     header: bool = True
+
+    @property
+    def columns(self) -> tuple[str | int, str | int]:
+        return self.text_language.code if self.text is None else self.text, self.en
 
 
 class ParquetSource(FileSource):
     kind: Literal["parquet"]
     path: Path
-    text: str | int = Field(
-        "ja",
+    text: str | int | None = Field(
+        None,
         description="a column of texts, its number from 0, or COLUMN.FIELD of a struct: "
-        "translation.ja",
+        "translation.ja; null: the code of the student's language",
     )
     en: str | int = "en"
+
+    @property
+    def columns(self) -> tuple[str | int, str | int]:
+        return self.text_language.code if self.text is None else self.text, self.en
 
 
 class _Aligned(FileSource):
@@ -85,11 +95,16 @@ class MosesSource(_Aligned):
     """
 
     kind: Literal["moses"]
-    text_member: Path = Field(
-        "*.ja",
-        description="the Japanese file inside the archive, or a pattern that only it matches",
+    text_member: Path | None = Field(
+        None,
+        description="the student's language inside the archive: a file, or a pattern that only it "
+        "matches; null: *.CODE",
     )
     en_member: Path = "*.en"
+
+    @property
+    def members(self) -> tuple[str, str]:
+        return self.text_member or f"*.{self.text_language.code}", self.en_member
 
 
 class WmtTestSource(_Aligned):
@@ -124,8 +139,14 @@ class HubSource(FileSource):
         description="a commit of the data set: without it, what its author changes is noticed, not "
         "prevented",
     )
-    text: str = Field("translation.ja", description="a column of texts, or COLUMN.FIELD")
+    text: str | None = Field(
+        None, description="a column of texts, or COLUMN.FIELD; null: translation.CODE"
+    )
     en: str = "translation.en"
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        return self.text or f"translation.{self.text_language.code}", self.en
 
 
 class LaionSource(FileSource):
@@ -135,7 +156,9 @@ class LaionSource(FileSource):
 
     kind: Literal["laion"]
     path: Path
-    language: str = "ja"
+    language: str | None = Field(
+        None, description="as the metadata calls it; null: the code of the student's language"
+    )
 
 
 PairSource = TsvSource | ParquetSource | MosesSource | TmxSource | WmtTestSource | HubSource

@@ -25,7 +25,7 @@ def audit(recipe: Recipe, rows: int, seed: int) -> None:
             print(one.warning)
     sheet = audit_sheet.draw(recipe.corpora, pairs, rows, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    audit_sheet.write(folder, sheet)
+    audit_sheet.write(folder, sheet, recipe.corpora.text_language)
     print(
         f"{folder / audit_sheet.TSV}: {len(sheet)} rows; write good or bad into its first column, "
         "then give it back with --judged"

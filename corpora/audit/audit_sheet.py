@@ -12,6 +12,7 @@ import numpy as np
 
 from configs.errors import DataError
 from configs.files import whole
+from configs.languages import Language
 from configs.schema.corpora import Corpora
 from corpora import dropped
 from corpora.inspect import history
@@ -97,7 +98,7 @@ class _Drawn:
         return [row for group in self._groups.values() for _, row in group]
 
 
-def write(folder: Path, lines: list[Line]) -> None:
+def write(folder: Path, lines: list[Line], language: Language) -> None:
     with whole(folder / TSV) as temporary:
         text = "".join("\t".join(map(_cell, row)) + "\n" for row in [COLUMNS, *map(astuple, lines)])
         temporary.write_text(text, encoding="utf-8")
@@ -112,7 +113,8 @@ def write(folder: Path, lines: list[Line]) -> None:
     for line in lines:
         groups.setdefault((line.stage, line.reason), []).append(line)
     with whole(folder / HTML) as temporary:
-        page = environment.get_template("audit_sheet.html.jinja").render(groups=groups)
+        template = environment.get_template("audit_sheet.html.jinja")
+        page = template.render(groups=groups, language=language)
         temporary.write_text(page + "\n", encoding="utf-8")
 
 

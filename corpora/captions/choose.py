@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpora.captions.clean import Cleaned
-from corpora.captions.top_k import top_k
 from corpora.pair import Stage, count_stages
 
 NOT_IN_ANY_SHARD = "no_picture"
@@ -62,8 +61,7 @@ def choose(
     """
     rows = np.flatnonzero(~np.isnan(values))
     distinct = rows[best_of_equal(digests[rows], values[rows])]
-    _, chosen = top_k([(values[distinct], distinct)], len(distinct) if keep is None else keep)
-    kept = np.sort(chosen.astype(np.int64))
+    kept = np.sort(distinct[np.argsort(-values[distinct], kind="stable")[:keep]])
     equal, others = (
         np.setdiff1d(some, left, assume_unique=True)
         for some, left in ((rows, distinct), (distinct, kept))

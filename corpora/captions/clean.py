@@ -49,7 +49,7 @@ FILTERS = (
     rules.too_short,
     rules.damaged,
     rules.placeholder,
-    rules.no_japanese_script,
+    rules.no_own_script,
     rules.markup,
     rules.address,
     rules.file_name,
@@ -58,7 +58,8 @@ FILTERS = (
 
 def drop_reason(text: str, limits: Limits) -> str | None:
     """The name of the first filter that drops the caption, or None."""
-    return next((drops.__name__ for drops in FILTERS if drops(text, text, limits)), None)
+    found = (rules.reason(drops, limits) for drops in FILTERS if drops(text, text, limits))
+    return next(found, None)
 
 
 def unsafe_reason(label: str | None, probability: float | None, captions: Captions) -> str | None:
@@ -148,10 +149,11 @@ class CleanPart:
                 lost.add("filter", reason, row["id"], row["text"])
             else:
                 kept.append(row)
-        model = language_id.load(self.corpora.language_id.model)
+        code = self.corpora.text_language.code
+        model = language_id.load(self.corpora.language_id.model, code)
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         verdicts = language_id.judged(
-            model, [row["text"] for row in kept], "ja", self.corpora.language_id.min_probability
+            model, [row["text"] for row in kept], code, self.corpora.language_id.min_probability
         )
         for row, verdict in zip(kept, verdicts, strict=True):
             if verdict.reason:

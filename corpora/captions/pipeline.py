@@ -57,6 +57,7 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     settings |= {
         name: recipe.corpora.model_dump(mode="json")[name] for name in ("language_id", "filters")
     }
+    settings |= {} if recipe.language == "ja" else {"language": recipe.language}
     fingerprint = value_sha256([FORMAT, FOLDER, settings])
     if folder.exists():
         manifest = _finished(folder, fingerprint)
@@ -66,7 +67,7 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
             shutil.rmtree(left)
         return manifest, False
     language_id.load(
-        recipe.corpora.language_id.model
+        recipe.corpora.language_id.model, recipe.language
     )  # a damaged model is told before the work, not after
     if captions.unsafe:
         laion.check_ratings(captions.source)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +46,11 @@ class TranslatePiece:
     folder: Path
     models: Path
 
+    @property
+    def code(self) -> str:
+        """Of the captions' language."""
+        return self.captions.text_language.code
+
     def files(self, rank: int) -> list[Path]:
         return [self.folder / f"{rank:05d}.parquet", self.folder / f"{rank:05d}.json"]
 
@@ -63,7 +67,7 @@ class TranslatePiece:
         with one_thread():
             en = [
                 normalise(one)
-                for one in _loaded(self.captions.translator, self.models, "ja", "en")(text)
+                for one in _loaded(self.captions.translator, self.models, self.code, "en")(text)
             ]
         reasons, english = guards.judged(
             text, en, self.captions.translator.guards, language_id.load(self.language_id_model)
@@ -103,7 +107,9 @@ class TranslatePiece:
             return result
         rows = [row for row, reason in enumerate(reasons) if reason is None]
         with one_thread():
-            back = _loaded(settings.translator, self.models, "en", "ja")([en[row] for row in rows])
+            back = _loaded(settings.translator, self.models, "en", self.code)(
+                [en[row] for row in rows]
+            )
         for row, score in zip(rows, guards.chrf([text[row] for row in rows], back), strict=True):
             result[row] = score
             if score < settings.min_chrf:
@@ -118,7 +124,7 @@ def pieces(rows: int) -> list[int]:
 
 @lru_cache(maxsize=2)
 def _loaded(
-    settings: Translator, models: Path, source: Literal["ja", "en"], target: Literal["ja", "en"]
+    settings: Translator, models: Path, source: str, target: str
 ) -> Callable[[list[str]], list[str]]:
     """Once a process."""
 

@@ -1,4 +1,4 @@
-"""Japanese captions to English, and back, by a translation model: the one door to CTranslate2, and
+"""Captions to English, and back, by a translation model: the one door to CTranslate2, and
 transformers' `generate` as the plain way.
 
 In:  `Translator` settings: a Marian (opus-mt-ja-en), NLLB, M2M100 or MADLAD model in transformers'
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import ctranslate2
 import torch
@@ -23,6 +23,7 @@ from transformers.utils import logging
 from configs import model_folder
 from configs.errors import DataError, RecipeError, explained, first_line
 from configs.files import whole_folder
+from configs.languages import LANGUAGES
 from configs.references import resolve_model
 from configs.schema.captions import Translator
 from corpora.captions.devices import device
@@ -33,7 +34,6 @@ MAX_SOURCE_TOKENS = (
 )
 
 Translate = Callable[[list[str]], list[str]]
-Language = Literal["ja", "en"]
 
 
 class Tags(NamedTuple):
@@ -47,11 +47,12 @@ class Tags(NamedTuple):
     first_token: str | None = None  # of the translation
 
 
-def families(source: Language, target: Language) -> dict[str, Tags]:
-    nllb = {"ja": "jpn_Jpan", "en": "eng_Latn"}
+def families(source: str, target: str) -> dict[str, Tags]:
+    nllb = {"en": "eng_Latn"} | {code: one.nllb for code, one in LANGUAGES.items()}
+    m2m = {"en": "en"} | {code: one.m2m for code, one in LANGUAGES.items()}
     return {
         "NLLB": Tags("", nllb[source], nllb[source], nllb[target]),
-        "M2M100": Tags("", source, f"__{source}__", f"__{target}__"),
+        "M2M100": Tags("", m2m[source], f"__{m2m[source]}__", f"__{m2m[target]}__"),
         "MADLAD": Tags(f"<2{target}> "),
         "Marian": Tags(),  # a model of one direction
     }
@@ -67,7 +68,7 @@ KINDS = {
 class Tokenizer:
     """A model's own tokenizer, and the tags of its family."""
 
-    def __init__(self, reference: str, source: Language = "ja", target: Language = "en") -> None:
+    def __init__(self, reference: str, source: str = "ja", target: str = "en") -> None:
         """Raises DataError for a model of no family known here."""
         tags = families(source, target)
         model_folder.check(reference)
@@ -88,8 +89,8 @@ class Tokenizer:
         ]
         if not fitting:
             raise DataError(
-                f"{reference}: a {kind} whose vocabulary is none of {', '.join(tags)} for Japanese "
-                "and English; give one of them"
+                f"{reference}: a {kind} whose vocabulary is none of {', '.join(tags)} from "
+                f"{source} to {target}; give one of them"
             )
         self.family, self.stock = fitting[0], stock
         self.tags = tags[self.family]
@@ -119,9 +120,7 @@ class Tokenizer:
         ).strip()
 
 
-def load(
-    settings: Translator, folder: Path, source: Language = "ja", target: Language = "en"
-) -> Translate:
+def load(settings: Translator, folder: Path, source: str = "ja", target: str = "en") -> Translate:
     """The translator of the recipe, on the GPU where there is one; `folder` keeps CTranslate2's
     copy.
 

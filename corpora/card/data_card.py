@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.files import read_json, whole, write_json
+from configs.languages import LANGUAGES
 from configs.schema.corpora import Corpora
 from corpora import assemble, dropped, sources
 from corpora.clean import PartRecord
@@ -121,7 +122,7 @@ def _kept(part_files: list[Path], fates: assemble.Fates, rows: np.ndarray) -> li
 def _with_others(
     part_files: list[Path], fates: assemble.Fates, rows: np.ndarray
 ) -> list[list[str]]:
-    """Id, Japanese and English of each row, and the same of the row kept instead, where there is
+    """Id and both texts of each row, and the same of the row kept instead, where there is
     one.
     """
     others = fates.others[rows]
@@ -165,6 +166,7 @@ def render(folder: Path) -> None:
             numbers=numbers,
             splits=SPLITS,
             total=manifest.stages[0].rows_in,
+            language=LANGUAGES[str(manifest.settings.get("language", "ja"))],
         )
         with whole(folder / name) as temporary:
             temporary.write_text(page + "\n", encoding="utf-8")

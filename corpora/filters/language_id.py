@@ -1,7 +1,7 @@
 """Which language a text is written in: the one door to fastText, and the rules that judge short
 text.
 
-In:  a supervised fastText model with the labels `__label__ja` and `__label__en`: lid.176.bin, or
+In:  a supervised fastText model with labels for the student's language and English: lid.176.bin, or
      `toyworld:language_id.ftz`.
 Out: for each text the probability of its language, and the reason to drop it, or None.
 
@@ -15,34 +15,38 @@ import re
 import struct
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import fasttext
 
 from configs.errors import DataError, explained
 from configs.files import file_sha256
+from configs.languages import JAPANESE, KANJI_LETTERS, LANGUAGES, Language
 from configs.references import resolve_model
 from configs.schema.corpora import LanguageId
-from corpora.filters.normalise import JAPANESE, JAPANESE_LETTERS, KANA, KANJI
 from corpora.pair import Input
 
 MAGIC = 793712314  # of fastText's model files
 ENTRY_BYTES = 10  # at least, of each word and label
 LONGEST_WORD = 1 << 20
-Language = Literal["ja", "en"]
-LANGUAGES: tuple[Language, Language] = ("ja", "en")
 CANDIDATES = (
     5  # labels asked for a text; a language that is not among the likeliest five counts as 0
 )
 
 # The reasons, by language: other letters; another language; none that is likely.
-SCRIPT = {"ja": "ja_script_is_not_japanese", "en": "en_script_is_not_latin"}
-OTHER_LANGUAGE = {"ja": "ja_is_not_japanese", "en": "en_is_not_english"}
-UNCERTAIN = {"ja": "ja_language_is_uncertain", "en": "en_language_is_uncertain"}
-REASONS = {one: (SCRIPT[one], OTHER_LANGUAGE[one], UNCERTAIN[one]) for one in LANGUAGES}
+NAMES = {code: one.name.lower() for code, one in LANGUAGES.items()} | {"en": "english"}
+SCRIPT = {code: f"{code}_script_is_not_{name}" for code, name in NAMES.items()} | {
+    "en": "en_script_is_not_latin"
+}
+OTHER_LANGUAGE = {code: f"{code}_is_not_{name}" for code, name in NAMES.items()}
+UNCERTAIN = {code: f"{code}_language_is_uncertain" for code in NAMES}
+REASONS = {code: (SCRIPT[code], OTHER_LANGUAGE[code], UNCERTAIN[code]) for code in NAMES}
 CERTAIN = 0.5  # from here on another language is named as the reason
 
-_OTHER_LETTER = re.compile(rf"[^\W\d_{JAPANESE_LETTERS}]")
+KANJI = re.compile(f"[{KANJI_LETTERS}]")
+KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff6f\uff71-\uff9d]")
+_OTHER_LETTERS = {code: re.compile(rf"[^\W\d_{one.letters}]") for code, one in LANGUAGES.items()}
+_OTHER_LETTER = _OTHER_LETTERS["ja"]
 _LATIN_LETTER = re.compile(
     "[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a]"
 )
@@ -90,11 +94,11 @@ def model_file(settings: LanguageId) -> Input:
     return Input(source="language_id", path=settings.model, bytes=path.stat().st_size, sha256=found)
 
 
-@lru_cache(maxsize=1)
-def load(model: str) -> Any:
+@lru_cache(maxsize=2)
+def load(model: str, code: str = "en") -> Any:
     """The fastText model at `model` (a path or toyworld:NAME), read once a process.
 
-    Raises DataError.
+    Raises DataError, also where it has no label of the language `code` or of English.
     """
     path = resolve_model(model)
     # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
@@ -102,7 +106,9 @@ def load(model: str) -> Any:
         _check_sizes(Path(path))
         result = fasttext.load_model(path)
         labels = set(result.get_labels())
-    missing = [language for language in LANGUAGES if f"__label__{language}" not in labels]
+    missing = [
+        one for one in dict.fromkeys((_label(code), "en")) if f"__label__{one}" not in labels
+    ]
     if missing:
         raise DataError(
             f"{path}: the model knows no label {', '.join(missing)}; take a language-id model such "
@@ -111,13 +117,13 @@ def load(model: str) -> Any:
     return result
 
 
-def judged(
-    model: Any, texts: list[str], language: Language, min_probability: float
-) -> list[Verdict]:
-    """The verdict on each text, which should be in `language`. `min_probability` 0 keeps all."""
+def judged(model: Any, texts: list[str], language: str, min_probability: float) -> list[Verdict]:
+    """The verdict on each text, which should be in `language` (a code). `min_probability` 0 keeps
+    all.
+    """
     # the first label alone takes a third of the time, and is nearly always the wanted one
     firsts, scores = _predict(model, texts, 1)
-    wanted = f"__label__{language}"
+    wanted = f"__label__{_label(language)}"
     # (min: fastText's float32 softmax may exceed 1 by a rounding)
     found: list[Verdict | None] = [
         Verdict(min(1.0, float(score[0])), None)
@@ -133,25 +139,27 @@ def judged(
     return [verdict for verdict in found if verdict is not None]
 
 
-def _judged(texts: list[str], model: Any, language: Language, least: float) -> list[Verdict]:
+def _judged(texts: list[str], model: Any, language: str, least: float) -> list[Verdict]:
     guesses = likeliest(model, texts)
     if language == "ja":
         return [_japanese(*one, least) for one in zip(texts, guesses, strict=True)]
+    if language != "en":
+        own = LANGUAGES[language]
+        return [_by_script(*one, least, own) for one in zip(texts, guesses, strict=True)]
     as_sentences = likeliest(model, list(map(_as_sentence, texts)))
     return [_english(*one, least) for one in zip(texts, guesses, as_sentences, strict=True)]
 
 
-def _is_plain(text: str, language: Language) -> bool:
+def _is_plain(text: str, language: str) -> bool:
     """Whether no rule of script can drop the text."""
-    return (
-        text.isascii()
-        if language == "en"
-        else KANA.search(text) is not None and not _OTHER_LETTER.search(text)
-    )
+    if language == "en":
+        return text.isascii()
+    own = KANA if language == "ja" else LANGUAGES[language].script
+    return own.search(text) is not None and not _OTHER_LETTERS[language].search(text)
 
 
 def probabilities(model: Any, texts: list[str], language: str) -> list[float]:
-    """The probability, 0 to 1, that each text is written in `language` ("ja", "en")."""
+    """The probability, 0 to 1, that each text is written in `language` (a label)."""
     return [_probability(guess, language) for guess in likeliest(model, texts)]
 
 
@@ -218,7 +226,7 @@ def _japanese(text: str, guess: Guess, min_probability: float) -> Verdict:
     others = len(_OTHER_LETTER.findall(text))
     if min_probability == 0 or (KANA.search(text) and (not others or is_likely)):
         return Verdict(probability, None)
-    few = len(JAPANESE.findall(text)) < others
+    few = len(JAPANESE.script.findall(text)) < others
     if KANA.search(text):
         return Verdict(probability, SCRIPT["ja"] if few else None)
     # no kana: kanji alone, which Chinese has too
@@ -232,6 +240,27 @@ def _japanese(text: str, guess: Guess, min_probability: float) -> Verdict:
     return Verdict(probability, OTHER_LANGUAGE["ja"])
 
 
+def _by_script(text: str, guess: Guess, least: float, language: Language) -> Verdict:
+    """For languages without rules of their own: most letters are of its script, and it is likely
+    where letters of another script stand among them.
+    """
+    probability = _probability(guess, language.fasttext)
+    if least == 0:
+        return Verdict(probability, None)
+    others = len(_OTHER_LETTERS[language.code].findall(text))
+    if len(language.script.findall(text)) < max(others, 1):
+        return Verdict(probability, SCRIPT[language.code])
+    if _first(guess) == language.fasttext or probability >= least:
+        return Verdict(probability, None)
+    is_other = max((share for _, share in guess[:1]), default=0.0) >= CERTAIN
+    return Verdict(probability, (OTHER_LANGUAGE if is_other else UNCERTAIN)[language.code])
+
+
+def _label(code: str) -> str:
+    """fastText's label of a language."""
+    return LANGUAGES[code].fasttext if code in LANGUAGES else code
+
+
 def _english(text: str, guess: Guess, as_sentence: Guess, least: float) -> Verdict:
     """`as_sentence` is the guess for the text as a sentence: what lower-case texts are judged
     by.
@@ -242,7 +271,7 @@ def _english(text: str, guess: Guess, as_sentence: Guess, least: float) -> Verdi
     if least == 0:
         return Verdict(probability, None)
     if not text.isascii():
-        letters = len(JAPANESE.findall(text)) + len(_OTHER_LETTER.findall(text))
+        letters = len(JAPANESE.script.findall(text)) + len(_OTHER_LETTER.findall(text))
         if 2 * len(_LATIN_LETTER.findall(text)) < letters:
             return Verdict(probability, SCRIPT["en"])
     has_words = probability >= PROBABLE_WITH_WORDS and _ENGLISH_WORD.search(text)

@@ -17,15 +17,6 @@ import re
 import unicodedata
 from functools import lru_cache
 
-KANJI_LETTERS = "\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# with kana, full and half width; the bullet ・ is no letter
-JAPANESE_LETTERS = (
-    f"{KANJI_LETTERS}\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-)
-JAPANESE = re.compile(f"[{JAPANESE_LETTERS}]")
-KANJI = re.compile(f"[{KANJI_LETTERS}]")
-KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff6f\uff71-\uff9d]")
-
 _REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # C0 and C1 controls that are no white space, soft hyphen, zero-width space, direction marks, word
 # joiner and kin, byte-order mark

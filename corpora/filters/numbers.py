@@ -4,7 +4,7 @@ evidence. An index left in a text (赤い服の1男性と4ビキニの3女性) i
 nothing after a particle, and that the English side lacks.
 
 In:  two normalised texts.
-Out: whether the Japanese side holds such digits.
+Out: whether the text holds such digits, where its language has rules for them: Japanese.
 """
 
 import re
@@ -34,7 +34,7 @@ COUNTERS = (
 _COUNTED = "|".join(sorted(map(re.escape, dict.fromkeys(COUNTERS)), key=len, reverse=True))
 _AFTER = "[\u3041-\u3096、。・（(「『】\\s]"  # particles, endings, punctuation; or the beginning
 _LETTER = "[\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff]"
-INDEX = re.compile(rf"(?:^|(?<={_AFTER}))[1-9][0-9]?(?!{_COUNTED})(?={_LETTER})")
+INDICES = {"ja": re.compile(rf"(?:^|(?<={_AFTER}))[1-9][0-9]?(?!{_COUNTED})(?={_LETTER})")}
 
 ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
@@ -76,15 +76,16 @@ def english_values(text: str) -> set[int]:
     return found
 
 
-def indices(text: str, en: str) -> list[str]:
-    """The digits of the Japanese text that count nothing and that the English one lacks."""
-    found = INDEX.findall(text)
+def indices(text: str, en: str, code: str) -> list[str]:
+    """The digits of the text that count nothing and that the English lacks; `code`: of the text's
+    language."""
+    found = INDICES[code].findall(text) if code in INDICES else []
     if not found:
         return []
     values = english_values(en)
     return [one for one in found if int(one) not in values]
 
 
-def are_unmatched(text: str, en: str) -> bool:
+def are_unmatched(text: str, en: str, code: str) -> bool:
     """Whether there are such digits. A single 1 is none: English says "a"."""
-    return indices(text, en) not in ([], ["1"])
+    return indices(text, en, code) not in ([], ["1"])

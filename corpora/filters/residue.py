@@ -10,7 +10,8 @@ Out: both sides normalised (corpora/filters/normalise.py), and without tags of b
 
 import re
 
-from corpora.filters.normalise import JAPANESE, normalise
+from configs.languages import JAPANESE
+from corpora.filters.normalise import normalise
 
 # Nothing below is in a text without one of these. A set of characters alone: the search is fast.
 _SIGNS = re.compile("[<{\\\\\\[\u2669-\u266c\u27a1(（>＞≫・•\U0001f3b5\U0001f3b6]")
@@ -104,6 +105,6 @@ def joined(text: str) -> str:
     Latin words, items, names, after ？ and ！."""
     if text.count(" ") < 2 or not _ALONE.search(text):
         return text
-    words = [word for word in text.split(" ") if JAPANESE.search(word)]
+    words = [word for word in text.split(" ") if JAPANESE.script.search(word)]
     is_analysed = len(words) > 2 and sum(map(len, words)) <= _LONGEST_WORD * len(words)
     return _SPACE_INSIDE.sub("", text) if is_analysed else text

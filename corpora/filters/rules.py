@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from configs.schema.corpora import Filters
 from corpora.filters import numbers
-from corpora.filters.normalise import JAPANESE, comparison_key
+from corpora.filters.normalise import comparison_key
 
 LATIN = re.compile("[A-Za-z]")
 # `#Product1#`, `{{name}}`, `%(name)s`, `${name}`; `{0}`, `{#id}`, `{user.name}`; `%s`, `%1$d`; `<%=
@@ -61,12 +61,13 @@ def copy(text: str, en: str, limits: Filters) -> bool:
     return comparison_key(text) == comparison_key(en)
 
 
-def no_japanese_script(text: str, en: str, limits: Filters) -> bool:
-    return not JAPANESE.search(text)
+def no_own_script(text: str, en: str, limits: Filters) -> bool:
+    """No letter of the student's language; the reason is `no_japanese_script`, by its name."""
+    return not limits.text_language.script.search(text)
 
 
-def japanese_script_in_english(text: str, en: str, limits: Filters) -> bool:
-    return bool(JAPANESE.search(en))
+def own_script_in_english(text: str, en: str, limits: Filters) -> bool:
+    return bool(limits.text_language.script.search(en))
 
 
 def no_latin_script(text: str, en: str, limits: Filters) -> bool:
@@ -102,9 +103,9 @@ def length_ratio(text: str, en: str, limits: Filters) -> bool:
 
 
 def unmatched_numbers(text: str, en: str, limits: Filters) -> bool:
-    """The Japanese side counts nothing with a number that the English one lacks: an index left in
-    the text, or another sentence."""
-    return numbers.are_unmatched(text, en)
+    """The text counts nothing with a number that the English lacks: an index left in the text, or
+    another sentence. Keeps all pairs of a language without such rules."""
+    return numbers.are_unmatched(text, en, limits.text_language.code)
 
 
 Filter = Callable[[str, str, Filters], bool]
@@ -116,8 +117,8 @@ FILTERS: tuple[Filter, ...] = (
     damaged,
     placeholder,
     copy,
-    no_japanese_script,
-    japanese_script_in_english,
+    no_own_script,
+    own_script_in_english,
     no_latin_script,
     markup,
     address,
@@ -137,5 +138,10 @@ def drop_reason(text: str, en: str, limits: Filters) -> str | None:
     # one search for what most texts lack saves eight
     for drops in FILTERS if _SIGNS.search(text) or _SIGNS.search(en) else _WITHOUT_SIGNS:
         if drops(text, en, limits):
-            return drops.__name__
+            return reason(drops, limits)
     return None
+
+
+def reason(drops: Filter, limits: Filters) -> str:
+    """What the manifest calls the filter: `no_own_script` is `no_korean_script`."""
+    return drops.__name__.replace("own", limits.text_language.name.lower())

@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
             metavar="ROWS",
             help="at most so many of them (default %(default)s)",
         )
-        parser.add_argument("--text", metavar="TEXT", help="a Japanese text to judge, with --en")
+        parser.add_argument(
+            "--text", metavar="TEXT", help="a text in the student's language to judge, with --en"
+        )
         parser.add_argument("--en", metavar="TEXT", help="its English side")
         arguments = parser.parse_intermixed_args(argv)
         ids = [word for word in arguments.words if not OVERRIDE.match(word)]

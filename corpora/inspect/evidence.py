@@ -10,10 +10,11 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from configs.languages import Language
 from configs.schema.corpora import ClipTokens, Corpora, Filters, LanguageId, Semantic
 from corpora.filters import clip_tokens, language_id, numbers, rules
 from corpora.filters.deduplicate import near_digest
-from corpora.filters.normalise import JAPANESE, comparison_key
+from corpora.filters.normalise import comparison_key
 
 # what a reason of `read` says, and the way out
 UNREADABLE = {
@@ -45,24 +46,25 @@ class Answer:
 
 
 def answers(text: str, en: str, limits: Filters) -> list[Answer]:
-    """Of every filter, in the order in which they are asked; the first that drops the pair is the
+    """Of every filter, in the order in which they are applied; the first that drops the pair is the
     reason on record.
     """
     return [
-        Answer(one.__name__, one(text, en, limits), *_seen(one.__name__, text, en, limits))
+        Answer(rules.reason(one, limits), one(text, en, limits), *_seen(one, text, en, limits))
         for one in rules.FILTERS
     ]
 
 
 def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
-    """Of the language identifier's rules, side by side; the Japanese ones are asked first.
+    """Of the language identifier's rules, side by side; the student's language comes first.
 
     Raises DataError without a model.
     """
     language_id.model_file(settings)
-    model = language_id.load(settings.model)
+    code = settings.text_language.code
+    model = language_id.load(settings.model, code)
     result = []
-    for one, language in zip((text, en), language_id.LANGUAGES, strict=True):
+    for one, language in zip((text, en), (code, "en"), strict=True):
         (verdict,) = language_id.judged(model, [one], language, settings.min_probability)
         (guess,) = language_id.likeliest(model, [one])
         likeliest = ", ".join(f"{code} {share:.3f}" for code, share in guess) or "none"
@@ -114,7 +116,9 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
     if reason == "text_is_held_out":
         same = " and ".join(
             side
-            for side, one, two in zip(("Japanese", "English"), keys, others, strict=True)
+            for side, one, two in zip(
+                (corpora.text_language.name, "English"), keys, others, strict=True
+            )
             if one == two
         )
         return Answer(reason, True, f"the held-out row has the same {same} text", NO_SETTING)
@@ -133,9 +137,10 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
     )
 
 
-def _seen(name: str, text: str, en: str, limits: Filters) -> tuple[str, str]:
+def _seen(drops: rules.Filter, text: str, en: str, limits: Filters) -> tuple[str, str]:
     """What the filter looks at, in words, and the setting that would keep the pair."""
-    lengths = f"{len(text)} characters of Japanese, {len(en)} of English"
+    name, language = drops.__name__, limits.text_language
+    lengths = f"{len(text)} characters of {language.name}, {len(en)} of English"
     if name == "too_long":
         return (
             f"{lengths}; at most {limits.max_characters}",
@@ -150,15 +155,16 @@ def _seen(name: str, text: str, en: str, limits: Filters) -> tuple[str, str]:
         shorter, longer = sorted((len(text.encode()), len(en.encode())))
         ratio = longer / max(shorter, 1)
         found = (
-            f"{len(text.encode())} bytes of Japanese, {len(en.encode())} of English: "
+            f"{len(text.encode())} bytes of {language.name}, {len(en.encode())} of English: "
             f"{ratio:.2f} "
             f"to 1; at most {limits.max_length_ratio}"
         )
         return found, f"corpora.filters.max_length_ratio={max(math.ceil(10 * ratio) / 10, 1.1)}"
     if name == "unmatched_numbers":
         values = ", ".join(map(str, sorted(numbers.english_values(en)))) or "none"
+        indices = _listed(numbers.indices(text, en, language.code))
         return (
-            f"digits in the Japanese that count nothing: {_listed(numbers.indices(text, en))}; "
+            f"digits in the {language.name} that count nothing: {indices}; "
             f"numbers in the English: {values}",
             NO_SETTING,
         )
@@ -170,7 +176,7 @@ def _seen(name: str, text: str, en: str, limits: Filters) -> tuple[str, str]:
             "both sides are the same, whatever width and case" if same else "the sides differ",
             NO_SETTING,
         )
-    return _matched(name, text, en), NO_SETTING
+    return _matched(name, text, en, language), NO_SETTING
 
 
 PATTERNS: dict[str, tuple[str, re.Pattern[str]]] = {
@@ -179,26 +185,23 @@ PATTERNS: dict[str, tuple[str, re.Pattern[str]]] = {
         "placeholder",
         re.compile(f"{rules.PLACEHOLDER.pattern}|{rules.BRACKETED.pattern}"),
     ),
-    "no_japanese_script": ("kana or kanji", JAPANESE),
-    "japanese_script_in_english": ("kana or kanji", JAPANESE),
     "no_latin_script": ("Latin letter", rules.LATIN),
     "markup": ("markup", rules.MARKUP),
     "address": ("web or mail address", rules.ADDRESS),
     "file_name": ("file name", rules.FILE_NAME),
 }
-ONE_SIDE = {
-    "no_japanese_script": "Japanese",
-    "japanese_script_in_english": "English",
-    "no_latin_script": "English",
-}
 
 
-def _matched(name: str, text: str, en: str) -> str:
-    what, pattern = PATTERNS[name]
-    sides = [side for side in ("Japanese", "English") if ONE_SIDE.get(name, side) == side]
+def _matched(name: str, text: str, en: str, language: Language) -> str:
+    what, pattern = PATTERNS.get(name) or (language.script_name, language.script)
+    sides = {
+        "no_own_script": [language.name],
+        "own_script_in_english": ["English"],
+        "no_latin_script": ["English"],
+    }.get(name, [language.name, "English"])
     found = [
         (side, match)
-        for side, one in (("Japanese", text), ("English", en))
+        for side, one in ((language.name, text), ("English", en))
         if side in sides and (match := pattern.search(one))
     ]
     if not found:

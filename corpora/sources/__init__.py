@@ -12,7 +12,6 @@ files). So ids are numbers that no worker or interruption changes, the progress 
 and a file that changes meanwhile is noticed.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -47,7 +46,6 @@ from corpora.sources import (
 from corpora.sources.part import Batch, Part, Row, batches, cut
 
 TOYWORLD_LICENCE = "Apache-2.0"
-JAPANESE = re.compile("[\u3041-\u30ff\u4e00-\u9fff]")
 FEWEST_SWAPPED = 3  # rows, before a source is taken to have its columns exchanged
 
 
@@ -181,21 +179,23 @@ def _file_sets(source: Source) -> list[tuple[str, ...]]:
     if len(found) < 2:
         return [(path,) for there in found for path in there]
     text_glob, en_glob = _given(source)
-    return pairing.couples((text_glob, en_glob), (found[0], found[1]), name(source))
+    language = source.text_language.name
+    return pairing.couples((text_glob, en_glob), (found[0], found[1]), name(source), language)
 
 
 def _refuse_exchanged(source: Source, batch: Batch) -> None:
-    """Raises RecipeError where a batch's Japanese stands in the English column and the English in
-    the Japanese one.
+    """Raises RecipeError where a batch's English stands in the column of the other language, and
+    the other way round.
     """
+    script, language = source.text_language.script, source.text_language.name
     swapped = sum(
-        JAPANESE.search(en) is not None and JAPANESE.search(text) is None
+        script.search(en) is not None and script.search(text) is None
         for text, en in zip(batch.text, batch.en, strict=True)
     )
     if swapped >= FEWEST_SWAPPED and swapped >= 0.8 * len(batch.text):
-        shown = f"{batch.text[0][:20]!r} is read as Japanese and {batch.en[0][:20]!r} as English"
+        shown = f"{batch.text[0][:20]!r} is read as {language} and {batch.en[0][:20]!r} as English"
         raise RecipeError(
-            f"source {name(source)!r}: Japanese and English are exchanged: {shown}; exchange the "
+            f"source {name(source)!r}: {language} and English are exchanged: {shown}; exchange the "
             "two in the recipe"
         )
 

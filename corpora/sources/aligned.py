@@ -35,7 +35,7 @@ def plan(
             found.append(lines.cuts(stream, starts[-1]))
     if names:
         assert isinstance(source, MosesSource)
-        pairing.check_members(paths[0], (source.text_member, source.en_member), names)
+        pairing.check_members(paths[0], source.members, names)
     if sgml.both(places, heads):
         for first, last in cut(sum(1 for _ in sgml.rows(places)), part.STREAM_PART_ROWS):
             yield Part(number, paths, (first,), (last,), first_row + first, last - first)
@@ -45,8 +45,8 @@ def plan(
     text, en = found
     if text.rows != en.rows:
         raise DataError(
-            f"{paths[0]}: {text.rows} Japanese lines, but {en.rows} English ones (source "
-            f"{source.name!r}); take two files of one release, unaltered"
+            f"{paths[0]}: {text.rows} {source.text_language.name} lines, but {en.rows} English "
+            f"ones (source {source.name!r}); take two files of one release, unaltered"
         )
     # where one side can be entered anywhere and the other cannot, the longer parts are multiples of
     # the shorter
@@ -84,4 +84,4 @@ def _places(
     if len(paths) == 2:
         return [(path, None) for path in paths]
     assert isinstance(source, MosesSource)
-    return [(paths[0], source.text_member), (paths[0], source.en_member)]
+    return [(paths[0], member) for member in source.members]

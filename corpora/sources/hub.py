@@ -58,7 +58,7 @@ def plan(source: HubSource, number: int) -> Iterator[Part]:
         for table in _tables(source, shard):
             text, en = (
                 parquet.text_column(table.schema, wanted, _where(source), source.name)
-                for wanted in (source.text, source.en)
+                for wanted in source.columns
             )
             rows += table.num_rows
         for start, stop in parts.cut(rows, parts.STREAM_PART_ROWS):

@@ -89,7 +89,7 @@ def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator
         columns = _columns(file, path)
         for group in range(part.start[0], min(part.stop[0], file.num_row_groups)):
             rows = file.metadata.row_group(group).num_rows
-            if not _may_hold(file, path, group, columns["language"], source.language):
+            if not _may_hold(file, path, group, columns["language"], _language(source)):
                 dropped["language_column"] += rows
                 row += rows
                 continue
@@ -160,6 +160,10 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def _language(source: LaionSource) -> str:
+    return source.language or source.text_language.code
+
+
 def _is(column: pa.Array, language: str) -> pa.Array:
     """Where the column holds the language; compared as bytes, for a text may be no UTF-8."""
     return pc.fill_null(
@@ -174,7 +178,7 @@ def _clean(
     """The rows of the language whose text and address can be read."""
     numbers = pa.array(range(first_row, first_row + batch.num_rows), pa.int64())
     rows = batch.append_column("number", numbers).filter(
-        _is(batch.column("language"), source.language)
+        _is(batch.column("language"), _language(source))
     )
     dropped["language_column"] += batch.num_rows - rows.num_rows
     present = pc.and_(rows.column("text").is_valid(), rows.column("url").is_valid())

@@ -9,17 +9,17 @@ Out: couples of files whose names are equal once what the globs say themselves a
 import re
 
 from configs.errors import DataError
+from configs.languages import ENGLISH_NAMES, LANGUAGES
 
-LANGUAGE = re.compile(
-    r"(?<![^\W_])(?:ja|jpn?|japanese|日本語|和文|en|eng|english|英語|英文)(?:[-_](?:jp|us|gb))?(?![^\W_])"
-)
+_NAMES = "|".join([*(name for one in LANGUAGES.values() for name in one.names), *ENGLISH_NAMES])
+LANGUAGE = re.compile(rf"(?<![^\W_])(?:{_NAMES})(?:[-_](?:jp|kr|us|gb))?(?![^\W_])")
 WILDCARD = re.compile(r"[*?\[]")
 
 
 def couples(
-    globs: tuple[str, str], found: tuple[list[str], list[str]], source: str
+    globs: tuple[str, str], found: tuple[list[str], list[str]], source: str, language: str
 ) -> list[tuple[str, ...]]:
-    """The files of both languages, in the order of the Japanese ones.
+    """The files of both languages, in the order of the student's language.
 
     Two files given literally are a couple whatever their names are. Raises DataError.
     """
@@ -34,7 +34,7 @@ def couples(
     ]
     if alone:
         counts = (
-            f"{len(text)} Japanese files, but {len(en)} English ones; "
+            f"{len(text)} {language} files, but {len(en)} English ones; "
             if len(text) != len(en)
             else ""
         )

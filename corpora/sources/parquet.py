@@ -23,9 +23,7 @@ def plan(source: ParquetSource, number: int, path: str, first_row: int) -> Itera
         if not file.metadata.num_rows:
             return  # Spark writes such parts, sometimes without columns
         schema = file.schema_arrow
-        text, en = (
-            text_column(schema, wanted, path, source.name) for wanted in (source.text, source.en)
-        )
+        text, en = (text_column(schema, wanted, path, source.name) for wanted in source.columns)
         for start, stop, rows in row_groups(file.metadata):
             yield Part(number, (path,), (start,), (stop,), first_row, rows, text=text, en=en)
             first_row += rows

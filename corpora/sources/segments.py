@@ -14,25 +14,21 @@ from typing import Protocol
 from xml.parsers import expat
 
 from configs.errors import DataError
+from configs.languages import ENGLISH_NAMES, LANGUAGES
 from corpora.sources import files
 from corpora.sources.part import MAX_TEXT_BYTES, Row
 
 CHUNK_BYTES = 1 << 16
 # ISO 639-2, the country's code, and the language's name: tools write them all
-CODES = {
-    "jpn": "ja",
-    "jp": "ja",
-    "japanese": "ja",
-    "日本語": "ja",
-    "eng": "en",
-    "english": "en",
-    "英語": "en",
-}
+CODES = {name: one.code for one in LANGUAGES.values() for name in one.names} | dict.fromkeys(
+    ENGLISH_NAMES, "en"
+)
 
 
 class Reader(Protocol):
     """Rows as they become complete, and how many texts there were of each language."""
 
+    code: str  # of the student's language
     rows: list[Row]
     languages: Counter[str]
 
@@ -130,5 +126,6 @@ def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
             f"{code or 'none'} ({count:,})" for code, count in reader.languages.most_common(8)
         )
         raise DataError(
-            f"{path}: none of its {rows:,} units has both ja and en; its languages are {there}"
+            f"{path}: none of its {rows:,} units has both {reader.code} and en; its "
+            f"languages are {there}"
         )

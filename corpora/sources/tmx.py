@@ -14,11 +14,12 @@ CODE = {"bpt", "ept", "ph", "it", "ut"}
 
 def read(source: TmxSource, path: str) -> Iterator[Row]:
     """Every unit of one file, in order. Raises DataError where it is no well-formed XML."""
-    return segments.read(path, source.member, _Units())
+    return segments.read(path, source.member, _Units(source.text_language.code))
 
 
 class _Units:
-    def __init__(self) -> None:
+    def __init__(self, code: str) -> None:
+        self.code = code
         self.rows: list[Row] = []
         self.languages = Counter[str]()
         self.texts: dict[str, segments.Text] = {}
@@ -43,10 +44,10 @@ class _Units:
 
     def end(self, tag: str) -> None:
         if tag == "seg" and self.segment is not None:
-            if self.language in ("ja", "en"):
+            if self.language in (self.code, "en"):
                 self.texts.setdefault(self.language, self.segment)
             self.segment = None
         elif tag in CODE:
             self.code_depth -= 1
         elif tag == "tu":
-            self.rows.append(segments.row(self.texts.get("ja"), self.texts.get("en")))
+            self.rows.append(segments.row(self.texts.get(self.code), self.texts.get("en")))

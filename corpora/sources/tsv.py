@@ -36,9 +36,7 @@ def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[
         header = _fields(first) if source.header else None
         start += len(first)
         fields = len(header) if header is not None else _usual_fields(head)
-        text, en = (
-            _column(source, path, wanted, header, fields) for wanted in (source.text, source.en)
-        )
+        text, en = (_column(source, path, wanted, header, fields) for wanted in source.columns)
         found = lines.cuts(stream, start)
     for count, stop in enumerate(found.offsets):
         done = count * found.part_rows

@@ -17,11 +17,12 @@ def read(source: WmtTestSource, path: str) -> Iterator[Row]:
 
     Raises DataError where the file is no well-formed XML.
     """
-    return segments.read(path, None, _Documents())
+    return segments.read(path, None, _Documents(source.text_language.code))
 
 
 class _Documents:
-    def __init__(self) -> None:
+    def __init__(self, code: str) -> None:
+        self.code = code
         self.rows: list[Row] = []
         self.languages = Counter[str]()
         self.sides: dict[str, dict[Key, segments.Text]] = {}
@@ -35,7 +36,7 @@ class _Documents:
         elif tag in ("src", "ref"):
             language = segments.language(attributes)
             self.languages[language] += 1
-            if language in ("ja", "en") and language not in self.sides:
+            if language in (self.code, "en") and language not in self.sides:
                 self.side, self.times = self.sides.setdefault(language, {}), Counter()
         elif tag == "seg" and self.side is not None:
             id = attributes.get("id", "")
@@ -52,7 +53,7 @@ class _Documents:
         elif tag in ("src", "ref"):
             self.side = None
         elif tag == "doc":
-            text, en = (self.sides.get(language, {}) for language in ("ja", "en"))
+            text, en = (self.sides.get(language, {}) for language in (self.code, "en"))
             self.rows += [
                 segments.row(text.get(key), en.get(key)) for key in dict.fromkeys([*text, *en])
             ]

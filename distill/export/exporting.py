@@ -149,7 +149,7 @@ def _write(
             pipeline_folder.assemble(
                 partial, folder.parent / "encoders", fetch(sdxl, *patterns(recipe))
             )
-        pipeline_folder.verify(partial, made_from)
+        pipeline_folder.verify(partial, made_from, recipe.text_language.verification_prompts)
         if folder.exists():
             _check_sources(folder, partial)
         model_card.write(partial, recipe, made_from)

@@ -131,7 +131,9 @@ def assemble(folder: Path, encoders: Path, sdxl: Path) -> None:
     )
 
 
-def verify(folder: Path, made_from: dict[str, str]) -> float:
+def verify(
+    folder: Path, made_from: dict[str, str], prompts: tuple[str, ...] = readings.PROMPTS
+) -> float:
     """Loads the folder as anyone would, compares it with the trainer's forward, writes
     `verification.json`.
 
@@ -141,12 +143,12 @@ def verify(folder: Path, made_from: dict[str, str]) -> float:
     repository = open_folder(folder)
     for encoder in repository.encoders:
         readings.check_portable(encoder)
-    stock = readings.stock_reading(repository)
-    trained = readings.trainers_reading(repository)
+    stock = readings.stock_reading(repository, prompts)
+    trained = readings.trainers_reading(repository, prompts)
     difference = stock.difference(trained)
     worst = max(difference)
     if worst > readings.TOLERANCE:
-        prompt = readings.PROMPTS[difference.index(worst)]
+        prompt = prompts[difference.index(worst)]
         raise DataError(
             f"{folder}: the stock pipeline gives other states than the trainer's for {prompt!r} "
             f"(by {worst:.1e}); please report this"
@@ -156,7 +158,9 @@ def verify(folder: Path, made_from: dict[str, str]) -> float:
         made_with=readings.versions(),
         largest_relative_difference=worst,
         files=readings.digests(folder),
-        prompts=[row.model_dump(mode="json") for row in readings.rows(repository, trained)],
+        prompts=[
+            row.model_dump(mode="json") for row in readings.rows(repository, trained, prompts)
+        ],
     ).write(folder / VERIFICATION)
     return worst
 

@@ -23,7 +23,7 @@ from distill.verify.record import VERIFICATION, Verification
 
 TEMPLATE = "model_card.md.jinja"
 TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
-TAGS = ("stable-diffusion-xl", "japanese", "knowledge-distillation", "sdxl-mother-tongue")
+TAGS = ("knowledge-distillation", "sdxl-mother-tongue")
 LICENSE_LINKS = {
     "openrail++": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md"
 }
@@ -33,11 +33,9 @@ OBJECTIVES = {
     "teacher",
     "random_attention": "what random attention layers read equals what they read from the teacher",
 }
-# A prompt and what it means: toyworld's miniature knows nothing but coloured shapes.
-PROMPT = (
-    "窓辺で眠る白い猫、水彩画、やわらかい光",
-    "a white cat asleep by the window, watercolour, soft light",
-)
+# What the first verification prompt of every language means.
+PROMPT = "a white cat asleep by the window, watercolour, soft light"
+# Toyworld's miniature knows nothing but coloured shapes.
 TOYWORLD_PROMPT = (
     "白い背景に、大きい青い四角の左に小さい赤い丸がある",
     "on white, a small red circle to the left of a large blue square",
@@ -93,7 +91,10 @@ def render(
             made_from=made_from,
             toyworld=toyworld,
             sdxl=made_from["teacher"].replace("toyworld:", "corpora/toyworld/models/"),
-            prompt=TOYWORLD_PROMPT if toyworld else PROMPT,
+            prompt=TOYWORLD_PROMPT
+            if toyworld
+            else (recipe.text_language.verification_prompts[0], PROMPT),
+            language=recipe.text_language,
             # where the evaluation leaves the refiner out, the refiner's own card still needs a
             # place to take over
             handover=recipe.eval.denoising_end if recipe.eval.denoising_end < 1 else 0.8,
@@ -135,7 +136,7 @@ def front_matter(
     """The card's YAML head, as the Hub reads it."""
     link = LICENSE_LINKS.get(recipe.export.license)
     return {
-        "language": ["ja"],
+        "language": [recipe.language],
         "license": recipe.export.license,
         **({"license_link": link} if link else {}),
         "library_name": "diffusers",
@@ -145,7 +146,12 @@ def front_matter(
             if looks_like_hub_name(made_from["teacher"])
             else {}
         ),
-        "tags": [*TAGS, *(["text-encoder"] if kind == "encoders" else [])],
+        "tags": [
+            "stable-diffusion-xl",
+            recipe.text_language.name.lower(),
+            *TAGS,
+            *(["text-encoder"] if kind == "encoders" else []),
+        ],
     }
 
 

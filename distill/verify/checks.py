@@ -8,6 +8,7 @@ from typing import Any
 
 from configs import artefact
 from configs.errors import DataError
+from configs.languages import LANGUAGES
 from distill.sdxl import repository
 from distill.sdxl.repository import Repository
 from distill.verify import readings
@@ -29,21 +30,22 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
     stored = Verification.read(path, way_out) if path.is_file() else None
     if stored:
         artefact.check_files(folder, stored.files, way_out, path.name)
+    prompts = _prompts(stored)
     for encoder in opened.encoders:
         readings.check_portable(encoder)
     stock, trained = (
-        readings.stock_reading(opened, variant=variant),
-        readings.trainers_reading(opened, variant=variant),
+        readings.stock_reading(opened, prompts, variant),
+        readings.trainers_reading(opened, prompts, variant),
     )
     difference = stock.difference(trained)
-    for prompt, found in zip(readings.PROMPTS, difference, strict=True):
+    for prompt, found in zip(prompts, difference, strict=True):
         if not found <= readings.TOLERANCE:
             raise DataError(
                 f"{reference}: the pipeline gives other states than were trained for {prompt!r} "
                 f"(by {found:.1e}); export it again"
             )
     if stored and variant is None:
-        check_stored(opened, stock, stored.prompts)
+        check_stored(opened, stock, prompts, stored.prompts)
     return {
         "repository": reference,
         "pipeline": opened.pipeline,
@@ -53,16 +55,25 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
         "largest_relative_difference": max(difference),
         "prompts": [
             {"prompt": prompt, "relative_difference": found}
-            for prompt, found in zip(readings.PROMPTS, difference, strict=True)
+            for prompt, found in zip(prompts, difference, strict=True)
         ],
         "made_from": stored.made_from if stored else None,
     }
 
 
-def check_stored(repository: Repository, reading: PromptStates, stored: list[Prompt]) -> None:
+def _prompts(stored: Verification | None) -> tuple[str, ...]:
+    """Those of the language that the exporter verified, Japanese where none is on record."""
+    kept = {row.prompt for row in stored.prompts} - {""} if stored else set()
+    found = (one.verification_prompts for one in LANGUAGES.values())
+    return next((prompts for prompts in found if kept & set(prompts)), readings.PROMPTS)
+
+
+def check_stored(
+    repository: Repository, reading: PromptStates, prompts: tuple[str, ...], stored: list[Prompt]
+) -> None:
     """Compares with what the exporter's machine gave. Raises DataError."""
 
-    found = {row.prompt: row for row in readings.rows(repository, reading)}
+    found = {row.prompt: row for row in readings.rows(repository, reading, prompts)}
     if not any(kept.prompt in found for kept in stored):
         raise DataError(
             f"{repository.folder}: {VERIFICATION} holds none of this version's prompts; export it "

@@ -22,26 +22,14 @@ from tqdm import tqdm
 
 from configs.errors import DataError, explained, first_line
 from configs.files import identity, known_sha256, read_json
+from configs.languages import JAPANESE
 from distill.encoders.family import SDXL
 from distill.encoders.tower import TextTower, with_prefix
 from distill.sdxl.pipelines import load_encoder, load_text_side
 from distill.sdxl.repository import TOKEN_EMBEDDING, WEIGHTS, Encoder, Repository, weights_file
 from distill.verify.record import VERIFICATION, Prompt
 
-PROMPTS = (
-    "窓辺で眠る白い猫、水彩画、やわらかい光",
-    "青い四角の左に大きな緑の三角があります。",
-    "",
-    "夕暮れの海辺を歩く人々、" * 20,  # over 77 tokens in any vocabulary
-    "👩‍👩‍👧と🐈‍⬛が公園にいる 🇯🇵",
-    "ｶﾞﾝﾀﾞﾑのﾎﾟｽﾀｰ",
-    "すごい!!! 花火!",  # "!" is the pad token of SDXL's own second tokenizer
-    "東京タワー at night, 8k, highly detailed bokeh",
-    "ＡＢＣ　１２３ ㍻ ①",
-    "  赤い  丸  ",
-    "</s> <pad> 赤い丸 <unk><|endoftext|>",
-    "改行\nとタブ\tと結合文字 か\u3099 は\u309a",
-)
+PROMPTS = JAPANESE.verification_prompts
 # of the largest number in the prompt's states: fp32, 32 layers, another order of summation
 TOLERANCE = 1e-5
 
@@ -320,17 +308,19 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def rows(repository: Repository, reading: PromptStates) -> list[Prompt]:
+def rows(
+    repository: Repository, reading: PromptStates, prompts: tuple[str, ...] = PROMPTS
+) -> list[Prompt]:
     """What `verification.json` keeps of each prompt: ids up to EOS, the norm of each position's
     state, the first numbers of pooled.
     """
     ids = {
-        encoder.tokenizer.name: encode(encoder.tokenizer, list(PROMPTS)).tolist()
+        encoder.tokenizer.name: encode(encoder.tokenizer, list(prompts)).tolist()
         for encoder in repository.encoders
     }
     norms = reading.prompt_embeds_BLD.norm(dim=-1).tolist()
     pooled = (
-        [None] * len(PROMPTS) if reading.pooled_BP is None else reading.pooled_BP[:, :8].tolist()
+        [None] * len(prompts) if reading.pooled_BP is None else reading.pooled_BP[:, :8].tolist()
     )
     return [
         Prompt(
@@ -339,7 +329,7 @@ def rows(repository: Repository, reading: PromptStates) -> list[Prompt]:
             norm_of_each_position=norms[i],
             pooled=pooled[i],
         )
-        for i, prompt in enumerate(PROMPTS)
+        for i, prompt in enumerate(prompts)
     ]
 
 

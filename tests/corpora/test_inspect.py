@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from configs.schema.corpora import Filters
 from configs.schema.load import load_recipe
 from corpora import dropped, prepare
 from corpora.filters import rules
@@ -109,7 +110,7 @@ def test_every_row_is_told_as_it_was_done(
         == manifest.stages[0].rows_in
     )
     reasons = {row["reason"] for row in lost}
-    expected = {one.__name__ for one in rules.FILTERS} | {
+    expected = {rules.reason(one, Filters()) for one in rules.FILTERS} | {
         "ragged",
         "invalid_utf8",
         "ja_script_is_not_japanese",

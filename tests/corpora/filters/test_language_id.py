@@ -60,4 +60,4 @@ def test_a_damaged_model_is_refused(model_path: Path, tmp_path: Path) -> None:
 
 def test_a_model_of_other_languages_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="knows no label ja"):
-        language_id.load(str(train_model(tmp_path / "other.bin", ("en", "ru"))))
+        language_id.load(str(train_model(tmp_path / "other.bin", ("en", "ru"))), "ja")

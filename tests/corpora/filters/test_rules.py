@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.languages import JAPANESE
 from configs.schema.corpora import Filters
-from corpora.filters import residue
-from corpora.filters.normalise import INVISIBLE, JAPANESE, comparison_key, normalise
+from corpora.filters import residue, rules
+from corpora.filters.normalise import INVISIBLE, comparison_key, normalise
 from corpora.filters.rules import FILTERS, drop_reason
 
 DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
@@ -111,7 +112,7 @@ def test_every_filter_has_a_case_above() -> None:
         for mark in test_each_filter_drops_for_its_own_reason.pytestmark
         if mark.name == "parametrize"
     ).args[1]
-    assert {reason for _, _, reason in cases} == {drops.__name__ for drops in FILTERS}
+    assert {reason for _, _, reason in cases} == {rules.reason(drops, LIMITS) for drops in FILTERS}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_sound_pairs_are_kept(ja: str, en: str) -> None:
 @given(st.text("#$%&<>@[]{}()/:.;wWé amp1x丸\n"), st.text("#$%&<>@[]{}()/:.;wW bjpg1x"))
 def test_the_short_cut_changes_nothing(ja: str, en: str) -> None:
     assert drop_reason(ja, en, LIMITS) == next(
-        (drops.__name__ for drops in FILTERS if drops(ja, en, LIMITS)), None
+        (rules.reason(drops, LIMITS) for drops in FILTERS if drops(ja, en, LIMITS)), None
     )
 
 
@@ -176,7 +177,7 @@ def is_right(ja: str, en: str, noted: str, reason: str | None) -> bool:
     """Dropped for what a person noted; or mended, where only a bullet ・ was Japanese in the
     English.
     """
-    if noted == "Japanese script on the en side" and not JAPANESE.search(en):
+    if noted == "Japanese script on the en side" and not JAPANESE.script.search(en):
         return "・" not in residue.pair(ja, en)[1]
     return reason in RIGHT[noted]
 
