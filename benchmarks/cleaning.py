@@ -81,7 +81,6 @@ def write_source(recipe: Recipe, size: int, folder: Path) -> Recipe:
     """A recipe whose only source is a TSV of `size` rows: the training pairs, repeated with another
     number appended each time.
     """
-
     path, left = folder / f"{size}.tsv", size
     with open(path, "w", encoding="utf-8") as file:
         for number in itertools.count():

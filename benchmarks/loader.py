@@ -100,7 +100,6 @@ def batches_of(recipe: Recipe, batch_size: int) -> Any:
     """The `Batches` of the recipe's trainer, without empty and mixed prompts: a dataset has no row
     for them.
     """
-
     settings = recipe.distill.model_copy(
         update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0}
     )

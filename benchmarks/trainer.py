@@ -105,7 +105,6 @@ def measure(recipe: Recipe, profile_name: str) -> dict[str, Any]:
 
 def contestants(work: Workload, device: torch.device) -> dict[str, Callable[[], Contestant]]:
     """Constructors by name; our variants differ in one setting each."""
-
     # enough positions to fill the machine, few enough for several micro-batches by length
     words = {"full_length_share": 0.0, "tokens_per_micro_batch": 77 * work.profile.batch_size // 4}
     makers: dict[str, Callable[[], Contestant]] = {

@@ -93,7 +93,6 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
     """The workload of `count` pairs. Raises DataError if the recipe's pairs or initial student are
     missing, or if there are fewer pairs.
     """
-
     student_tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
     texts = [
         (row.text, row.en)

@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 CODE_VERSION = version("sdxl-mother-tongue")
 
 
-class Manifest(SealedRecord):
+class ArtefactManifest(SealedRecord):
     """`made_from`: a digest by the name of each input, as a user would call it.
 
     `details`: the maker's own, by name.
@@ -36,7 +36,7 @@ def seal(
     made_from: Mapping[str, str],
     details: Mapping[str, Any] | None = None,
     known: Mapping[str, str] | None = None,
-) -> Manifest:
+) -> ArtefactManifest:
     """Writes the manifest of a finished folder: its last file.
 
     `known`: SHA-256 by name of files that were digested while they were written, which need not be
@@ -47,7 +47,7 @@ def seal(
     )
     names = [path.relative_to(folder).as_posix() for path in files]
     digests = {name: (known or {}).get(name) or file_sha256(folder / name) for name in names}
-    manifest = Manifest.seal(
+    manifest = ArtefactManifest.seal(
         code_version=CODE_VERSION,
         made_from=dict(made_from),
         files=digests,
@@ -57,12 +57,12 @@ def seal(
     return manifest
 
 
-def read(folder: Path, way_out: str) -> Manifest:
+def read(folder: Path, way_out: str) -> ArtefactManifest:
     """The manifest, with every file's digest checked.
 
     Raises DataError naming the first that is missing or damaged.
     """
-    manifest = Manifest.read(folder / MANIFEST, way_out)
+    manifest = ArtefactManifest.read(folder / MANIFEST, way_out)
     check_files(folder, manifest.files, way_out)
     return manifest
 
@@ -84,7 +84,7 @@ def check_files(
             )
 
 
-def changed(manifest: Manifest, made_from: Mapping[str, str]) -> str | None:
+def changed(manifest: ArtefactManifest, made_from: Mapping[str, str]) -> str | None:
     """The name of the first input that is not the one it was made from; None where all are."""
     names = sorted(manifest.made_from.keys() | made_from.keys())
     return next(

@@ -20,7 +20,7 @@ from configs.errors import DataError
 from configs.schema.corpora import Corpora
 from corpora import dropped
 from corpora.filters.deduplicate import first_of_each
-from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, Stage, count_stage
+from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, StageCounts, count_stage
 
 DIGESTS = ("pair_digest", "text_digest", "en_digest")
 NEAR_DIGEST = "near_digest"
@@ -55,7 +55,7 @@ class Fates:
         return result
 
 
-def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, Stage]:
+def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, StageCounts]:
     """Marks the rows that say again what an earlier one says, and counts them.
 
     All others are left as DROPPED, until `place_rest`.
@@ -79,7 +79,7 @@ def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, Stag
     )
 
 
-def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> Stage:
+def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> StageCounts:
     """Marks the rows whose score is too low (NaN: not measured), and counts them."""
     rows_in, is_low = int(fates.is_left.sum()), scores < min_margin
     assert not (is_low & ~fates.is_left).any()
@@ -87,7 +87,9 @@ def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> 
     return count_stage("semantic", rows_in, Counter(low_margin=int(is_low.sum())))
 
 
-def place_rest(corpora: Corpora, part_splits: list[str], parts: list[Path], fates: Fates) -> Stage:
+def place_rest(
+    corpora: Corpora, part_splits: list[str], parts: list[Path], fates: Fates
+) -> StageCounts:
     """Places all rows that are left, and counts those that are in no split. Raises DataError.
 
     `part_splits` says of each part whether its rows are all "train", all "held_out", or to be split

@@ -113,7 +113,7 @@ def part_schema(corpora: Corpora) -> pa.Schema:
 
 
 def clean(
-    batch: sources.Batch, corpora: Corpora, licence: str, schema: pa.Schema, drops: Drops
+    batch: sources.RowBatch, corpora: Corpora, licence: str, schema: pa.Schema, drops: Drops
 ) -> pa.Table:
     """The rows of `batch` that pass the filters and the language id, with what the second half
     needs; the others go to `drops`.

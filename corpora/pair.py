@@ -62,7 +62,7 @@ class Input(Record):
     sha256: str
 
 
-class Stage(Record):
+class StageCounts(Record):
     """Rows that came in, rows dropped by reason, rows that went on: the first is always the sum of
     the others.
     """
@@ -73,7 +73,7 @@ class Stage(Record):
     rows_out: int
 
     @model_validator(mode="after")
-    def _every_row_is_accounted_for(self) -> "Stage":
+    def _every_row_is_accounted_for(self) -> "StageCounts":
         if self.rows_in != self.rows_out + sum(self.dropped.values()):
             raise ValueError(
                 f"stage {self.name}: {self.rows_in} rows in are not {self.rows_out} rows out + "
@@ -82,9 +82,9 @@ class Stage(Record):
         return self
 
 
-def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> Stage:
+def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> StageCounts:
     """The stage that dropped these rows of `rows_in`."""
-    return Stage(
+    return StageCounts(
         name=name,
         rows_in=rows_in,
         dropped=dict(sorted(dropped.items())),
@@ -92,18 +92,18 @@ def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> Stage:
     )
 
 
-def count_stages(rows: int, dropped: Iterable[tuple[str, Counter[str]]]) -> list[Stage]:
+def count_stages(rows: int, dropped: Iterable[tuple[str, Counter[str]]]) -> list[StageCounts]:
     """Stages one after another: what each dropped of the rows the one before let through, of `rows`
     at first.
     """
-    stages: list[Stage] = []
+    stages: list[StageCounts] = []
     for name, reasons in dropped:
         stages.append(count_stage(name, rows, reasons))
         rows = stages[-1].rows_out
     return stages
 
 
-def losses(stages: list[Stage]) -> str:
+def losses(stages: list[StageCounts]) -> str:
     """How many rows came in and the five costliest reasons, for a message."""
     dropped = sum((Counter(stage.dropped) for stage in stages), Counter[str]())
     return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(
@@ -118,18 +118,18 @@ class Shard(Record):
     sha256: str
 
 
-class Manifest(Record):
+class PairsManifest(Record):
     """`manifest.json`. A manifest whose counts do not add up cannot be made, written or read."""
 
     format: Literal[2]
     fingerprint: str
     settings: dict[str, Any]
     inputs: list[Input]
-    stages: list[Stage]
+    stages: list[StageCounts]
     splits: dict[Split, list[Shard]]
 
     @model_validator(mode="after")
-    def _the_stages_join(self) -> "Manifest":
+    def _the_stages_join(self) -> "PairsManifest":
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             if before.rows_out != after.rows_in:
                 raise ValueError(
@@ -147,7 +147,7 @@ class Manifest(Record):
         return sum(shard.rows for shard in self.splits.get(split, []))
 
 
-def read_manifest(folder: str | Path) -> Manifest:
+def read_manifest(folder: str | Path) -> PairsManifest:
     """Reads the manifest and checks that every shard is there in its full length.
 
     Raises DataError.
@@ -157,7 +157,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise DataError(
             f"{folder}: there are no pairs yet; make them with: python -m corpora.prepare RECIPE"
         )
-    manifest = Manifest.read(folder / MANIFEST, REMEDY)
+    manifest = PairsManifest.read(folder / MANIFEST, REMEDY)
     for shard in (shard for split in SPLITS for shard in manifest.splits.get(split, [])):
         path = inside(folder, shard.file)
         found = path.stat().st_size if path.is_file() else None
@@ -254,5 +254,5 @@ class ShardWriter:
         )
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: PairsManifest) -> None:
     manifest.write(folder / MANIFEST)

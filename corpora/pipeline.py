@@ -25,8 +25,8 @@ from corpora.card import data_card
 from corpora.filters import clip_tokens, language_id, semantic
 from corpora.pair import (
     FORMAT,
-    Manifest,
-    Stage,
+    PairsManifest,
+    StageCounts,
     count_stages,
     losses,
     read_manifest,
@@ -34,7 +34,7 @@ from corpora.pair import (
 )
 
 
-def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
+def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
     """The manifest of `<run>/pairs`, and whether it was made just now.
 
     Raises DataError and RecipeError.
@@ -74,7 +74,7 @@ def prepare(recipe: Recipe) -> tuple[Manifest, bool]:
     shutil.rmtree(finished, ignore_errors=True)  # shards of an interrupted run, without a manifest
     finished.mkdir()
     shards = assemble.write_shards(part_files, fates, finished, corpora.shard_rows)
-    manifest = Manifest(
+    manifest = PairsManifest(
         format=FORMAT,
         fingerprint=fingerprint,
         settings=settings,
@@ -106,7 +106,7 @@ def recorded_settings(corpora: Corpora) -> dict[str, object]:
     return settings if code == "ja" else {"language": code, **settings}  # type: ignore[no-any-return]
 
 
-def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> Manifest:
+def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> PairsManifest:
     """The manifest of pairs made earlier, if they are this recipe's. Raises DataError."""
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:
@@ -150,7 +150,7 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
 
 def _place(
     corpora: Corpora, part_splits: list[str], part_files: list[Path], work: Path
-) -> tuple[assemble.Fates, list[Stage]]:
+) -> tuple[assemble.Fates, list[StageCounts]]:
     """The second half's stages over all rows: duplicates, meaning, the split."""
     fates, deduplicated = assemble.without_duplicates(corpora, part_files)
     stages = [deduplicated]
@@ -170,7 +170,7 @@ def _place(
 
 def _count(
     corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]
-) -> list[Stage]:
+) -> list[StageCounts]:
     """The first half's stages over all parts."""
     dropped = {
         name: sum((Counter(record.dropped.get(name, {})) for record in records), Counter[str]())

@@ -11,7 +11,7 @@ import sys
 
 from configs import command
 from configs.schema.recipe import Recipe
-from corpora.pair import SPLITS, Manifest
+from corpora.pair import SPLITS, PairsManifest
 
 NO_HELD_OUT = (
     "corpora.held_out_pairs is 0, so no pair is held out and eval will have nothing to compare "
@@ -41,7 +41,7 @@ def stage(recipe: Recipe) -> None:
             print(warning, file=sys.stderr)
 
 
-def funnel(manifest: Manifest) -> str:
+def funnel(manifest: PairsManifest) -> str:
     """Rows in, rows dropped by stage and reason, rows out by split, as a text table."""
     total = manifest.stages[0].rows_in
     rows = [("rows in", "", total)]

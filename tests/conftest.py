@@ -240,9 +240,9 @@ def write_pairs(folder: Path, texts: list[tuple[str, str]], split: str = "held_o
     ]
     writer = pair.ShardWriter(folder, split, 100)
     writer.write(pa.Table.from_pylist(rows, pair.SCHEMA))
-    stage = pair.Stage(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))
+    stage = pair.StageCounts(name="read", rows_in=len(rows), dropped={}, rows_out=len(rows))
     splits = {"train": [], "held_out": []} | {split: writer.close()}
-    manifest = pair.Manifest(
+    manifest = pair.PairsManifest(
         format=2, fingerprint="x", settings={}, inputs=[], stages=[stage], splits=splits
     )
     pair.write_manifest(folder, manifest)

@@ -23,7 +23,7 @@ from distill.tokenizer.portable import Vocabulary
 from vocab_init import transplant
 from vocab_init.nearest import nearest
 from vocab_init.piece_text import sentencepiece_text
-from vocab_init.transplant import Row, Teacher
+from vocab_init.transplant import Teacher, VocabularyRow
 
 NEIGHBORS = 3
 SHOWN = 12
@@ -31,7 +31,6 @@ SHOWN = 12
 
 def initialise(recipe: Recipe) -> None:
     """Writes `<run>/initial_student/` unless it is complete already. Raises DataError."""
-
     target = recipe.run_dir / "initial_student"
     tokenizer = unigram.find(resolve_model(recipe.vocab_init.tokenizer))
     teacher = transplant.read_teacher(resolve_model(recipe.distill.base), recipe.distill.teacher)
@@ -65,7 +64,6 @@ def _find(
     """For the text of every normal piece, the ids and cosine similarities of the nearest English
     tokens, best first.
     """
-
     settings = recipe.vocab_init
     encoder = sentence_encoder.load(
         resolve_model(settings.sentence_encoder), "vocab_init.sentence_encoder"
@@ -99,7 +97,6 @@ def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str])
     Raises DataError if it was made with other settings, or if an input has changed and the run has
     checkpoints.
     """
-
     if not target.exists():
         return False
     try:
@@ -126,13 +123,13 @@ def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str])
     return name is None
 
 
-def _write(work: Path, rows: list[Row], tables: dict[str, Any]) -> None:
+def _write(work: Path, rows: list[VocabularyRow], tables: dict[str, Any]) -> None:
     save_file(tables, work / "token_embeddings.safetensors")
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
     (work / "neighbors.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def _show(rows: list[Row]) -> None:
+def _show(rows: list[VocabularyRow]) -> None:
     """Prints the number of rows by kind, and the neighbours of SHOWN evenly spaced rows."""
     print(
         "rows: "

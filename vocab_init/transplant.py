@@ -4,7 +4,7 @@ follow.
 In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and the two token
      embeddings are read (one of them from OpenCLIP if `distill.teacher` says so); the student's
      vocabulary.
-Out: `Row`s and tensors; nothing on disk.
+Out: `VocabularyRow`s and tensors; nothing on disk.
 
 Normal pieces take the row of the English token nearest in meaning, byte pieces the row of the same
 byte, BOS and EOS the teacher's BOS and EOS. Rows without a meaning (unknown, unused, filler, a lone
@@ -81,7 +81,7 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Row:
+class VocabularyRow:
     """One row of `neighbors.jsonl`. The row starts from the first neighbour's embedding; without
     neighbours, from the mean.
     """
@@ -131,7 +131,7 @@ def rows(
     vocabulary: Vocabulary,
     teacher: Teacher,
     found: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-) -> list[Row]:
+) -> list[VocabularyRow]:
     """The neighbours of every row of the vocabulary.
 
     `found`: for the text of each normal piece, its nearest token ids and their similarities, best
@@ -139,7 +139,7 @@ def rows(
     """
     names = {token_id: _readable(token) for token, token_id in teacher.vocabulary.items()}
 
-    def row(row_id: int, piece: str, kind: Kind) -> Row:
+    def row(row_id: int, piece: str, kind: Kind) -> VocabularyRow:
         text, ids, similarity = "", [], []
         if kind == "normal":
             text = piece_text.sentencepiece_text(piece)
@@ -150,7 +150,7 @@ def rows(
             text, ids = piece_text.readable(byte), _same_byte(byte, teacher.vocabulary)
         elif kind in ("bos", "eos"):
             ids = [teacher.bos_id if kind == "bos" else teacher.eos_id]
-        return Row(row_id, piece, kind, text, ids, [names[i] for i in ids], similarity)
+        return VocabularyRow(row_id, piece, kind, text, ids, [names[i] for i in ids], similarity)
 
     return [
         row(i, piece, kind)
@@ -158,7 +158,7 @@ def rows(
     ]
 
 
-def transplant(rows: list[Row], teacher: Teacher) -> dict[str, torch.Tensor]:
+def transplant(rows: list[VocabularyRow], teacher: Teacher) -> dict[str, torch.Tensor]:
     """The student's token embeddings by encoder, (len(rows), D) float32."""
     special = [teacher.bos_id, teacher.eos_id]
     ordinary = torch.tensor([i for i in sorted(teacher.vocabulary.values()) if i not in special])

@@ -15,7 +15,6 @@ from corpora.yields import Yield
 
 def audit(recipe: Recipe, rows: int, seed: int) -> None:
     """Prints the rates and writes the sheet. Raises DataError and RecipeError."""
-
     folder = recipe.run_dir / "audit"
     pairs = _pairs(recipe)
     found = yields.of_pairs(pairs)
@@ -34,14 +33,12 @@ def audit(recipe: Recipe, rows: int, seed: int) -> None:
 
 def judge(recipe: Recipe, path: Path) -> None:
     """Prints the rates that a filled sheet tells. Raises DataError."""
-
     pairs = _pairs(recipe)
     sheet = audit_sheet.read(path, pairs)
     print(audit_rates.table(audit_rates.rates(sheet, yields.of_pairs(pairs))))
 
 
 def _pairs(recipe: Recipe) -> Path:
-
     folder = recipe.run_dir / "pairs"
     manifest = read_manifest(folder)
     if not (folder / dropped.FILE).is_file():

@@ -68,7 +68,7 @@ def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
     )
     result = []
     for line in lines:
-        own, other = texts[line.id], texts.get(line.other_id, history.Row(""))
+        own, other = texts[line.id], texts.get(line.other_id, history.SourceRow(""))
         result.append(
             replace(line, text=own.text, en=own.en, other_text=other.text, other_en=other.en)
         )

@@ -20,7 +20,7 @@ from corpora.captions.choose import Rows
 from corpora.captions.clean import Cleaned
 from corpora.card import data_card
 from corpora.filters.deduplicate import digest
-from corpora.pair import Manifest, Pair, read_batches
+from corpora.pair import Pair, PairsManifest, read_batches
 
 
 def write(
@@ -28,7 +28,7 @@ def write(
     records: list[dropped.DroppedRecord],
     cleaned: Cleaned,
     lost: dict[str, Rows],
-    manifest: Manifest,
+    manifest: PairsManifest,
     folder: Path,
 ) -> None:
     shown = data_card.merged(record.samples for record in records)

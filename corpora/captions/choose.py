@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpora.captions.clean import Cleaned
-from corpora.pair import Stage, count_stages
+from corpora.pair import StageCounts, count_stages
 
 NOT_IN_ANY_SHARD = "no_picture"
 
@@ -73,7 +73,7 @@ def choose(
     }
 
 
-def count(rows: int, lost: dict[str, Rows]) -> list[Stage]:
+def count(rows: int, lost: dict[str, Rows]) -> list[StageCounts]:
     """The stages `choose` went through."""
     return count_stages(
         rows,

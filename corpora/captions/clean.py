@@ -108,7 +108,7 @@ class Lost:
 
 
 @dataclass
-class CleanPart:
+class CleanCaptions:
     """The task: part number `rank` of the metadata."""
 
     captions: Captions

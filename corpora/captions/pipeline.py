@@ -29,9 +29,9 @@ from corpora.filters import language_id
 from corpora.pair import (
     FORMAT,
     Input,
-    Manifest,
+    PairsManifest,
     ShardWriter,
-    Stage,
+    StageCounts,
     count_stages,
     losses,
     read_manifest,
@@ -42,7 +42,7 @@ from corpora.sources import files, laion
 FOLDER = "captions"
 
 
-def make(recipe: Recipe) -> tuple[Manifest, bool]:
+def make(recipe: Recipe) -> tuple[PairsManifest, bool]:
     """The manifest of `<run>/captions`, and whether it was made just now.
 
     Raises DataError and RecipeError.
@@ -90,7 +90,7 @@ def make(recipe: Recipe) -> tuple[Manifest, bool]:
     for file in sorted((work / "translated").glob("*.parquet")):
         writer.write(pq.read_table(file))
     stages = _stages(records, cleaned, lost)
-    manifest = Manifest(
+    manifest = PairsManifest(
         format=FORMAT,
         fingerprint=fingerprint,
         settings=settings,
@@ -109,7 +109,7 @@ def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[DroppedRecord
     parts, folder = laion.plan(captions.source), _folder(work / "cleaned")
     corpora = recipe.corpora
     executor.run(
-        clean.CleanPart(captions, corpora, parts, folder),
+        clean.CleanCaptions(captions, corpora, parts, folder),
         work / "datatrove" / "clean",
         corpora.workers,
         "clean",
@@ -178,7 +178,7 @@ def _records(folder: Path, count: int) -> list[DroppedRecord]:
 
 def _stages(
     records: list[DroppedRecord], cleaned: clean.Cleaned, lost: dict[str, choose.Rows]
-) -> list[Stage]:
+) -> list[StageCounts]:
     """Every stage in order, with what it dropped."""
     counts: dict[str, Counter[str]] = {}
     for record in records:
@@ -220,7 +220,7 @@ def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
     return [*result, language_id.model_file(recipe.corpora.language_id)]
 
 
-def _finished(folder: Path, fingerprint: str) -> Manifest:
+def _finished(folder: Path, fingerprint: str) -> PairsManifest:
     """The manifest of captions made earlier, if they are this recipe's. Raises DataError."""
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:

@@ -141,7 +141,6 @@ def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
 
 
 def _similarities(ranker: Ranker, batch: list[Candidate]) -> np.ndarray:
-
     pictures = [picture.image for _, _, picture in batch if picture.image is not None]
     return dual_encoder.similarities(
         _encoder(ranker), [text for _, text, _ in batch], pictures, ranker.batch_size
@@ -151,7 +150,6 @@ def _similarities(ranker: Ranker, batch: list[Candidate]) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _encoder(ranker: Ranker) -> DualEncoder:
     """Loaded once a process."""
-
     return dual_encoder.load(ranker)
 
 

@@ -127,5 +127,4 @@ def _loaded(
     settings: Translator, models: Path, source: str, target: str
 ) -> Callable[[list[str]], list[str]]:
     """Once a process."""
-
     return translator.load(settings, models, source, target)

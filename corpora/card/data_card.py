@@ -24,7 +24,7 @@ from configs.languages import LANGUAGES
 from configs.schema.corpora import Corpora
 from corpora import assemble, dropped, sources
 from corpora.clean import PartRecord
-from corpora.pair import SPLITS, Manifest, Pair, read_batches, read_manifest
+from corpora.pair import SPLITS, Pair, PairsManifest, read_batches, read_manifest
 
 SAMPLES, PAGE, README = "samples.json", "data_card.html", "README.md"
 KEPT_SAMPLES = 5  # a source
@@ -184,7 +184,7 @@ class _Numbers:
     language identifier was.
     """
 
-    def __init__(self, manifest: Manifest, folder: Path) -> None:
+    def __init__(self, manifest: PairsManifest, folder: Path) -> None:
         lengths = {side: np.zeros(LONGEST + 1, dtype=np.int64) for side in ("text", "en")}
         ratios = np.zeros(BINS, dtype=np.int64)
         probabilities = {side: np.zeros(BINS, dtype=np.int64) for side in ("text", "en")}

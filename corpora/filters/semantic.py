@@ -61,7 +61,6 @@ def model_files(settings: Semantic) -> list[Input]:
 @lru_cache(maxsize=1)
 def load(model: str) -> Any:
     """The encoder, read once a process. Raises DataError."""
-
     return sentence_encoder.load(resolve_model(model), "corpora.semantic.model")
 
 

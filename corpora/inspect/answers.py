@@ -11,7 +11,7 @@ from corpora import dropped, pipeline
 from corpora.filters import residue
 from corpora.inspect import evidence, history
 from corpora.inspect.evidence import Answer
-from corpora.inspect.history import Fate, Row
+from corpora.inspect.history import Fate, SourceRow
 from corpora.pair import read_manifest
 
 EARLY = ("filter", "language_id", "clip_tokens")  # the stages that judge a row by itself
@@ -22,7 +22,6 @@ def inspect(recipe: Recipe, ids: list[str], reason: str | None, limit: int) -> N
 
     Raises RecipeError and DataError.
     """
-
     corpora, folder = recipe.corpora, finished_pairs(recipe)
     if reason is not None:
         ids = [*ids, *islice(_dropped_for(reason, recipe, folder), limit)]
@@ -45,8 +44,7 @@ def inspect(recipe: Recipe, ids: list[str], reason: str | None, limit: int) -> N
 
 def inspect_texts(recipe: Recipe, text: str, en: str) -> None:
     """Prints what would become of a pair. Raises RecipeError and DataError."""
-
-    folder, row = finished_pairs(recipe), history.Row("this pair", text, en)
+    folder, row = finished_pairs(recipe), history.SourceRow("this pair", text, en)
     same = history.same_texts(folder, *_cleaned(row)) if folder else None
     other = (
         history.read_rows(recipe.corpora, [same.other_id])[same.other_id]
@@ -61,7 +59,6 @@ def finished_pairs(recipe: Recipe) -> Path | None:
 
     Raises DataError.
     """
-
     folder = recipe.run_dir / "pairs"
     if not (folder / dropped.FILE).is_file():
         return None
@@ -74,7 +71,6 @@ def finished_pairs(recipe: Recipe) -> Path | None:
 
 
 def _dropped_for(reason: str, recipe: Recipe, folder: Path | None) -> Iterator[str]:
-
     if folder is None:
         raise RecipeError(
             f"--reason {reason}: {recipe.run_dir / 'pairs'} does not say what was dropped; run: "
@@ -95,14 +91,17 @@ def _dropped_for(reason: str, recipe: Recipe, folder: Path | None) -> Iterator[s
 
 
 def told(
-    corpora: Corpora, row: Row, fate: Fate | None, other: Row | None, would_be: Fate | None = None
+    corpora: Corpora,
+    row: SourceRow,
+    fate: Fate | None,
+    other: SourceRow | None,
+    would_be: Fate | None = None,
 ) -> list[str]:
     """Lines on one row.
 
     `fate` is on record; `would_be` is what the finished pairs would make of a pair that is in no
     source.
     """
-
     if row.unreadable:
         return [
             f"{row.id}: dropped by read: {row.unreadable}",
@@ -158,10 +157,9 @@ def _answer(answer: Answer) -> list[str]:
 
 
 def _compared(
-    corpora: Corpora, fate: Fate, cleaned: tuple[str, str], other: Row | None
+    corpora: Corpora, fate: Fate, cleaned: tuple[str, str], other: SourceRow | None
 ) -> list[str]:
     """How alike the row and the one kept instead are."""
-
     assert other is not None, "a duplicate is one of another row"
     answer = evidence.compared(fate.reason, cleaned, _cleaned(other), corpora)
     return [
@@ -171,8 +169,7 @@ def _compared(
     ]
 
 
-def _cleaned(row: Row) -> tuple[str, str]:
-
+def _cleaned(row: SourceRow) -> tuple[str, str]:
     return residue.pair(row.text, row.en)
 
 

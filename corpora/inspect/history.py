@@ -24,7 +24,7 @@ from corpora.sources.part import Part, row_id
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """A row as its source gives it: two texts, or the reason why they cannot be read."""
 
     id: str
@@ -79,7 +79,7 @@ def _place(corpora: Corpora, id: str) -> tuple[Source, str, int]:
     )
 
 
-def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, Row]:
+def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, SourceRow]:
     """The rows as they stand in the sources.
 
     Raises RecipeError and DataError, also for a number beyond the source's last row.
@@ -89,7 +89,7 @@ def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, Row]:
     for id in ids:
         source, split, number = _place(corpora, id)
         wanted[sources.name(source)].append((id, split, number))
-    result: dict[str, Row] = {}
+    result: dict[str, SourceRow] = {}
     for name, places in wanted.items():
         source = by_name[name]
         # this source alone: counting the rows of the others may take minutes
@@ -113,15 +113,17 @@ def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, Row]:
     return result
 
 
-def _of_part(source: Source, part: Part, wanted: set[str]) -> dict[str, Row]:
-    result: dict[str, Row] = {}
+def _of_part(source: Source, part: Part, wanted: set[str]) -> dict[str, SourceRow]:
+    result: dict[str, SourceRow] = {}
     for batch in sources.read(source, part):
         result |= {
-            id: Row(id, text, en)
+            id: SourceRow(id, text, en)
             for id, text, en in zip(batch.ids, batch.text, batch.en, strict=True)
             if id in wanted
         }
-        result |= {id: Row(id, unreadable=reason) for id, reason in batch.dropped if id in wanted}
+        result |= {
+            id: SourceRow(id, unreadable=reason) for id, reason in batch.dropped if id in wanted
+        }
         if len(result) == len(wanted):
             break
     assert len(result) == len(wanted), "a planned row was not read"

@@ -22,7 +22,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One model trained for `steps` at a peak learning rate, with an exponential moving average of
     its weights.
     """
@@ -35,7 +35,9 @@ class Stage:
     save_every: int = 250
 
 
-def fit(stage: Stage, module: nn.Module, loss: Callable[[int], torch.Tensor], work: Path) -> None:
+def fit(
+    stage: TrainingStage, module: nn.Module, loss: Callable[[int], torch.Tensor], work: Path
+) -> None:
     """Trains `module` by `loss(step)` and leaves it with its averaged weights; resumes from
     `work/<stage>.pt`.
     """
@@ -89,7 +91,7 @@ def fit(stage: Stage, module: nn.Module, loss: Callable[[int], torch.Tensor], wo
     module.eval().requires_grad_(False)
 
 
-def _learning_rate_factor(step: int, stage: Stage) -> float:
+def _learning_rate_factor(step: int, stage: TrainingStage) -> float:
     """Linear warm-up, then a cosine to zero."""
     return (
         min(1.0, (step + 1) / stage.warmup) * 0.5 * (1 + float(np.cos(np.pi * step / stage.steps)))

@@ -65,7 +65,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass
-class Row:
+class LaionRow:
     """One row of the metadata; `expected` is the reason it should be dropped for, `shown` what its
     picture shows.
     """
@@ -83,13 +83,13 @@ class Row:
         return f"https://example.org/{self.number}.jpg"
 
 
-def rows(count: int, seed: int) -> Iterator[Row]:
+def rows(count: int, seed: int) -> Iterator[LaionRow]:
     rng = random.Random(seed)
     said = captions.pairs(count, "train", seed)
     last = None
     for number in range(count):
         if rng.random() >= JAPANESE:
-            yield Row(
+            yield LaionRow(
                 number,
                 f"caption {number}".encode(),
                 rng.choice(["de", "fr", "zh", "ko", "ru", None]),
@@ -103,7 +103,7 @@ def rows(count: int, seed: int) -> Iterator[Row]:
         )
         if kind == "equal_caption" and last is not None:
             caption = last
-        row = Row(
+        row = LaionRow(
             number,
             _text(kind, caption.ja, rng),
             "ja",
@@ -143,8 +143,8 @@ def write(folder: Path, count: int, seed: int) -> None:
     with whole_folder(folder) as partial:
         for name in ("metadata", "images"):
             (partial / name).mkdir()
-        block: list[Row] = []
-        pictured: list[Row] = []
+        block: list[LaionRow] = []
+        pictured: list[LaionRow] = []
         shards = files = 0
         for row in tqdm(rows(count, seed), total=count, unit="rows", unit_scale=True, desc="laion"):
             expected[row.expected or ("fits" if row.fits else "shows_something_else")] += 1
@@ -164,7 +164,7 @@ def write(folder: Path, count: int, seed: int) -> None:
         write_json(partial / "expected.json", dict(sorted(expected.items())))
 
 
-def _write_metadata(path: Path, block: list[Row]) -> None:
+def _write_metadata(path: Path, block: list[LaionRow]) -> None:
     rng = np.random.default_rng(block[0].number)
     similarity = rng.uniform(0.2, 0.4, len(block))
     texts = pa.array([row.text for row in block], pa.binary()).view(
@@ -184,7 +184,7 @@ def _write_metadata(path: Path, block: list[Row]) -> None:
     pq.write_table(pa.table(columns, schema=SCHEMA), path, row_group_size=GROUP_ROWS)
 
 
-def _write_shard(path: Path, pictured: list[Row]) -> None:
+def _write_shard(path: Path, pictured: list[LaionRow]) -> None:
     """What could be fetched as a tar file, all rows as a table beside it."""
     table: dict[str, list[object]] = {name: [] for name in ("key", "url", "caption", "status")}
     shown = renderer.render(

@@ -34,10 +34,10 @@ from transformers.utils import logging
 from configs.files import whole_folder, write_json
 from configs.references import TOYWORLD_MODELS
 from corpora.captions import cloob
-from corpora.miniature.fit import Stage, fit, maker_parser
+from corpora.miniature.fit import TrainingStage, fit, maker_parser
 from corpora.toyworld import captions, renderer
 
-STAGE = Stage("ranker", 1_500, 1.5e-3, ema=0.99, save_every=250)
+STAGE = TrainingStage("ranker", 1_500, 1.5e-3, ema=0.99, save_every=250)
 SEED = 5_000
 BATCH = 96
 WIDTH, COMMON, PATCH = 64, 64, 8

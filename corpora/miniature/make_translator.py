@@ -27,10 +27,10 @@ from transformers.utils import logging
 
 from configs.files import whole_folder, write_json
 from configs.references import TOYWORLD_MODELS
-from corpora.miniature.fit import Stage, fit, maker_parser
+from corpora.miniature.fit import TrainingStage, fit, maker_parser
 from corpora.toyworld import caption_reader, captions
 
-STAGE = Stage("translator", 2_400, 2e-3, ema=0.99, save_every=500)
+STAGE = TrainingStage("translator", 2_400, 2e-3, ema=0.99, save_every=500)
 SEED = 4_000
 BATCH = 64
 WIDTH, LAYERS, HEADS, POSITIONS = 96, 2, 4, 128

@@ -22,7 +22,6 @@ TOKENIZER_CAPTIONS = 4000
 
 def train(work: Path) -> None:
     """Every model in turn, each from where it stopped."""
-
     work.mkdir(parents=True, exist_ok=True)
     miniature.write_tokenizers(
         (caption.en for caption in captions.pairs(TOKENIZER_CAPTIONS, "train", 0)), work

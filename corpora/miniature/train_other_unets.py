@@ -18,7 +18,7 @@ from typing import Any
 from configs.files import link, whole_folder
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
-from corpora.miniature.fit import Stage, fit
+from corpora.miniature.fit import TrainingStage, fit
 from corpora.miniature.train_text_encoders import load_reader
 from corpora.miniature.train_unets import STAGES, loss_of
 
@@ -49,9 +49,8 @@ def train(name: str, out: Path) -> None:
 
 def fine_tuned(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     """Every weight learns the shaded style."""
-
     fit(
-        Stage("style", 500, 5e-4, ema=0.98),
+        TrainingStage("style", 500, 5e-4, ema=0.98),
         unet,
         loss_of("base", "style", unet, vae, reader, "shaded"),
         work,
@@ -70,7 +69,7 @@ def with_lora(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
         LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
     )
     fit(
-        Stage("lora", 500, 2e-3, ema=0.98),
+        TrainingStage("lora", 500, 2e-3, ema=0.98),
         unet,
         loss_of("base", "lora", unet, vae, reader, "soft"),
         work,
@@ -90,7 +89,7 @@ def from_another_seed(_unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     unet = miniature.unet("base").to(memory_format=torch.channels_last)
     own = STAGES["base"]
     fit(
-        Stage("seed", own.steps, own.learning_rate, own.ema),
+        TrainingStage("seed", own.steps, own.learning_rate, own.ema),
         unet,
         loss_of("base", "seed", unet, vae, reader),
         work,

@@ -16,10 +16,10 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from corpora.miniature import miniature
-from corpora.miniature.fit import Stage, batch_of, fit
+from corpora.miniature.fit import TrainingStage, batch_of, fit
 from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
 
-STAGE = Stage("text", 1600, 2e-3)
+STAGE = TrainingStage("text", 1600, 2e-3)
 NOTHING = "nothing"
 _THING = ((*COLORS, NOTHING), (*SHAPES, NOTHING), (*SIZES, NOTHING))
 ATTRIBUTES: tuple[tuple[str, ...], ...] = (

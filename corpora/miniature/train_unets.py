@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from corpora.miniature import miniature, train_vae
-from corpora.miniature.fit import BATCH, Stage, batch_of, fit, pictures_of
+from corpora.miniature.fit import BATCH, TrainingStage, batch_of, fit, pictures_of
 from corpora.miniature.train_text_encoders import CaptionReader, tail_mask
 from corpora.toyworld.renderer import Style
 
-STAGES = {"base": Stage("base", 3400, 2e-3), "refiner": Stage("refiner", 700, 2e-3, ema=0.99)}
+STAGES = {
+    "base": TrainingStage("base", 3400, 2e-3),
+    "refiner": TrainingStage("refiner", 700, 2e-3, ema=0.99),
+}
 # the refiner paints the last fifth of SDXL's noise levels; a little more lets img2img reach further
 MAX_TIMESTEP = {"base": 1000, "refiner": 350}
 NOISES = (

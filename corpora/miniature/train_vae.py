@@ -9,10 +9,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from corpora.miniature import miniature
-from corpora.miniature.fit import Stage, batch_of, fit, pictures_of
+from corpora.miniature.fit import TrainingStage, batch_of, fit, pictures_of
 from corpora.toyworld import captions, scene_reader
 
-STAGE = Stage("vae", 2200, 2e-3)
+STAGE = TrainingStage("vae", 2200, 2e-3)
 
 
 def train(work: Path) -> AutoencoderKL:

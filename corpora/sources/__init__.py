@@ -43,7 +43,7 @@ from corpora.sources import (
     tsv,
     wmt_test,
 )
-from corpora.sources.part import Batch, Part, Row, batches, cut
+from corpora.sources.part import Part, Row, RowBatch, batches, cut
 
 TOYWORLD_LICENCE = "Apache-2.0"
 FEWEST_SWAPPED = 3  # rows, before a source is taken to have its columns exchanged
@@ -122,7 +122,7 @@ def plan(corpora: Corpora) -> list[Part]:
     return sorted(parts, key=lambda part: part.split != "held_out")
 
 
-def read(source: Source, part: Part) -> Iterator[Batch]:
+def read(source: Source, part: Part) -> Iterator[RowBatch]:
     """The rows of one part, in order, in batches of at most BATCH_ROWS.
 
     Raises DataError when the file is not what it was at planning.
@@ -183,7 +183,7 @@ def _file_sets(source: Source) -> list[tuple[str, ...]]:
     return pairing.couples((text_glob, en_glob), (found[0], found[1]), name(source), language)
 
 
-def _refuse_exchanged(source: Source, batch: Batch) -> None:
+def _refuse_exchanged(source: Source, batch: RowBatch) -> None:
     """Raises RecipeError where a batch's English stands in the column of the other language, and
     the other way round.
     """

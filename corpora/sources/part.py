@@ -1,8 +1,8 @@
 """What every kind of source is cut into and read as.
 
 In:  a format's rows: the bytes of both texts, or the reason they cannot be read.
-Out: `Part`, a piece of a source that can be read alone; `Batch`, rows numbered and decoded, every
-     one a pair or a counted drop.
+Out: `Part`, a piece of a source that can be read alone; `RowBatch`, rows numbered and decoded,
+     every one a pair or a counted drop.
 """
 
 from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass
-class Batch:
+class RowBatch:
     """Rows as read: those whose two texts could be read, and id and reason of those that could not.
 
     Toyworld is one source a phrasing.
@@ -72,11 +72,11 @@ def row_id(source: str, number: int) -> str:
     return f"{source}:{number:09d}"
 
 
-def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[Batch]:
+def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[RowBatch]:
     """Numbers and decodes the rows of a part, in batches of at most BATCH_ROWS rows and about
     BATCH_BYTES bytes.
     """
-    batch, size = Batch(), 0
+    batch, size = RowBatch(), 0
     for number, row in enumerate(rows, first_row):
         id = row_id(source, number)
         if isinstance(row, str):
@@ -98,7 +98,7 @@ def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[Batch]
                     column.append(value)
         if batch.rows == BATCH_ROWS or size > BATCH_BYTES:
             yield batch
-            batch, size = Batch(), 0
+            batch, size = RowBatch(), 0
     yield batch
 
 

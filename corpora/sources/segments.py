@@ -25,7 +25,7 @@ CODES = {name: one.code for one in LANGUAGES.values() for name in one.names} | d
 )
 
 
-class Reader(Protocol):
+class SegmentReader(Protocol):
     """Rows as they become complete, and how many texts there were of each language."""
 
     code: str  # of the student's language
@@ -73,7 +73,7 @@ def row(text: Text | None, en: Text | None) -> Row:
     return "too_long" if None in texts else texts
 
 
-def read(path: str, member: str | None, reader: Reader) -> Iterator[Row]:
+def read(path: str, member: str | None, reader: SegmentReader) -> Iterator[Row]:
     """The reader's rows, in the order of the file.
 
     Raises DataError where the file is no well-formed XML, and at its end where not one row had both

@@ -7,7 +7,7 @@ from itertools import islice
 
 from configs.schema.sources import ToyworldSource
 from corpora.pair import SPLITS
-from corpora.sources.part import BATCH_ROWS, Batch, Part
+from corpora.sources.part import BATCH_ROWS, Part, RowBatch
 from corpora.toyworld import captions
 
 
@@ -18,13 +18,13 @@ def plan(source: ToyworldSource, number: int) -> list[Part]:
     ]
 
 
-def read(source: ToyworldSource, part: Part) -> Iterator[Batch]:
+def read(source: ToyworldSource, part: Part) -> Iterator[RowBatch]:
     assert part.split in SPLITS
     captioned = captions.pairs(part.rows, part.split, source.seed)
     for start in range(0, part.rows, BATCH_ROWS):
         found = list(islice(captioned, BATCH_ROWS))
         ids = [f"toyworld:{part.split}:{row:06d}" for row in range(start, start + len(found))]
-        yield Batch(
+        yield RowBatch(
             ids,
             [f"toyworld_{one.phrasing}" for one in found],
             [one.ja for one in found],

@@ -19,7 +19,7 @@ CORNER = 4  # pixels: no thing ever reaches this square in a corner
 
 
 @dataclass(frozen=True)
-class Reading:
+class SceneReading:
     """What a picture shows; None where it shows nothing nameable.
 
     `error` is the RMS left unexplained, in sRGB units.
@@ -31,12 +31,12 @@ class Reading:
     error: float
 
 
-def matches(scene: Scene, reading: Reading) -> bool:
+def matches(scene: Scene, reading: SceneReading) -> bool:
     """Every attribute right: background, layout, and color, shape and size of every thing."""
     return all(attribute_matches(scene, reading).values())
 
 
-def attribute_matches(scene: Scene, reading: Reading) -> dict[str, bool]:
+def attribute_matches(scene: Scene, reading: SceneReading) -> dict[str, bool]:
     """Each attribute alone; those of things are right when right for all things (and never in a
     wrong layout).
     """
@@ -55,7 +55,7 @@ def attribute_matches(scene: Scene, reading: Reading) -> dict[str, bool]:
     }
 
 
-def read(pictures: np.ndarray) -> list[Reading]:
+def read(pictures: np.ndarray) -> list[SceneReading]:
     """Reads (N, 32, 32, 3) uint8 pictures. Raises ValueError for another shape or type."""
     if pictures.ndim != 4 or pictures.shape[1:] != (SIDE, SIDE, 3) or pictures.dtype != np.uint8:
         raise ValueError(
@@ -64,7 +64,7 @@ def read(pictures: np.ndarray) -> list[Reading]:
     return [_read_one(picture.astype(np.float32)) for picture in pictures]
 
 
-def _read_one(picture: np.ndarray) -> Reading:
+def _read_one(picture: np.ndarray) -> SceneReading:
     corners = np.concatenate(
         [
             picture[y, x].reshape(-1, 3)
@@ -75,7 +75,7 @@ def _read_one(picture: np.ndarray) -> Reading:
     background = np.median(corners, axis=0)
     explanations = [_explain(picture, background, layout) for layout in PLACES]
     error, layout, things = min(explanations, key=lambda explanation: explanation[0])
-    return Reading(
+    return SceneReading(
         _nearest(background, BACKGROUNDS), layout, things, float(np.sqrt(error / picture.size))
     )
 

@@ -154,7 +154,7 @@ def newest(run: Path, names: Collection[str] | None = None) -> Path | None:
 
 def verify(
     folder: Path, names: Collection[str] | None = None, way_out: str = "name another checkpoint"
-) -> artefact.Manifest:
+) -> artefact.ArtefactManifest:
     """Compares files (None: all) with the manifest's digests.
 
     Raises DataError naming the first that differs.
@@ -164,7 +164,7 @@ def verify(
             f"{folder}: made by an earlier version (it holds engine/), whose checkpoints this one "
             f"cannot read; {way_out}"
         )
-    manifest = artefact.Manifest.read(folder / MANIFEST, way_out)
+    manifest = artefact.ArtefactManifest.read(folder / MANIFEST, way_out)
     wanted = (
         manifest.files if names is None else {name: manifest.files.get(name, "") for name in names}
     )

@@ -116,7 +116,7 @@ def load(engine: Engine, folder: Path) -> State:
         )
     with ExitStack() as opened:
         try:
-            listed = artefact.Manifest.read(folder / artefact.MANIFEST, OLDER).files
+            listed = artefact.ArtefactManifest.read(folder / artefact.MANIFEST, OLDER).files
             paths = [folder / STUDENT, *(folder / name for name in listed if SHARD.fullmatch(name))]
             files = [opened.enter_context(safe_open(path, "pt")) for path in paths]
         except (OSError, SafetensorError) as error:

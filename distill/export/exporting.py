@@ -26,7 +26,6 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
 
     Raises DataError when something read is missing, damaged or does not fit, or is in the way.
     """
-
     folder = recipe.run_dir / "export"
     newest = checkpoint.newest(recipe.run_dir / "distill", ["student.safetensors"])
     if newest is None:
@@ -112,7 +111,6 @@ def written_variants(stored: Verification) -> set[str]:
 
 def _check_same_weights(folder: Path, sdxl: Path) -> None:
     """Names of folders are no digests: another SDXL may have the same. Raises DataError."""
-
     files = Verification.read(folder / VERIFICATION, "export it again").files
     for path in sorted(path for part in STEMS for path in (sdxl / part).glob("*.safetensors")):
         name = f"{path.parent.name}/{path.name}"
@@ -136,7 +134,6 @@ def _sources(recipe: Recipe) -> dict[str, str]:
 def _write(
     folder: Path, recipe: Recipe, checkpoint: Path, sdxl: str | None, made_from: dict[str, str]
 ) -> None:
-
     with whole_folder(folder, replace=folder.exists()) as partial:
         if sdxl is None:
             _check_initial_student(recipe)
@@ -157,7 +154,6 @@ def _write(
 
 def _check_initial_student(recipe: Recipe) -> None:
     """The tokenizer must be the one the run was trained with. Raises DataError."""
-
     folder = recipe.run_dir / "initial_student"
     found, trained = (
         inputs.initial_student(folder),
@@ -175,7 +171,6 @@ def _check_pipelines(recipe: Recipe) -> None:
 
     Raises DataError.
     """
-
     trained = run_folder.recorded_inputs(recipe.run_dir / "distill")
     for name, digest in inputs.of_pipelines(recipe.distill).items():
         if trained.get(name, digest) != digest:

@@ -71,10 +71,10 @@ def push(folder: Path, repository: str, public: bool = False) -> str:
             unit_scale=True,
             disable=None,
         ) as bar:
-            operations: list[tuple[CommitOperationAdd, Reader]] = []
+            operations: list[tuple[CommitOperationAdd, UploadReader]] = []
             for name, path in files.items():
                 try:
-                    reader = stack.enter_context(Reader(path))
+                    reader = stack.enter_context(UploadReader(path))
                 except OSError as error:
                     raise DataError(
                         f"{path}: cannot be read ({error.strerror}); check its permissions"
@@ -235,7 +235,7 @@ def machine_patterns(folder: Path) -> Iterator[tuple[str, str, str]]:
         )  # "</s>" is a token
 
 
-class Reader(io.BufferedReader):
+class UploadReader(io.BufferedReader):
     """An open file that moves a bar to where it is read; a part that is sent again moves it
     back.
     """
@@ -266,7 +266,7 @@ class Reader(io.BufferedReader):
 
 
 def send(
-    operations: "list[tuple[CommitOperationAdd, Reader]]", repository: str, public: bool
+    operations: "list[tuple[CommitOperationAdd, UploadReader]]", repository: str, public: bool
 ) -> str:
     """All that speaks to the Hub; what it raises is the client's."""
     from huggingface_hub import HfApi

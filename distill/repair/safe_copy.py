@@ -17,7 +17,7 @@ from distill.export.pipeline_folder import DROPPED_KEYS, TOKENIZER_CLASS, link_f
 from distill.repair import t5_tokenizer
 from distill.repair.t5_tokenizer import SPIECE, T5Tokenizer, write_portable
 from distill.sdxl import repository
-from distill.sdxl.repository import INDEX, TOKEN_EMBEDDING, Encoder, Repository, tensor_shapes
+from distill.sdxl.repository import INDEX, TOKEN_EMBEDDING, Repository, StoredEncoder, tensor_shapes
 from distill.verify.readings import PROMPTS, encode, pooled_position
 
 CLIP_DEFAULTS = {
@@ -33,7 +33,6 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
     `pool_at_eos`: give </s> the highest id, so that the pooled state is read there. Raises
     DataError for a repository that needs no repair or cannot be repaired.
     """
-
     opened = repository.open_folder(repository.fetch(reference))
     name = opened.folder.resolve().name if Path(reference).is_dir() else reference
     out = out or Path(f"{name.rpartition('/')[2]}-repaired")
@@ -74,9 +73,8 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
     return out
 
 
-def check_old_style(repository: Repository, encoder: Encoder) -> None:
+def check_old_style(repository: Repository, encoder: StoredEncoder) -> None:
     """Raises DataError unless the encoder's tokenizer was saved as a T5Tokenizer."""
-
     part, folder = encoder.tokenizer.name, repository.folder
     kind = (
         repository.index.get(part)
@@ -101,11 +99,10 @@ def check_old_style(repository: Repository, encoder: Encoder) -> None:
         )
 
 
-def findings(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Iterator[str]:
+def findings(encoder: StoredEncoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Iterator[str]:
     """What newer (or all) libraries get wrong: one line for each problem, with the number of fixed
     prompts (`PROMPTS`) it affects.
     """
-
     part, every, length = (
         encoder.tokenizer.name,
         f"{len(PROMPTS)} of {len(PROMPTS)} prompts",
@@ -152,7 +149,9 @@ def findings(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Ite
         yield from pooled_finding(encoder, tokenizer, pool_at_eos)
 
 
-def pooled_finding(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) -> Iterator[str]:
+def pooled_finding(
+    encoder: StoredEncoder, tokenizer: T5Tokenizer, pool_at_eos: bool
+) -> Iterator[str]:
     """The position at which `text_embeds` is read; nothing if that is at </s> in every prompt."""
     eos_token_id = encoder.config.get("eos_token_id", CLIP_DEFAULTS["eos_token_id"])
     ids_BL = torch.tensor([tokenizer.encode(prompt, position_count(encoder)) for prompt in PROMPTS])
@@ -178,7 +177,7 @@ def pooled_finding(encoder: Encoder, tokenizer: T5Tokenizer, pool_at_eos: bool) 
     )
 
 
-def table_rows(encoder: Encoder) -> int:
+def table_rows(encoder: StoredEncoder) -> int:
     return next(
         shape[0]
         for name, shape in encoder.shapes.items()
@@ -186,7 +185,7 @@ def table_rows(encoder: Encoder) -> int:
     )
 
 
-def position_count(encoder: Encoder) -> int:
+def position_count(encoder: StoredEncoder) -> int:
     return int(
         encoder.config.get("max_position_embeddings", CLIP_DEFAULTS["max_position_embeddings"])
     )
@@ -198,7 +197,6 @@ def write_copy(
     """Writes tokenizers, encoders, index and licences, and links the other parts. Raises
     DataError.
     """
-
     index = {key: value for key, value in repository.index.items() if key != "_name_or_path"}
     for encoder in repository.encoders:
         part, rows = encoder.folder.name, table_rows(encoder)
@@ -234,12 +232,11 @@ def write_copy(
 
 
 def write_config(
-    path: Path, encoder: Encoder, tokenizer: T5Tokenizer, eos_token_id: int | None
+    path: Path, encoder: StoredEncoder, tokenizer: T5Tokenizer, eos_token_id: int | None
 ) -> None:
     """Replaces the link to `config.json` by a copy with explicit values for every key whose default
     differs between library versions.
     """
-
     path.unlink()  # the link, not the original
     kept = {key: value for key, value in encoder.config.items() if key not in DROPPED_KEYS}
     moved = (
@@ -278,7 +275,6 @@ def other_ids(
     """Compares the copy's ids with sentencepiece's: equally likely segmentations may be resolved
     differently.
     """
-
     for encoder in repository.encoders:
         tokenizer, last = tokenizers[encoder.name], table_rows(encoder) - 1
         swapped = {tokenizer.eos_id: last, last: tokenizer.eos_id} if pool_at_eos else {}

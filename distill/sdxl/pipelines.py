@@ -19,7 +19,7 @@ from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name, not_given
 from distill.encoders.family import SDXL
-from distill.sdxl.repository import Encoder, Repository, read_index
+from distill.sdxl.repository import Repository, StoredEncoder, read_index
 
 
 class Pipelines(NamedTuple):
@@ -76,7 +76,7 @@ def load_text_side(repository: Repository, variant: str | None = None) -> Any:
         ) from error
 
 
-def load_encoder(encoder: Encoder, variant: str | None = None) -> tuple[Any, Any]:
+def load_encoder(encoder: StoredEncoder, variant: str | None = None) -> tuple[Any, Any]:
     """Tokenizer and stock text encoder in fp32, as diffusers loads them, from a folder of encoders
     only. Raises DataError.
     """

@@ -50,7 +50,7 @@ LIBRARIES = (
 
 
 @dataclass(frozen=True)
-class Encoder:
+class StoredEncoder:
     """One text encoder (`clip_l` or `clip_bigg`): its tokenizer's folder, its own folder, its
     config, and the shape of each tensor in its weights file.
     """
@@ -72,7 +72,7 @@ class Repository:
 
     folder: Path
     index: dict[str, Any]
-    encoders: tuple[Encoder, ...]
+    encoders: tuple[StoredEncoder, ...]
 
     @property
     def pipeline(self) -> str:
@@ -239,7 +239,7 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
         ) from None
 
 
-def _encoder(folder: Path, name: str) -> Encoder:
+def _encoder(folder: Path, name: str) -> StoredEncoder:
     tokenizer, encoder = folder / SDXL.parts[name].tokenizer, folder / SDXL.parts[name].subfolder
     config = read_json(encoder / "config.json")
     for path, found in (
@@ -256,4 +256,4 @@ def _encoder(folder: Path, name: str) -> Encoder:
         raise DataError(
             f"{encoder / WEIGHTS}: holds no {TOKEN_EMBEDDING}; it is no text encoder of CLIP's kind"
         )
-    return Encoder(name, tokenizer, encoder, config, shapes)
+    return StoredEncoder(name, tokenizer, encoder, config, shapes)

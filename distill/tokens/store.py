@@ -50,7 +50,7 @@ class TokenPairs:
 
 def load(folder: Path) -> TokenPairs:
     """What `prepare` wrote, without checking the digests again. Raises DataError."""
-    names = artefact.Manifest.read(
+    names = artefact.ArtefactManifest.read(
         folder / artefact.MANIFEST, "run the same command again, which makes it again"
     ).details["sources"]
     # Plain views of the mapped files: numpy's memmap class does Python work at every access.
@@ -88,7 +88,6 @@ def prepare(recipe: Recipe, made_from: dict[str, str] | None = None) -> TokenPai
 
     Raises DataError for inputs that are missing, or have changed since the run's training began.
     """
-
     target, made_from = recipe.run_dir / "tokens", made_from or inputs.of_tokens(recipe)
     if run_folder.must_be_made(target, made_from, recipe.run_dir / "distill"):
         with whole_folder(target, replace=True) as work:
@@ -101,7 +100,6 @@ def prepare(recipe: Recipe, made_from: dict[str, str] | None = None) -> TokenPai
 
 def load_tokenizers(recipe: Recipe) -> dict[str, Any]:
     """By side. Raises DataError."""
-
     base = resolve_model(recipe.distill.base)
     return by_side(
         {name: load_tokenizer(base, name) for name in SDXL.parts},

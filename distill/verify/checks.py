@@ -23,7 +23,6 @@ def verify(reference: str, variant: str | None = None) -> dict[str, Any]:
     """What was found; `largest_relative_difference` over all prompts is at most
     `verification.TOLERANCE`. Raises DataError otherwise.
     """
-
     folder = repository.fetch(reference)
     opened = repository.open_folder(folder)
     path, way_out = folder / VERIFICATION, "fetch the repository again"
@@ -72,7 +71,6 @@ def check_stored(
     repository: Repository, reading: PromptStates, prompts: tuple[str, ...], stored: list[Prompt]
 ) -> None:
     """Compares with what the exporter's machine gave. Raises DataError."""
-
     found = {row.prompt: row for row in readings.rows(repository, reading, prompts)}
     if not any(kept.prompt in found for kept in stored):
         raise DataError(

@@ -26,7 +26,13 @@ from configs.languages import JAPANESE
 from distill.encoders.family import SDXL
 from distill.encoders.tower import TextTower, with_prefix
 from distill.sdxl.pipelines import load_encoder, load_text_side
-from distill.sdxl.repository import TOKEN_EMBEDDING, WEIGHTS, Encoder, Repository, weights_file
+from distill.sdxl.repository import (
+    TOKEN_EMBEDDING,
+    WEIGHTS,
+    Repository,
+    StoredEncoder,
+    weights_file,
+)
 from distill.verify.record import VERIFICATION, Prompt
 
 PROMPTS = JAPANESE.verification_prompts
@@ -59,7 +65,7 @@ class PromptStates(NamedTuple):
         return [float(value) for value in torch.stack(worst).amax(0).nan_to_num(torch.inf)]
 
 
-def check_portable(encoder: Encoder) -> None:
+def check_portable(encoder: StoredEncoder) -> None:
     """Raises DataError for what loads without an error and gives wrong states: EOS, vocabulary,
     length, key names.
     """
@@ -162,7 +168,7 @@ def trainers_reading(
 
 
 def _trainers_states(
-    encoder: Encoder, prompts: tuple[str, ...], variant: str | None, last: bool
+    encoder: StoredEncoder, prompts: tuple[str, ...], variant: str | None, last: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(B, L, D) and, of an encoder with a projection, (B, P). `last`: of the last hidden state.
 
@@ -201,7 +207,7 @@ def _trainers_states(
     return _TRAINERS_STATES[key]
 
 
-def load_tower(encoder: Encoder, variant: str | None = None) -> TextTower:
+def load_tower(encoder: StoredEncoder, variant: str | None = None) -> TextTower:
     """The trainer's tower over the mapped weights file: nothing is copied while it is fp32.
 
     Raises DataError.
@@ -247,7 +253,6 @@ def stock_reading(
 
     Raises DataError when it cannot be loaded.
     """
-
     if not repository.index:
         return _stock_encoders_reading(repository, prompts, variant)
     pipeline = load_text_side(repository, variant)
@@ -269,7 +274,6 @@ def _stock_encoders_reading(
     repository: Repository, prompts: tuple[str, ...], variant: str | None
 ) -> PromptStates:
     """One encoder after the other, so that the larger one alone sets the memory needed."""
-
     states, pooled = [], []
     for encoder in repository.encoders:
         tokenizer, model = load_encoder(encoder, variant)

@@ -104,7 +104,6 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     "pooled_intervals", "by_length", "by_source", "collapse", "noise_gap", "refiner_noise_gap"}},
     "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`.
     """
-
     reference_rows.check_names(recipe)
     pairs = held_out.read(recipe, recipe.eval.pairs)
     quiet()
@@ -179,7 +178,6 @@ def compare_states(
 
 def encode(encoders: TextEncoders, texts: list[str]) -> Encoding:
     """One batch, on the GPU where there is one."""
-
     for model in encoders.models.values():
         model.to(device())
     return encoders.encode_ids(encoders.tokenize(texts).to(device()))
@@ -264,7 +262,6 @@ def examples(pairs: list[Pair], student: RowNumbers, teacher: RowNumbers) -> lis
     """The first pairs, with the English text the student's pooled vector is nearest to (centred
     cosine).
     """
-
     mean_P = teacher.moments.mean(POOLED)
     similarity_BN = similarities(
         student.at[POOLED].vector_BD[:EXAMPLES] - mean_P, teacher.at[POOLED].vector_BD - mean_P

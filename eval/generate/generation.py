@@ -52,7 +52,6 @@ def generate(recipe: Recipe) -> None:
 
     Raises DataError.
     """
-
     folder = recipe.run_dir / "eval"
     judges = recipe.eval.model_dump(mode="json", include=JUDGES)
     exports = _folders(recipe, STUDENT)
@@ -129,7 +128,6 @@ def paint_rows(recipe: Recipe, captions: HeldOutCaptions) -> dict[str, Path]:
 
     The same prompt number has the same seed in every row.
     """
-
     jobs = {TEACHER: captions.en, STUDENT: captions.text} | (
         {UNTRANSLATED: captions.text} if captions.scenes else {}
     )
@@ -159,7 +157,6 @@ def measure(recipe: Recipe, captions: HeldOutCaptions, rows: dict[str, Path]) ->
 
     The accuracies only where scenes can be read; the agreement by source is the student's.
     """
-
     right: dict[str, list[bool]] = {}
     measured: dict[str, Any] = {row: {} for row in rows}
     for row, folder in rows.items():
@@ -209,7 +206,6 @@ def scene_accuracy(
 
     Raises DataError when the pictures do not have toyworld's size.
     """
-
     try:
         readings = scene_reader.read(
             np.stack([np.asarray(_open(folder, i)) for i in range(len(scenes))])
@@ -315,7 +311,6 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _folders(recipe: Recipe, row: str) -> list[str]:
-
     base, refiner = sdxl_folders(recipe, student=row in OF_THE_STUDENT)
     return [base, refiner] if refiner else [base]
 
@@ -325,10 +320,8 @@ def _examples(captions: HeldOutCaptions) -> range:
 
 
 def _open(folder: Path, number: int) -> Image.Image:
-
     return Image.open(picture_path(folder, number)).convert("RGB")
 
 
 def _png(picture: Image.Image) -> bytes:
-
     return png(picture)

@@ -27,7 +27,6 @@ def paint(asked: Request, out: Path) -> list[Path]:
 
     Raises DataError, and only before the first is painted.
     """
-
     request.check(asked)
     loaded = painter.load(asked)
     for prompt in dict.fromkeys((*asked.prompts, asked.negative_prompt or "")):

@@ -44,7 +44,6 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[RowReader]:
 
     Raises RecipeError for a name taken twice, DataError when the translator cannot be loaded.
     """
-
     base, seed = resolve_model(recipe.distill.base), recipe.eval.seed
     japanese, english = [pair.text for pair in pairs], [pair.en for pair in pairs]
     made_from = prompt_variants.captioned(recipe, pairs)
@@ -90,7 +89,6 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[RowReader]:
 
 def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
     """Greedy, by transformers, so that every run gets the same texts. Raises DataError."""
-
     translate = translator.load(Translator(model=reference, engine="transformers"), Path())
     batches = tqdm(range(0, len(texts), batch_size), desc="translate", unit="batch")
     return [
@@ -113,7 +111,6 @@ def _repository(recipe: Recipe, name: str) -> TextEncoders:
 
     Raises DataError.
     """
-
     reference = recipe.eval.repositories[name]
     folder = repository.fetch(
         reference,

@@ -66,7 +66,6 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
     """`{"gap_pairs", "prompts", "unets": {name: {"noise_gap": {"value", "low", "high"},
     "scene_accuracy": {row: share}}}}`.
     """
-
     quiet()
     english, japanese = zip(
         *((pair.en, pair.text) for pair in held_out.read(recipe, recipe.eval.gap_pairs)),
@@ -100,7 +99,6 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
 
 def encode(encoders: TextEncoders, texts: list[str], batch_size: int) -> Encoding:
     """All texts, on the CPU."""
-
     starts = range(0, len(texts), batch_size)
     return on_cpu(
         [encode_batch(encoders, texts[start : start + batch_size]) for start in starts], len(texts)
@@ -111,7 +109,6 @@ def pipelines_of(own: Any, folder: str) -> tuple[Pipelines, str]:
     """The pipelines that run this folder's UNet, and which of the two it is: a refiner needs the
     recipe's own base before it.
     """
-
     if not read_index(fetch(folder)).get("text_encoder", [None])[0]:
         return Pipelines(own, load_refiner(folder)), "refiner"
     return Pipelines(load_base(folder), None), "base"
@@ -123,7 +120,6 @@ def paint(
     """The share of right scenes by row; pictures under `<run>/eval/transfer/<name>/<row>/` are kept
     for the next time.
     """
-
     accuracies = {}
     for row, prompts in ((TEACHER, captions.en), (STUDENT, captions.text)):
         if row == STUDENT:

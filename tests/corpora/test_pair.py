@@ -16,10 +16,10 @@ from configs import files
 from configs.errors import DataError
 from corpora import pair
 from corpora.pair import (
-    Manifest,
     Pair,
+    PairsManifest,
     ShardWriter,
-    Stage,
+    StageCounts,
     read_batches,
     read_manifest,
     read_pairs,
@@ -46,10 +46,12 @@ def write(folder: Path, train: int = 7, held_out: int = 2, shard_rows: int = 3) 
         writer.write(table(pairs(count)))
         shards[split] = writer.close()
     rows = train + held_out
-    stages = [Stage(name="read", rows_in=rows + 1, dropped={"ragged": 1}, rows_out=rows)]
+    stages = [StageCounts(name="read", rows_in=rows + 1, dropped={"ragged": 1}, rows_out=rows)]
     write_manifest(
         folder,
-        Manifest(format=2, fingerprint="f", settings={}, inputs=[], stages=stages, splits=shards),
+        PairsManifest(
+            format=2, fingerprint="f", settings={}, inputs=[], stages=stages, splits=shards
+        ),
     )
     return folder
 
@@ -151,21 +153,23 @@ def test_a_truncated_manifest_is_refused(tmp_path: Path) -> None:
 def test_no_stage_can_lose_a_row(rows_in: int, dropped: int, rows_out: int) -> None:
     if rows_in == dropped + rows_out:
         assert (
-            Stage(name="s", rows_in=rows_in, dropped={"r": dropped}, rows_out=rows_out).rows_out
+            StageCounts(
+                name="s", rows_in=rows_in, dropped={"r": dropped}, rows_out=rows_out
+            ).rows_out
             == rows_out
         )
     else:
         with pytest.raises(ValidationError):
-            Stage(name="s", rows_in=rows_in, dropped={"r": dropped}, rows_out=rows_out)
+            StageCounts(name="s", rows_in=rows_in, dropped={"r": dropped}, rows_out=rows_out)
 
 
 def test_stages_must_join() -> None:
     stages = [
-        Stage(name="a", rows_in=3, dropped={}, rows_out=3),
-        Stage(name="b", rows_in=2, dropped={"r": 2}, rows_out=0),
+        StageCounts(name="a", rows_in=3, dropped={}, rows_out=3),
+        StageCounts(name="b", rows_in=2, dropped={"r": 2}, rows_out=0),
     ]
     with pytest.raises(ValidationError, match="3 rows left stage a, 2 came into b"):
-        Manifest(
+        PairsManifest(
             format=2, fingerprint="", settings={}, inputs=[], stages=stages, splits={"train": []}
         )
 

@@ -86,7 +86,7 @@ class Run:
             [(caption.ja, caption.en) for caption in captions.pairs(8, "held_out", 0)],
         )
         manifest = pair.read_manifest(self.folder / "pairs")
-        stage = pair.Stage(
+        stage = pair.StageCounts(
             name="filters", rows_in=8 + sum(DROPPED.values()), dropped=DROPPED, rows_out=8
         )
         pair.write_manifest(self.folder / "pairs", manifest.model_copy(update={"stages": [stage]}))

@@ -14,7 +14,7 @@ from configs.references import TOYWORLD_MODELS
 from configs.schema.captions import Ranker
 from corpora.captions import dual_encoder
 from corpora.miniature import make_ranker, make_translator
-from corpora.miniature.fit import Stage
+from corpora.miniature.fit import TrainingStage
 from corpora.toyworld import caption_reader, captions, renderer
 
 HELD_OUT = list({one.key: one for one in captions.pairs(260, "held_out", 11)}.values())[:200]
@@ -64,7 +64,7 @@ def test_the_ranker_lies_as_the_published_one_does() -> None:
 def test_the_same_seed_gives_the_same_model(
     module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STAGE", Stage("short", 3, 1e-3))
+    monkeypatch.setattr(module, "STAGE", TrainingStage("short", 3, 1e-3))
     monkeypatch.setattr(module, "HELD_OUT", 25)
     for name in ("one", "other"):
         module.train(tmp_path / name, tmp_path / f"{name}_work")

@@ -52,4 +52,4 @@ def test_another_unet_is_the_miniature_with_another_unet(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-Stage = fit.Stage
+Stage = fit.TrainingStage

@@ -19,7 +19,7 @@ from configs.schema.load import load_recipe
 from distill import inputs, run_folder
 from distill.export import __main__ as export_entry
 from distill.export import exporting, pipeline_folder
-from distill.sdxl.repository import Encoder, Repository, fetch
+from distill.sdxl.repository import Repository, StoredEncoder, fetch
 from distill.tokenizer import portable
 from distill.verify import __main__ as verify_entry
 from distill.verify import readings
@@ -219,7 +219,7 @@ def test_linked_encoders_are_compared_once(
     """The trainer's forward runs once an encoder; the three verifications hold the same numbers."""
     load_tower, loaded = readings.load_tower, []
 
-    def recorded(encoder: Encoder, variant: str | None) -> object:
+    def recorded(encoder: StoredEncoder, variant: str | None) -> object:
         loaded.append(encoder.name)
         return load_tower(encoder, variant)
 

@@ -72,7 +72,7 @@ def write_both_splits(folder: Path, held_out_pairs: int) -> None:
         write_pairs(folder, [(one.ja, one.en) for one in found], split)
         splits[split] = pair.read_manifest(folder).splits[split]
     rows = PAIRS + held_out_pairs
-    stage = pair.Stage(name="read", rows_in=rows, dropped={}, rows_out=rows)
+    stage = pair.StageCounts(name="read", rows_in=rows, dropped={}, rows_out=rows)
     whole = pair.read_manifest(folder).model_copy(update={"splits": splits, "stages": [stage]})
     pair.write_manifest(folder, whole)
 
