@@ -130,7 +130,7 @@ def is_that_of_training(path: str, alone: str) -> None:
         Tower.of(read_config(settings.base, folder), projected)
         for folder, projected in (("text_encoder", False), ("text_encoder_2", True))
     ]
-    reading = Reading.of_random(towers, settings.random_attention)
+    reading = AttentionCost.of_random(towers, settings.random_attention)
     for length, flop in enumerate(speed.flop_by_length(work, settings).T):
         assert flop == pytest.approx([flop_per_pair(towers, length), reading.flop(length)])
 
