@@ -15,7 +15,7 @@ from corpora import pair
 from corpora.toyworld import captions
 from distill.checkpoints.checkpoint import newest
 from distill.parallel import engine
-from distill.plan.cost import Tower, flop_per_pair
+from distill.plan.cost import AttentionCost, Tower, flop_per_pair
 from distill.plan.shapes import read_config
 from distill.train import held_out, preparation, speed, training
 
