@@ -24,7 +24,10 @@ from corpora.sources import part
 from corpora.toyworld import captions
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHONPATH = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"  # a node imports the tasks below
+TESTS = ROOT / "tests"
+PYTHONPATH = os.pathsep.join(
+    map(str, (ROOT, TESTS, TESTS / "corpora"))
+)  # a node imports the tasks below
 SLURM = Slurm(kind="slurm", partition="cpu", time=30)
 
 

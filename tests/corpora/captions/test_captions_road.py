@@ -117,6 +117,7 @@ def test_pairs_are_made_of_them(made: Path, recipe: Path, tmp_path: Path) -> Non
         "kind": "parquet",
         "name": "laion",
         "path": f"{made}/captions/*.parquet",
+        "text": "text",
         "licence": "CC BY 4.0",
     }
     tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))

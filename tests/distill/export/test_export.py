@@ -646,8 +646,8 @@ def test_an_export_that_reloads_otherwise_is_refused(
     assert "holds other numbers than the checkpoint" in one_line(capsys)
     stock = readings.stock_reading
 
-    def disturbed_stock(repository: Repository) -> readings.PromptStates:
-        reading = stock(repository)
+    def disturbed_stock(repository: Repository, prompts: tuple[str, ...]) -> readings.PromptStates:
+        reading = stock(repository, prompts)
         reading.prompt_embeds_BLD[3, 40] *= 1.001
         return reading
 
