@@ -21,8 +21,6 @@ ROWS = 50
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        from corpora.audit.audit import audit, judge
-
         parser = command.parser(
             "corpora.audit",
             "Shows what each reason took of each source, with rows to judge by eye.",
@@ -46,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
             help="a filled sheet.tsv: print its rates, draw nothing",
         )
         arguments = parser.parse_args(argv)
+        from corpora.audit.audit import audit, judge
+
         if arguments.rows < 1 or arguments.seed < 0:
             parser.error("--rows is at least 1, --seed at least 0")
         recipe = load_recipe(arguments.recipe, arguments.overrides)

@@ -21,8 +21,6 @@ OVERRIDE = re.compile(r"[\w.]+=")
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        from corpora.inspect.answers import inspect, inspect_texts
-
         description = "Says what became of a row of the sources, why, and what would have kept it."
         parser = command.Parser("corpora.inspect", description)
         parser.add_argument("recipe", help="a YAML file such as configs/toyworld.yaml")
@@ -49,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         parser.add_argument("--en", metavar="TEXT", help="its English side")
         arguments = parser.parse_intermixed_args(argv)
+        from corpora.inspect.answers import inspect, inspect_texts
+
         ids = [word for word in arguments.words if not OVERRIDE.match(word)]
         if (arguments.text is None) != (arguments.en is None):
             parser.error("--text and --en go together")

@@ -27,8 +27,6 @@ DESCRIPTION = (
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        from distill.export.exporting import export
-
         parser = command.parser("distill.export", DESCRIPTION)
         parser.add_argument(
             "--assemble",
@@ -45,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             "--public", action="store_true", help="make a new repository public; private otherwise"
         )
         arguments = parser.parse_intermixed_args(argv)
+        from distill.export.exporting import export
+
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         with command.at_work(recipe.run_dir, "distill.export", writes="export"):
             folders = export(recipe, arguments.assemble)

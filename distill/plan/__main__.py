@@ -14,6 +14,7 @@ from typing import Any
 
 from configs import command
 from configs.schema.load import load_recipe
+from distill.plan.cost import H200_TFLOPS
 
 
 def _above_zero(kind: type) -> Any:
@@ -29,8 +30,6 @@ def _above_zero(kind: type) -> Any:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        from distill.plan.estimate import H200_TFLOPS, report
-
         parser = command.parser(
             "distill.plan", "Counts what a distillation costs, before it is spent."
         )
@@ -50,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
             help="share of that rate training reaches (default %(default)s)",
         )
         arguments = parser.parse_intermixed_args(argv)
+        from distill.plan.estimate import report
+
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         print("\n".join(report(recipe, arguments.gpus, arguments.tflops, arguments.utilisation)))
 

@@ -13,14 +13,11 @@ from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.encoders.family import SDXL
 from distill.plan import cost
-from distill.plan.cost import AttentionCost, Tower, flop_per_pair
+from distill.plan.cost import H200_TFLOPS, AttentionCost, Tower, flop_per_pair
 from distill.plan.shapes import read_config, read_unets, student_vocabulary
 from distill.tokens.batches import POSITIONS, Batches, is_truncated
 from distill.tokens.store import SIDES, TokenPairs, stored
 
-# The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop
-# reaches it.
-H200_TFLOPS = 790.0
 # 41.4 million pairs of the reference's data make 3.4 GB of uint16 ids, English once and Japanese
 # once: 41 tokens a pair.
 TOKENS_A_TEXT = 20.5

@@ -23,8 +23,6 @@ DESCRIPTION = (
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
-        from distill.verify.checks import show, verify
-
         parser = command.Parser("distill.verify", DESCRIPTION)
         parser.add_argument("repository", help="a folder or a hub name")
         parser.add_argument(
@@ -36,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
             "--json", type=command.output_file, metavar="FILE", help="write the result there too"
         )
         arguments = parser.parse_args(argv)
+        from distill.verify.checks import show, verify
+
         if arguments.json and not arguments.json.parent.is_dir():
             parser.error(f"--json {arguments.json}: there is no such folder; make it first")
         found = verify(arguments.repository, arguments.variant)

@@ -102,9 +102,9 @@ def parser() -> command.Parser:
 
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
+        arguments = parser().parse_args(argv)
         from eval.paint.paint import paint, show
 
-        arguments = parser().parse_args(argv)
         if arguments.show:
             return show(arguments.show)
         if arguments.repository is None:

@@ -436,7 +436,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_reference_recipe_plans_without_torch_or_network() -> None:
+def test_the_reference_recipe_plans_without_network() -> None:
     position = ("distill.objective.cross_attention=0", "distill.objective.position=1")
     done = run(
         "configs/sdxl_jp.yaml", "--gpus", "1", "--utilisation", "0.5", *position, "run=runs/none"
