@@ -27,7 +27,6 @@ import pyarrow.parquet as pq
 from configs.files import file_sha256, whole
 from configs.references import resolve_model
 from configs.schema.corpora import Semantic
-from corpora.filters import sentence_encoder
 from corpora.filters.deduplicate import first_of_each
 from corpora.pair import Input
 
@@ -61,6 +60,8 @@ def model_files(settings: Semantic) -> list[Input]:
 @lru_cache(maxsize=1)
 def load(model: str) -> Any:
     """The encoder, read once a process. Raises DataError."""
+    from corpora.filters import sentence_encoder  # imports the library, 20 s
+
     return sentence_encoder.load(resolve_model(model), "corpora.semantic.model")
 
 
@@ -167,6 +168,8 @@ def margins(
 
 def _forget_shared(cosine_RR: Any, same: np.ndarray) -> None:
     """Rows that have a text in common are no neighbours of one another; each stays its own."""
+    from corpora.filters import sentence_encoder
+
     order = np.argsort(same, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(same[order])) + 1):
         if len(rows) > 1:
