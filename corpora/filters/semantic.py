@@ -146,6 +146,8 @@ def margins(
     """
     import torch
 
+    from corpora.filters import sentence_encoder
+
     encoder = load(settings.model)
     text_RD, en_RD = (
         sentence_encoder.embed(
@@ -168,7 +170,6 @@ def margins(
 
 def _forget_shared(cosine_RR: Any, same: np.ndarray) -> None:
     """Rows that have a text in common are no neighbours of one another; each stays its own."""
-    from corpora.filters import sentence_encoder
 
     order = np.argsort(same, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(same[order])) + 1):
