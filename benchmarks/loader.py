@@ -25,7 +25,8 @@ from benchmarks.entry import machine
 from configs.schema.recipe import Recipe
 from distill.encoders.teacher import TokenIds
 from distill.tokens import store
-from distill.tokens.batches import Batch, Batches, is_truncated, special_ids
+from distill.tokens.batches import Batch, Batches, special_ids
+from distill.tokens.prompts import is_truncated
 
 ROUNDS, ROWS_A_ROUND = 8, 4096
 BATCH_SIZES = (512,)  # beside the recipe's own

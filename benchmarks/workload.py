@@ -22,6 +22,7 @@ from distill.encoders.teacher import TextEncoders
 from distill.tokenizer import portable
 from distill.tokens import store
 from distill.tokens.batches import Batches, special_ids
+from distill.tokens.token_pairs import TokenPairs
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
     )
 
 
-def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> store.TokenPairs:
+def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> TokenPairs:
     """The same ids as `distill.tokens` stores, in memory."""
     found = {
         side: [
@@ -137,4 +138,4 @@ def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> store.
         for side, reader in readers.items()
     }
     offsets = {side: np.cumsum([0, *map(len, rows)]) for side, rows in found.items()}
-    return store.TokenPairs({side: np.concatenate(rows) for side, rows in found.items()}, offsets)
+    return TokenPairs({side: np.concatenate(rows) for side, rows in found.items()}, offsets)

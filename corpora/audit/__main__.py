@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
             help="a filled sheet.tsv: print its rates, draw nothing",
         )
         arguments = parser.parse_args(argv)
-        from corpora.audit.audit import audit, judge
-
         if arguments.rows < 1 or arguments.seed < 0:
             parser.error("--rows is at least 1, --seed at least 0")
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        from corpora.audit.audit import audit, judge
+
         if arguments.judged:
             judge(recipe, arguments.judged)
             return

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from configs.files import file_sha256, whole
 from configs.references import resolve_model
 from configs.schema.corpora import Semantic
+from corpora.filters import sentence_encoder
 from corpora.filters.deduplicate import first_of_each
 from corpora.pair import Input
 
@@ -60,8 +61,6 @@ def model_files(settings: Semantic) -> list[Input]:
 @lru_cache(maxsize=1)
 def load(model: str) -> Any:
     """The encoder, read once a process. Raises DataError."""
-    from corpora.filters import sentence_encoder  # imports the library, 20 s
-
     return sentence_encoder.load(resolve_model(model), "corpora.semantic.model")
 
 
@@ -145,8 +144,6 @@ def margins(
     Raises DataError if the encoder gives no numbers.
     """
     import torch
-
-    from corpora.filters import sentence_encoder
 
     encoder = load(settings.model)
     text_RD, en_RD = (

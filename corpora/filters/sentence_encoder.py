@@ -6,14 +6,14 @@ Out: a tensor; nothing on disk.
 """
 
 from pathlib import Path
-from typing import Any
-
-import torch
-from sentence_transformers import SentenceTransformer
+from typing import TYPE_CHECKING, Any
 
 from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name, not_given
+
+if TYPE_CHECKING:
+    import torch
 
 
 def load(reference: str, setting: str) -> Any:
@@ -26,6 +26,10 @@ def load(reference: str, setting: str) -> Any:
             f"{reference}: there is no such sentence encoder; give a folder or a hub name as "
             f"{setting}"
         )
+    # Late: the stages of the pairs import this door whether the recipe has a `semantic` section or
+    # not, in every worker, and the library takes 10 seconds.
+    from sentence_transformers import SentenceTransformer
+
     try:
         model_folder.check(reference)
         return SentenceTransformer(
@@ -47,7 +51,7 @@ def load(reference: str, setting: str) -> Any:
 
 def embed(
     encoder: Any, texts: list[str], prompt: str, batch_size: int, show_progress: bool = True
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """(len(texts), D) float32 unit vectors; `prompt` is put before every text.
 
     Raises DataError if the model gives NaN or infinity.

@@ -7,8 +7,8 @@ Out: on the screen: the row as read and as cleaned, what each filter and the lan
 
     python -m corpora.inspect configs/toyworld.yaml toyworld:train:12
     python -m corpora.inspect configs/toyworld.yaml --reason exact_duplicate --limit 3
-    python -m corpora.inspect configs/toyworld.yaml --text 赤い丸 --en "a red circle"
-    corpora.filters.min_characters=4
+    python -m corpora.inspect configs/toyworld.yaml --text 赤い丸 --en "a red circle" \
+        corpora.filters.min_characters=4
 """
 
 import re
@@ -47,8 +47,6 @@ def main(argv: list[str] | None = None) -> int:
         )
         parser.add_argument("--en", metavar="TEXT", help="its English side")
         arguments = parser.parse_intermixed_args(argv)
-        from corpora.inspect.answers import inspect, inspect_texts
-
         ids = [word for word in arguments.words if not OVERRIDE.match(word)]
         if (arguments.text is None) != (arguments.en is None):
             parser.error("--text and --en go together")
@@ -59,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         recipe = load_recipe(
             arguments.recipe, [word for word in arguments.words if OVERRIDE.match(word)]
         )
+        from corpora.inspect.answers import inspect, inspect_texts
+
         if ids or arguments.reason is not None:
             inspect(recipe, ids, arguments.reason, arguments.limit)
         if arguments.text is not None:

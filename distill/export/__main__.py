@@ -9,16 +9,12 @@ Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/ba
      a model card (`README.md`) and `verification.json`. A folder appears whole or not at all.
 
     python -m distill.export configs/toyworld.yaml
-    python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl --push
-    my-organisation/japanese-finetuned
+    python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl \
+        --push my-organisation/japanese-finetuned
 """
-
-from pathlib import Path
 
 from configs import command
 from configs.schema.load import load_recipe
-from configs.schema.recipe import Recipe
-from distill.verify.record import VERIFICATION, Verification
 
 DESCRIPTION = (
     "Writes encoders and pipelines that unmodified diffusers loads, from the newest checkpoint."
@@ -43,13 +39,13 @@ def main(argv: list[str] | None = None) -> int:
             "--public", action="store_true", help="make a new repository public; private otherwise"
         )
         arguments = parser.parse_intermixed_args(argv)
-        from distill.export.exporting import export
-
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        from distill.export.exporting import export, publish
+
         with command.at_work(recipe.run_dir, "distill.export", writes="export"):
             folders = export(recipe, arguments.assemble)
         for folder in folders if arguments.push else []:
-            push(
+            publish(
                 folder,
                 recipe,
                 arguments.push if len(folders) == 1 else f"{arguments.push}-{folder.name}",
@@ -57,19 +53,6 @@ def main(argv: list[str] | None = None) -> int:
             )
 
     return command.guard("distill.export", body)
-
-
-def push(folder: Path, recipe: Recipe, repository: str, public: bool) -> None:
-    """Brings the card up to date (the evaluation comes after the export), then uploads.
-
-    Raises DataError.
-    """
-    from distill.export.push import push as upload
-    from distill.model_card import model_card
-
-    stored = Verification.read(folder / VERIFICATION, "run distill.export again")
-    model_card.write(folder, recipe, stored.made_from, repository)
-    print(f"{folder}: uploaded to {upload(folder, repository, public)}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from configs.schema.recipe import Recipe
 from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.export import pipeline_folder
+from distill.export.push import push as upload
 from distill.model_card import model_card
 from distill.sdxl.repository import STEMS, fetch
 from distill.verify.record import VERIFICATION, Verification
@@ -206,3 +207,13 @@ def patterns(recipe: Recipe) -> tuple[list[str], list[str]]:
     return wanted, [
         f"*.{variant}.*" for variant in ("fp16", "bf16") if variant not in recipe.export.variants
     ]
+
+
+def publish(folder: Path, recipe: Recipe, repository: str, public: bool) -> None:
+    """Brings the card up to date (the evaluation comes after the export), then uploads.
+
+    Raises DataError.
+    """
+    stored = Verification.read(folder / VERIFICATION, "run distill.export again")
+    model_card.write(folder, recipe, stored.made_from, repository)
+    print(f"{folder}: uploaded to {upload(folder, repository, public)}")

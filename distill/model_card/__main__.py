@@ -21,12 +21,13 @@ DESCRIPTION = (
 )
 
 
+def stage(recipe: Recipe) -> None:
+    from distill.model_card.model_card import write_all
+
+    write_all(recipe)
+
+
 def main(argv: list[str] | None = None) -> int:
-    def stage(recipe: Recipe) -> None:
-        from distill.model_card.model_card import write_all
-
-        write_all(recipe)
-
     return command.run("distill.model_card", DESCRIPTION, stage, argv, writes="export")
 
 

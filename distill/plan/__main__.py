@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
             help="share of that rate training reaches (default %(default)s)",
         )
         arguments = parser.parse_intermixed_args(argv)
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
         from distill.plan.estimate import report
 
-        recipe = load_recipe(arguments.recipe, arguments.overrides)
         print("\n".join(report(recipe, arguments.gpus, arguments.tflops, arguments.utilisation)))
 
     return command.guard("distill.plan", body)

@@ -15,8 +15,8 @@ from distill.encoders.family import SDXL
 from distill.plan import cost
 from distill.plan.cost import H200_TFLOPS, AttentionCost, Tower, flop_per_pair
 from distill.plan.shapes import read_config, read_unets, student_vocabulary
-from distill.tokens.batches import POSITIONS, Batches, is_truncated
-from distill.tokens.store import SIDES, TokenPairs, stored
+from distill.tokens.prompts import POSITIONS, Prompts, is_truncated
+from distill.tokens.token_pairs import SIDES, TokenPairs
 
 # 41.4 million pairs of the reference's data make 3.4 GB of uint16 ids, English once and Japanese
 # once: 41 tokens a pair.
@@ -42,6 +42,15 @@ class Load:
     pads: float = 0.0
     sampled: int = 0
     lengths: np.ndarray | None = None
+
+
+def _stored(recipe: Recipe) -> TokenPairs | None:
+    """The tokens, if they are there and made from the recipe's inputs. Raises DataError."""
+    if not (recipe.run_dir / "tokens").is_dir():
+        return None
+    from distill.tokens.store import stored  # comparing the inputs loads torch
+
+    return stored(recipe)
 
 
 def full_length_load(
@@ -70,7 +79,7 @@ def real_load(
     Every micro-batch is counted with a whole backward, even if no term of the loss depends on
     clip_l (without `cut_attention`).
     """
-    batches = Batches(settings, found, {})
+    prompts = Prompts(settings, found)
     flop = np.array([flop_per_pair(towers, length) for length in range(POSITIONS + 1)], float)
     attention_flop = np.array(
         [sum(one.flop(length) for one in attention) for length in range(POSITIONS + 1)]
@@ -79,13 +88,13 @@ def real_load(
     run = read = useful = words = slowest = 0.0
     lengths, sizes = [], set()
     for step in steps.tolist():
-        rows = batches.rows(step)
-        lengths.append(batches.lengths(rows))
+        rows = prompts.rows(step)
+        lengths.append(prompts.lengths(rows))
         words += flop[lengths[-1]].sum()
         useful += flop[np.where(rows["pad_weight"] > 0, POSITIONS, lengths[-1])].sum()
         of_processes = np.zeros((gpus, 2))
         for process in range(gpus):
-            for part, length in batches.micro_batches(
+            for part, length in prompts.micro_batches(
                 rows, process, gpus, settings.tokens_per_micro_batch
             ):
                 reads = settings.attention_applies(is_truncated(part))
@@ -145,7 +154,7 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
     if settings.objective.uses("random_attention"):
         attention.append(AttentionCost.of_random(towers, settings.random_attention))
     vocabulary, source = student_vocabulary(recipe)
-    found = stored(recipe)
+    found = _stored(recipe)
     load = (
         full_length_load(settings, towers, attention, gpus)
         if found is None

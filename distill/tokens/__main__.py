@@ -16,17 +16,18 @@ from configs import command
 from configs.schema.recipe import Recipe
 
 
+def stage(recipe: Recipe) -> None:
+    from distill.tokens.store import prepare
+
+    tokens = prepare(recipe)
+    english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["text"])
+    print(
+        f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and "
+        f"{japanese:,} Japanese tokens"
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
-    def stage(recipe: Recipe) -> None:
-        from distill.tokens.store import prepare
-
-        tokens = prepare(recipe)
-        english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["text"])
-        print(
-            f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and "
-            f"{japanese:,} Japanese tokens"
-        )
-
     return command.run(
         "distill.tokens",
         "Tokenises the training pairs once, into memory-mapped files.",

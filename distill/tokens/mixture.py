@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.errors import RecipeError
-from distill.tokens.store import TokenPairs
+from distill.tokens.token_pairs import TokenPairs
 
 SLOTS = 1 << 20  # enough that ten pairs among ten million get one
 

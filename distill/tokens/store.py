@@ -2,7 +2,6 @@
 
 import itertools
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +19,9 @@ from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_tokenizer
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
+from distill.tokens.token_pairs import COLUMNS, SIDES, STUDENT_SIDES, TokenPairs, load
 
 ROWS_AT_ONCE = 4096
-TEACHER_SIDES = tuple(f"en_{name}" for name in SDXL.parts)  # as its tokenizers may differ
-STUDENT_SIDES = ("text", "en")  # the student keeps its English by reading it with its own tokenizer
-SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
-COLUMNS = dict.fromkeys(TEACHER_SIDES, "en") | {name: name for name in STUDENT_SIDES}  # of a pair
-
-
-@dataclass(frozen=True)
-class TokenPairs:
-    """The ids of all training pairs, memory-mapped, and which of `source_names` each comes from."""
-
-    ids: dict[str, np.ndarray]
-    offsets: dict[str, np.ndarray]
-    source_N: np.ndarray | None = None
-    source_names: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.offsets["text"]) - 1
-
-    def row(self, side: str, index: int) -> np.ndarray:
-        start, end = self.offsets[side][index : index + 2]
-        return self.ids[side][start:end]
-
-    def lengths(self, side: str, rows: np.ndarray) -> np.ndarray:
-        return self.offsets[side][rows + 1] - self.offsets[side][rows]
-
-
-def load(folder: Path) -> TokenPairs:
-    """What `prepare` wrote, without checking the digests again. Raises DataError."""
-    names = artefact.ArtefactManifest.read(
-        folder / artefact.MANIFEST, "run the same command again, which makes it again"
-    ).details["sources"]
-    # Plain views of the mapped files: numpy's memmap class does Python work at every access.
-    ids, offsets = (
-        {side: _mapped(folder / f"{side}_{part}.npy") for side in SIDES}
-        for part in ("ids", "offsets")
-    )
-    return TokenPairs(ids, offsets, _mapped(folder / "sources.npy"), tuple(names))
-
-
-def _mapped(path: Path) -> np.ndarray:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def stored(recipe: Recipe) -> TokenPairs | None:

@@ -18,12 +18,13 @@ from configs import command
 from configs.schema.recipe import Recipe
 
 
+def stage(recipe: Recipe) -> None:
+    from distill.train.training import train
+
+    train(recipe)
+
+
 def main(argv: list[str] | None = None) -> int:
-    def stage(recipe: Recipe) -> None:
-        from distill.train.training import train
-
-        train(recipe)
-
     # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK
     # says it too.
     arguments = [

@@ -28,7 +28,7 @@ from distill.objective import query_bank, random_attention, teacher_statistics
 from distill.objective.terms import Loss
 from distill.parallel.engine import Engine, weights_dtype
 from distill.tokenizer.portable import load as load_tokenizer
-from distill.tokens import store
+from distill.tokens import store, token_pairs
 from distill.tokens.batches import Batches, special_ids
 from distill.train import held_out
 from distill.train.work import Work
@@ -122,11 +122,12 @@ def load(recipe: Recipe, teacher: TextEncoders | None = None) -> Work:
     if settings.compile:
         for towers in (student, frozen):
             towers.compile_layers()
+    pairs = token_pairs.load(recipe.run_dir / "tokens")
     return Work(
         engine=engine,
         student=student,
         teacher=frozen,
-        batches=Batches(settings, store.load(recipe.run_dir / "tokens"), special_ids(tokenizers)),
+        batches=Batches(settings, pairs, special_ids(tokenizers)),
         loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead,
         held_out=held_out.load(settings, recipe.run_dir / "pairs", tokenizers),

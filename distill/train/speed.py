@@ -15,8 +15,8 @@ from distill.encoders.tower import TextTower
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.parallel.engine import world_size
 from distill.plan.cost import AttentionCost, Tower, flop_per_pair
-from distill.tokens.batches import POSITIONS, STUDENT
-from distill.tokens.store import TEACHER_SIDES
+from distill.tokens.prompts import POSITIONS, STUDENT
+from distill.tokens.token_pairs import TEACHER_SIDES
 from distill.train.work import Work
 
 # Dense bf16 matrix products, FLOP/s, of the first pattern that the device's name fits.

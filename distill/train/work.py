@@ -12,7 +12,8 @@ import torch
 from distill.encoders.student import Towers
 from distill.objective.terms import GlobalCounts, Loss, Sides
 from distill.parallel.engine import Engine
-from distill.tokens.batches import POSITIONS, Batches
+from distill.tokens.batches import Batches
+from distill.tokens.prompts import POSITIONS
 
 
 @dataclass(frozen=True)

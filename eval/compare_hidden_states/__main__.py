@@ -2,8 +2,8 @@
 changes because of the difference.
 
     python -m eval.compare_hidden_states configs/toyworld.yaml
-    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under
-    rows.student.noise_gap.value=0.05 rows.student.states.pooled.pooled.recall_at_1_text_en=0.9
+    python -m eval.compare_hidden_states configs/toyworld.yaml --fail-under \
+        rows.student.noise_gap.value=0.05 rows.student.states.pooled.pooled.recall_at_1_text_en=0.9
 
 In:  `<run>/pairs/held_out-*.parquet`, `<run>/export/base`, `<run>/initial_student/`, the teacher's
      SDXL folders, `eval.repositories` and `eval.translator` where they are given.
@@ -36,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
 
     def body() -> None:
-        from eval.compare_hidden_states.compare import COMMAND, compare
-
         wanted = bounds.parse(arguments.fail_under)
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        from eval.compare_hidden_states.compare import COMMAND, compare
+
         with command.at_work(recipe.run_dir, "eval.compare_hidden_states", writes="eval"):
             compare(recipe)
         bounds.check(

@@ -19,12 +19,13 @@ from configs import command
 from configs.schema.recipe import Recipe
 
 
+def stage(recipe: Recipe) -> None:
+    from eval.generate.generation import generate
+
+    generate(recipe)
+
+
 def main(argv: list[str] | None = None) -> int:
-    def stage(recipe: Recipe) -> None:
-        from eval.generate.generation import generate
-
-        generate(recipe)
-
     description = (
         "Paints held-out captions with the student and the teacher, and compares the pictures."
     )

@@ -2,8 +2,8 @@
 and refiner.
 
     python -m eval.paint runs/toyworld/export/base --prompt "白い背景に大きな赤い丸" --out outputs
-    python -m eval.paint runs/toyworld/export/base --refiner runs/toyworld/export/refiner
-    --from-file prompts.txt --n-samples 4
+    python -m eval.paint runs/toyworld/export/base --refiner runs/toyworld/export/refiner \
+        --from-file prompts.txt --n-samples 4
     python -m eval.paint --show outputs/0000.png
 
 In:  a repository in diffusers layout (a folder or hub name), prompts, for image to image a picture.

@@ -14,12 +14,13 @@ from configs import command
 from configs.schema.recipe import Recipe
 
 
+def stage(recipe: Recipe) -> None:
+    from eval.transfer.unseen_unets import transfer
+
+    transfer(recipe)
+
+
 def main(argv: list[str] | None = None) -> int:
-    def stage(recipe: Recipe) -> None:
-        from eval.transfer.unseen_unets import transfer
-
-        transfer(recipe)
-
     return command.run(
         "eval.transfer",
         "Measures the student before UNets it was not trained with.",

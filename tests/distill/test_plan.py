@@ -31,8 +31,9 @@ from distill.objective.terms import GlobalCounts, Loss
 from distill.plan import cost, estimate, shapes
 from distill.plan.cost import AttentionCost, Tower
 from distill.tokens import store
-from distill.tokens.batches import POSITIONS, Batches, SpecialIds
-from distill.tokens.store import SIDES, TokenPairs
+from distill.tokens.batches import Batches, SpecialIds
+from distill.tokens.prompts import POSITIONS
+from distill.tokens.token_pairs import SIDES, TokenPairs
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -436,7 +437,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_reference_recipe_plans_without_network() -> None:
+def test_the_reference_recipe_plans_without_torch_or_network() -> None:
     position = ("distill.objective.cross_attention=0", "distill.objective.position=1")
     done = run(
         "configs/sdxl_jp.yaml", "--gpus", "1", "--utilisation", "0.5", *position, "run=runs/none"

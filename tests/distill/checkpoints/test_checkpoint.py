@@ -24,7 +24,7 @@ from distill import run_folder
 from distill.checkpoints import checkpoint
 from distill.checkpoints.tensor_file import TensorFile
 from distill.encoders.teacher import load_text_encoders
-from distill.tokens import store
+from distill.tokens import store, token_pairs
 from distill.train import metrics_file, training
 
 
@@ -244,12 +244,12 @@ def test_a_teacher_that_cannot_be_loaded(tiny_sdxl: Path, tmp_path: Path, damage
 def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"initial_student: missing; run python -m vocab_init"):
         store.prepare(recipe(tmp_path))
-    for side in store.SIDES:
+    for side in token_pairs.SIDES:
         np.save(tmp_path / f"{side}_ids.npy", np.arange(5, dtype=np.uint16))
         np.save(tmp_path / f"{side}_offsets.npy", np.array([0, 2, 5]))
     np.save(tmp_path / "sources.npy", np.array([1, 0], np.uint16))
     artefact.seal(tmp_path, {}, {"sources": ["wmt", "laion"]})
-    loaded = store.load(tmp_path)
+    loaded = token_pairs.load(tmp_path)
     assert loaded.source_N is not None and [
         loaded.source_names[index] for index in loaded.source_N
     ] == ["laion", "wmt"]

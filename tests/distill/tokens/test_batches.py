@@ -26,9 +26,10 @@ from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss
 from distill.tokenizer import portable
-from distill.tokens.batches import EMPTY_PROMPT, POSITIONS, Batches, SpecialIds
+from distill.tokens.batches import Batches, SpecialIds
 from distill.tokens.mixture import mixture
-from distill.tokens.store import SIDES, TokenPairs
+from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS
+from distill.tokens.token_pairs import SIDES, TokenPairs
 
 VOCAB = 60
 EVERYTHING = {

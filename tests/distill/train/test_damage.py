@@ -19,7 +19,7 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
 from distill import inputs, run_folder
-from distill.tokens import store
+from distill.tokens import token_pairs
 from distill.train import preparation
 
 PROJECTION = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -130,7 +130,7 @@ def start(settings: Recipe) -> str:
     preparation.prepare(settings)
     work = preparation.load(settings)
     digest = hashlib.sha256()
-    for side in store.SIDES:
+    for side in token_pairs.SIDES:
         digest.update(
             work.batches.tokens.ids[side].tobytes() + work.batches.tokens.offsets[side].tobytes()
         )

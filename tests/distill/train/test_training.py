@@ -22,8 +22,9 @@ from distill.objective.projections import Projections
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss, Sides, systematic_sample
-from distill.tokens.batches import EMPTY_PROMPT, POSITIONS, ROW, Batches, SpecialIds
-from distill.tokens.store import SIDES, STUDENT_SIDES, TEACHER_SIDES, TokenPairs
+from distill.tokens.batches import Batches, SpecialIds
+from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS, ROW
+from distill.tokens.token_pairs import SIDES, STUDENT_SIDES, TEACHER_SIDES, TokenPairs
 
 WIDTHS = {"clip_l": 6, "clip_bigg": 10}
 

@@ -1,0 +1,54 @@
+"""Memory-mapped token ids of all training pairs, as `distill.tokens.store` wrote them.
+
+Numpy alone: `distill.plan` counts them without torch.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs import artefact
+from distill.encoders.family import SDXL
+
+TEACHER_SIDES = tuple(f"en_{name}" for name in SDXL.parts)  # as its tokenizers may differ
+STUDENT_SIDES = ("text", "en")  # the student keeps its English by reading it with its own tokenizer
+SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
+COLUMNS = dict.fromkeys(TEACHER_SIDES, "en") | {name: name for name in STUDENT_SIDES}  # of a pair
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """The ids of all training pairs, memory-mapped, and which of `source_names` each comes from."""
+
+    ids: dict[str, np.ndarray]
+    offsets: dict[str, np.ndarray]
+    source_N: np.ndarray | None = None
+    source_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.offsets["text"]) - 1
+
+    def row(self, side: str, index: int) -> np.ndarray:
+        start, end = self.offsets[side][index : index + 2]
+        return self.ids[side][start:end]
+
+    def lengths(self, side: str, rows: np.ndarray) -> np.ndarray:
+        return self.offsets[side][rows + 1] - self.offsets[side][rows]
+
+
+def load(folder: Path) -> TokenPairs:
+    """What `prepare` wrote, without checking the digests again. Raises DataError."""
+    names = artefact.ArtefactManifest.read(
+        folder / artefact.MANIFEST, "run the same command again, which makes it again"
+    ).details["sources"]
+    # Plain views of the mapped files: numpy's memmap class does Python work at every access.
+    ids, offsets = (
+        {side: _mapped(folder / f"{side}_{part}.npy") for side in SIDES}
+        for part in ("ids", "offsets")
+    )
+    return TokenPairs(ids, offsets, _mapped(folder / "sources.npy"), tuple(names))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
