@@ -31,7 +31,6 @@ class Language:
     nllb: str
     m2m: str
     names: tuple[str, ...]
-    words_are_spaced: bool
     verification_prompts: tuple[str, ...]
 
     @cached_property
@@ -51,7 +50,6 @@ JAPANESE = Language(
     nllb="jpn_Jpan",
     m2m="ja",
     names=("ja", "jp", "jpn", "japanese", "日本語", "和文"),
-    words_are_spaced=False,
     verification_prompts=(
         "窓辺で眠る白い猫、水彩画、やわらかい光",
         "青い四角の左に大きな緑の三角があります。",
@@ -77,7 +75,6 @@ KOREAN = Language(
     nllb="kor_Hang",
     m2m="ko",
     names=("ko", "kr", "kor", "korean", "한국어"),
-    words_are_spaced=True,
     verification_prompts=(
         "창가에서 자는 하얀 고양이, 수채화, 부드러운 빛",
         "파란 사각형 왼쪽에 커다란 초록색 삼각형이 있습니다.",

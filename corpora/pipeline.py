@@ -101,9 +101,9 @@ def recorded_settings(corpora: Corpora) -> dict[str, object]:
         "executor",
         *(one for one in clean.OPTIONAL if not getattr(corpora, one)),
     }
-    settings = masked_tree(corpora.model_dump(mode="json", exclude=left_out))
+    settings: dict[str, object] = masked_tree(corpora.model_dump(mode="json", exclude=left_out))
     code = corpora.text_language.code  # Japanese is not recorded: older pairs stay valid
-    return settings if code == "ja" else {"language": code, **settings}  # type: ignore[no-any-return]
+    return settings if code == "ja" else {"language": code, **settings}
 
 
 def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> PairsManifest:

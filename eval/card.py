@@ -27,7 +27,7 @@ COLUMNS = {
 }
 
 
-def states(result: dict[str, Any]) -> dict[str, Any]:
+def states(result: dict[str, Any], language: str) -> dict[str, Any]:
     """A number that was not measured is a dash."""
 
     def cell(row: dict[str, Any], keys: tuple[str, ...]) -> str:
@@ -37,7 +37,9 @@ def states(result: dict[str, Any]) -> dict[str, Any]:
     table = Table(
         columns=list(COLUMNS),
         rows={
-            rows.label(row): [cell(result["rows"][row], keys) for keys in COLUMNS.values()]
+            rows.label(row, language): [
+                cell(result["rows"][row], keys) for keys in COLUMNS.values()
+            ]
             for row in ROWS
             if row in result["rows"]
         },
@@ -46,9 +48,9 @@ def states(result: dict[str, Any]) -> dict[str, Any]:
     return card.model_dump(mode="json")
 
 
-def pictures(prompts: int, result: dict[str, Any]) -> dict[str, Any]:
+def pictures(prompts: int, result: dict[str, Any], language: str) -> dict[str, Any]:
     found = {
-        rows.label(row): result["rows"][row]["scene_accuracy"]
+        rows.label(row, language): result["rows"][row]["scene_accuracy"]
         for row in ROWS
         if "scene_accuracy" in result["rows"].get(row, {})
     }

@@ -21,8 +21,6 @@ TEACHER_SWAPPED, STUDENT_SWAPPED = "teacher_role_swapped", "student_role_swapped
 TEACHER_SCRAMBLED, STUDENT_SCRAMBLED = "teacher_scrambled", "student_scrambled"
 REORDERED = (TEACHER_SWAPPED, STUDENT_SWAPPED, TEACHER_SCRAMBLED, STUDENT_SCRAMBLED)
 
-LANGUAGE = "Japanese"
-
 
 class Legend(NamedTuple):
     """`colour`: of Okabe and Ito's, told apart by colour-blind readers
@@ -74,8 +72,10 @@ OF_PICTURES = {
 }
 
 
-def label(name: str, language: str = LANGUAGE) -> str:
-    """For tables and plots; a repository of `eval.repositories` keeps its own name."""
+def label(name: str, language: str) -> str:
+    """For tables and plots; `language` is the name of the student's language. A repository of
+    `eval.repositories` keeps its own name.
+    """
     row = (ROWS | OF_PICTURES).get(name)
     return row.label.format(language=language) if row else name
 

@@ -53,7 +53,7 @@ def report(recipe: Recipe) -> None:
     results.write(recipe.run_dir / "summary.json", summary)
     print(f"{recipe.name}: summary written to {recipe.run_dir / 'summary.json'}\n")
     for row, accuracy in (summary["scene_accuracy"] or {}).items():
-        print(f"  the right scene, {label(row):<34}{accuracy:>8.1%}")
+        print(f"  the right scene, {label(row, recipe.text_language.name):<34}{accuracy:>8.1%}")
     print(f"  {'noise-prediction gap of the student (0 is best)':<51}{summary['noise_gap']:>8.4f}")
     for stage, seconds in summary["seconds"].items():
         print(f"  {stage:<51}{duration(seconds):>8}")

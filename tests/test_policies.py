@@ -170,6 +170,16 @@ def test_files_and_functions_stay_small() -> None:
     ]
 
 
+def test_no_line_has_more_than_100_columns() -> None:
+    """Also those the linter passes over: long words, and lines that end in a `noqa` or `type:`."""
+    assert not [
+        f"{source}:{number}"
+        for source in [*SOURCES, *TESTS]
+        for number, line in enumerate((ROOT / source).read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100
+    ]
+
+
 def test_own_modules_are_imported_at_the_top() -> None:
     """But by a thin `__main__.py`, whose --help must answer at once, and where a library may be
     missing (Ray).

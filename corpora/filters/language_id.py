@@ -52,8 +52,8 @@ _LATIN_LETTER = re.compile(
 )
 # words of English that the other languages in Latin script hardly have
 _ENGLISH_WORD = re.compile(
-    r"\b(?:the|of|with|and|from|this|that|these|those|were|was|his|her|their|its|into|it|he|she|they"
-    r"|you|your|my|our|not|does|did|will|would|what|who|where|when|how|there|which"
+    r"\b(?:the|of|with|and|from|this|that|these|those|were|was|his|her|their|its|into|it|he|she"
+    r"|they|you|your|my|our|not|does|did|will|would|what|who|where|when|how|there|which"
     r"|hello|yes|too|please|thanks?|well|good|mr|ms|come|here|wait|add|send)\b",
     re.IGNORECASE,
 )

@@ -30,13 +30,14 @@ _ARROW = re.compile("^(?:\u27a1\ufe0f?\\s*)+|(?:\\s*\u27a1\ufe0f?)+$")
 # of an item of a list, or of another speaker
 _BULLET = re.compile(r"^(?:(?:>>+|＞＞+|≫|[・•]+)\s*|[-–—－―] (?=\S))")
 _SOUND_JA = re.compile(
-    r"[（(\[［][^（）()\[\]［］]{0,14}?(?:音|声|拍手|笑い?|息|咳|歌|音楽|BGM|叫び?|鳴き?|沈黙)[)）\]］]"
+    r"[（(\[［][^（）()\[\]［］]{0,14}?(?:音|声|拍手|笑い?|息|咳|歌"
+    r"|音楽|BGM|叫び?|鳴き?|沈黙)[)）\]］]"
 )
 _SOUND_EN = re.compile(
     r"[(\[][a-z ,'-]*?\b(?:laugh\w*|chuckl\w*|giggl\w*|sigh\w*|gasp\w*|applau\w*|cheer\w*|music"
-    r"|singing|sobs?|sobbing|cry|crying|cough\w*|groan\w*|scream\w*|shout\w*|whisper\w*|pant\w*|grunt\w*"
-    r"|sniff\w*|bell|phone|door|footsteps?|thunder\w*|ring\w*|knock\w*|bark\w*|siren\w*|wind"
-    r"|creak\w*|slam\w*|crash\w*|buzz\w*|beep\w*|click\w*|silence|noise|explosion\w*|gunshots?"
+    r"|singing|sobs?|sobbing|cry|crying|cough\w*|groan\w*|scream\w*|shout\w*|whisper\w*|pant\w*"
+    r"|grunt\w*|sniff\w*|bell|phone|door|footsteps?|thunder\w*|ring\w*|knock\w*|bark\w*|siren\w*"
+    r"|wind|creak\w*|slam\w*|crash\w*|buzz\w*|beep\w*|click\w*|silence|noise|explosion\w*|gunshots?"
     r"|howl\w*|rumbl\w*|clears? throat)\b[a-z ,'-]*[)\]]",
     re.IGNORECASE,
 )

@@ -16,7 +16,8 @@ LATIN = re.compile("[A-Za-z]")
 # `#Product1#`, `{{name}}`, `%(name)s`, `${name}`; `{0}`, `{#id}`, `{user.name}`; `%s`, `%1$d`; `<%=
 # x %>`; RPG Maker's `\N[1]`
 PLACEHOLDER = re.compile(
-    r"#[A-Z][A-Za-z_]*\d*#|\{\{.*?\}\}|%\([a-z_]+\)s|\$\{\w+\}|\{[#$@%]?[A-Za-z0-9_]+(?:[.:|-]\w+)*\}"
+    r"#[A-Z][A-Za-z_]*\d*#|\{\{.*?\}\}|%\([a-z_]+\)s|\$\{\w+\}"
+    r"|\{[#$@%]?[A-Za-z0-9_]+(?:[.:|-]\w+)*\}"
     r"|(?<![\d０-９])%(?:\d+\$)?[sdifu@](?![A-Za-z0-9])|<%|%>|\\[nNvVpPsS]\[\d+\]"
 )
 # `[name]` where Japanese stands around it; `[a.b]`, `[user_name]` anywhere

@@ -28,7 +28,8 @@ SGML = (
 )  # how WMT and IWSLT publish test sets, one language a file
 # a declaration, comments and a DOCTYPE, then the first element
 ROOT = re.compile(
-    rb"(?s)\s*(<\?xml.*?\?>)?(?:\s|<!--.*?-->|<!DOCTYPE\s[^>\[]*(?:\[.*?\])?\s*>)*<([A-Za-z][\w.:-]*)",
+    rb"(?s)\s*(<\?xml.*?\?>)?(?:\s|<!--.*?-->|<!DOCTYPE\s[^>\[]*(?:\[.*?\])?\s*>)*"
+    rb"<([A-Za-z][\w.:-]*)",
     re.I,
 )
 HTML_INSIDE = re.compile(rb"<!doctype\s+html|<(head|title|body|meta)\b", re.I)

@@ -104,7 +104,8 @@ def digest(path: str) -> str:
     if not is_url(path):
         return file_sha256(Path(path))
     with opened_raw(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a BufferedReader is what it wants
+        # typed for a BufferedReader, content with any file
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -116,9 +116,11 @@ MODIFIERS_DOUBLE = (
     "{relation}から順に、{first}と{second}、背景は{background}",
     "{opposite}から順に、{second}と{first}、背景は{background}",
     "{relation}に{first.shape}、{opposite}に{also}{second.shape}があり、"
-    "{relation}のほうは{first.joined}{first.stem}く、{opposite}のほうは{second.joined}{second.stem}く、背景は{background}",
+    "{relation}のほうは{first.joined}{first.stem}く、"
+    "{opposite}のほうは{second.joined}{second.stem}く、背景は{background}",
     "{relation}に{first.shape}、{opposite}に{also}{second.shape}があり、"
-    "{opposite}のほうは{second.joined}{second.stem}く、{relation}のほうは{first.joined}{first.stem}く、背景は{background}",
+    "{opposite}のほうは{second.joined}{second.stem}く、"
+    "{relation}のほうは{first.joined}{first.stem}く、背景は{background}",
     "{relation}から順に、{shapes}、{colors}、{sizes}、背景は{background}",
 )
 NEGATED_COLOR = (

@@ -36,7 +36,8 @@ SIZES = {
 # At the top of the file (class CLIP) or below `text.` (CustomTextCLIP); training on several GPUs
 # puts `module.` before either.
 TEXT_KEY = re.compile(
-    r"(?:module\.)?(?:text\.)?((?:token_embedding|positional_embedding|transformer|ln_final|text_projection)(?:\..+)?)"
+    r"(?:module\.)?(?:text\.)?"
+    r"((?:token_embedding|positional_embedding|transformer|ln_final|text_projection)(?:\..+)?)"
 )
 TOKEN_EMBEDDING = "token_embedding.weight"
 NAMES = {
@@ -260,9 +261,10 @@ def _read_text(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
+                keys = file.keys()  # the handle is no mapping
                 return {
                     match[1]: file.get_tensor(key)
-                    for key in file.keys()  # noqa: SIM118 (no mapping, this handle)
+                    for key in keys
                     if (match := TEXT_KEY.fullmatch(key))
                 }
         content = torch.load(

@@ -25,7 +25,8 @@ TEMPLATE = "model_card.md.jinja"
 TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
 TAGS = ("knowledge-distillation", "sdxl-mother-tongue")
 LICENSE_LINKS = {
-    "openrail++": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md"
+    "openrail++": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0"
+    "/blob/main/LICENSE.md"
 }
 OBJECTIVES = {
     "position": "each hidden state equals the teacher's at the same position",

@@ -169,7 +169,8 @@ def load(
     """
     with safe_open(path, "pt", device=str(device)) as file:
         heads, digests = (json.loads(file.metadata()[name]) for name in ("heads", "projections"))
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
+        names = file.keys()  # the handle is no mapping
+        stored = {name: file.get_tensor(name) for name in names}
     shares = layer_shares(
         {name: float(stored[f"{name}.influence"]) for name in heads}, settings.refiner_share
     )

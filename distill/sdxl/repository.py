@@ -229,10 +229,10 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
     Raises DataError for a file that is truncated or not safetensors.
     """
     try:
-        with safe_open(
-            path, framework="pt"
-        ) as file:  # raises if the file's size is not what its header implies
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping, this handle)
+        # raises if the file's size is not what its header implies
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()  # the handle is no mapping
+            return {name: file.get_slice(name).get_shape() for name in names}
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"{path}: truncated, or no safetensors file ({first_line(error)}); fetch it again"

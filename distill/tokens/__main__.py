@@ -20,10 +20,10 @@ def stage(recipe: Recipe) -> None:
     from distill.tokens.store import prepare
 
     tokens = prepare(recipe)
-    english, japanese = len(tokens.ids["en_clip_l"]), len(tokens.ids["text"])
+    english, text = len(tokens.ids["en_clip_l"]), len(tokens.ids["text"])
     print(
         f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and "
-        f"{japanese:,} Japanese tokens"
+        f"{text:,} {recipe.text_language.name} tokens"
     )
 
 

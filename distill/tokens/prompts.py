@@ -89,7 +89,7 @@ class Prompts:
         every `processes`-th. So similar lengths share a micro-batch, and all processes have about
         as many positions to compute. A micro-batch has at most `tokens` positions, or one prompt.
         """
-        lengths = np.where(rows["pad_weight"] > 0, POSITIONS, self.lengths(rows))
+        lengths = self.computed_lengths(rows)
         order = np.argsort(-lengths - (rows["pad_weight"] > 0), kind="stable")[process::processes]
         full = int((rows["pad_weight"][order] > 0).sum())
         result = []
@@ -100,6 +100,10 @@ class Prompts:
                 result.append((rows[part[:count]], length))
                 part = part[count:]
         return result
+
+    def computed_lengths(self, rows: np.ndarray) -> np.ndarray:
+        """(B,) positions that are computed of each prompt: all 77, or up to its last word's EOS."""
+        return np.where(rows["pad_weight"] > 0, POSITIONS, self.lengths(rows))
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """(B,) tokens of each prompt with BOS and EOS, the longest of teacher and student."""

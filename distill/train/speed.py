@@ -51,10 +51,8 @@ class Speed:
         self._student += float((self._batches.eos_positions(STUDENT, rows) + 1).sum())
         self._teacher += float((self._batches.eos_positions(TEACHER_SIDES[0], rows) + 1).sum())
         if self._flop_L is not None:
-            full = rows["pad_weight"] > 0
-            lengths = np.where(full, POSITIONS, self._batches.lengths(rows))
-            towers, objective = self._flop_L[:, lengths]
-            reads = full | self._cut_attention
+            towers, objective = self._flop_L[:, self._batches.computed_lengths(rows)]
+            reads = (rows["pad_weight"] > 0) | self._cut_attention
             self._flop += float(towers.sum() + objective[reads].sum())
 
     def row(self) -> dict[str, float]:

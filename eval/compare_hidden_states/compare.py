@@ -92,7 +92,7 @@ def compare(recipe: Recipe) -> None:
         read = {"export_sha256": results.export_sha256(student)}
         found = measure(recipe)
         found = {"recipe": recipe.name, "fingerprint": digest, **read, **found}
-        results.write(path, found | {"card": card.states(found)})
+        results.write(path, found | {"card": card.states(found, recipe.text_language.name)})
     print(table.table(results.read(path, COMMAND)))
     print(f"report: {report.render(recipe)}")
 

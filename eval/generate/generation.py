@@ -20,7 +20,7 @@ from eval import card, held_out, results
 from eval.pictures import agreement, painted, painting
 from eval.pictures.painting import picture_path, png, sdxl_folders
 from eval.report import report
-from eval.rows import LANGUAGE, STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
+from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
 from eval.states.metrics import share
 
 COMMAND = "python -m eval.generate RECIPE"
@@ -70,17 +70,9 @@ def generate(recipe: Recipe) -> None:
         )
         captions = held_out_captions(recipe)
         rows = paint_rows(recipe, captions)
-        results.write_bytes(
-            folder / "grid.png",
-            _png(
-                grid(
-                    [
-                        (_open(rows[TEACHER], i), _open(rows[STUDENT], i))
-                        for i in _examples(captions)
-                    ]
-                )
-            ),
-        )
+        language = recipe.text_language.name
+        couples = [(_open(rows[TEACHER], i), _open(rows[STUDENT], i)) for i in _examples(captions)]
+        results.write_bytes(folder / "grid.png", _png(grid(couples, language)))
         read = {"export_sha256": results.export_sha256(recipe.run_dir / "export" / "base")}
         measured = measure(recipe, captions, rows)
         result = {
@@ -89,7 +81,7 @@ def generate(recipe: Recipe) -> None:
             **read,
             "prompts": len(captions.text),
             **measured,
-            "card": card.pictures(len(captions.text), measured),
+            "card": card.pictures(len(captions.text), measured, recipe.text_language.name),
         }
         results.write(folder / "pictures.json", result)
     print(table(results.read(folder / "pictures.json", COMMAND)))
@@ -241,7 +233,9 @@ def by_source(values: list[Any], sources: list[str]) -> dict[str, list[Any]]:
     }
 
 
-def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Image.Image:
+def grid(
+    couples: list[tuple[Image.Image, Image.Image]], language: str, columns: int = 3
+) -> Image.Image:
     """Numbered pairs, English left and the student's language right; small pictures are
     enlarged without smoothing. The texts are in the report.
     """
@@ -251,11 +245,11 @@ def grid(couples: list[tuple[Image.Image, Image.Image]], columns: int = 3) -> Im
     draw = ImageDraw.Draw(sheet)
     for number, couple in enumerate(couples):
         x, y = number % columns * width + gap, number // columns * height + gap
-        for side, (picture, language) in enumerate(zip(couple, ("English", LANGUAGE), strict=True)):
+        for side, (picture, name) in enumerate(zip(couple, ("English", language), strict=True)):
             left = x + side * (TILE + gap // 3)
             draw.text(
                 (left, y),
-                f"{number + 1}  {language}",
+                f"{number + 1}  {name}",
                 fill="#444444",
                 font=ImageFont.load_default(16),
             )

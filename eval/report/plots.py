@@ -19,7 +19,7 @@ REGIONS = ("content", "eos", "pads", "pooled")
 ASIDE = (TEACHER, STUDENT_ENGLISH, STUDENT_MIXED)
 
 
-def errors_by_region(result: dict[str, Any]) -> bytes:
+def errors_by_region(result: dict[str, Any], language: str) -> bytes:
     """nMSE of the main rows by encoder and region, logarithmic.
 
     The teacher is left out: its error is 0, which has no logarithm.
@@ -38,7 +38,7 @@ def errors_by_region(result: dict[str, Any]) -> bytes:
             states.get(encoder, {}).get(region, {}).get("nmse", 0.0) for encoder, region in places
         ]
         left = [x - 0.4 + (i + 0.5) * width for x in range(len(places))]
-        axes.bar(left, heights, width * 0.92, color=colour(name), label=label(name))
+        axes.bar(left, heights, width * 0.92, color=colour(name), label=label(name, language))
     axes.set_yscale("log")
     axes.axhline(1.0, color="#444444", linewidth=1, linestyle="--")
     axes.annotate(
@@ -66,7 +66,7 @@ def errors_by_region(result: dict[str, Any]) -> bytes:
     return _png(figure)
 
 
-def noise_gaps(result: dict[str, Any]) -> bytes:
+def noise_gaps(result: dict[str, Any], language: str) -> bytes:
     """One horizontal bar a row with its interval, logarithmic; a gap of 0 is written, not drawn."""
     gaps = {name: row["noise_gap"] for name, row in result["rows"].items()}
     positive = [gap["value"] for gap in gaps.values() if gap["value"] > 0]
@@ -106,7 +106,7 @@ def noise_gaps(result: dict[str, Any]) -> bytes:
     axes.set_xscale("log")
     axes.set_xlim(smallest, max([1.0, *positive]) * 40)
     axes.axvline(1.0, color="#444444", linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(gaps)), [label(name) for name in reversed(gaps)])
+    axes.set_yticks(range(len(gaps)), [label(name, language) for name in reversed(gaps)])
     axes.set_xlabel(
         "noise-prediction gap, 95 % interval (lower is better; 1 = as far off as an empty prompt)"
     )
@@ -115,7 +115,7 @@ def noise_gaps(result: dict[str, Any]) -> bytes:
     return _png(figure)
 
 
-def gaps_by_timestep(result: dict[str, Any]) -> bytes:
+def gaps_by_timestep(result: dict[str, Any], language: str) -> bytes:
     """The main rows' gap over the noise levels of the base UNet, logarithmic, each with the band of
     its interval; from noise to picture.
     """
@@ -139,7 +139,7 @@ def gaps_by_timestep(result: dict[str, Any]) -> bytes:
                 color=shade,
                 marker="o",
                 markersize=4,
-                label=label(name),
+                label=label(name, language),
             )
     axes.set_yscale("log")
     axes.invert_xaxis()

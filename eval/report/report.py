@@ -9,6 +9,7 @@ Out: `<run>/eval/report.html`. The two evaluations render it; there is no comman
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,24 @@ def render(recipe: Recipe) -> Path:
 def _page(
     recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str, Any] | None
 ) -> str:
-    folder = recipe.run_dir / "eval"
+    folder, language = recipe.run_dir / "eval", recipe.text_language
     history = training_history(recipe.run_dir / "distill" / "metrics.jsonl")
+
+    def compared(plot: Callable[[dict[str, Any], str], bytes]) -> str | None:
+        return _image(plot(comparison, language.name)) if comparison else None
+
     return _template().render(
         recipe=recipe,
         comparison=comparison,
         pictures=pictures,
-        errors_plot=_image(plots.errors_by_region(comparison)) if comparison else None,
-        gaps_plot=_image(plots.noise_gaps(comparison)) if comparison else None,
-        timesteps_plot=_image(plots.gaps_by_timestep(comparison)) if comparison else None,
+        errors_plot=compared(plots.errors_by_region),
+        gaps_plot=compared(plots.noise_gaps),
+        timesteps_plot=compared(plots.gaps_by_timestep),
         loss_plot=_image(plots.training_loss(history)),
         measures_plot=_image(plots.training_measures(history)),
         picture_of=lambda path: _image(thumbnail(inside(folder, path))),
         rows=rows,
-        language=rows.LANGUAGE,
+        language=language,
         commands={"compare": COMPARE, "generate": GENERATE},
     )
 

@@ -157,7 +157,7 @@ def table(result: dict[str, Any]) -> str:
     """One line a UNet."""
     lines = [
         f"{'UNet':<24}{'noise-prediction gap':>22}   95 % interval        right scenes: English, "
-        "teacher   Japanese, student"
+        "teacher           student"
     ]
     for name, numbers in result["unets"].items():
         gap, accuracy = numbers["noise_gap"], numbers.get("scene_accuracy")

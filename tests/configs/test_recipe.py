@@ -118,7 +118,8 @@ def test_overrides_reach_into_sections_and_lists() -> None:
         "export.encoders_only=true",
     ]
     recipe = load_recipe(TOYWORLD, overrides)
-    assert recipe.distill.learning_rate == 3e-4 and recipe.corpora.sources[0].pairs == 7  # type: ignore[union-attr]
+    assert recipe.distill.learning_rate == 3e-4
+    assert recipe.corpora.sources[0].pairs == 7  # type: ignore[union-attr]
     assert recipe.distill.betas == (0.8, 0.9) and recipe.export.encoders_only
 
 

@@ -89,7 +89,10 @@ def test_nothing_a_run_writes_holds_one(
 ) -> None:
     pytest.importorskip("aiohttp", reason="fsspec reads http through aiohttp")
     tree = yaml.safe_load((ROOT / "configs" / "toyworld.yaml").read_text(encoding="utf-8"))
-    url = f"http://user:{CANARIES[0]}@{address}/a.tsv?token={CANARIES[3]}&X-Amz-Signature={CANARIES[2]}"
+    url = (
+        f"http://user:{CANARIES[0]}@{address}/a.tsv"
+        f"?token={CANARIES[3]}&X-Amz-Signature={CANARIES[2]}"
+    )
     source = {
         "kind": "tsv",
         "name": "web",

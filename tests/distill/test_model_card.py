@@ -295,9 +295,11 @@ def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
                 pooled["pooled"]["recall_at_1_text_en"],
                 pooled["pooled"]["recall_at_1_en_text"],
             ]
-            assert list(map(float, shown[rows.label(row)])) == pytest.approx(expected, abs=5.1e-5)
+            assert list(map(float, shown[rows.label(row, "Japanese")])) == pytest.approx(
+                expected, abs=5.1e-5
+            )
         for row, numbers in pictures["rows"].items():
-            right, interval = accuracies[rows.label(row)]
+            right, interval = accuracies[rows.label(row, "Japanese")]
             found = [float(right), *map(float, interval.split(" to "))]
             assert found == pytest.approx(
                 [numbers["scene_accuracy"][key] for key in ("value", "low", "high")], abs=5.1e-5

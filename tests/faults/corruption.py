@@ -29,7 +29,8 @@ CHAINS = {
 }
 # Files that no result depends on: what they say is for people, or only a hint that is checked.
 ADVISORY = re.compile(
-    r"distill/(latest|status\.json|metrics\.jsonl|tensorboard/.*)$|stages\.jsonl$|\.lock$|README\.md$|\.html$|texts\.tsv$|grid\.png$"
+    r"distill/(latest|status\.json|metrics\.jsonl|tensorboard/.*)$|stages\.jsonl$|\.lock$"
+    r"|README\.md$|\.html$|texts\.tsv$|grid\.png$"
 )
 IGNORED = re.compile(r"recipe\.yaml$|^log_|/\.[^/]*\.lock$")
 

@@ -206,7 +206,8 @@ def test_every_kind_of_row(teacher: Path) -> None:
         "s": "bos",
         "e": "eos",
     }
-    vocabulary = Vocabulary(tuple(kinds), tuple(kinds.values()), (0.0,) * len(kinds))  # type: ignore[arg-type]
+    scores = (0.0,) * len(kinds)
+    vocabulary = Vocabulary(tuple(kinds), tuple(kinds.values()), scores)  # type: ignore[arg-type]
     ids = token_ids(teacher)
     rows = transplant.rows(
         vocabulary, english, {"赤い": ([ids["red</w>"], ids["red"]], [0.9, 0.8])}

@@ -142,7 +142,10 @@ def repacked(path: Path, names: list[str]) -> None:
     attributes in it.
     """
     with tarfile.open(path) as file:
-        held = {member.name: file.extractfile(member).read() for member in file}  # type: ignore[union-attr]
+        held = {
+            member.name: file.extractfile(member).read()  # type: ignore[union-attr]
+            for member in file
+        }
     with tarfile.open(path, "w") as file:
         for name in names:
             data = held.get(name, b"\0\5\x16\7")
