@@ -276,7 +276,7 @@ import gc, json, sys
 from pathlib import Path
 import torch
 from configs.schema.distill import Distill
-from distill import engine
+from distill.parallel import engine
 from distill.checkpoints.checkpoint import Checkpoints
 
 def held():
@@ -424,7 +424,7 @@ def test_zero_shares_the_optimizer_only() -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = (
-        "import sys; from distill import plan; code = plan.main(sys.argv[1:]); "
+        "import sys; from distill.plan.__main__ import main; code = main(sys.argv[1:]); "
         "print('torch' "
         "in sys.modules); raise SystemExit(code)"
     )
