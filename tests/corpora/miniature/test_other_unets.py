@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from configs.references import TOYWORLD_MODELS
-from corpora.miniature import fit, train_other_unets
+from corpora.miniature import train_other_unets
+from corpora.miniature.fit import TrainingStage
 from corpora.toyworld import captions, renderer, scene_reader
 
 
@@ -36,7 +37,9 @@ def test_another_unet_is_the_miniature_with_another_unet(
     from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
     monkeypatch.setattr(
-        fit, "Stage", lambda name, steps, *rest, **more: Stage(name, 2, *rest, **more)
+        train_other_unets,
+        "TrainingStage",
+        lambda name, steps, *rest, **more: TrainingStage(name, 2, *rest, **more),
     )
     assert train_other_unets.main(["--out", str(tmp_path), "--only", name]) == 0
     base = TOYWORLD_MODELS / "base"
@@ -50,6 +53,3 @@ def test_another_unet_is_the_miniature_with_another_unet(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert train_other_unets.main(["--out", str(tmp_path), "--only", name]) == 0  # already there
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-Stage = fit.TrainingStage
