@@ -41,9 +41,18 @@ def fit(
     """Trains `module` by `loss(step)` and leaves it with its averaged weights; resumes from
     `work/<stage>.pt`.
     """
-    torch.set_flush_denormal(
-        True
-    )  # vanishing gradients otherwise cost the processor a hundred times an ordinary number
+    # Vanishing gradients otherwise cost the processor a hundred times an ordinary number.
+    torch.set_flush_denormal(True)
+    try:
+        _fit(stage, module, loss, work)
+    finally:
+        torch.set_flush_denormal(False)
+    module.eval().requires_grad_(False)
+
+
+def _fit(
+    stage: TrainingStage, module: nn.Module, loss: Callable[[int], torch.Tensor], work: Path
+) -> None:
     path = work / f"{stage.name}.pt"
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3
@@ -88,7 +97,6 @@ def fit(
             )
     progress.close()
     module.load_state_dict(average.module.state_dict())
-    module.eval().requires_grad_(False)
 
 
 def _learning_rate_factor(step: int, stage: TrainingStage) -> float:

@@ -270,7 +270,7 @@ def test_numbers_are_the_results(run: Run, tmp_path: Path) -> None:
         pictures["rows"].values()
     ):  # random weights paint no scene right: all rows would show the same
         numbers["scene_accuracy"] |= {"value": 0.5 + i / 7, "low": 0.4 + i / 7, "high": 0.6 + i / 7}
-    pictures["card"] = card_tables.pictures(pictures["prompts"], pictures)
+    pictures["card"] = card_tables.pictures(pictures["prompts"], pictures, "Japanese")
     (changed.folder / "eval" / "pictures.json").write_text(
         json.dumps(with_sha256(pictures)), encoding="utf-8"
     )
