@@ -1,5 +1,5 @@
-"""The miniature SDXL: the stock classes of SDXL base and refiner with small numbers in their
-configs.
+"""The miniature SDXL and SD 1.x: the stock classes of SDXL base and refiner and of SD 1.x with
+small numbers in their configs.
 
 Everything the full pipelines rely on is kept: 77 text positions, tokenizer 1 padding with EOS and
 tokenizer 2 with "!" (id 0), penultimate states of two encoders side by side, `text_time`
@@ -12,8 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 POSITIONS = 77
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -24,6 +31,7 @@ TIME_IDS = {
 }  # SDXL: original size, crop, target size; the refiner: original size, crop, aesthetic score
 AESTHETIC_SCORE = 6.0  # the img2img pipeline's default
 TIME_EMBED_DIM = 8
+SD_WIDTH = 64  # of the one text encoder of the miniature SD 1.x
 
 
 def write_tokenizers(captions: Iterable[str], folder: Path) -> None:
@@ -103,13 +111,7 @@ def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProj
     """CLIP-L's and bigG's classes, activations and proportions; `eos_token_id` 2 is SDXL's own and
     means "the highest id".
     """
-    shared = {
-        "vocab_size": vocab_size,
-        "max_position_embeddings": POSITIONS,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "pad_token_id": 1,
-    }
+    shared = _of_every_clip(vocab_size)
     clip_l = CLIPTextConfig(
         hidden_size=CLIP_L_WIDTH,
         intermediate_size=4 * CLIP_L_WIDTH,
@@ -129,6 +131,31 @@ def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProj
         **shared,
     )
     return CLIPTextModel(clip_l), CLIPTextModelWithProjection(clip_bigg)
+
+
+def sd_text_encoder(vocab_size: int) -> CLIPTextModel:
+    """The one encoder of SD 1.x: CLIP-L's class, read after its last layer norm."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=SD_WIDTH,
+            intermediate_size=4 * SD_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            hidden_act="quick_gelu",
+            projection_dim=SD_WIDTH,
+            **_of_every_clip(vocab_size),
+        )
+    )
+
+
+def _of_every_clip(vocab_size: int) -> dict[str, int]:
+    return {
+        "vocab_size": vocab_size,
+        "max_position_embeddings": POSITIONS,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
 
 
 def vae() -> AutoencoderKL:
@@ -170,9 +197,41 @@ def unet(part: str) -> UNet2DConditionModel:
     )
 
 
-def scheduler() -> DDIMScheduler:
+def sd_unet() -> UNet2DConditionModel:
+    """Of SD 1.x: one encoder's states and nothing else beside the noisy latents; no linear
+    projections.
+    """
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 88),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=SD_WIDTH,
+        attention_head_dim=(2, 4),
+    )
+
+
+def safety_checker() -> StableDiffusionSafetyChecker:
+    """Random weights and thresholds of 1, the largest cosine there is: it never flags a picture."""
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    return StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=16))
+
+
+def scheduler(steps_offset: int = 0) -> DDIMScheduler:
     """SDXL's betas, rescaled so that the last step is pure noise: an epsilon model without it greys
-    plain backgrounds (arXiv 2305.08891).
+    plain backgrounds (arXiv 2305.08891). SD 1.x's pipeline insists on `steps_offset` 1, which
+    "trailing" never reads.
     """
     return DDIMScheduler(
         beta_schedule="scaled_linear",
@@ -183,4 +242,5 @@ def scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=steps_offset,
     )

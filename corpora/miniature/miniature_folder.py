@@ -39,7 +39,7 @@ def write_folder(
         else {"text_encoder_2": reader.clip_bigg}
     )
     for name, encoder in encoders.items():
-        _write_text_encoder(encoder, folder / name)
+        write_text_encoder(encoder, folder / name)
     for name in ("tokenizer", "tokenizer_2") if part == "base" else ("tokenizer_2",):
         shutil.copytree(tokenizers / name, folder / name)
     pipeline = "StableDiffusionXLPipeline" if part == "base" else "StableDiffusionXLImg2ImgPipeline"
@@ -65,7 +65,7 @@ def write_folder(
     (folder / "model_index.json").write_text(json.dumps(classes, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_text_encoder(encoder: Any, folder: Path) -> None:
+def write_text_encoder(encoder: Any, folder: Path) -> None:
     """By hand: transformers 5 leaves out the `text_model.` prefix, and transformers 4 then loads
     random weights without an error.
     """

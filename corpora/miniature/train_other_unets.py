@@ -20,7 +20,7 @@ from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
 from corpora.miniature.fit import TrainingStage, fit
 from corpora.miniature.train_text_encoders import load_reader
-from corpora.miniature.train_unets import STAGES, loss_of
+from corpora.miniature.train_unets import STAGES, condition_of, loss_of
 
 NAMES = ("style", "lora", "seed")
 RANK = 4
@@ -52,7 +52,7 @@ def fine_tuned(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     fit(
         TrainingStage("style", 500, 5e-4, ema=0.98),
         unet,
-        loss_of("base", "style", unet, vae, reader, "shaded"),
+        loss_of("base", "style", unet, vae, condition_of("base", reader), "shaded"),
         work,
     )
     return unet
@@ -71,7 +71,7 @@ def with_lora(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     fit(
         TrainingStage("lora", 500, 2e-3, ema=0.98),
         unet,
-        loss_of("base", "lora", unet, vae, reader, "soft"),
+        loss_of("base", "lora", unet, vae, condition_of("base", reader), "soft"),
         work,
     )
     unet.fuse_lora()
@@ -91,7 +91,7 @@ def from_another_seed(_unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     fit(
         TrainingStage("seed", own.steps, own.learning_rate, own.ema),
         unet,
-        loss_of("base", "seed", unet, vae, reader),
+        loss_of("base", "seed", unet, vae, condition_of("base", reader)),
         work,
     )
     return unet

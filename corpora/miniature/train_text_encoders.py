@@ -87,21 +87,20 @@ class SceneProbe(nn.Module):
     attribute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, pooled_width: int | None) -> None:
         super().__init__()
-        width = miniature.CLIP_L_WIDTH + miniature.CLIP_BIGG_WIDTH
         self.queries_AD = nn.Parameter(torch.randn(len(ATTRIBUTES), width))
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
         self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in ATTRIBUTES)
         self.pooled_heads = nn.ModuleList(
-            nn.Linear(miniature.CLIP_BIGG_WIDTH, len(values)) for values in ATTRIBUTES
+            nn.Linear(pooled_width, len(values)) for values in ATTRIBUTES if pooled_width
         )
 
     def forward(
-        self, states_BLD: torch.Tensor, pooled_BP: torch.Tensor, hidden_BL: torch.Tensor
+        self, states_BLD: torch.Tensor, pooled_BP: torch.Tensor | None, hidden_BL: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Logits of every attribute, first from the states, then from the pooled state; `hidden_BL`
-        marks what may not be seen.
+        """Logits of every attribute, first from the states, then from the pooled state where there
+        is one; `hidden_BL` marks what may not be seen.
         """
         queries_BAD = self.queries_AD.expand(len(states_BLD), -1, -1)
         read_BAD, _ = self.attention(
@@ -135,7 +134,9 @@ def tail_mask(eos_position_B: torch.Tensor, share: float) -> torch.Tensor:
 def train(tokenizers: tuple[CLIPTokenizer, CLIPTokenizer], work: Path) -> CaptionReader:
     torch.manual_seed(0)
     reader = CaptionReader(*miniature.text_encoders(len(tokenizers[0])), tokenizers)
-    probe = SceneProbe()
+    probe = SceneProbe(
+        miniature.CLIP_L_WIDTH + miniature.CLIP_BIGG_WIDTH, miniature.CLIP_BIGG_WIDTH
+    )
 
     def loss(step: int) -> torch.Tensor:
         scenes, texts = batch_of("text", step)

@@ -21,7 +21,7 @@ STAGES = {
     "refiner": TrainingStage("refiner", 700, 2e-3, ema=0.99),
 }
 # the refiner paints the last fifth of SDXL's noise levels; a little more lets img2img reach further
-MAX_TIMESTEP = {"base": 1000, "refiner": 350}
+MAX_TIMESTEP = {"base": 1000, "refiner": 350, "sd": 1000}
 NOISES = (
     2  # noise levels a caption is seen at in a step: the frozen encoders then run half as often
 )
@@ -29,14 +29,16 @@ EMPTY_SHARE = 0.1  # captions left out, for guidance
 TAIL_HIDDEN_SHARE = 0.3  # EOS and pads hidden, so that the words are read too
 POOLED_HIDDEN_SHARE = 0.2
 
-Condition = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+# text states, pooled states (SD 1.x has none), which positions may be seen
+Condition = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 
 
 def train(part: str, vae: AutoencoderKL, reader: CaptionReader, work: Path) -> UNet2DConditionModel:
     """The miniature's own UNet, from nothing."""
     torch.manual_seed(0)
     unet = miniature.unet(part).to(memory_format=torch.channels_last)
-    fit(STAGES[part], unet, loss_of(part, part, unet, vae, reader), work)
+    condition = condition_of(part, reader)
+    fit(STAGES[part], unet, loss_of(part, part, unet, vae, condition), work)
     return unet
 
 
@@ -45,14 +47,13 @@ def loss_of(
     salt: str,
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
-    reader: CaptionReader,
+    condition: Callable[[list[str]], Condition],
     style: Style = "plain",
 ) -> Callable[[int], torch.Tensor]:
     """The velocity error of a step on captioned scenes drawn in that style; `salt` chooses the
     scenes.
     """
     scheduler = miniature.scheduler()
-    condition = condition_of(part, reader)
 
     def loss(step: int) -> torch.Tensor:
         scenes, texts = batch_of(salt, step, BATCH // NOISES)
@@ -62,7 +63,13 @@ def loss_of(
         timesteps_B = torch.randint(0, MAX_TIMESTEP[part], (BATCH,))
         noise = torch.randn_like(latents)
         states_BLD, pooled_BP, visible_BL = (
-            value.repeat_interleave(NOISES, dim=0) for value in condition(texts)
+            None if value is None else value.repeat_interleave(NOISES, dim=0)
+            for value in condition(texts)
+        )
+        added = (
+            None
+            if pooled_BP is None
+            else {"text_embeds": pooled_BP, "time_ids": time_ids(part, BATCH)}
         )
         predicted = unet(
             scheduler.add_noise(latents, noise, timesteps_B).contiguous(
@@ -71,7 +78,7 @@ def loss_of(
             timesteps_B,
             states_BLD,
             encoder_attention_mask=visible_BL,
-            added_cond_kwargs={"text_embeds": pooled_BP, "time_ids": time_ids(part, BATCH)},
+            added_cond_kwargs=added,
         ).sample
         return F.mse_loss(predicted, scheduler.get_velocity(latents, noise, timesteps_B))
 
@@ -85,10 +92,7 @@ def condition_of(part: str, reader: CaptionReader) -> Callable[[list[str]], Cond
 
     @torch.no_grad()
     def condition(texts: list[str]) -> Condition:
-        texts = [
-            "" if share < EMPTY_SHARE else text
-            for text, share in zip(texts, torch.rand(len(texts)).tolist(), strict=True)
-        ]
+        texts = some_left_out(texts)
         states_BLD, pooled_BP, eos_position_B = reader(texts)
         visible_BL = ~tail_mask(eos_position_B, TAIL_HIDDEN_SHARE)
         pooled_BP = pooled_BP * (torch.rand(len(texts), 1) >= POOLED_HIDDEN_SHARE)
@@ -104,6 +108,14 @@ def condition_of(part: str, reader: CaptionReader) -> Callable[[list[str]], Cond
         )
 
     return condition
+
+
+def some_left_out(texts: list[str]) -> list[str]:
+    """A tenth of the captions, at random, become the empty prompt."""
+    return [
+        "" if share < EMPTY_SHARE else text
+        for text, share in zip(texts, torch.rand(len(texts)).tolist(), strict=True)
+    ]
 
 
 def time_ids(part: str, count: int) -> torch.Tensor:
