@@ -1,9 +1,12 @@
 """How a user names a model, and how a library's error becomes a part of one line.
 
-In and out: strings; nothing is read and no library is imported.
+In and out: strings; nothing is read.
 """
 
 from pathlib import Path
+from typing import Any
+
+from pydantic_core import CoreSchema, core_schema
 
 from configs.errors import first_line
 
@@ -27,10 +30,23 @@ def not_given(name: str, error: BaseException) -> str:
     return f"{name}: there is no such folder, and it cannot be fetched from the hub ({why})"
 
 
-def resolve_model(reference: str) -> str:
-    """`toyworld:NAME` becomes the path of a model that ships with the project; anything else is
-    returned as it is.
+class ModelName(str):
+    """A model as a recipe or a command names it: a path, a hub name, or `toyworld:NAME`.
+
+    As a string it is what was written, so that files and digests name no machine's folders.
     """
-    if reference.startswith("toyworld:"):
-        return str(TOYWORLD_MODELS / reference.removeprefix("toyworld:"))
-    return reference
+
+    @property
+    def path(self) -> str:
+        """Where libraries find it: the folder of a toyworld model, else the name itself."""
+        if self.startswith("toyworld:"):
+            return str(TOYWORLD_MODELS / self.removeprefix("toyworld:"))
+        return str(self)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            cls,
+            core_schema.str_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+        )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from configs.errors import DataError
 from configs.files import file_sha256, publish, value_sha256
-from configs.references import resolve_model
+from configs.references import ModelName
 from configs.schema.corpora import Corpora
 from configs.schema.recipe import Recipe
 from configs.secrets import masked, masked_tree
@@ -122,7 +122,7 @@ def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> PairsManifest
         if masked(path) not in known
     ]
     for one in manifest.inputs:
-        path = Path(resolve_model(one.path))
+        path = Path(ModelName(one.path).path)
         # raw texts may be gone once the pairs are made, or far away; there, they must be the same
         if path.is_file() and (path.stat().st_size != one.bytes or file_sha256(path) != one.sha256):
             changed.append(one.path)

@@ -16,7 +16,6 @@ from typing import Any
 from configs import artefact
 from configs.errors import DataError
 from configs.files import file_sha256, value_sha256
-from configs.references import resolve_model
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora import pair
@@ -91,9 +90,7 @@ def of_pipelines(settings: Distill) -> dict[str, str]:
     the hub's have digests of their own.
     """
     references = {"distill.base": settings.base, "distill.refiner": settings.refiner}
-    folders = {
-        name: Path(resolve_model(one)) for name, one in references.items() if one is not None
-    }
+    folders = {name: Path(one.path) for name, one in references.items() if one is not None}
     return {
         f"the pipeline of {name}": _pipeline(folder)
         for name, folder in folders.items()
@@ -119,7 +116,7 @@ def initial_student_files(folder: Path) -> dict[str, str]:
 
 def unet_folders(settings: Distill) -> dict[str, str]:
     """`Distill.unets` as folders (or hub names)."""
-    return {name: resolve_model(folder) for name, folder in settings.unets.items()}
+    return {name: folder.path for name, folder in settings.unets.items()}
 
 
 def _pairs(recipe: Recipe) -> str:

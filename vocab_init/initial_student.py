@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from configs import artefact
 from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
-from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.filters import sentence_encoder
 from distill import run_folder
@@ -32,8 +31,8 @@ SHOWN = 12
 def initialise(recipe: Recipe) -> None:
     """Writes `<run>/initial_student/` unless it is complete already. Raises DataError."""
     target = recipe.run_dir / "initial_student"
-    tokenizer = unigram.find(resolve_model(recipe.vocab_init.tokenizer))
-    teacher = transplant.read_teacher(resolve_model(recipe.distill.base), recipe.distill.teacher)
+    tokenizer = unigram.find(recipe.vocab_init.tokenizer.path)
+    teacher = transplant.read_teacher(recipe.distill.base.path, recipe.distill.teacher)
     made_from = {"the teacher": teacher.sha256(), "vocab_init.tokenizer": file_sha256(tokenizer)}
     settings = {
         "base": recipe.distill.base,
@@ -65,9 +64,7 @@ def _find(
     tokens, best first.
     """
     settings = recipe.vocab_init
-    encoder = sentence_encoder.load(
-        resolve_model(settings.sentence_encoder), "vocab_init.sentence_encoder"
-    )
+    encoder = sentence_encoder.load(settings.sentence_encoder.path, "vocab_init.sentence_encoder")
     pieces = (
         piece
         for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True)

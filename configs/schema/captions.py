@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from configs.references import ModelName
 from configs.schema.section import Positive, Section, Share
 from configs.schema.sources import LaionSource
 
@@ -43,11 +44,11 @@ IMAGE_KINDS: dict[str, type[Section]] = {
 
 
 class Ranker(Section):
-    model: str = Field(
+    model: ModelName = Field(
         description="rinna's CLOOB, or a CLIP or SigLIP of transformers: a folder, hub name, or "
         "toyworld:NAME"
     )
-    tokenizer: str | None = Field(
+    tokenizer: ModelName | None = Field(
         None,
         description="a CLOOB's SentencePiece model, where its folder has none: "
         "rinna/japanese-roberta-base's",
@@ -68,7 +69,7 @@ class TranslationGuards(Section):
 
 
 class Translator(Section):
-    model: str = Field(
+    model: ModelName = Field(
         description="a Marian, NLLB, M2M100 or MADLAD of transformers: a folder, hub name, or "
         "toyworld:NAME"
     )

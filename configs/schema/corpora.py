@@ -2,13 +2,14 @@
 
 from pydantic import Field
 
+from configs.references import ModelName
 from configs.schema.executors import Executor, Local
 from configs.schema.section import Positive, Section, Share
 from configs.schema.sources import Source
 
 
 class LanguageId(Section):
-    model: str = Field(description="a fastText model: a path, or toyworld:NAME")
+    model: ModelName = Field(description="a fastText model: a path, or toyworld:NAME")
     sha256: str | None = Field(
         None, description="refuse the model file unless its digest is this one"
     )
@@ -33,7 +34,7 @@ class NearDuplicates(Section):
 
 
 class ClipTokens(Section):
-    tokenizer: str = Field(
+    tokenizer: ModelName = Field(
         description="of the SDXL that teaches: a folder, toyworld:base/tokenizer, or "
         "ORG/SDXL//tokenizer of the hub"
     )
@@ -45,7 +46,7 @@ class ClipTokens(Section):
 
 
 class Semantic(Section):
-    model: str = Field(
+    model: ModelName = Field(
         description="a multilingual sentence-transformers model: a path, a hub name, or "
         "toyworld:NAME"
     )

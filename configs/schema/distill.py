@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.errors import RecipeError
+from configs.references import ModelName
 from configs.schema.section import Positive, Section, Share, Weight
 
 # Numbers in one message of DeepSpeed. Its own default, 5e8, would send the student's 0.8e9 in two
@@ -109,7 +110,7 @@ class QueryBank(Section):
         description="share of the layers drawn that are the refiner's; base and `unets` share the "
         "rest equally",
     )
-    unets: dict[str, str] = Field(
+    unets: dict[str, ModelName] = Field(
         {},
         description="by a name of your own: further SDXL bases (fine-tuned ones, LoRAs fused) the "
         "student is to serve",
@@ -136,7 +137,7 @@ def unet_shares(unets: Collection[str], refiner_share: float) -> dict[str, float
 
 
 class Distill(Section):
-    base: str = Field(
+    base: ModelName = Field(
         description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME"
     )
     teacher: str | None = Field(
@@ -144,7 +145,7 @@ class Distill(Section):
         description="open_clip:MODEL/TAG (or /PATH): these weights instead of base's, for the "
         "encoder as wide",
     )
-    refiner: str | None = Field(
+    refiner: ModelName | None = Field(
         None, description="SDXL refiner, likewise; its UNet reads the bigG student"
     )
     objective: Objective
@@ -239,7 +240,7 @@ class Distill(Section):
             )
 
     @property
-    def unets(self) -> dict[str, str]:
+    def unets(self) -> dict[str, ModelName]:
         """The SDXLs whose UNets the student is taught to serve, by name: `base`, `refiner` where
         there is one, and `query_bank.unets`.
         """

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from configs.languages import LANGUAGES
+from configs.references import ModelName
 from configs.schema.captions import Captions
 from configs.schema.corpora import Corpora
 from configs.schema.distill import Distill
@@ -16,8 +17,10 @@ from configs.schema.section import Positive, Section
 
 
 class VocabInit(Section):
-    tokenizer: str = Field(description="a SentencePiece unigram model: a path, or toyworld:NAME")
-    sentence_encoder: str = Field(
+    tokenizer: ModelName = Field(
+        description="a SentencePiece unigram model: a path, or toyworld:NAME"
+    )
+    sentence_encoder: ModelName = Field(
         description="a sentence-transformers model: a path, a hub name, or toyworld:NAME"
     )
     prompt: str = Field("", description='put before every piece; "query: " for the e5 family')
@@ -50,26 +53,26 @@ class Eval(Section):
     guidance_scale: float = Field(5.0, ge=0.0)
     batch_size: Positive = 16
     seed: int = 0
-    translator: str | None = Field(
+    translator: ModelName | None = Field(
         None,
         description="a Japanese-to-English model to compete with, as captions.translator takes one",
     )
-    repositories: dict[str, str] = Field(
+    repositories: dict[str, ModelName] = Field(
         {},
         description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare "
         "with",
     )
-    unets: dict[str, str] = Field(
+    unets: dict[str, ModelName] = Field(
         {},
         description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, "
         "for eval.transfer",
     )
-    clip_model: str | None = Field(
+    clip_model: ModelName | None = Field(
         None,
         description="a CLIP or SigLIP, path or hub name: do pictures fit the English caption, and "
         "one another?",
     )
-    dino_model: str | None = Field(
+    dino_model: ModelName | None = Field(
         None, description="a DINOv2, path or hub name: do two pictures show the same?"
     )
     lpips_model: str | None = Field(

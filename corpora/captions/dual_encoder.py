@@ -18,7 +18,6 @@ from torch.nn.functional import normalize
 from configs import model_folder
 from configs.errors import DataError, explained
 from configs.files import read_json
-from configs.references import resolve_model
 from configs.schema.captions import Ranker
 from corpora.captions import cloob
 from corpora.captions.devices import device
@@ -41,9 +40,9 @@ def load(settings: Ranker) -> DualEncoder:
 
     Raises DataError for what is missing, damaged, not all there, or no dual encoder.
     """
-    reference = resolve_model(settings.model)
+    reference = settings.model.path
     if _is_cloob(reference):
-        tokenizer = resolve_model(settings.tokenizer) if settings.tokenizer else None
+        tokenizer = settings.tokenizer.path if settings.tokenizer else None
         return cloob.load(reference, tokenizer).to(device())
     return TransformersDualEncoder(reference)
 

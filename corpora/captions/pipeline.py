@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from configs.errors import DataError, RecipeError
 from configs.files import publish, value_sha256, whole
-from configs.references import resolve_model
 from configs.schema.captions import Captions, Files, Shards
 from configs.schema.recipe import Recipe
 from configs.secrets import masked_tree
@@ -210,7 +209,7 @@ def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
         "back_translation": back,
     }
     for what, settings in models.items():
-        folder = Path(resolve_model(settings.model)) if settings else None
+        folder = Path(settings.model.path) if settings else None
         if folder is not None and folder.is_dir():  # one of the hub's is known by its name
             listed += [(what, str(file)) for file in sorted(folder.iterdir()) if file.is_file()]
     result = [

@@ -24,7 +24,6 @@ from configs import model_folder
 from configs.errors import DataError, RecipeError, explained, first_line
 from configs.files import whole_folder
 from configs.languages import LANGUAGES
-from configs.references import resolve_model
 from configs.schema.captions import Translator
 from corpora.captions.devices import device
 from corpora.executor import pieces
@@ -127,7 +126,7 @@ def load(settings: Translator, folder: Path, source: str = "ja", target: str = "
     Raises DataError for what is missing, damaged or no translator, RecipeError for a precision this
     machine cannot compute in.
     """
-    reference = resolve_model(settings.model)
+    reference = settings.model.path
     tokenizer = Tokenizer(reference, source, target)
     if settings.engine == "transformers":
         of_texts = _by_transformers(reference, tokenizer, settings)

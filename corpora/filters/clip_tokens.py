@@ -10,7 +10,7 @@ from typing import Any
 
 from configs import model_folder
 from configs.errors import explained
-from configs.references import resolve_model
+from configs.references import ModelName
 from configs.schema.corpora import ClipTokens
 
 REASON = "too_many_clip_tokens"
@@ -23,7 +23,7 @@ def load(reference: str) -> Any:
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # it would warn of every text that is longer than 77
-    folder, _, subfolder = resolve_model(reference).partition("//")
+    folder, _, subfolder = ModelName(reference).path.partition("//")
     model_folder.check(folder)
     with explained(
         f"{reference}: CLIP's tokenizer cannot be loaded",

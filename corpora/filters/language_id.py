@@ -22,7 +22,7 @@ import fasttext
 from configs.errors import DataError, explained
 from configs.files import file_sha256
 from configs.languages import JAPANESE, KANJI_LETTERS, LANGUAGES, Language
-from configs.references import resolve_model
+from configs.references import ModelName
 from configs.schema.corpora import LanguageId
 from corpora.pair import Input
 
@@ -79,7 +79,7 @@ def model_file(settings: LanguageId) -> Input:
 
     Raises DataError when it is missing or is not the file the recipe's `sha256` names.
     """
-    path = Path(resolve_model(settings.model))
+    path = Path(settings.model.path)
     if not path.is_file():
         raise DataError(
             f"{path}: there is no language-id model; download it, or correct "
@@ -100,7 +100,7 @@ def load(model: str, code: str = "en") -> Any:
 
     Raises DataError, also where it has no label of the language `code` or of English.
     """
-    path = resolve_model(model)
+    path = ModelName(model).path
     # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
     with explained(f"{path}: fastText cannot load it", "download the language-id model again"):
         _check_sizes(Path(path))

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.files import file_sha256, whole
-from configs.references import resolve_model
+from configs.references import ModelName
 from configs.schema.corpora import Semantic
 from corpora.filters import sentence_encoder
 from corpora.filters.deduplicate import first_of_each
@@ -41,7 +41,7 @@ def model_files(settings: Semantic) -> list[Input]:
     """The encoder's files as inputs on record; none for a hub name, whose files are wherever its
     library keeps them.
     """
-    folder = Path(resolve_model(settings.model))
+    folder = Path(settings.model.path)
     names = (
         sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         if folder.is_dir()
@@ -61,7 +61,7 @@ def model_files(settings: Semantic) -> list[Input]:
 @lru_cache(maxsize=1)
 def load(model: str) -> Any:
     """The encoder, read once a process. Raises DataError."""
-    return sentence_encoder.load(resolve_model(model), "corpora.semantic.model")
+    return sentence_encoder.load(ModelName(model).path, "corpora.semantic.model")
 
 
 @dataclass

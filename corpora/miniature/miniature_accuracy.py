@@ -62,15 +62,15 @@ def measure_sd(folder: Path, count: int = 256, batch: int = 32) -> float:
     """Share of held-out English captions that the miniature SD 1.x paints with every attribute
     right.
     """
-    pipeline = StableDiffusionPipeline.from_pretrained(
+    sd = StableDiffusionPipeline.from_pretrained(
         folder, trust_remote_code=False, use_safetensors=True
     )
-    pipeline.set_progress_bar_config(disable=True)
+    sd.set_progress_bar_config(disable=True)
     held_out = list(captions.pairs(count, "held_out", 11))
     right: list[bool] = []
     for start in tqdm(range(0, count, batch), desc="accuracy", unit="batch"):
         chunk = held_out[start : start + batch]
-        pictures = pipeline(
+        pictures = sd(
             prompt=[caption.en for caption in chunk],
             generator=[torch.Generator().manual_seed(start + index) for index in range(len(chunk))],
             num_inference_steps=STEPS,

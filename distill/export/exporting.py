@@ -9,7 +9,7 @@ from pathlib import Path
 from configs import artefact
 from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
-from configs.references import resolve_model
+from configs.references import ModelName
 from configs.schema.recipe import Recipe
 from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
@@ -39,7 +39,11 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
         "checkpoint": newest.name,
         "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST),
     }
-    sources = {assemble.rstrip("/").rpartition("/")[2]: assemble} if assemble else _sources(recipe)
+    sources = (
+        {assemble.rstrip("/").rpartition("/")[2]: ModelName(assemble)}
+        if assemble
+        else _sources(recipe)
+    )
     provenances = {
         name: {**made_from, "teacher": public_name(source)}
         for name, source in {"encoders": recipe.distill.base, **sources}.items()
@@ -54,7 +58,7 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
     for name, provenance in provenances.items():
         if finished[name]:
             if name in sources:
-                _check_same_weights(folder / name, Path(resolve_model(sources[name])))
+                _check_same_weights(folder / name, Path(sources[name].path))
             model_card.write(folder / name, recipe, provenance)  # its settings may be others now
             print(f"{folder / name}: already exported from {newest.name}")
             continue
@@ -123,7 +127,7 @@ def _check_same_weights(folder: Path, sdxl: Path) -> None:
             )
 
 
-def _sources(recipe: Recipe) -> dict[str, str]:
+def _sources(recipe: Recipe) -> dict[str, ModelName]:
     """The SDXL each pipeline is assembled from, by the name of its folder."""
     if recipe.export.encoders_only:
         return {}

@@ -11,7 +11,7 @@ from typing import Any
 from configs.errors import DataError
 from configs.files import read_json
 from configs.model_folder import header
-from configs.references import resolve_model
+from configs.references import ModelName
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.encoders.family import SDXL
@@ -82,7 +82,7 @@ def read_config(reference: str, subfolder: str) -> dict[str, Any]:
     """`subfolder/config.json` of a diffusers folder, of a hub name already cached, or the published
     numbers. Raises DataError.
     """
-    folder = Path(resolve_model(reference))
+    folder = Path(ModelName(reference).path)
     path: str | Path | None = folder / subfolder / "config.json"
     if not folder.is_dir():
         if folder.is_absolute() or reference.count("/") != 1:
@@ -115,7 +115,7 @@ def student_vocabulary(recipe: Recipe) -> tuple[int, str]:
     if embeddings.is_file():
         return header(embeddings)[next(iter(SDXL.parts))][0], str(embeddings)
     multiple = recipe.vocab_init.pad_vocab_to_multiple_of
-    path = Path(resolve_model(recipe.vocab_init.tokenizer))
+    path = Path(recipe.vocab_init.tokenizer.path)
     if path.exists():
         path = unigram.find(path)
         rows = len(unigram.read(path).rows) + 2  # BOS and EOS

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.files import inside, read_json
-from configs.references import looks_like_hub_name, not_given, resolve_model
+from configs.references import ModelName, looks_like_hub_name, not_given
 from distill.encoders.family import SDXL
 
 INDEX = "model_index.json"
@@ -86,7 +86,7 @@ def fetch(
     ignore_patterns: list[str] | None = None,
 ) -> Path:
     """The local folder of `toyworld:NAME`, a path or a hub name. Raises DataError."""
-    folder = Path(resolve_model(reference))
+    folder = Path(ModelName(reference).path)
     if folder.is_dir():
         return folder
     if not looks_like_hub_name(reference):

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from configs import artefact
 from configs.errors import DataError
 from configs.files import whole_folder
-from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair, read_pairs
 from distill import inputs, run_folder
@@ -59,7 +58,7 @@ def prepare(recipe: Recipe, made_from: dict[str, str] | None = None) -> TokenPai
 
 def load_tokenizers(recipe: Recipe) -> dict[str, Any]:
     """By side. Raises DataError."""
-    base = resolve_model(recipe.distill.base)
+    base = recipe.distill.base.path
     return by_side(
         {name: load_tokenizer(base, name) for name in SDXL.parts},
         portable.load(recipe.run_dir / "initial_student" / "tokenizer"),

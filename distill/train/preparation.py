@@ -16,7 +16,6 @@ import torch
 from configs import artefact
 from configs.files import whole_folder
 from configs.lock import locked
-from configs.references import resolve_model
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
@@ -72,7 +71,7 @@ def _measure(recipe: Recipe, folder: Path) -> TextEncoders:
     teacher.
     """
     settings = recipe.distill
-    teacher = load_text_encoders(resolve_model(settings.base), settings.teacher)
+    teacher = load_text_encoders(settings.base.path, settings.teacher)
     count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
     prompts = [
         pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
@@ -108,7 +107,7 @@ def load(recipe: Recipe, teacher: TextEncoders | None = None) -> Work:
     """
     settings = recipe.distill
     torch.manual_seed(settings.seed)
-    encoders = teacher or load_text_encoders(resolve_model(settings.base), settings.teacher)
+    encoders = teacher or load_text_encoders(settings.base.path, settings.teacher)
     initial = recipe.run_dir / "initial_student"
     student = initial_student(encoders, initial)
     dead = {

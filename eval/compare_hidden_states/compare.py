@@ -5,7 +5,6 @@ changes because of the difference.
 from typing import Any
 
 from configs.errors import DataError, RecipeError
-from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from distill.encoders.teacher import Encoding, TextEncoders
@@ -75,11 +74,11 @@ def compare(recipe: Recipe) -> None:
         **teachers,
     }
     folders = [
-        resolve_model(name)
+        name.path
         for name in (recipe.distill.base, recipe.distill.refiner, recipe.eval.translator)
         if name is not None
     ]
-    folders += [resolve_model(name) for name in recipe.eval.repositories.values()]
+    folders += [name.path for name in recipe.eval.repositories.values()]
     folders += (
         [recipe.distill.teacher.partition("/")[2]] if recipe.distill.teacher else []
     )  # open_clip:MODEL/PATH

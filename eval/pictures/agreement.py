@@ -29,6 +29,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from configs.errors import DataError, explained, first_line
+from configs.references import ModelName
 from configs.schema.captions import Ranker
 from configs.schema.recipe import Eval
 from corpora.captions import dual_encoder
@@ -85,7 +86,7 @@ def mean(values: list[float], seed: int) -> dict[str, Any]:
 
 
 def _clip(
-    reference: str, captions: list[str], paths: list[Path], size: int
+    reference: ModelName, captions: list[str], paths: list[Path], size: int
 ) -> tuple[torch.Tensor, dict[Path, torch.Tensor]]:
     """Features of the captions, (B, D), and of each picture, (D,)."""
     try:

@@ -17,7 +17,6 @@ import torch
 from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
-from configs.references import resolve_model
 from configs.schema.recipe import Eval, Recipe
 from distill.sdxl.pipelines import Pipelines
 from eval import results
@@ -39,7 +38,7 @@ def sdxl_folders(recipe: Recipe, student: bool) -> tuple[str, str | None]:
     if student:
         export = recipe.run_dir / "export"
         return str(export / "base"), str(export / "refiner") if refiner else None
-    return resolve_model(recipe.distill.base), resolve_model(refiner) if refiner else None
+    return recipe.distill.base.path, refiner.path if refiner else None
 
 
 @torch.inference_mode()

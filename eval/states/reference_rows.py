@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from configs.errors import DataError, RecipeError
-from configs.references import resolve_model
+from configs.references import ModelName
 from configs.schema.captions import Translator
 from configs.schema.recipe import Recipe
 from corpora.captions import translator
@@ -44,7 +44,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[RowReader]:
 
     Raises RecipeError for a name taken twice, DataError when the translator cannot be loaded.
     """
-    base, seed = resolve_model(recipe.distill.base), recipe.eval.seed
+    base, seed = recipe.distill.base.path, recipe.eval.seed
     japanese, english = [pair.text for pair in pairs], [pair.en for pair in pairs]
     made_from = prompt_variants.captioned(recipe, pairs)
     swapped_ja, swapped_en = prompt_variants.role_swapped(pairs, made_from)
@@ -87,7 +87,7 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[RowReader]:
     ]
 
 
-def _translated(reference: str, texts: list[str], batch_size: int) -> list[str]:
+def _translated(reference: ModelName, texts: list[str], batch_size: int) -> list[str]:
     """Greedy, by transformers, so that every run gets the same texts. Raises DataError."""
     translate = translator.load(Translator(model=reference, engine="transformers"), Path())
     batches = tqdm(range(0, len(texts), batch_size), desc="translate", unit="batch")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import DataError, RecipeError
-from configs.references import resolve_model
 from configs.schema.recipe import Recipe
 from distill.encoders.teacher import Encoding, TextEncoders, load_text_encoders
 from distill.sdxl.pipelines import Pipelines, device, load_base, load_refiner, quiet
@@ -45,8 +44,8 @@ def transfer(recipe: Recipe) -> None:
             f"{student}: there is no exported student; make it with: python -m distill.export "
             "RECIPE"
         )
-    folders = {OWN: resolve_model(recipe.distill.base)} | {
-        name: resolve_model(folder) for name, folder in recipe.eval.unets.items()
+    folders = {OWN: recipe.distill.base.path} | {
+        name: folder.path for name, folder in recipe.eval.unets.items()
     }
     settings = {"eval": recipe.eval.model_dump(mode="json", include=SETTINGS), "folders": folders}
     digest = results.fingerprint(
@@ -136,7 +135,7 @@ def paint(
             )
         folder = recipe.run_dir / "eval" / "transfer" / name / row
         unet, export = (
-            resolve_model(recipe.eval.unets.get(name, recipe.distill.base)),
+            recipe.eval.unets.get(name, recipe.distill.base).path,
             recipe.run_dir / "export" / "base",
         )
         settings = recipe.eval.model_dump(mode="json", include=SETTINGS)

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.references import resolve_model
 from configs.schema.corpora import Semantic
 from configs.schema.load import load_recipe
 from corpora import dropped, pipeline, prepare
@@ -47,7 +46,7 @@ def test_blocks_are_cut_by_rows_alone(lengths: list[int]) -> None:
 def test_the_margin_is_the_published_ratio() -> None:
     some = [*captions.pairs(40, "train", seed=3)]
     ja, en = [one.ja for one in some], [one.en for one in some[1:] + some[:1]]
-    encoder = sentence_encoder.load(resolve_model(SETTINGS.model), "")
+    encoder = sentence_encoder.load(SETTINGS.model.path, "")
     x, y = (
         sentence_encoder.embed(encoder, texts, "", 8).double().cpu().numpy() for texts in (ja, en)
     )
