@@ -1,12 +1,12 @@
 """The half of the pipeline that sees all rows at once: duplicates, the split, the shards.
 
-In:  `parts/00000.parquet`...: cleaned rows with their digests (and MinHash signatures), in the
+In:  `parts/00000.parquet`...: cleaned rows with their digests, in the
      order of the sources.
 Out: the fate of every row, the shards of both splits, and some rows in full, to look at.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -160,9 +160,13 @@ def split(
 
 
 def write_shards(
-    parts: list[Path], fates: Fates, folder: Path, shard_rows: int
+    parts: list[Path],
+    fates: Fates,
+    folder: Path,
+    shard_rows: int,
+    seen: Callable[[pa.Table], None],
 ) -> dict[Split, list[Shard]]:
-    """Writes each split's rows, in order, into `folder`."""
+    """Writes each split's rows, in order, into `folder`, and hands them to `seen`."""
     writers = {name: ShardWriter(folder, name, shard_rows) for name in SPLITS}
     with tqdm(total=len(fates.places), desc="write", unit="rows", unit_scale=True) as bar:
         row = 0
@@ -173,7 +177,9 @@ def write_shards(
                     fates.places[row : row + batch.num_rows],
                 )
                 for name, writer in writers.items():
-                    writer.write(rows.filter(pa.array(here == PLACES[name])))
+                    own = rows.filter(pa.array(here == PLACES[name]))
+                    writer.write(own)
+                    seen(own)
                 row += batch.num_rows
                 bar.update(batch.num_rows)
     return {name: writer.close() for name, writer in writers.items()}

@@ -22,6 +22,7 @@ from configs.schema.recipe import Recipe
 from configs.secrets import masked, masked_tree
 from corpora import assemble, clean, dropped, executor, sources
 from corpora.card import data_card
+from corpora.card.histograms import Histograms
 from corpora.filters import clip_tokens, language_id, semantic
 from corpora.pair import (
     FORMAT,
@@ -73,7 +74,8 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
     finished = work / "pairs"
     shutil.rmtree(finished, ignore_errors=True)  # shards of an interrupted run, without a manifest
     finished.mkdir()
-    shards = assemble.write_shards(part_files, fates, finished, corpora.shard_rows)
+    histograms = Histograms()
+    shards = assemble.write_shards(part_files, fates, finished, corpora.shard_rows, histograms.add)
     manifest = PairsManifest(
         format=FORMAT,
         fingerprint=fingerprint,
@@ -86,7 +88,7 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
     dropped_files = [clean.dropped_file(work, rank) for rank in range(len(parts))]
     dropped.write(finished / dropped.FILE, assemble.dropped_rows(part_files, dropped_files, fates))
     data_card.gather(corpora, parts, records, part_files, fates, finished)
-    data_card.render(finished)
+    data_card.render(finished, histograms)
     publish(finished, folder)
     shutil.rmtree(work)
     return manifest, True

@@ -19,6 +19,7 @@ from corpora import assemble, dropped
 from corpora.captions.choose import Rows
 from corpora.captions.clean import Cleaned
 from corpora.card import data_card
+from corpora.card.histograms import Histograms
 from corpora.filters.deduplicate import digest
 from corpora.pair import Pair, PairsManifest, read_batches
 
@@ -29,6 +30,7 @@ def write(
     cleaned: Cleaned,
     lost: dict[str, Rows],
     manifest: PairsManifest,
+    histograms: Histograms,
     folder: Path,
 ) -> None:
     shown = data_card.merged(record.samples for record in records)
@@ -57,7 +59,7 @@ def write(
         "kept": kept,
     }
     write_json(folder / data_card.SAMPLES, {"sources": [source], "dropped": every})
-    data_card.render(folder)
+    data_card.render(folder, histograms)
 
 
 def _look(folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:

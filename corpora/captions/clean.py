@@ -130,7 +130,8 @@ class CleanCaptions:
             whole(self.folder / f"{rank:05d}.parquet") as temporary,
             pq.ParquetWriter(temporary, SCHEMA, compression="lz4") as writer,
         ):
-            for batch in laion.captions(self.captions.source, part, lost.counts["read"]):
+            for batch, unread in laion.captions(self.captions.source, part):
+                lost.counts["read"].update(unread)
                 table = self._clean(batch, lost)
                 rows_out += table.num_rows
                 writer.write_table(table)

@@ -23,6 +23,7 @@ from configs.schema.recipe import Recipe
 from configs.secrets import masked_tree
 from corpora import executor
 from corpora.captions import card, choose, clean, images, score, translate
+from corpora.card.histograms import Histograms
 from corpora.dropped import DroppedRecord
 from corpora.filters import language_id
 from corpora.pair import (
@@ -85,9 +86,12 @@ def make(recipe: Recipe) -> tuple[PairsManifest, bool]:
         )
     records += _translate(recipe, captions, cleaned, work)
     finished = _folder(work / "finished", empty=True)
+    histograms = Histograms()
     writer = ShardWriter(finished, "train", captions.shard_rows, translate.SCHEMA)
     for file in sorted((work / "translated").glob("*.parquet")):
-        writer.write(pq.read_table(file))
+        rows = pq.read_table(file)
+        writer.write(rows)
+        histograms.add(rows)
     stages = _stages(records, cleaned, lost)
     manifest = PairsManifest(
         format=FORMAT,
@@ -98,7 +102,7 @@ def make(recipe: Recipe) -> tuple[PairsManifest, bool]:
         splits={"train": writer.close()},
     )
     write_manifest(finished, manifest)
-    card.write(captions, records, cleaned, lost, manifest, finished)
+    card.write(captions, records, cleaned, lost, manifest, histograms, finished)
     publish(finished, folder)
     shutil.rmtree(work)
     return manifest, True

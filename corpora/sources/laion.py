@@ -9,7 +9,6 @@ Out: Arrow batches of SCHEMA. Rows of other languages are dropped first (`langua
      text is looked at. Texts are as they were: with newlines, entities and file names in them.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -77,9 +76,9 @@ def check_ratings(source: LaionSource) -> None:
                 )
 
 
-def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The part's captions in order, as batches of SCHEMA; counts in `dropped`, by reason, every row
-    that gives none. Raises DataError.
+def captions(source: LaionSource, part: Part) -> Iterator[tuple[pa.RecordBatch, dict[str, int]]]:
+    """The part's captions in order, as batches of SCHEMA, each with how many rows before its end
+    gave none, by reason. Raises DataError.
 
     A row's id is its number in the source; its licence is the row's own where it names one, else
     the source's.
@@ -90,13 +89,13 @@ def captions(source: LaionSource, part: Part, dropped: Counter[str]) -> Iterator
         for group in range(part.start[0], min(part.stop[0], file.num_row_groups)):
             rows = file.metadata.row_group(group).num_rows
             if not _may_hold(file, path, group, columns["language"], _language(source)):
-                dropped["language_column"] += rows
+                yield pa.RecordBatch.from_pylist([], SCHEMA), {"language_column": rows}
                 row += rows
                 continue
             for batch in parquet.batches(
                 file, path, range(group, group + 1), list(columns.values())
             ):
-                yield _clean(batch.rename_columns(list(columns)), source, row, dropped)
+                yield _clean(batch.rename_columns(list(columns)), source, row)
                 row += batch.num_rows
     if row != end:
         raise DataError(f"{path}: changed while it was being read; run again and leave it alone")
@@ -173,16 +172,18 @@ def _is(column: pa.Array, language: str) -> pa.Array:
 
 
 def _clean(
-    batch: pa.RecordBatch, source: LaionSource, first_row: int, dropped: Counter[str]
-) -> pa.RecordBatch:
-    """The rows of the language whose text and address can be read."""
+    batch: pa.RecordBatch, source: LaionSource, first_row: int
+) -> tuple[pa.RecordBatch, dict[str, int]]:
+    """The rows of the language whose text and address can be read, and how many others there are,
+    by reason.
+    """
     numbers = pa.array(range(first_row, first_row + batch.num_rows), pa.int64())
     rows = batch.append_column("number", numbers).filter(
         _is(batch.column("language"), _language(source))
     )
-    dropped["language_column"] += batch.num_rows - rows.num_rows
+    dropped = {"language_column": batch.num_rows - rows.num_rows}
     present = pc.and_(rows.column("text").is_valid(), rows.column("url").is_valid())
-    dropped["null"] += pc.sum(pc.invert(present)).as_py() or 0
+    dropped["null"] = pc.sum(pc.invert(present)).as_py() or 0
     rows = rows.filter(present)
     decoded = laion_columns.as_text
     texts = {
@@ -194,7 +195,7 @@ def _clean(
         rows.select([name for name in RATINGS if name in rows.schema.names])
     )
     readable = pc.and_(texts["text"].is_valid(), texts["url"].is_valid())
-    dropped["invalid_utf8"] += pc.sum(pc.invert(readable)).as_py() or 0
+    dropped["invalid_utf8"] = pc.sum(pc.invert(readable)).as_py() or 0
     nothing = pa.nulls(rows.num_rows, pa.string())
     licences = texts.get("license", nothing)
     named = pc.fill_null(pc.not_equal(licences, "?"), False)  # LAION's word for "not known"
@@ -212,4 +213,5 @@ def _clean(
         labels,
         probabilities,
     ]
-    return pa.RecordBatch.from_arrays(columns, names=SCHEMA.names).filter(readable).cast(SCHEMA)
+    found = pa.RecordBatch.from_arrays(columns, names=SCHEMA.names).filter(readable).cast(SCHEMA)
+    return found, dropped

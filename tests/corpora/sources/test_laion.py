@@ -27,7 +27,11 @@ def source(path: Path | str, **more: str) -> LaionSource:
 def read_all(chosen: LaionSource) -> tuple[list[dict[str, object]], Counter[str]]:
     parts = laion.plan(chosen)
     dropped = Counter[str]()
-    batches = [batch for one in parts for batch in laion.captions(chosen, one, dropped)]
+    batches = []
+    for one in parts:
+        for batch, unread in laion.captions(chosen, one):
+            batches.append(batch)
+            dropped.update(unread)
     assert all(batch.schema.equals(laion.SCHEMA) for batch in batches)
     rows = [row for batch in batches for row in batch.to_pylist()]
     for batch in batches:
@@ -279,7 +283,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     parts = laion.plan(source(tmp_path / "a.parquet"))
     pq.write_table(pa.table(TABLE).slice(1), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="changed while it was being read"):
-        list(laion.captions(source(tmp_path / "a.parquet"), parts[0], Counter()))
+        list(laion.captions(source(tmp_path / "a.parquet"), parts[0]))
     content = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[:-9])
     with pytest.raises(DataError, match=r"a\.parquet: cannot be read as parquet"):
