@@ -61,7 +61,7 @@ def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
         )
         torch.manual_seed(seed)
         models[name] = kind(config).eval().requires_grad_(False)
-    return TextEncoders(tokenizers, models)
+    return TextEncoders(SDXL, tokenizers, models)
 
 
 def student_of(teacher: TextEncoders, tokenizer: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from benchmarks import entry
 from benchmarks.entry import machine
 from configs.schema.recipe import Recipe
 from distill.encoders.teacher import TokenIds
+from distill.sdxl.base import settled
 from distill.tokens import store
 from distill.tokens.batches import Batch, Batches, special_ids
 from distill.tokens.prompts import is_truncated
@@ -104,7 +105,9 @@ def batches_of(recipe: Recipe, batch_size: int) -> Any:
     settings = recipe.distill.model_copy(
         update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0}
     )
-    return Batches(settings, store.prepare(recipe), special_ids(store.load_tokenizers(recipe)))
+    recipe, family = settled(recipe)
+    tokenizers = store.load_tokenizers(recipe, family)
+    return Batches(settings, store.prepare(recipe, family), special_ids(tokenizers))
 
 
 def save_dataset(tokens: Any, folder: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.workload import Profile, Workload
 from configs.schema.distill import Distill
+from distill.encoders.family import SDXL
 from distill.encoders.student import Towers
 from distill.encoders.tower import tower_of
 from distill.objective.teacher_statistics import Statistics
@@ -53,7 +54,9 @@ class Ours:
 
 def towers_of(models: dict[str, Any]) -> Towers:
     """Towers with the weights of stock encoders."""
-    return Towers({name: tower_of(model) for name, model in models.items()})
+    return Towers(
+        {name: tower_of(model, SDXL.parts[name].states) for name, model in models.items()}
+    )
 
 
 def unit_statistics(profile: Profile, device: torch.device) -> Statistics:

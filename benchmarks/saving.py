@@ -33,6 +33,7 @@ from configs.files import check_room, sync_folder
 from configs.schema.recipe import Recipe
 from distill.checkpoints.checkpoint import Checkpoints
 from distill.checkpoints.saved_state import layout
+from distill.encoders.family import SDXL
 from distill.encoders.student import Towers
 from distill.encoders.tower import TextTower
 from distill.parallel import engine
@@ -121,7 +122,9 @@ def towers(scale: float) -> Towers:
         }
         changes |= {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
         tower = TextTower(
-            CLIPTextConfig(**COMMON | shape | changes), with_projection=name == "clip_bigg"
+            CLIPTextConfig(**COMMON | shape | changes),
+            SDXL.parts[name].states,
+            with_projection=SDXL.parts[name].pooled,
         )
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)

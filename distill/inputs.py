@@ -19,7 +19,7 @@ from configs.files import file_sha256, value_sha256
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora import pair
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import replacement
 from distill.objective.projections import Projections
 from distill.sdxl.repository import fetch
@@ -37,9 +37,9 @@ REMAKE = "run python -m vocab_init with this recipe"
 TO_READ = "neighbors.jsonl"  # for people; nothing is computed from it
 
 
-def of_tokens(recipe: Recipe) -> dict[str, str]:
+def of_tokens(recipe: Recipe, family: Family) -> dict[str, str]:
     """What the ids of the training pairs depend on. Raises DataError."""
-    return _of_tokens(recipe, initial_student_files(recipe.run_dir / "initial_student"))
+    return _of_tokens(recipe, family, initial_student_files(recipe.run_dir / "initial_student"))
 
 
 def of_tokens_among(of_training: dict[str, str]) -> dict[str, str]:
@@ -47,10 +47,10 @@ def of_tokens_among(of_training: dict[str, str]) -> dict[str, str]:
     return {name: of_training[name] for name in (PAIRS, STUDENT_TOKENIZER, TEACHER_TOKENIZERS)}
 
 
-def _of_tokens(recipe: Recipe, student: dict[str, str]) -> dict[str, str]:
+def _of_tokens(recipe: Recipe, family: Family, student: dict[str, str]) -> dict[str, str]:
     tokenizer = {name: digest for name, digest in student.items() if name.startswith("tokenizer/")}
     folder = fetch(recipe.distill.base, ["tokenizer*/*.json", "tokenizer*/*.txt"])
-    files = [path for part in SDXL.parts.values() for path in (folder / part.tokenizer).glob("*")]
+    files = [path for part in family.parts.values() for path in (folder / part.tokenizer).glob("*")]
     return {
         PAIRS: _pairs(recipe),
         STUDENT_TOKENIZER: value_sha256(tokenizer),
@@ -58,13 +58,13 @@ def _of_tokens(recipe: Recipe, student: dict[str, str]) -> dict[str, str]:
     }
 
 
-def of_training(recipe: Recipe) -> dict[str, str]:
+def of_training(recipe: Recipe, family: Family) -> dict[str, str]:
     """All that a run is made from. Raises DataError."""
     settings = recipe.distill
     student = initial_student_files(recipe.run_dir / "initial_student")
     return {
-        **_of_tokens(recipe, student),
-        **_text_encoders(settings),
+        **_of_tokens(recipe, family, student),
+        **_text_encoders(settings, family),
         **_unets(settings),
         "the settings of distill": value_sha256(_measuring(settings)),
         INITIAL_STUDENT: _whole(student),
@@ -140,10 +140,10 @@ def _measuring(settings: Distill) -> dict[str, Any]:
     return shaping
 
 
-def _text_encoders(settings: Distill) -> dict[str, str]:
+def _text_encoders(settings: Distill, family: Family) -> dict[str, str]:
     folder = fetch(settings.base, [f"text_encoder*/{name}" for name in WEIGHTS])
-    replaced = replacement(folder, settings.teacher)
-    read = [part.subfolder for name, part in SDXL.parts.items() if name not in replaced]
+    replaced = replacement(folder, family, settings.teacher)
+    read = [part.subfolder for name, part in family.parts.items() if name not in replaced]
     files = [path for encoder in read for name in WEIGHTS for path in (folder / encoder).glob(name)]
     checkpoints = [
         file_sha256(weights.path) for weights in replaced.values()

@@ -7,8 +7,10 @@ Out: what the result file holds under "card", as JSON values of distill/model_ca
 from functools import reduce
 from typing import Any
 
+from distill.encoders.family import Family
 from distill.model_card.evaluation import PaintedExample, Pictures, States, Table
 from eval import rows
+from eval.states.pair_numbers import whole_text
 
 ROWS = (
     rows.TEACHER,
@@ -17,29 +19,35 @@ ROWS = (
     rows.BEFORE_TRAINING,
     rows.UNTRANSLATED,
 )
-COLUMNS = {
-    "noise-prediction gap": ("noise_gap", "value"),
-    "nMSE, CLIP-L, content": ("states", "clip_l", "content", "nmse"),
-    "nMSE, bigG, content": ("states", "clip_bigg", "content", "nmse"),
-    "nMSE, pooled": ("states", "pooled", "pooled", "nmse"),
-    "recall@1 to English": ("states", "pooled", "pooled", "recall_at_1_text_en"),
-    "recall@1 from English": ("states", "pooled", "pooled", "recall_at_1_en_text"),
-}
 
 
-def states(result: dict[str, Any], language: str) -> dict[str, Any]:
+def columns(family: Family) -> dict[str, tuple[str, ...]]:
+    """By title, the keys of a row's number."""
+    place = whole_text(family)
+    return {
+        "noise-prediction gap": ("noise_gap", "value"),
+        **{
+            f"nMSE, {part.label}, content": ("states", name, "content", "nmse")
+            for name, part in family.parts.items()
+        },
+        f"nMSE, {place[1]}": ("states", *place, "nmse"),
+        "recall@1 to English": ("states", *place, "recall_at_1_text_en"),
+        "recall@1 from English": ("states", *place, "recall_at_1_en_text"),
+    }
+
+
+def states(result: dict[str, Any], family: Family, language: str) -> dict[str, Any]:
     """A number that was not measured is a dash."""
+    shown = columns(family)
 
     def cell(row: dict[str, Any], keys: tuple[str, ...]) -> str:
         value = reduce(lambda found, key: found.get(key, {}), keys, row)
         return f"{value:.4f}" if isinstance(value, float) else "–"
 
     table = Table(
-        columns=list(COLUMNS),
+        columns=list(shown),
         rows={
-            rows.label(row, language): [
-                cell(result["rows"][row], keys) for keys in COLUMNS.values()
-            ]
+            rows.label(row, language): [cell(result["rows"][row], keys) for keys in shown.values()]
             for row in ROWS
             if row in result["rows"]
         },

@@ -47,6 +47,7 @@ COLUMNS = {  # by title: the number, and its decimals
     "noise-prediction gap": ("noise_gap", 4),
     "refiner's gap": ("refiner_noise_gap", 4),
     "content nMSE, clip_l": ("states.clip_l.content.nmse", 3),
+    "content nMSE, clip": ("states.clip.content.nmse", 3),
     "pooled nMSE": ("states.pooled.pooled.nmse", 3),
     "pooled recall@1 to English": ("states.pooled.pooled.recall_at_1_text_en", 3),
 }

@@ -25,6 +25,7 @@ from configs import artefact
 from corpora import pair
 from corpora.toyworld import captions
 from distill import inputs, run_folder
+from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
@@ -252,7 +253,7 @@ def write_initial_student(base: Path, folder: Path) -> None:
     """An initial student that is the teacher itself: its own embeddings and its first tokenizer
     (which pads with EOS).
     """
-    encoders = load_text_encoders(base)
+    encoders = load_text_encoders(base, SDXL)
     encoders.tokenizers["clip_l"].save_pretrained(folder / "tokenizer")
     (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
     embeddings = {

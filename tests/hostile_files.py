@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from configs.errors import DataError
 from configs.references import TOYWORLD_MODELS
 from configs.schema.load import load_recipe
+from distill.encoders.family import SDXL
 
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "toyworld.yaml"
 
@@ -150,7 +151,7 @@ def written(name: str, content: bytes | str) -> Callable[[Trap], None]:
 def teacher(trap: Trap) -> object:
     from distill.encoders.teacher import load_text_encoders
 
-    return load_text_encoders(trap.folder)
+    return load_text_encoders(trap.folder, SDXL)
 
 
 def student_tokenizer(trap: Trap) -> object:
@@ -162,7 +163,7 @@ def student_tokenizer(trap: Trap) -> object:
 def pipeline(trap: Trap) -> object:
     from distill.sdxl.pipelines import load_base
 
-    return load_base(str(trap.folder))
+    return load_base(str(trap.folder), SDXL)
 
 
 def repository(trap: Trap) -> object:

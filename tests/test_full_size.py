@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from configs import artefact
 from configs.references import TOYWORLD_MODELS
+from distill.encoders.family import SDXL
 from distill.encoders.tower import TextTower
 from distill.tokenizer import portable
 
@@ -67,7 +68,9 @@ def full_size_run(tmp_path_factory: pytest.TempPathFactory):
     for name, subfolder in (("clip_l", "text_encoder"), ("clip_bigg", "text_encoder_2")):
         config = COMMON | CONFIGS[name] | {"projection_dim": CONFIGS[name]["hidden_size"]}
         with torch.device("meta"):
-            tower = TextTower(CLIPTextConfig(**config), with_projection=name == "clip_bigg")
+            tower = TextTower(
+                CLIPTextConfig(**config), SDXL.parts[name].states, SDXL.parts[name].pooled
+            )
         state = {
             key: torch.empty(tensor.shape).uniform_(-0.035, 0.035)
             for key, tensor in tower.state_dict().items()

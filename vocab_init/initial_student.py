@@ -17,6 +17,7 @@ from configs.files import file_sha256, whole_folder
 from configs.schema.recipe import Recipe
 from corpora.filters import sentence_encoder
 from distill import run_folder
+from distill.sdxl.base import settled
 from distill.tokenizer import portable, unigram
 from distill.tokenizer.portable import Vocabulary
 from vocab_init import transplant
@@ -30,9 +31,10 @@ SHOWN = 12
 
 def initialise(recipe: Recipe) -> None:
     """Writes `<run>/initial_student/` unless it is complete already. Raises DataError."""
+    recipe, family = settled(recipe)
     target = recipe.run_dir / "initial_student"
     tokenizer = unigram.find(recipe.vocab_init.tokenizer.path)
-    teacher = transplant.read_teacher(recipe.distill.base.path, recipe.distill.teacher)
+    teacher = transplant.read_teacher(recipe.distill.base.path, family, recipe.distill.teacher)
     made_from = {"the teacher": teacher.sha256(), "vocab_init.tokenizer": file_sha256(tokenizer)}
     settings = {
         "base": recipe.distill.base,

@@ -1,7 +1,7 @@
 """Which English embedding each row of the student's vocabulary starts from, and the two tables that
 follow.
 
-In:  the teacher's SDXL folder (or hub name), of which only the tokenizers and the two token
+In:  the teacher's folder (or hub name), of which only the tokenizers and the encoders' token
      embeddings are read (one of them from OpenCLIP if `distill.teacher` says so); the student's
      vocabulary.
 Out: `VocabularyRow`s and tensors; nothing on disk.
@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from configs.errors import DataError, first_line
 from configs.files import inside
 from configs.references import looks_like_hub_name, not_given
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import load_tokenizer, replacement
 from distill.tokenizer.portable import Kind, Vocabulary
 from vocab_init import piece_text
@@ -71,12 +71,12 @@ class Teacher:
         return sorted((token_id, text) for text, (_, token_id) in best.items())
 
     def sha256(self) -> str:
-        """Digest of the vocabulary and both tables."""
+        """Digest of the vocabulary and all tables."""
         digest = hashlib.sha256(
             json.dumps([sorted(self.vocabulary.items()), self.bos_id, self.eos_id]).encode()
         )
-        for encoder in SDXL.parts:
-            digest.update(self.tables[encoder].contiguous().numpy().data)
+        for table_VD in self.tables.values():
+            digest.update(table_VD.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -95,26 +95,26 @@ class VocabularyRow:
     similarity: list[float]
 
 
-def read_teacher(base: str, teacher: str | None = None) -> Teacher:
+def read_teacher(base: str, family: Family, teacher: str | None = None) -> Teacher:
     """Reads the teacher, fetched first if it is on the hub; `teacher` is `distill.teacher`.
 
     Raises DataError.
     """
-    folder = _local_folder(base)
-    replaced = replacement(folder, teacher)
+    folder = _local_folder(base, family)
+    replaced = replacement(folder, family, teacher)
     vocabularies, tables = [], {}
-    for encoder, part in SDXL.parts.items():
-        tokenizer = load_tokenizer(folder, encoder)
+    for encoder, part in family.parts.items():
+        tokenizer = load_tokenizer(folder, part)
         vocabularies.append((tokenizer.get_vocab(), tokenizer.bos_token_id, tokenizer.eos_token_id))
         tables[encoder] = (
             replaced[encoder].token_embedding_VD()
             if encoder in replaced
             else _token_embedding(folder / part.subfolder)
         )
-    if vocabularies[0] != vocabularies[1]:
+    if any(found != vocabularies[0] for found in vocabularies):
         raise DataError(
-            f"{base}: its two tokenizers differ in their vocabularies; SDXL's two share one, give "
-            "an SDXL base folder"
+            f"{base}: its two tokenizers differ in their vocabularies; {family.name}'s two share "
+            f"one, give an {family.name} base folder"
         )
     vocabulary, bos_id, eos_id = vocabularies[0]
     for encoder, table_VD in tables.items():
@@ -172,15 +172,15 @@ def transplant(rows: list[VocabularyRow], teacher: Teacher) -> dict[str, torch.T
     return tables
 
 
-def _local_folder(base: str) -> Path:
+def _local_folder(base: str, family: Family) -> Path:
     if Path(base).is_dir():
         return Path(base)
     if not looks_like_hub_name(base):
         raise DataError(
-            f"{base}: there is no such folder; give an SDXL folder in diffusers layout, or its hub "
-            "name, as distill.base"
+            f"{base}: there is no such folder; give an {family.name} folder in diffusers layout, "
+            "or its hub name, as distill.base"
         )
-    parts = SDXL.parts.values()
+    parts = family.parts.values()
     wanted = [f"{part.tokenizer}/*" for part in parts]
     wanted += [
         f"{part.subfolder}/{name}"

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from configs.errors import DataError, first_line
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 
 PREFIX = "open_clip:"
 EXAMPLE = f"{PREFIX}ViT-bigG-14/laion2b_s39b_b160k"
@@ -144,7 +144,7 @@ class Weights:
             )
 
 
-def find(reference: str, configs: dict[str, Any]) -> tuple[str, Weights]:
+def find(reference: str, family: Family, configs: dict[str, Any]) -> tuple[str, Weights]:
     """The part that `reference` replaces (the one of the same width, the last if several are), and
     its weights, not fetched yet.
 
@@ -163,7 +163,7 @@ def find(reference: str, configs: dict[str, Any]) -> tuple[str, Weights]:
     name = names[-1]
     for key, value in sizes.items():
         wanted = getattr(configs[name], key)
-        unread = key == "projection_dim" and not SDXL.parts[name].pooled
+        unread = key == "projection_dim" and not family.parts[name].pooled
         if value != wanted and not unread:
             raise DataError(
                 f"{reference}: its {key} is {value!r}, distill.base's config.json of {name} says "
@@ -217,7 +217,7 @@ def _describe(reference: str) -> Weights:
         if field.name not in SIZES and value != getattr(plain, field.name):
             raise DataError(
                 f"{reference}: its text tower has {field.name} {value!r}, which no CLIP text "
-                "encoder of SDXL has; give a plain CLIP"
+                "encoder of SDXL or SD has; give a plain CLIP"
             )
     tag = open_clip.get_pretrained_cfg(model, rest)
     if not tag and not Path(rest).is_file():

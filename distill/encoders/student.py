@@ -16,7 +16,7 @@ from torch import nn
 
 from configs import artefact
 from configs.errors import DataError
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding, TextEncoders, TokenIds, load_text_encoders
 from distill.encoders.tower import TextTower, tower_of
 from distill.tokenizer.portable import load as load_tokenizer
@@ -40,11 +40,11 @@ class Towers(nn.Module):
 
     def forward(self, tokens: TokenIds) -> Encoding:
         """The encoding of (B, L) ids; the pooled state is that of the one part that has it."""
-        states, pooled = {}, []
+        tensors = {}
         for name in self.parts:
-            states[name], pooled_BP = self[name](tokens.ids[name], tokens.eos[name])
-            pooled += [pooled_BP] if pooled_BP is not None else []
-        return Encoding(states, pooled[0])
+            tensors[name], pooled_BP = self[name](tokens.ids[name], tokens.eos[name])
+            tensors |= {"pooled": pooled_BP} if pooled_BP is not None else {}
+        return Encoding.of(tensors)
 
     def compile_layers(self) -> None:
         for name in self.parts:
@@ -53,37 +53,44 @@ class Towers(nn.Module):
 
 def teacher_towers(encoders: TextEncoders) -> Towers:
     """The frozen teacher as training runs it."""
-    towers = {name: tower_of(model) for name, model in encoders.models.items()}
-    return Towers(towers).eval().requires_grad_(False)
+    return _towers(encoders).eval().requires_grad_(False)
+
+
+def _towers(encoders: TextEncoders) -> Towers:
+    parts = encoders.family.parts
+    return Towers({name: tower_of(encoders.models[name], parts[name].states) for name in parts})
 
 
 def initial_student(teacher: TextEncoders, folder: Path) -> Towers:
     """The teacher's transformer weights under the new token embeddings. Raises DataError.
 
-    Parameters that SDXL never reads are frozen: DeepSpeed would decay them, as they receive no
+    Parameters that the UNet never reads are frozen: DeepSpeed would decay them, as they receive no
     gradient.
     """
-    embeddings = _token_embeddings(folder)
-    towers = {}
-    for name, model in teacher.models.items():
-        tower = towers[name] = tower_of(model)
+    embeddings = _token_embeddings(folder, teacher.family)
+    towers = _towers(teacher)
+    for name in towers.parts:
+        tower = towers[name]
         tower.text_model.embeddings.token_embedding = nn.Embedding.from_pretrained(
             _checked(embeddings, name, tower, folder), freeze=False
         )
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)
-    return Towers(towers)
+    return towers
 
 
 def initial_text_encoders(
-    base_folder: str | Path, initial_student_folder: Path, teacher_weights: str | None = None
+    base_folder: str | Path,
+    family: Family,
+    initial_student_folder: Path,
+    teacher_weights: str | None = None,
 ) -> TextEncoders:
     """The student before training, through the stock transformers classes; `teacher_weights` is
     `distill.teacher`. Raises DataError.
     """
     artefact.read(initial_student_folder, "run python -m vocab_init with this recipe")
-    teacher = load_text_encoders(base_folder, teacher_weights)
-    embeddings = _token_embeddings(initial_student_folder)
+    teacher = load_text_encoders(base_folder, family, teacher_weights)
+    embeddings = _token_embeddings(initial_student_folder, family)
     tokenizer = load_tokenizer(initial_student_folder / "tokenizer")
     models = {}
     for name, model in teacher.models.items():
@@ -96,14 +103,14 @@ def initial_text_encoders(
         }
         models[name] = type(model)(config).eval().requires_grad_(False)
         models[name].load_state_dict(state)
-    return TextEncoders(dict.fromkeys(SDXL.parts, tokenizer), models)
+    return TextEncoders(family, dict.fromkeys(family.parts, tokenizer), models)
 
 
-def _token_embeddings(folder: Path) -> dict[str, torch.Tensor]:
+def _token_embeddings(folder: Path, family: Family) -> dict[str, torch.Tensor]:
     path = folder / "token_embeddings.safetensors"
     try:
         tensors = load_file(path)
-        return {name: tensors[name] for name in SDXL.parts}
+        return {name: tensors[name] for name in family.parts}
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(
             f"{path}: the initial token embeddings cannot be read ({error}); run python -m "

@@ -1,9 +1,9 @@
 """The text encoders of a diffusers folder, through the stock transformers classes: what the
 unmodified pipelines run.
 
-In:  a diffusers folder (or hub name) with the subfolders of `SDXL` (`family.py`); one encoder's
-     weights may come from OpenCLIP instead (`open_clip:MODEL/TAG`), the folder then gives its
-     `config.json` and tokenizer.
+In:  a diffusers folder (or hub name) with the subfolders of its `Family` (`family.py`); one
+     encoder's weights may come from OpenCLIP instead (`open_clip:MODEL/TAG`), the folder then
+     gives its `config.json` and tokenizer.
 Out: token ids and `Encoding`s. The English teacher and the exported student are both read here.
 
 Shape letters: B batch, L token position (77), D width, P pooled width.
@@ -20,16 +20,16 @@ from configs import model_folder
 from configs.errors import DataError, explained, first_line
 from configs.references import looks_like_hub_name, not_given
 from distill.encoders import open_clip_weights
-from distill.encoders.family import SDXL
+from distill.encoders.family import EncoderPart, Family
 
 
 class Encoding(NamedTuple):
     """What a UNet reads of a batch of prompts: hidden states (B, L, D) by part of the family, and
-    the pooled state (B, P).
+    the pooled state (B, P), None where the family's UNets read none.
     """
 
     states: dict[str, torch.Tensor]
-    pooled_BP: torch.Tensor
+    pooled_BP: torch.Tensor | None
 
     def context(self, parts: tuple[str, ...]) -> torch.Tensor:
         """(B, L, D summed over `parts`): what cross-attention reads, as `encode_prompt` returns
@@ -39,13 +39,19 @@ class Encoding(NamedTuple):
         return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
     def named(self) -> dict[str, torch.Tensor]:
-        """All tensors: the states by part, and `pooled`."""
-        return {**self.states, "pooled": self.pooled_BP}
+        """All tensors: the states by part, and `pooled` where there is one."""
+        pooled = {} if self.pooled_BP is None else {"pooled": self.pooled_BP}
+        return {**self.states, **pooled}
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Encoding":
         """`function` applied to every tensor."""
-        states = {name: function(states_BLD) for name, states_BLD in self.states.items()}
-        return Encoding(states, function(self.pooled_BP))
+        return Encoding.of({name: function(tensor) for name, tensor in self.named().items()})
+
+    @classmethod
+    def of(cls, tensors: dict[str, torch.Tensor]) -> "Encoding":
+        """From tensors as `named` gives them."""
+        states = {name: tensor for name, tensor in tensors.items() if name != "pooled"}
+        return cls(states, tensors.get("pooled"))
 
     def float(self) -> "Encoding":
         """In fp32; fp64 stays fp64."""
@@ -75,6 +81,7 @@ class TokenIds(NamedTuple):
 class TextEncoders:
     """Tokenizers and stock transformers models by part of the family."""
 
+    family: Family
     tokenizers: dict[str, Any]
     models: dict[str, Any]
 
@@ -98,21 +105,32 @@ class TextEncoders:
 
     @torch.no_grad()
     def encode_ids(self, tokens: TokenIds) -> Encoding:
-        """Runs the encoders without an attention mask, as SDXL does."""
-        states, pooled = {}, []
-        for name, part in SDXL.parts.items():
+        """Runs the encoders without an attention mask, as the pipelines do."""
+        tensors = {}
+        for name, part in self.family.parts.items():
             output = self.models[name](tokens.ids[name], output_hidden_states=True)
-            penultimate = part.states == "penultimate"
-            states[name] = output.hidden_states[-2] if penultimate else output.last_hidden_state
-            pooled += [output.text_embeds] if part.pooled else []
-        return Encoding(states, pooled[0])
+            tensors[name] = states_read(output, part)
+            tensors |= {"pooled": output.text_embeds} if part.pooled else {}
+        return Encoding.of(tensors)
 
     def encode(self, texts: list[str]) -> Encoding:
         return self.encode_ids(self.tokenize(texts))
 
 
+def states_read(output: Any, part: EncoderPart) -> torch.Tensor:
+    """Of what a stock model returns with `output_hidden_states`: the states (B, L, D) that the UNet
+    reads.
+    """
+    penultimate = part.states == "penultimate"
+    states_BLD: torch.Tensor = output.hidden_states[-2] if penultimate else output.last_hidden_state
+    return states_BLD
+
+
 def load_text_encoders(
-    folder: str | Path, teacher: str | None = None, dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    family: Family,
+    teacher: str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> TextEncoders:
     """Loads the encoders, frozen and in eval mode; `teacher` is `distill.teacher`.
 
@@ -122,43 +140,45 @@ def load_text_encoders(
 
     if not Path(folder).is_dir() and not looks_like_hub_name(folder):
         raise DataError(
-            f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its "
-            "hub name"
+            f"{folder}: there is no such folder; give an {family.name} folder in diffusers layout, "
+            "or its hub name"
         )
-    replaced = replacement(folder, teacher)
-    tokenizers = {name: load_tokenizer(folder, name) for name in SDXL.parts}
+    replaced = replacement(folder, family, teacher)
+    tokenizers = {name: load_tokenizer(folder, part) for name, part in family.parts.items()}
     models = {}
-    for name, part in SDXL.parts.items():
+    for name, part in family.parts.items():
         kind = getattr(transformers, part.class_name)
         if name in replaced:
             state = replaced[name].state_dict(dtype, with_projection=part.pooled)
-            model = _with_weights(kind, text_configs(folder)[name], state, dtype)
+            model = _with_weights(kind, text_configs(folder, family)[name], state, dtype)
         else:
             model = _stock(kind, folder, part.subfolder, dtype)
         models[name] = model.eval().requires_grad_(False)
-    return TextEncoders(tokenizers, models)
+    return TextEncoders(family, tokenizers, models)
 
 
-def replacement(folder: str | Path, teacher: str | None) -> dict[str, open_clip_weights.Weights]:
+def replacement(
+    folder: str | Path, family: Family, teacher: str | None
+) -> dict[str, open_clip_weights.Weights]:
     """The OpenCLIP weights that `teacher` names, by the part they replace; empty without a teacher.
 
     Raises DataError.
     """
-    return (
-        dict([open_clip_weights.find(teacher, text_configs(folder))]) if teacher is not None else {}
-    )
+    if teacher is None:
+        return {}
+    return dict([open_clip_weights.find(teacher, family, text_configs(folder, family))])
 
 
-def text_configs(folder: str | Path) -> dict[str, Any]:
+def text_configs(folder: str | Path, family: Family) -> dict[str, Any]:
     """The CLIPTextConfig of each part. Raises DataError."""
     from transformers import CLIPTextConfig
 
     with explained(f"{folder}: its encoders' config.json cannot be read", "fetch the folder again"):
         return {
             name: CLIPTextConfig.from_pretrained(
-                folder, subfolder=SDXL.parts[name].subfolder, trust_remote_code=False
+                folder, subfolder=part.subfolder, trust_remote_code=False
             )
-            for name in SDXL.parts
+            for name, part in family.parts.items()
         }
 
 
@@ -197,7 +217,7 @@ def _with_weights(
     return model
 
 
-def load_tokenizer(folder: str | Path, name: str) -> Any:
+def load_tokenizer(folder: str | Path, part: EncoderPart) -> Any:
     """The tokenizer that the folder ships for a part, through its stock class.
 
     Raises DataError.
@@ -207,12 +227,12 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
     model_folder.check(folder)
     try:
         return AutoTokenizer.from_pretrained(
-            folder, subfolder=SDXL.parts[name].tokenizer, trust_remote_code=False
+            folder, subfolder=part.tokenizer, trust_remote_code=False
         )
     except Exception as error:  # as above
         if looks_like_hub_name(folder):
             raise DataError(f"{not_given(str(folder), error)}; fetch it, or correct it") from error
         raise DataError(
-            f"{folder}: its {SDXL.parts[name].tokenizer} cannot be loaded ({first_line(error)}); "
+            f"{folder}: its {part.tokenizer} cannot be loaded ({first_line(error)}); "
             "fetch the folder again"
         ) from error

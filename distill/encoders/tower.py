@@ -2,9 +2,10 @@
 layout.
 
 Equal to transformers' CLIPTextModel and CLIPTextModelWithProjection (tests prove it), with less
-work: the penultimate states need all layers but the last; the pooled state needs the last layer at
-the EOS position alone. In an encoder without projection (CLIP-L) SDXL reads neither the last layer
-nor the final norm: they are kept, so that the weights stay complete, and never run.
+work where the UNet reads the penultimate states (SDXL): they need all layers but the last; the
+pooled state needs the last layer at the EOS position alone. Without a projection (CLIP-L) neither
+the last layer nor the final norm is read: they are kept, so that the weights stay complete, and
+never run. Where the UNet reads the final states (SD), all of it runs.
 
 Shape letters: B batch, L token position, D width, H heads, K width of one head, P pooled width.
 """
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from distill.encoders.family import States
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -132,10 +135,12 @@ class TextTower(nn.Module):
     """One encoder.
 
     `config` is a transformers CLIPTextConfig; parameter names are transformers' (`text_model....`).
+    `states`: which of them `forward` gives.
     """
 
-    def __init__(self, config: Any, with_projection: bool) -> None:
+    def __init__(self, config: Any, states: States, with_projection: bool) -> None:
         super().__init__()
+        self.states = states
         self.text_model = TextTransformer(config)
         self.text_projection = (
             nn.Linear(config.hidden_size, config.projection_dim, bias=False)
@@ -146,30 +151,33 @@ class TextTower(nn.Module):
     def forward(
         self, input_ids_BL: torch.Tensor, eos_position_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, L) ids to the penultimate states (B, L, D) and, with a projection, the pooled state
-        (B, P).
-        """
+        """(B, L) ids to the states (B, L, D) and, with a projection, the pooled state (B, P)."""
         x_BLD = self.text_model.embeddings(input_ids_BL)
         *layers, last = self.text_model.encoder.layers
         for layer in layers:
             x_BLD = layer(x_BLD)
+        if self.states == "final":
+            x_BLD = self.text_model.final_layer_norm(last(x_BLD))
+            eos_BD = at_position(x_BLD, eos_position_B)[:, 0]
+        elif self.text_projection is not None:
+            eos_BD = self.text_model.final_layer_norm(last(x_BLD, eos_position_B)[:, 0])
         if self.text_projection is None:
             return x_BLD, None
-        eos_B1D = last(x_BLD, eos_position_B)
-        return x_BLD, self.text_projection(self.text_model.final_layer_norm(eos_B1D[:, 0]))
+        return x_BLD, self.text_projection(eos_BD)
 
     def compile_layers(self) -> None:
         """torch.compile, layer by layer: layers of one width share a compilation, for any number of
         prompts and positions.
 
-        The last layer is not compiled: it runs at one position only.
+        The last layer is not compiled where it runs at one position only, or never.
         """
-        for layer in self.text_model.encoder.layers[:-1]:
+        layers = self.text_model.encoder.layers
+        for layer in layers if self.states == "final" else layers[:-1]:
             layer.compile(dynamic=True)
 
     def dead_parameters(self) -> list[nn.Parameter]:
-        """Parameters that the penultimate and pooled states do not depend on."""
-        if self.text_projection is not None:
+        """Parameters that neither the states nor the pooled state depend on."""
+        if self.states == "final" or self.text_projection is not None:
             return []
         return [
             *self.text_model.encoder.layers[-1].parameters(),
@@ -182,12 +190,12 @@ def at_position(x_BLD: torch.Tensor, position_B: torch.Tensor) -> torch.Tensor:
     return x_BLD.gather(1, position_B[:, None, None].expand(-1, 1, x_BLD.shape[-1]))
 
 
-def tower_of(model: Any) -> TextTower:
+def tower_of(model: Any, states: States) -> TextTower:
     """A tower with copies of the weights of a transformers CLIPTextModel or
     CLIPTextModelWithProjection, under the key names of transformers 4 or 5.
     """
     with torch.device("meta"):  # skips the random initialisation: seconds at full size
-        tower = TextTower(model.config, with_projection=hasattr(model, "text_projection"))
+        tower = TextTower(model.config, states, with_projection=hasattr(model, "text_projection"))
     state = {
         with_prefix(key): value.clone()
         for key, value in model.state_dict().items()

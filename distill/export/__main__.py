@@ -2,7 +2,7 @@
 diffusers loads.
 
 In:  `<run>/distill/latest` and the checkpoint it names, `<run>/initial_student/tokenizer/`, and the
-     SDXL folders (or hub names) of `distill.base` and `distill.refiner`, or any other with
+     folders (or hub names) of `distill.base` and `distill.refiner`, or any other with
      `--assemble`.
 Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/base`,
      `<run>/export/refiner`: hard links to the encoders and to the rest of each pipeline; each with

@@ -13,9 +13,11 @@ from configs.references import ModelName
 from configs.schema.recipe import Recipe
 from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
+from distill.encoders.family import Family
 from distill.export import pipeline_folder
 from distill.export.push import push as upload
 from distill.model_card import model_card
+from distill.sdxl.base import settled
 from distill.sdxl.repository import STEMS, fetch
 from distill.verify.record import VERIFICATION, Verification
 
@@ -27,6 +29,7 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
 
     Raises DataError when something read is missing, damaged or does not fit, or is in the way.
     """
+    recipe, family = settled(recipe)
     folder = recipe.run_dir / "export"
     newest = checkpoint.newest(recipe.run_dir / "distill", ["student.safetensors"])
     if newest is None:
@@ -62,7 +65,7 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
             model_card.write(folder / name, recipe, provenance)  # its settings may be others now
             print(f"{folder / name}: already exported from {newest.name}")
             continue
-        _write(folder / name, recipe, newest, sources.get(name), provenance)
+        _write(folder / name, recipe, family, newest, sources.get(name), provenance)
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")
     return [folder / name for name in sources or ["encoders"]]
 
@@ -128,7 +131,7 @@ def _check_same_weights(folder: Path, sdxl: Path) -> None:
 
 
 def _sources(recipe: Recipe) -> dict[str, ModelName]:
-    """The SDXL each pipeline is assembled from, by the name of its folder."""
+    """What each pipeline is assembled from, by the name of its folder."""
     if recipe.export.encoders_only:
         return {}
     return {"base": recipe.distill.base} | (
@@ -137,20 +140,26 @@ def _sources(recipe: Recipe) -> dict[str, ModelName]:
 
 
 def _write(
-    folder: Path, recipe: Recipe, checkpoint: Path, sdxl: str | None, made_from: dict[str, str]
+    folder: Path,
+    recipe: Recipe,
+    family: Family,
+    checkpoint: Path,
+    source: str | None,
+    made_from: dict[str, str],
 ) -> None:
     with whole_folder(folder, replace=folder.exists()) as partial:
-        if sdxl is None:
+        if source is None:
             _check_initial_student(recipe)
             student = pipeline_folder.Student(
                 checkpoint / "student.safetensors", recipe.run_dir / "initial_student" / "tokenizer"
             )
             configs = fetch(recipe.distill.base, ["model_index.json", "text_encoder*/config.json"])
-            pipeline_folder.write_encoders(partial, student, configs, tuple(recipe.export.variants))
-        else:
-            pipeline_folder.assemble(
-                partial, folder.parent / "encoders", fetch(sdxl, *patterns(recipe))
+            pipeline_folder.write_encoders(
+                partial, student, configs, family, tuple(recipe.export.variants)
             )
+        else:
+            rest = fetch(source, *patterns(recipe))
+            pipeline_folder.assemble(partial, folder.parent / "encoders", rest, family)
         pipeline_folder.verify(partial, made_from, recipe.text_language.verification_prompts)
         if folder.exists():
             _check_sources(folder, partial)
@@ -172,7 +181,7 @@ def _check_initial_student(recipe: Recipe) -> None:
 
 
 def _check_pipelines(recipe: Recipe) -> None:
-    """The rest of the recipe's own SDXL must be what it was when the run began.
+    """The rest of the recipe's own pipelines must be what it was when the run began.
 
     Raises DataError.
     """
@@ -206,10 +215,15 @@ def patterns(recipe: Recipe) -> tuple[list[str], list[str]]:
     """To fetch and not to fetch of a pipeline on the hub: everything but its text encoders, in the
     precisions asked for.
     """
-    wanted = ["model_index.json", "LICENSE*", "scheduler/*.json"]
-    wanted += [f"{part}/*.{kind}" for part in ("unet", "vae") for kind in ("json", "safetensors")]
+    wanted = ["model_index.json", "LICENSE*", "scheduler/*.json", "feature_extractor/*.json"]
+    wanted += [
+        f"{part}/*.{kind}"
+        for part in ("unet", "vae", "safety_checker")
+        for kind in ("json", "safetensors")
+    ]
     return wanted, [
-        f"*.{variant}.*" for variant in ("fp16", "bf16") if variant not in recipe.export.variants
+        "*.non_ema.*",
+        *(f"*.{one}.*" for one in ("fp16", "bf16") if one not in recipe.export.variants),
     ]
 
 

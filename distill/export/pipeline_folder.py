@@ -1,9 +1,9 @@
 """The exported folders: encoders that hold the student once, and pipelines that link them beside
-the rest of an SDXL.
+the rest of an SDXL or SD.
 
-In:  a checkpoint's `student.safetensors`, a tokenizer folder, and SDXL folders in diffusers layout.
+In:  a checkpoint's `student.safetensors`, a tokenizer folder, and folders in diffusers layout.
 Out: `encoders/` (tokenizers and text encoders alone), and whole pipelines whose files are hard
-     links to it and to the SDXL folder's own (copies across disks), each with `verification.json`.
+     links to it and to the other folder's own (copies across disks), each with `verification.json`.
 
 Every file is written here, never by `save_pretrained`: transformers 5 drops the `text_model.`
 prefix, and transformers 4 then loads a silently random encoder; it also writes tokenizer class
@@ -22,10 +22,9 @@ from safetensors.torch import save_file
 
 from configs.errors import DataError
 from configs.files import link, read_json, write_json
-from distill.encoders.family import SDXL
+from distill.encoders.family import EncoderPart, Family
 from distill.sdxl.repository import (
     INDEX,
-    SDXL_PIPELINES,
     STEMS,
     TOKEN_EMBEDDING,
     WEIGHTS,
@@ -40,6 +39,7 @@ from distill.verify.record import VERIFICATION, Verification
 
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}  # transformers 5 knows only the new name
 # The stock configs say float16, and transformers 5 would follow it; names and versions are those of
 # another file.
 DROPPED_KEYS = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -47,8 +47,8 @@ DROPPED_KEYS = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 
 @dataclass(frozen=True)
 class Student:
-    """`weights`: the checkpoint's file, whose names are transformers' behind `clip_l.` and
-    `clip_bigg.`.
+    """`weights`: the checkpoint's file, whose names are transformers' behind those of the family's
+    parts (`clip_l.`).
     """
 
     weights: Path
@@ -70,13 +70,13 @@ class Student:
 
 
 def write_encoders(
-    folder: Path, student: Student, teacher: Path, variants: tuple[str, ...]
+    folder: Path, student: Student, teacher: Path, family: Family, variants: tuple[str, ...]
 ) -> None:
-    """Both text encoders with their tokenizers: fp32, and `model.<variant>.safetensors` beside it.
+    """All text encoders with their tokenizers: fp32, and `model.<variant>.safetensors` beside it.
 
     Raises DataError.
     """
-    for name, part in SDXL.parts.items():
+    for name, part in family.parts.items():
         tokenizer, encoder = part.tokenizer, part.subfolder
         names = student.names(name)
         (folder / encoder).mkdir()
@@ -84,6 +84,7 @@ def write_encoders(
             folder / encoder / "config.json",
             read_json(teacher / encoder / "config.json"),
             name,
+            part,
             student,
         )
         shutil.copytree(student.tokenizer, folder / tokenizer)
@@ -97,34 +98,32 @@ def write_encoders(
             )
 
 
-def assemble(folder: Path, encoders: Path, sdxl: Path) -> None:
-    """A pipeline like `sdxl` with the encoders of `encoders`; nothing is copied where hard links
-    can be made. Raises DataError.
+def assemble(folder: Path, encoders: Path, rest: Path, family: Family) -> None:
+    """A pipeline like `rest` with the encoders of `encoders`, both of `family`; nothing is copied
+    where hard links can be made. Raises DataError.
     """
-    index = read_index(sdxl)
-    if index.get("_class_name") not in SDXL_PIPELINES:
+    index = read_index(rest)
+    if index.get("_class_name") not in family.pipelines:
         raise DataError(
-            f"{sdxl / INDEX}: its _class_name is {index.get('_class_name')!r}, not one of "
-            f"{SDXL_PIPELINES}; give an SDXL folder"
+            f"{rest / INDEX}: its _class_name is {index.get('_class_name')!r}, not one of "
+            f"{family.pipelines}; give an {family.name} folder"
         )
     ours = [
-        name for name, part in SDXL.parts.items() if index.get(part.subfolder, [None])[0]
+        part for part in family.parts.values() if index.get(part.subfolder, [None])[0]
     ]  # the refiner has no first encoder
-    for name in ours:
-        tokenizer, encoder = SDXL.parts[name].tokenizer, SDXL.parts[name].subfolder
-        index[tokenizer], index[encoder] = (
-            ["transformers", TOKENIZER_CLASS],
-            ["transformers", SDXL.parts[name].class_name],
-        )
-        link_files(encoders / tokenizer, folder / tokenizer)
-        link_files(encoders / encoder, folder / encoder)
-    for part, entry in index.items():
-        if isinstance(entry, list) and entry[0] and not (folder / part).is_dir():
-            link_files(sdxl / part, folder / part)
-            if part in STEMS:
-                check_weights(sdxl / part, STEMS[part])
-    _check_widths(folder, ours, sdxl)
-    for licence in sdxl.glob("LICENSE*"):
+    for part in ours:
+        index[part.tokenizer] = ["transformers", TOKENIZER_CLASS]
+        index[part.subfolder] = ["transformers", part.class_name]
+        link_files(encoders / part.tokenizer, folder / part.tokenizer)
+        link_files(encoders / part.subfolder, folder / part.subfolder)
+    for name, entry in index.items():
+        if isinstance(entry, list) and entry[0] and not (folder / name).is_dir():
+            index[name] = [entry[0], RENAMED.get(entry[1], entry[1])]
+            link_files(rest / name, folder / name)
+            if name in STEMS:
+                check_weights(rest / name, STEMS[name])
+    _check_widths(folder, ours, rest, family)
+    for licence in rest.glob("LICENSE*"):
         link(licence, folder / licence.name)
     write_json(
         folder / INDEX, {key: value for key, value in index.items() if key != "_name_or_path"}
@@ -177,7 +176,9 @@ def link_files(source: Path, target: Path) -> None:
         link(path, target / path.name)
 
 
-def _write_config(path: Path, config: dict[str, Any], name: str, student: Student) -> None:
+def _write_config(
+    path: Path, config: dict[str, Any], name: str, part: EncoderPart, student: Student
+) -> None:
     """The teacher's config with the new vocabulary.
 
     Raises DataError when tokenizer and weights are not of one vocabulary.
@@ -203,7 +204,7 @@ def _write_config(path: Path, config: dict[str, Any], name: str, student: Studen
         path,
         {
             **kept,
-            "architectures": [SDXL.parts[name].class_name],
+            "architectures": [part.class_name],
             "vocab_size": vocabulary,
             **ids,
             "torch_dtype": "float32",
@@ -253,15 +254,12 @@ def _mapped(path: Path, name: str) -> torch.Tensor:
     return tensor
 
 
-def _check_widths(folder: Path, ours: list[str], sdxl: Path) -> None:
+def _check_widths(folder: Path, ours: list[EncoderPart], rest: Path, family: Family) -> None:
     """The UNet must read states as wide as the encoders'. Raises DataError."""
-    widths = [
-        read_json(folder / SDXL.parts[name].subfolder / "config.json")["hidden_size"]
-        for name in ours
-    ]
+    widths = [read_json(folder / part.subfolder / "config.json")["hidden_size"] for part in ours]
     wanted = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
     if sum(widths) != wanted:
         raise DataError(
-            f"{sdxl}: its UNet reads {wanted} numbers, the encoders give {sum(widths)} at a "
-            "position; give an SDXL of the teacher's size"
+            f"{rest}: its UNet reads {wanted} numbers, the encoders give {sum(widths)} at a "
+            f"position; give an {family.name} of the teacher's size"
         )

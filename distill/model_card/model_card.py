@@ -17,16 +17,18 @@ from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
 from corpora import pair
 from distill import run_folder
+from distill.encoders.family import Family
 from distill.model_card import evaluation
 from distill.model_card.evaluation import COMPARE, GENERATE, Pictures
+from distill.sdxl.repository import family_in
 from distill.verify.record import VERIFICATION, Verification
 
 TEMPLATE = "model_card.md.jinja"
-TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
 TAGS = ("knowledge-distillation", "sdxl-mother-tongue")
 LICENSE_LINKS = {
     "openrail++": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0"
-    "/blob/main/LICENSE.md"
+    "/blob/main/LICENSE.md",
+    "creativeml-openrail-m": "https://huggingface.co/spaces/CompVis/stable-diffusion-license",
 }
 OBJECTIVES = {
     "position": "each hidden state equals the teacher's at the same position",
@@ -75,14 +77,16 @@ def render(
 ) -> str:
     """The card's text."""
     manifest = recipe.run_dir / "pairs" / pair.MANIFEST
-    kind, pipeline = kind_of(folder)
+    family = family_in(folder)
+    kind, pipeline = kind_of(folder, family)
     toyworld = any(isinstance(source, ToyworldSource) for source in recipe.corpora.sources)
     names = repository_names(kind, recipe, made_from, repository)
     return (
         _environment()
         .get_template(TEMPLATE)
         .render(
-            front_matter=yaml12.write(front_matter(kind, pipeline, recipe, made_from)),
+            front_matter=yaml12.write(front_matter(kind, pipeline, family, recipe, made_from)),
+            family=family,
             kind=kind,
             pipeline=pipeline,
             names=names,
@@ -91,7 +95,7 @@ def render(
             recipe=recipe,
             made_from=made_from,
             toyworld=toyworld,
-            sdxl=made_from["teacher"].replace("toyworld:", "corpora/toyworld/models/"),
+            source=made_from["teacher"].replace("toyworld:", "corpora/toyworld/models/"),
             prompt=TOYWORLD_PROMPT
             if toyworld
             else (recipe.text_language.verification_prompts[0], PROMPT),
@@ -99,7 +103,7 @@ def render(
             # where the evaluation leaves the refiner out, the refiner's own card still needs a
             # place to take over
             handover=recipe.eval.denoising_end if recipe.eval.denoising_end < 1 else 0.8,
-            settings=training_settings(folder, recipe, made_from),
+            settings=training_settings(folder, family, recipe, made_from),
             sources=[
                 ("toyworld", "Apache-2.0")
                 if isinstance(one, ToyworldSource)
@@ -111,28 +115,29 @@ def render(
             pictures=pictures,
             teachers_pictures=_is_recipes_own(recipe, made_from),
             teacher=public(recipe.distill.base),
-            vocabulary=vocabulary_size(folder),
+            vocabulary=vocabulary_size(folder, family),
             verification=_verification(folder / VERIFICATION),
             commands={"compare": COMPARE, "generate": GENERATE},
         )
     )
 
 
-def kind_of(folder: Path) -> tuple[str, str]:
+def kind_of(folder: Path, family: Family) -> tuple[str, str]:
     """What the folder is (`base`, `refiner`, `encoders`, or another `pipeline`), and the diffusers
     class that loads it or takes its encoders.
     """
+    text_to_image, image_to_image, *_ = family.pipelines
     if not (folder / "model_index.json").is_file():
-        return "encoders", TEXT_TO_IMAGE
+        return "encoders", text_to_image
     index = read_json(folder / "model_index.json")
     pipeline = str(index.get("_class_name"))
-    if pipeline == IMAGE_TO_IMAGE and not index.get("text_encoder", [None])[0]:
+    if pipeline == image_to_image and not index.get("text_encoder", [None])[0]:
         return "refiner", pipeline
-    return "base" if pipeline == TEXT_TO_IMAGE else "pipeline", pipeline
+    return "base" if pipeline == text_to_image else "pipeline", pipeline
 
 
 def front_matter(
-    kind: str, pipeline: str, recipe: Recipe, made_from: dict[str, str]
+    kind: str, pipeline: str, family: Family, recipe: Recipe, made_from: dict[str, str]
 ) -> dict[str, Any]:
     """The card's YAML head, as the Hub reads it."""
     link = LICENSE_LINKS.get(recipe.export.license)
@@ -141,14 +146,14 @@ def front_matter(
         "license": recipe.export.license,
         **({"license_link": link} if link else {}),
         "library_name": "diffusers",
-        "pipeline_tag": "text-to-image" if pipeline == TEXT_TO_IMAGE else "image-to-image",
+        "pipeline_tag": "text-to-image" if pipeline == family.pipelines[0] else "image-to-image",
         **(
             {"base_model": made_from["teacher"]}
             if looks_like_hub_name(made_from["teacher"])
             else {}
         ),
         "tags": [
-            "stable-diffusion-xl",
+            family.tag,
             recipe.text_language.name.lower(),
             *TAGS,
             *(["text-encoder"] if kind == "encoders" else []),
@@ -173,7 +178,7 @@ def repository_names(
 
 
 def training_settings(
-    folder: Path, recipe: Recipe, made_from: dict[str, str]
+    folder: Path, family: Family, recipe: Recipe, made_from: dict[str, str]
 ) -> list[tuple[str, str]]:
     """The recipe's table."""
     settings = recipe.distill
@@ -205,7 +210,7 @@ def training_settings(
         ),
         ("precision", settings.precision),
         ("tokenizer", public(recipe.vocab_init.tokenizer)),
-        ("vocabulary", f"{vocabulary_size(folder):,} rows, BOS and EOS the last two"),
+        ("vocabulary", f"{vocabulary_size(folder, family):,} rows, BOS and EOS the last two"),
         (
             "first embeddings",
             "each row takes the English token most similar to it by "
@@ -216,8 +221,8 @@ def training_settings(
     ]
 
 
-def vocabulary_size(folder: Path) -> int:
-    path = folder / "text_encoder_2" / "config.json"
+def vocabulary_size(folder: Path, family: Family) -> int:
+    path = folder / list(family.parts.values())[-1].subfolder / "config.json"
     found = read_json(path).get("vocab_size")
     if type(found) is not int:
         raise DataError(f"{path}: its vocab_size is {found!r}, no number; export again")
@@ -272,8 +277,8 @@ def _verification(path: Path) -> Verification:
 
 
 def _is_recipes_own(recipe: Recipe, made_from: dict[str, str]) -> bool:
-    """Whether the rest of the pipeline is the recipe's teacher, not another SDXL the encoders were
-    put into.
+    """Whether the rest of the pipeline is the recipe's teacher, not another pipeline the encoders
+    were put into.
     """
     return any(
         made_from["teacher"] in (name, Path(name).name)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from configs.errors import DataError
 from configs.files import whole
 from configs.schema.distill import QueryBank, unet_shares
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding, TextEncoders
 from distill.objective.distances import attention_output
 from distill.objective.projections import Projections
@@ -88,21 +88,23 @@ def record(
     own = {part: part for part in Pipelines._fields if part in folders}
     for names in (own, *({"base": unet} for unet in folders if unet not in own)):
         pipelines = load_pipelines(
-            folders[names["base"]], folders[names["refiner"]] if "refiner" in names else None
+            folders[names["base"]],
+            folders[names["refiner"]] if "refiner" in names else None,
+            teacher.family,
         )
         width = next(
             module
             for name, module in pipelines.base.unet.named_modules()
             if name.endswith("attn2.to_k")
         ).in_features
-        given = encoding.context(SDXL.readers["base"]).shape[-1]
+        given = encoding.context(teacher.family.readers["base"]).shape[-1]
         if width != given:
             raise DataError(
                 f"{folders[names['base']]}: its UNet reads states of width {width}, the teacher's "
-                f"have {given}; give the UNet of an SDXL base"
+                f"have {given}; give the UNet of an {teacher.family.name} base"
             )
         found_tensors, found_heads = _of_pipelines(
-            pipelines, names, encoding, prompts, settings, generator
+            pipelines, names, teacher.family, encoding, prompts, settings, generator
         )
         tensors |= found_tensors
         heads |= found_heads
@@ -119,6 +121,7 @@ def record(
 def _of_pipelines(
     pipelines: Pipelines,
     names: dict[str, str],
+    family: Family,
     encoding: Encoding,
     prompts: list[str],
     settings: QueryBank,
@@ -140,7 +143,7 @@ def _of_pipelines(
             for name, found in recorded.items()
             if name.startswith(f"{part}.")
         }
-        context_BLD = encoding.context(SDXL.readers[part])
+        context_BLD = encoding.context(family.readers[part])
         moved = influences(getattr(pipelines, part).unet, list(of_part), calls[part])
         for layer, (attention, reservoir) in of_part.items():
             name, rows_NE = f"{unet}.{layer}", reservoir.rows_NE.half()
@@ -160,6 +163,7 @@ def load(
     path: Path,
     folders: dict[str, str],
     settings: QueryBank,
+    family: Family,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> list[CrossAttentionLayer]:
@@ -186,7 +190,7 @@ def load(
         layers.append(
             CrossAttentionLayer(
                 name,
-                SDXL.parts_read_by(unet),
+                family.parts_read_by(unet),
                 queries_NHK,
                 to_k_ED,
                 to_v_ED,
@@ -267,7 +271,8 @@ def _recorded_calls(pipelines: Pipelines) -> Iterator[dict[str, list[dict[str, A
             def few(tensor: torch.Tensor) -> torch.Tensor:
                 return tensor[rows][:PROMPTS_OF_A_CALL].clone()
 
-            added = {name: few(tensor) for name, tensor in kwargs["added_cond_kwargs"].items()}
+            added = kwargs["added_cond_kwargs"]  # None where the UNet reads nothing but the text
+            added = added and {name: few(tensor) for name, tensor in added.items()}
             states = few(kwargs["encoder_hidden_states"])
             calls[part].append(
                 {

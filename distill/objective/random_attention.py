@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from configs.files import whole
 from configs.schema.distill import RandomAttention
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import TextEncoders
 from distill.objective import distances
 from distill.objective.query_bank import CrossAttentionLayer
@@ -27,9 +27,11 @@ QUERIES = 512  # a layer
 SHARPNESS = (1.0, 2.0, 4.0)
 
 
-def draw(settings: RandomAttention, statistics: Statistics, seed: int) -> list[CrossAttentionLayer]:
-    """As many layers for every reader of the family: half read the parts that the base reads, half
-    those of the refiner.
+def draw(
+    settings: RandomAttention, family: Family, statistics: Statistics, seed: int
+) -> list[CrossAttentionLayer]:
+    """As many layers for every reader of the family: of SDXL's, half read the parts that the
+    base reads, half those of the refiner.
 
     Whitening (states minus their mean, divided by their standard deviation) is folded into the
     projections. The mean is left out: it shifts all keys and all values alike, which changes
@@ -41,7 +43,7 @@ def draw(settings: RandomAttention, statistics: Statistics, seed: int) -> list[C
         name: distances.floored(variance_D.cpu()).sqrt()
         for name, variance_D in statistics.states.items()
     }
-    readers = [parts for parts in SDXL.readers.values() for _ in range(settings.layers)]
+    readers = [parts for parts in family.readers.values() for _ in range(settings.layers)]
     layers, share = [], 1 / len(readers)
     for i, parts in enumerate(readers):
         deviation_D = torch.cat([deviations[name] for name in parts])
@@ -83,7 +85,7 @@ def record(
     some = torch.arange(64)
     variances = [
         layer.output(encoding, some).var(dim=0, correction=0).mean()
-        for layer in draw(settings, statistics, seed)
+        for layer in draw(settings, teacher.family, statistics, seed)
     ]
     with whole(path) as temporary:
         save_file({"variance": torch.stack(variances)}, temporary)
@@ -92,12 +94,14 @@ def record(
 def load(
     path: Path,
     settings: RandomAttention,
+    family: Family,
     statistics: Statistics,
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[CrossAttentionLayer]:
     """The layers with their measured variances, on the device."""
     variances = load_file(path)["variance"]
+    layers = draw(settings, family, statistics, seed)
     return [
         replace(
             layer,
@@ -106,5 +110,5 @@ def load(
             to_v_ED=layer.to_v_ED.to(device),
             variance=variance.to(device),
         )
-        for layer, variance in zip(draw(settings, statistics, seed), variances, strict=True)
+        for layer, variance in zip(layers, variances, strict=True)
     ]

@@ -3,7 +3,7 @@ prompts, so that no loss depends on the batch it is computed in.
 
 Out: `<run>/distill/measured/teacher_statistics.safetensors`: by part of the family (`clip_l`,
      `clip_bigg`) the variance (D,) of its states over all positions but BOS, which is constant; and
-     `pooled` (P,).
+     `pooled` (P,) where the family has it.
 
 Shape letters: B batch, L token position, D width, P pooled width, R rows.
 """
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from configs.files import whole
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.student import teacher_towers
 from distill.encoders.teacher import Encoding, TextEncoders
 
@@ -28,7 +28,7 @@ class Statistics:
     """Population variances of the teacher: (D,) by part of the family, and of the pooled state."""
 
     states: dict[str, torch.Tensor]
-    pooled_P: torch.Tensor
+    pooled_P: torch.Tensor | None
 
 
 @torch.no_grad()
@@ -59,9 +59,10 @@ def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
         save_file(tensors, temporary)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> Statistics:
+def load(path: Path, family: Family, device: torch.device | str = "cpu") -> Statistics:
     tensors = load_file(path, device=str(device))
-    return Statistics({name: tensors[name] for name in SDXL.parts}, tensors["pooled"])
+    states = {name: tensors[name] for name in family.parts}
+    return Statistics(states, tensors["pooled"] if family.pooled else None)
 
 
 def _rows(encoding: Encoding) -> dict[str, torch.Tensor]:

@@ -87,12 +87,10 @@ class Loss:
             "random_attention": lambda: self._attention(
                 sides, self.random_layers, self.settings.random_attention, (*seed, 1)
             ),
-            "pooled": lambda: distances.pooled_error_sum(
-                sides.student.pooled_BP, sides.teacher.pooled_BP, self.statistics.pooled_P
-            ),
+            "pooled": lambda: self._pooled(sides),
         }
         terms: dict[str, torch.Tensor] = {}
-        total = torch.zeros((), device=sides.teacher.pooled_BP.device)
+        total = torch.zeros((), device=sides.pad_weight_B.device)
         for name, weight in self.settings.objective.weights(step / self.settings.steps).items():
             terms |= (
                 self._position(sides, counts)
@@ -102,11 +100,17 @@ class Loss:
             total = total + weight * terms[f"loss/{name}"]
         return {**terms, "loss/total": total}
 
+    def _pooled(self, sides: Sides) -> torch.Tensor:
+        student_BP, teacher_BP = sides.student.pooled_BP, sides.teacher.pooled_BP
+        variance_P = self.statistics.pooled_P
+        assert student_BP is not None and teacher_BP is not None and variance_P is not None
+        return distances.pooled_error_sum(student_BP, teacher_BP, variance_P)
+
     def _position(self, sides: Sides, counts: GlobalCounts) -> dict[str, torch.Tensor]:
         """The sum over regions, averaged over the parts; every region of every part is a term of
         its own.
         """
-        terms, total = {}, torch.zeros((), device=sides.teacher.pooled_BP.device)
+        terms, total = {}, torch.zeros((), device=sides.pad_weight_B.device)
         for name, teacher_BLD in sides.teacher.states.items():
             masks = distances.region_masks(sides.teacher_eos[name], teacher_BLD.shape[1])
             masks["pads"] = masks["pads"] * sides.pad_weight_B[:, None]

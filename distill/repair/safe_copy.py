@@ -10,10 +10,9 @@ from safetensors.torch import save_file
 
 from configs.errors import DataError, one_line
 from configs.files import read_json, whole_folder, write_json
-from distill.encoders.family import SDXL
 from distill.encoders.tower import with_prefix
 from distill.export import pipeline_folder
-from distill.export.pipeline_folder import DROPPED_KEYS, TOKENIZER_CLASS, link_files
+from distill.export.pipeline_folder import DROPPED_KEYS, RENAMED, TOKENIZER_CLASS, link_files
 from distill.repair import t5_tokenizer
 from distill.repair.t5_tokenizer import SPIECE, T5Tokenizer, write_portable
 from distill.sdxl import repository
@@ -24,7 +23,6 @@ CLIP_DEFAULTS = {
     "eos_token_id": 49407,
     "max_position_embeddings": 77,
 }  # defaults of CLIPTextConfig for keys missing from config.json
-RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}  # transformers 5 knows only the new name
 
 
 def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -> Path:
@@ -40,9 +38,9 @@ def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -
         raise DataError(
             f"{out}: lies inside the repository, which is never changed; give a folder elsewhere"
         )
-    if pool_at_eos and opened.pipeline == "StableDiffusionPipeline":
+    if pool_at_eos and not opened.family.pooled:
         raise DataError(
-            f"{reference}: a StableDiffusionPipeline uses no pooled state; leave --pool-at-eos out"
+            f"{reference}: a {opened.pipeline} uses no pooled state; leave --pool-at-eos out"
         )
     for encoder in opened.encoders:
         check_old_style(opened, encoder)
@@ -81,7 +79,8 @@ def check_old_style(repository: Repository, encoder: StoredEncoder) -> None:
         or [None, read_json(encoder.tokenizer / "tokenizer_config.json").get("tokenizer_class")]
     )[1]
     if kind in ("CLIPTokenizer", "CLIPTokenizerFast"):
-        raise DataError(f"{folder}: its {part} is SDXL's own English {kind}; nothing needs repair")
+        whose = f"{repository.family.name}'s own"
+        raise DataError(f"{folder}: its {part} is {whose} English {kind}; nothing needs repair")
     if kind == "PreTrainedTokenizerFast" and (encoder.tokenizer / "tokenizer.json").is_file():
         raise DataError(
             f"{folder}: its {part} is a portable {kind}, as this project exports it; nothing needs "
@@ -145,7 +144,7 @@ def findings(encoder: StoredEncoder, tokenizer: T5Tokenizer, pool_at_eos: bool) 
             f"{encoder.folder.name}: its config says {dtype}, which transformers 5 obeys and "
             f"transformers 4 did not: {every}"
         )
-    if SDXL.parts[encoder.name].pooled:
+    if encoder.part.pooled:
         yield from pooled_finding(encoder, tokenizer, pool_at_eos)
 
 
@@ -219,7 +218,7 @@ def write_copy(
         )
         index |= {
             encoder.tokenizer.name: ["transformers", TOKENIZER_CLASS],
-            part: ["transformers", SDXL.parts[encoder.name].class_name],
+            part: ["transformers", encoder.part.class_name],
         }
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] and not (folder / part).is_dir():
@@ -245,7 +244,7 @@ def write_config(
         else {"eos_token_id": eos_token_id, "pad_token_id": tokenizer.pad_id}
     )
     explicit = {
-        "architectures": [SDXL.parts[encoder.name].class_name],
+        "architectures": [encoder.part.class_name],
         "vocab_size": table_rows(encoder),
         "torch_dtype": "float32",
     }

@@ -1,7 +1,7 @@
-"""The unmodified SDXL pipelines, loaded from a folder: training records queries with them,
+"""The unmodified pipelines of a family, loaded from a folder: training records queries with them,
 evaluation paints with them.
 
-In:  SDXL folders in diffusers layout (or hub names).
+In:  folders in diffusers layout (or hub names).
 """
 
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 import transformers
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
@@ -18,35 +17,37 @@ from transformers.utils import logging as transformers_logging
 from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name, not_given
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.sdxl.repository import Repository, StoredEncoder, read_index
 
 
 class Pipelines(NamedTuple):
-    base: StableDiffusionXLPipeline
-    refiner: StableDiffusionXLImg2ImgPipeline | None
+    """Stock pipelines: `base` from text to image, `refiner` from image to image."""
+
+    base: Any
+    refiner: Any | None
 
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(folder: str, dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
+def load_base(folder: str, family: Family, dtype: torch.dtype = torch.float32) -> Any:
     """The text-to-image pipeline on the device, without progress bars. Raises DataError."""
-    return _load(StableDiffusionXLPipeline, folder, dtype)
+    return _load(family.pipelines[0], folder, dtype)
 
 
-def load_refiner(
-    folder: str, dtype: torch.dtype = torch.float32
-) -> StableDiffusionXLImg2ImgPipeline:
+def load_refiner(folder: str, family: Family, dtype: torch.dtype = torch.float32) -> Any:
     """The image-to-image pipeline of a refiner, loaded the same way. Raises DataError."""
-    return _load(StableDiffusionXLImg2ImgPipeline, folder, dtype)
+    return _load(family.pipelines[1], folder, dtype)
 
 
-def load_pipelines(base: str, refiner: str | None) -> Pipelines:
+def load_pipelines(base: str, refiner: str | None, family: Family) -> Pipelines:
     """Both pipelines: fp32 on a CPU, fp16 on a GPU. Raises DataError."""
     dtype = torch.float16 if device().type == "cuda" else torch.float32
-    return Pipelines(load_base(base, dtype), load_refiner(refiner, dtype) if refiner else None)
+    return Pipelines(
+        load_base(base, family, dtype), load_refiner(refiner, family, dtype) if refiner else None
+    )
 
 
 def load_text_side(repository: Repository, variant: str | None = None) -> Any:
@@ -82,7 +83,7 @@ def load_encoder(encoder: StoredEncoder, variant: str | None = None) -> tuple[An
     """
     quiet()
     try:
-        model = getattr(transformers, SDXL.parts[encoder.name].class_name).from_pretrained(
+        model = getattr(transformers, encoder.part.class_name).from_pretrained(
             encoder.folder, variant=variant, trust_remote_code=False, use_safetensors=True
         )
         return PreTrainedTokenizerFast.from_pretrained(
@@ -116,18 +117,19 @@ def require(*folders: str | None) -> None:
             and not looks_like_hub_name(folder)
         ):
             raise DataError(
-                f"{folder}: no SDXL pipeline is there; make it with: python -m distill.export "
+                f"{folder}: no pipeline is there; make it with: python -m distill.export "
                 "RECIPE export.encoders_only=false"
             )
 
 
-def _load(kind: Any, folder: str, dtype: torch.dtype) -> Any:
+def _load(class_name: str, folder: str, dtype: torch.dtype) -> Any:
     require(folder)
     model_folder.check(folder)
     if Path(folder).is_dir():
         read_index(Path(folder))
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    kind = getattr(diffusers, class_name)
     try:
         pipeline = kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
     # each library raises its own kinds for the same cause: a file that is missing or damaged

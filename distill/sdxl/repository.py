@@ -21,7 +21,7 @@ from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.files import inside, read_json
 from configs.references import ModelName, looks_like_hub_name, not_given
-from distill.encoders.family import SDXL
+from distill.encoders.family import FAMILIES, FAMILY_OF_PIPELINE, EncoderPart, Family
 
 INDEX = "model_index.json"
 WEIGHTS = "model.safetensors"
@@ -34,12 +34,6 @@ STEMS = {
 }
 TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
-SDXL_PIPELINES = (
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-    "StableDiffusionXLInpaintPipeline",
-)
-PIPELINES = (*SDXL_PIPELINES, "StableDiffusionPipeline")
 PART = re.compile(r"\w+", re.ASCII)  # name of a pipeline's part and of its folder
 LIBRARIES = (
     "diffusers",
@@ -51,11 +45,12 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class StoredEncoder:
-    """One text encoder (`clip_l` or `clip_bigg`): its tokenizer's folder, its own folder, its
-    config, and the shape of each tensor in its weights file.
+    """One text encoder: its name and part of the family, its tokenizer's folder, its own folder,
+    its config, and the shape of each tensor in its weights file.
     """
 
     name: str
+    part: EncoderPart
     tokenizer: Path
     folder: Path
     config: dict[str, Any]
@@ -72,12 +67,13 @@ class Repository:
 
     folder: Path
     index: dict[str, Any]
+    family: Family
     encoders: tuple[StoredEncoder, ...]
 
     @property
     def pipeline(self) -> str:
         """The diffusers class that loads it: the text-to-image pipeline for encoders only."""
-        return str(self.index.get("_class_name", SDXL_PIPELINES[0]))
+        return str(self.index.get("_class_name", self.family.pipelines[0]))
 
 
 def fetch(
@@ -91,8 +87,8 @@ def fetch(
         return folder
     if not looks_like_hub_name(reference):
         raise DataError(
-            f"{folder}: there is no such folder; give an SDXL folder in diffusers layout, or its "
-            "hub name"
+            f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers layout, or "
+            "its hub name"
         )
     try:
         return Path(
@@ -120,13 +116,13 @@ def open_folder(folder: Path) -> Repository:
             "one without, or delete the file"
         )
     model_folder.check_folder(folder)
-    index = read_index(folder)
-    names = [
-        name
-        for name, part in SDXL.parts.items()
+    index, family = read_index(folder), family_in(folder)
+    parts = {
+        name: part
+        for name, part in family.parts.items()
         if (index.get(part.subfolder, [None])[0] if index else (folder / part.subfolder).is_dir())
-    ]
-    if not names:
+    }
+    if not parts:
         raise DataError(
             f"{folder}: holds neither {INDEX} nor text_encoder folders; give a pipeline or "
             "encoders in diffusers layout"
@@ -134,7 +130,22 @@ def open_folder(folder: Path) -> Repository:
     for part, stem in STEMS.items():
         if index.get(part, [None])[0]:
             check_weights(folder / part, stem)
-    return Repository(folder, index, tuple(_encoder(folder, name) for name in names))
+    encoders = tuple(_encoder(folder, name, part) for name, part in parts.items())
+    return Repository(folder, index, family, encoders)
+
+
+def family_in(folder: Path) -> Family:
+    """By the pipeline class of `model_index.json`; of a folder of encoders only, the first family
+    whose encoders are all there, else SDXL (its refiner has one of two). Raises DataError.
+    """
+    if index := read_index(folder):
+        return FAMILY_OF_PIPELINE[index["_class_name"]]
+    whole = (
+        family
+        for family in FAMILIES
+        if all((folder / part.subfolder).is_dir() for part in family.parts.values())
+    )
+    return next(whole, FAMILIES[0])
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -146,7 +157,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         return {}
     index = read_json(folder / INDEX)
     kind = index.get("_class_name")
-    if kind not in PIPELINES:
+    if not isinstance(kind, str) or kind not in FAMILY_OF_PIPELINE:
         what = (
             "asks for code of its own"
             if isinstance(kind, list)
@@ -154,7 +165,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         )
         raise DataError(
             f"{folder / INDEX}: its _class_name {kind!r} {what}; give a pipeline of "
-            f"{', '.join(PIPELINES)}"
+            f"{', '.join(FAMILY_OF_PIPELINE)}"
         )
     for part, entry in index.items():
         if not PART.fullmatch(part):
@@ -239,8 +250,8 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
         ) from None
 
 
-def _encoder(folder: Path, name: str) -> StoredEncoder:
-    tokenizer, encoder = folder / SDXL.parts[name].tokenizer, folder / SDXL.parts[name].subfolder
+def _encoder(folder: Path, name: str, part: EncoderPart) -> StoredEncoder:
+    tokenizer, encoder = folder / part.tokenizer, folder / part.subfolder
     config = read_json(encoder / "config.json")
     for path, found in (
         (encoder / "config.json", config),
@@ -256,4 +267,4 @@ def _encoder(folder: Path, name: str) -> StoredEncoder:
         raise DataError(
             f"{encoder / WEIGHTS}: holds no {TOKEN_EMBEDDING}; it is no text encoder of CLIP's kind"
         )
-    return StoredEncoder(name, tokenizer, encoder, config, shapes)
+    return StoredEncoder(name, part, tokenizer, encoder, config, shapes)

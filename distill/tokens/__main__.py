@@ -4,12 +4,13 @@
 
 In:  `<run>/pairs/` (the training split), the teacher's tokenizer,
      `<run>/initial_student/tokenizer/`.
-Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg`, `ja` and `en` (English by the
-     student's tokenizer) an `_ids.npy` and an `_offsets.npy` (row i is ids[offsets[i]:offsets[i +
-     1]], BOS to EOS, truncated to 77, no padding), and `manifest.json` with digests of these files,
-     the pairs and the tokenizers. `sources.npy` holds the index of each row's source in the
-     manifest's `sources`. English is stored for each tokenizer of the teacher: SDXL's second one
-     reads "!" as its pad token, so the ids differ in more than their padding.
+Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg` (SD: `en_clip`), `text` and `en`
+     (English by the student's tokenizer) an `_ids.npy` and an `_offsets.npy` (row i is
+     ids[offsets[i]:offsets[i + 1]], BOS to EOS, truncated to 77, no padding), and `manifest.json`
+     with digests of these files, the pairs and the tokenizers. `sources.npy` holds the index of
+     each row's source in the manifest's `sources`. English is stored for each tokenizer of the
+     teacher: SDXL's second one reads "!" as its pad token, so the ids differ in more than their
+     padding.
 """
 
 from configs import command
@@ -17,10 +18,11 @@ from configs.schema.recipe import Recipe
 
 
 def stage(recipe: Recipe) -> None:
+    from distill.sdxl.base import settled
     from distill.tokens.store import prepare
 
-    tokens = prepare(recipe)
-    english, text = len(tokens.ids["en_clip_l"]), len(tokens.ids["text"])
+    tokens = prepare(*settled(recipe))
+    english, text = len(next(iter(tokens.ids.values()))), len(tokens.ids["text"])
     print(
         f"{recipe.run_dir / 'tokens'}: {len(tokens):,} pairs, {english:,} English and "
         f"{text:,} {recipe.text_language.name} tokens"

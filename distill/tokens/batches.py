@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from distill.encoders.family import SDXL
 from distill.encoders.teacher import Encoding, TokenIds
 from distill.objective.terms import Sides
 from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS, STUDENT, Prompts, is_truncated
+from distill.tokens.token_pairs import TEACHER
 
 
 class Batch(NamedTuple):
@@ -84,7 +84,7 @@ class Batches(Prompts):
 
     def gather(self, rows: np.ndarray, length: int = POSITIONS) -> Batch:
         """The tensors of these `ROW`s, `length` positions long."""
-        ids = {name: self._ids(f"en_{name}", rows, length) for name in SDXL.parts}
+        ids = {name: self._ids(f"{TEACHER}{name}", rows, length) for name in self.tokens.parts}
         teacher = (
             {name: torch.from_numpy(array) for name, array in arrays.items()}
             for arrays in (ids, self.teacher_eos(rows))

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.schema.distill import Distill, at
-from distill.encoders.family import SDXL
 from distill.tokens.mixture import Mixture, mixture
-from distill.tokens.token_pairs import TEACHER_SIDES, TokenPairs
+from distill.tokens.token_pairs import TEACHER, TokenPairs
 
 EMPTY_PROMPT = -1  # instead of the number of a pair
 POSITIONS = 77
@@ -107,16 +106,12 @@ class Prompts:
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """(B,) tokens of each prompt with BOS and EOS, the longest of teacher and student."""
-        return (
-            np.maximum.reduce(
-                [self.eos_positions(side, rows) for side in (*TEACHER_SIDES, STUDENT)]
-            )
-            + 1
-        )
+        sides = [*self.teacher_eos(rows).values(), self.eos_positions(STUDENT, rows)]
+        return np.maximum.reduce(sides) + 1
 
     def teacher_eos(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) EOS positions by part of the family."""
-        return {name: self.eos_positions(f"en_{name}", rows) for name in SDXL.parts}
+        return {name: self.eos_positions(f"{TEACHER}{name}", rows) for name in self.tokens.parts}
 
     def eos_positions(self, side: str, rows: np.ndarray) -> np.ndarray:
         """(B,) EOS positions of these `ROW`s in a side of the teacher's or in `STUDENT`; 1 for the

@@ -14,16 +14,16 @@ from configs.files import whole_folder
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair, read_pairs
 from distill import inputs, run_folder
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import load_tokenizer
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
-from distill.tokens.token_pairs import COLUMNS, SIDES, STUDENT_SIDES, TokenPairs, load
+from distill.tokens.token_pairs import STUDENT_SIDES, TEACHER, TokenPairs, column, load
 
 ROWS_AT_ONCE = 4096
 
 
-def stored(recipe: Recipe) -> TokenPairs | None:
+def stored(recipe: Recipe, family: Family) -> TokenPairs | None:
     """What `<run>/tokens/` holds; None if it is missing, damaged or made from other inputs.
 
     Raises DataError if one of those inputs is missing.
@@ -32,44 +32,45 @@ def stored(recipe: Recipe) -> TokenPairs | None:
     if not (target / artefact.MANIFEST).is_file():
         return None
 
-    made_from = inputs.of_tokens(recipe)
+    made_from = inputs.of_tokens(recipe, family)
     try:
         manifest = artefact.read(target, "")
     except DataError:
         return None
-    return load(target) if artefact.changed(manifest, made_from) is None else None
+    return load(target, family) if artefact.changed(manifest, made_from) is None else None
 
 
-def prepare(recipe: Recipe, made_from: dict[str, str] | None = None) -> TokenPairs:
+def prepare(recipe: Recipe, family: Family, made_from: dict[str, str] | None = None) -> TokenPairs:
     """Tokenises the training pairs unless `<run>/tokens/` holds their ids already, undamaged.
     `made_from`: the result of `inputs.of_tokens`, if it is known.
 
     Raises DataError for inputs that are missing, or have changed since the run's training began.
     """
-    target, made_from = recipe.run_dir / "tokens", made_from or inputs.of_tokens(recipe)
+    target = recipe.run_dir / "tokens"
+    made_from = made_from or inputs.of_tokens(recipe, family)
     if run_folder.must_be_made(target, made_from, recipe.run_dir / "distill"):
         with whole_folder(target, replace=True) as work:
             counts = _write(
-                read_pairs(recipe.run_dir / "pairs", "train"), load_tokenizers(recipe), work
+                read_pairs(recipe.run_dir / "pairs", "train"),
+                load_tokenizers(recipe, family),
+                work,
             )
             artefact.seal(work, made_from, counts)
-    return load(target)
+    return load(target, family)
 
 
-def load_tokenizers(recipe: Recipe) -> dict[str, Any]:
+def load_tokenizers(recipe: Recipe, family: Family) -> dict[str, Any]:
     """By side. Raises DataError."""
     base = recipe.distill.base.path
     return by_side(
-        {name: load_tokenizer(base, name) for name in SDXL.parts},
+        {name: load_tokenizer(base, part) for name, part in family.parts.items()},
         portable.load(recipe.run_dir / "initial_student" / "tokenizer"),
     )
 
 
 def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
-    """The tokenizer of each of `SIDES`: the teacher's of each part, the student's for both
-    languages.
-    """
-    return {f"en_{name}": tokenizer for name, tokenizer in teacher.items()} | dict.fromkeys(
+    """The tokenizer of every side: the teacher's of each part, the student's for both languages."""
+    return {f"{TEACHER}{name}": tokenizer for name, tokenizer in teacher.items()} | dict.fromkeys(
         STUDENT_SIDES, student
     )
 
@@ -77,7 +78,7 @@ def by_side(teacher: dict[str, Any], student: Any) -> dict[str, Any]:
 def in_memory(pairs: list[Pair], tokenizers: dict[str, Any]) -> TokenPairs:
     """The ids of a few pairs, as `prepare` would store them, without their sources."""
     found = {
-        side: batch_encoder(tokenizer)([getattr(row, COLUMNS[side]) for row in pairs])
+        side: batch_encoder(tokenizer)([getattr(row, column(side)) for row in pairs])
         for side, tokenizer in tokenizers.items()
     }
     offsets = {side: np.cumsum([0, *sizes]) for side, (_, sizes) in found.items()}
@@ -93,17 +94,17 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
         for side, tokenizer in tokenizers.items()
     }
     encoders = {side: batch_encoder(tokenizer) for side, tokenizer in tokenizers.items()}
-    lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in SIDES}
+    lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in tokenizers}
     names: dict[str, int] = {}
     sources: list[np.ndarray] = []
     with ExitStack() as stack, tqdm(desc="tokens", unit=" pairs") as progress:
-        raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in SIDES}
+        raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in tokenizers}
         while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
             sources.append(
                 np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16)
             )
             for side, encode in encoders.items():
-                found, sizes = encode([getattr(row, COLUMNS[side]) for row in rows])
+                found, sizes = encode([getattr(row, column(side)) for row in rows])
                 lengths[side].append(sizes)
                 found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))
@@ -114,8 +115,8 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
         )
     np.save(folder / "sources.npy", np.concatenate(sources))
     counts: dict[str, Any] = {"sources": list(names)}
-    for side in SIDES:
-        offsets, cut = np.cumsum(np.concatenate(lengths[side])), tokenizers[side].model_max_length
+    for side, tokenizer in tokenizers.items():
+        offsets, cut = np.cumsum(np.concatenate(lengths[side])), tokenizer.model_max_length
         np.save(folder / f"{side}_offsets.npy", offsets)
         ids = np.lib.format.open_memmap(
             folder / f"{side}_ids.npy", "w+", dtypes[side], (int(offsets[-1]),)

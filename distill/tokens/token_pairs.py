@@ -9,12 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from configs import artefact
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 
-TEACHER_SIDES = tuple(f"en_{name}" for name in SDXL.parts)  # as its tokenizers may differ
+TEACHER = "en_"  # before the name of a part, as its tokenizers may differ
 STUDENT_SIDES = ("text", "en")  # the student keeps its English by reading it with its own tokenizer
-SIDES = (*TEACHER_SIDES, *STUDENT_SIDES)
-COLUMNS = dict.fromkeys(TEACHER_SIDES, "en") | {name: name for name in STUDENT_SIDES}  # of a pair
+
+
+def sides_of(family: Family) -> tuple[str, ...]:
+    """The teacher's of each part, then the student's."""
+    return (*(f"{TEACHER}{name}" for name in family.parts), *STUDENT_SIDES)
+
+
+def column(side: str) -> str:
+    """Of a pair: the text that a side reads."""
+    return "en" if side.startswith(TEACHER) else side
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,11 @@ class TokenPairs:
     offsets: dict[str, np.ndarray]
     source_N: np.ndarray | None = None
     source_names: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the teacher whose ids these are."""
+        return tuple(side.removeprefix(TEACHER) for side in self.ids if side.startswith(TEACHER))
 
     def __len__(self) -> int:
         return len(self.offsets["text"]) - 1
@@ -37,14 +50,14 @@ class TokenPairs:
         return self.offsets[side][rows + 1] - self.offsets[side][rows]
 
 
-def load(folder: Path) -> TokenPairs:
+def load(folder: Path, family: Family) -> TokenPairs:
     """What `prepare` wrote, without checking the digests again. Raises DataError."""
     names = artefact.ArtefactManifest.read(
         folder / artefact.MANIFEST, "run the same command again, which makes it again"
     ).details["sources"]
     # Plain views of the mapped files: numpy's memmap class does Python work at every access.
     ids, offsets = (
-        {side: _mapped(folder / f"{side}_{part}.npy") for side in SIDES}
+        {side: _mapped(folder / f"{side}_{part}.npy") for side in sides_of(family)}
         for part in ("ids", "offsets")
     )
     return TokenPairs(ids, offsets, _mapped(folder / "sources.npy"), tuple(names))

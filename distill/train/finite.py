@@ -124,10 +124,8 @@ def _look(work: Work, settings: Distill, step: int) -> Found:
 
 def _bad_rows(encoding: Encoding) -> np.ndarray:
     """(B,) whether anything computed of a prompt is not finite."""
-    finite_B = encoding.pooled_BP.isfinite().all(dim=-1)
-    for states_BLD in encoding.states.values():
-        finite_B &= states_BLD.isfinite().flatten(1).all(dim=1)
-    return ~finite_B.cpu().numpy()
+    finite_TB = [tensor.isfinite().flatten(1).all(dim=1) for tensor in encoding.named().values()]
+    return ~torch.stack(finite_TB).all(dim=0).cpu().numpy()
 
 
 def _numbers(rows: np.ndarray) -> list[int]:

@@ -20,6 +20,7 @@ from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
 from distill import inputs, run_folder
+from distill.encoders.family import Family
 from distill.encoders.student import initial_student, teacher_towers
 from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.inputs import unet_folders
@@ -41,7 +42,7 @@ STATISTICS, QUERY_BANK, RANDOM_LAYERS = (
 )
 
 
-def prepare(recipe: Recipe) -> TextEncoders | None:
+def prepare(recipe: Recipe, family: Family) -> TextEncoders | None:
     """Tokens, teacher statistics, query bank and random layers, unless they are there, whole and of
     these inputs.
 
@@ -49,14 +50,14 @@ def prepare(recipe: Recipe) -> TextEncoders | None:
     Raises DataError for an input that has changed since the run began.
     """
     run = recipe.run_dir / "distill"
-    found = inputs.of_training(recipe)
+    found = inputs.of_training(recipe, family)
     run_folder.check_inputs(run, found)
     with locked(recipe.run_dir / "tokens"):
-        store.prepare(recipe, inputs.of_tokens_among(found))
+        store.prepare(recipe, family, inputs.of_tokens_among(found))
     teacher, made_from = None, inputs.of_measurements(found)
     if run_folder.must_be_made(run / MEASURED, made_from, run):
         with whole_folder(run / MEASURED, replace=True) as folder:
-            teacher = _measure(recipe, folder)
+            teacher = _measure(recipe, family, folder)
             artefact.seal(folder, made_from)
     known = run_folder.recorded_inputs(run) if run_folder.has_checkpoints(run) else {}
     for_export = {name: digest for name, digest in known.items() if name not in found}
@@ -66,19 +67,19 @@ def prepare(recipe: Recipe) -> TextEncoders | None:
     return teacher
 
 
-def _measure(recipe: Recipe, folder: Path) -> TextEncoders:
+def _measure(recipe: Recipe, family: Family, folder: Path) -> TextEncoders:
     """Statistics, and the random layers and query bank where the objective uses them; returns the
     teacher.
     """
     settings = recipe.distill
-    teacher = load_text_encoders(settings.base.path, settings.teacher)
+    teacher = load_text_encoders(settings.base.path, family, settings.teacher)
     count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
     prompts = [
         pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
     ]
     teacher_statistics.record(folder / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
     if settings.objective.uses("random_attention"):
-        measured = teacher_statistics.load(folder / STATISTICS)
+        measured = teacher_statistics.load(folder / STATISTICS, family)
         random_attention.record(
             folder / RANDOM_LAYERS,
             settings.random_attention,
@@ -100,14 +101,14 @@ def _measure(recipe: Recipe, folder: Path) -> TextEncoders:
     return teacher
 
 
-def load(recipe: Recipe, teacher: TextEncoders | None = None) -> Work:
+def load(recipe: Recipe, family: Family, teacher: TextEncoders | None = None) -> Work:
     """Builds student, engine, teacher, batches and loss in this process.
 
     `teacher`: what `prepare` returned here; read from disk where that is None.
     """
     settings = recipe.distill
     torch.manual_seed(settings.seed)
-    encoders = teacher or load_text_encoders(settings.base.path, settings.teacher)
+    encoders = teacher or load_text_encoders(settings.base.path, family, settings.teacher)
     initial = recipe.run_dir / "initial_student"
     student = initial_student(encoders, initial)
     dead = {
@@ -121,27 +122,32 @@ def load(recipe: Recipe, teacher: TextEncoders | None = None) -> Work:
     if settings.compile:
         for towers in (student, frozen):
             towers.compile_layers()
-    pairs = token_pairs.load(recipe.run_dir / "tokens")
+    pairs = token_pairs.load(recipe.run_dir / "tokens", family)
     return Work(
         engine=engine,
         student=student,
         teacher=frozen,
         batches=Batches(settings, pairs, special_ids(tokenizers)),
-        loss=_loss(settings, recipe.run_dir / "distill" / MEASURED, engine.device),
+        loss=_loss(settings, family, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead,
         held_out=held_out.load(settings, recipe.run_dir / "pairs", tokenizers),
     )
 
 
-def _loss(settings: Distill, folder: Path, device: torch.device) -> Loss:
-    measured = teacher_statistics.load(folder / STATISTICS, device)
+def _loss(settings: Distill, family: Family, folder: Path, device: torch.device) -> Loss:
+    measured = teacher_statistics.load(folder / STATISTICS, family, device)
     layers, random_layers = [], []
     if settings.objective.uses("cross_attention"):
         layers = query_bank.load(
-            folder / QUERY_BANK, unet_folders(settings), settings.query_bank, device
+            folder / QUERY_BANK, unet_folders(settings), settings.query_bank, family, device
         )
     if settings.objective.uses("random_attention"):
         random_layers = random_attention.load(
-            folder / RANDOM_LAYERS, settings.random_attention, measured, settings.seed, device
+            folder / RANDOM_LAYERS,
+            settings.random_attention,
+            family,
+            measured,
+            settings.seed,
+            device,
         )
     return Loss(settings, measured, layers, random_layers)

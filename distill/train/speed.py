@@ -16,7 +16,6 @@ from distill.objective.query_bank import CrossAttentionLayer
 from distill.parallel.engine import world_size
 from distill.plan.cost import AttentionCost, Tower, flop_per_pair
 from distill.tokens.prompts import POSITIONS, STUDENT
-from distill.tokens.token_pairs import TEACHER_SIDES
 from distill.train.work import Work
 
 # Dense bf16 matrix products, FLOP/s, of the first pattern that the device's name fits.
@@ -47,9 +46,10 @@ class Speed:
     def count(self, step: int, seconds: float) -> None:
         """A step (counted from 0) that took so long."""
         rows = self._batches.rows(step)
+        english_B = next(iter(self._batches.teacher_eos(rows).values()))
         self._seconds += seconds
         self._student += float((self._batches.eos_positions(STUDENT, rows) + 1).sum())
-        self._teacher += float((self._batches.eos_positions(TEACHER_SIDES[0], rows) + 1).sum())
+        self._teacher += float((english_B + 1).sum())
         if self._flop_L is not None:
             towers, objective = self._flop_L[:, self._batches.computed_lengths(rows)]
             reads = (rows["pad_weight"] > 0) | self._cut_attention
@@ -107,6 +107,7 @@ def _shape(tower: TextTower) -> Tower:
         vocabulary=model.embeddings.token_embedding.num_embeddings,
         positions=model.embeddings.position_embedding.num_embeddings,
         projection=projection.out_features if projection is not None else 0,
+        states=tower.states,
     )
 
 

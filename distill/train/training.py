@@ -15,9 +15,11 @@ from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill import run_folder
 from distill.checkpoints.checkpoint import Checkpoints
+from distill.encoders.family import Family
 from distill.encoders.teacher import TextEncoders
 from distill.parallel import engine, processes, watch
 from distill.parallel.watch import Watch
+from distill.sdxl.base import settled
 from distill.status import Writer, recorded
 from distill.train import finite, held_out, preparation
 from distill.train.log import Log
@@ -41,14 +43,19 @@ def train(recipe: Recipe) -> None:
             watched = watch.Watch(recipe.distill.hung_after_seconds, writer.end)
             held.callback(watched.stop)
             teachers: list[TextEncoders] = []
-            processes.first(lambda: _prepare(recipe, run, writer, held, teachers))
-            _train(recipe, run, watched, writer, teachers)
+            processes.first(lambda: _prepare(*settled(recipe), run, writer, held, teachers))
+            _train(*settled(recipe), run, watched, writer, teachers)
     finally:
         engine.stop()
 
 
 def _prepare(
-    recipe: Recipe, run: Path, writer: Writer, held: ExitStack, teachers: list[TextEncoders]
+    recipe: Recipe,
+    family: Family,
+    run: Path,
+    writer: Writer,
+    held: ExitStack,
+    teachers: list[TextEncoders],
 ) -> None:
     """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all
     processes load. The teacher, where that needs it, goes into `teachers`: it is loaded once.
@@ -58,12 +65,17 @@ def _prepare(
     run_folder.claim_run(recipe, run)
     held.enter_context(recorded(writer))
     writer.write("preparing", "tokens, statistics and query bank")
-    if (teacher := preparation.prepare(recipe)) is not None:
+    if (teacher := preparation.prepare(recipe, family)) is not None:
         teachers.append(teacher)
 
 
 def _train(
-    recipe: Recipe, run: Path, watched: Watch, writer: Writer, teachers: list[TextEncoders]
+    recipe: Recipe,
+    family: Family,
+    run: Path,
+    watched: Watch,
+    writer: Writer,
+    teachers: list[TextEncoders],
 ) -> None:
     settings = recipe.distill
     checkpoints = Checkpoints(run, settings.keep_checkpoints)
@@ -73,7 +85,7 @@ def _train(
         return _finish(settings, writer)
     watched.at(0, "loading for")
     # popped, so that nothing holds it during the training
-    work = preparation.load(recipe, teachers.pop() if teachers else None)
+    work = preparation.load(recipe, family, teachers.pop() if teachers else None)
     start = checkpoints.resume(work.engine, newest)
     pairs = len(work.batches.tokens)
     say(
@@ -191,7 +203,7 @@ def learning_rate(step: int, settings: Distill) -> float:
 
 
 def check_dead_parameters(work: Work) -> None:
-    """Asserts that the parameters SDXL never reads are unchanged: DeepSpeed would decay those that
+    """Asserts that the parameters no UNet reads are unchanged: DeepSpeed would decay those that
     receive no gradient.
     """
     for name, before in work.dead_weights.items():

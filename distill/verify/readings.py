@@ -23,7 +23,7 @@ from tqdm import tqdm
 from configs.errors import DataError, explained, first_line
 from configs.files import identity, known_sha256, read_json
 from configs.languages import JAPANESE
-from distill.encoders.family import SDXL
+from distill.encoders.teacher import states_read
 from distill.encoders.tower import TextTower, with_prefix
 from distill.sdxl.pipelines import load_encoder, load_text_side
 from distill.sdxl.repository import (
@@ -159,8 +159,7 @@ def trainers_reading(
     """
     states, pooled_BP = [], None
     for encoder in repository.encoders:
-        last = repository.pipeline == "StableDiffusionPipeline"
-        hidden_BLD, projected_BP = _trainers_states(encoder, prompts, variant, last)
+        hidden_BLD, projected_BP = _trainers_states(encoder, prompts, variant)
         states.append(hidden_BLD)
         pooled_BP = pooled_BP if projected_BP is None else projected_BP
         gc.collect()  # the next tower takes this one's place in memory
@@ -168,9 +167,9 @@ def trainers_reading(
 
 
 def _trainers_states(
-    encoder: StoredEncoder, prompts: tuple[str, ...], variant: str | None, last: bool
+    encoder: StoredEncoder, prompts: tuple[str, ...], variant: str | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(B, L, D) and, of an encoder with a projection, (B, P). `last`: of the last hidden state.
+    """(B, L, D) and, of an encoder with a projection, (B, P).
 
     The same files are computed once by a process: an export links its encoders into each pipeline.
     """
@@ -181,7 +180,7 @@ def _trainers_states(
         encoder.tokenizer / "tokenizer.json",
         encoder.tokenizer / "tokenizer_config.json",
     )
-    key = (*map(identity, files), prompts, last)
+    key = (*map(identity, files), prompts, encoder.part)
     if key not in _TRAINERS_STATES:
         tower = load_tower(encoder, variant)
         ids_BL = encode(encoder.tokenizer, list(prompts))
@@ -198,9 +197,7 @@ def _trainers_states(
             leave=False,
         ):
             with torch.no_grad():
-                rows.append(
-                    _last_hidden_state(tower, ids_1L) if last else tower(ids_1L, position_1)
-                )
+                rows.append(tower(ids_1L, position_1))
         pooled = [pooled_1P for _, pooled_1P in rows if pooled_1P is not None]
         hidden_BLD = torch.cat([hidden_1LD for hidden_1LD, _ in rows])
         _TRAINERS_STATES[key] = hidden_BLD, torch.cat(pooled) if pooled else None
@@ -217,6 +214,7 @@ def load_tower(encoder: StoredEncoder, variant: str | None = None) -> TextTower:
     with torch.device("meta"):
         tower = TextTower(
             CLIPTextConfig(**encoder.config),
+            encoder.part.states,
             with_projection="text_projection.weight" in encoder.shapes,
         )
     weights = weights_file(encoder.folder, f"model.{variant}") if variant else encoder.weights
@@ -288,8 +286,8 @@ def _stock_encoders_reading(
             ).input_ids
             with torch.no_grad():
                 out = model(ids_1L, output_hidden_states=True)
-            hidden.append(out.hidden_states[-2])
-            pooled += [out.text_embeds] if SDXL.parts[encoder.name].pooled else []
+            hidden.append(states_read(out, encoder.part))
+            pooled += [out.text_embeds] if encoder.part.pooled else []
         states.append(torch.cat(hidden))
         del model  # the next one takes its place in memory; modules may refer to themselves
         gc.collect()
@@ -342,11 +340,3 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "transformers", "diffusers", "tokenizers")}
-
-
-def _last_hidden_state(tower: TextTower, ids_BL: torch.Tensor) -> tuple[torch.Tensor, None]:
-    """What SD 1.x reads: all layers and the final norm, (B, L, D)."""
-    x_BLD = tower.text_model.embeddings(ids_BL)
-    for layer in tower.text_model.encoder.layers:
-        x_BLD = layer(x_BLD)
-    return tower.text_model.final_layer_norm(x_BLD), None

@@ -7,7 +7,9 @@ from typing import Any
 from configs.errors import DataError, RecipeError
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
+from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding, TextEncoders
+from distill.sdxl.base import settled
 from distill.sdxl.pipelines import Pipelines, device, load_pipelines, quiet
 from eval import card, held_out, results
 from eval.compare_hidden_states import table
@@ -18,7 +20,7 @@ from eval.rows import ROWS, STUDENT, TEACHER
 from eval.states import collapse, noise_gap, reference_rows, word_order
 from eval.states.metrics import similarities
 from eval.states.noise_gap import EMPTY, Distances
-from eval.states.pair_numbers import POOLED, Moments, RowNumbers
+from eval.states.pair_numbers import Moments, Place, RowNumbers, whole_text
 from eval.states.reference_rows import RowReader
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
@@ -49,6 +51,7 @@ def compare(recipe: Recipe) -> None:
 
     Raises DataError.
     """
+    recipe, family = settled(recipe)
     path = recipe.run_dir / "eval" / "compare_hidden_states.json"
     student, initial = recipe.run_dir / "export" / "base", recipe.run_dir / "initial_student"
     if recipe.eval.pairs < 2:
@@ -89,32 +92,34 @@ def compare(recipe: Recipe) -> None:
         print(f"{path} is already there for these settings")
     else:
         read = {"export_sha256": results.export_sha256(student)}
-        found = measure(recipe)
+        found = measure(recipe, family)
         found = {"recipe": recipe.name, "fingerprint": digest, **read, **found}
-        results.write(path, found | {"card": card.states(found, recipe.text_language.name)})
-    print(table.table(results.read(path, COMMAND)))
-    print(f"report: {report.render(recipe)}")
+        results.write(path, found | {"card": card.states(found, family, recipe.text_language.name)})
+    print(table.table(results.read(path, COMMAND), family))
+    print(f"report: {report.render(recipe, family)}")
 
 
-def measure(recipe: Recipe) -> dict[str, Any]:
+def measure(recipe: Recipe, family: Family) -> dict[str, Any]:
     """All numbers.
 
     `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}},
     "pooled_intervals", "by_length", "by_source", "collapse", "noise_gap", "refiner_noise_gap"}},
-    "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`.
+    "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`. Without
+    a pooled vector, `pooled_intervals` and `examples` are of the state at EOS.
     """
     reference_rows.check_names(recipe)
     pairs = held_out.read(recipe, recipe.eval.pairs)
     quiet()
-    rows, encodings, lengths = compare_states(recipe, pairs, reference_rows.readers(recipe, pairs))
+    readers = reference_rows.readers(recipe, family, pairs)
+    rows, encodings, lengths = compare_states(recipe, pairs, readers)
     shown = [name for name in (*ROWS, *recipe.eval.repositories) if name in rows]
     gaps = measure_gaps(
-        recipe, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown
+        recipe, family, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown
     )
-    teacher = rows[TEACHER]
+    teacher, whole = rows[TEACHER], whole_text(family)
     measured = {}
     for name in shown:
-        measured[name] = summary(rows[name], teacher, pairs, lengths, recipe.eval.seed)
+        measured[name] = summary(rows[name], teacher, whole, pairs, lengths, recipe.eval.seed)
         measured[name] |= {"collapse": collapse.measure(rows[name], teacher)}
         measured[name] |= {
             key: gaps[unet].gap(name, recipe.eval.seed)
@@ -127,7 +132,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         "rows": measured,
         "word_order": word_order.measure(rows, gaps["base"]),
         "warnings": collapse.warnings(measured),
-        "examples": examples(pairs, rows[STUDENT], teacher),
+        "examples": examples(pairs, rows[STUDENT], teacher, whole),
     }
 
 
@@ -142,7 +147,8 @@ def compare_states(
     size, some = recipe.eval.batch_size, recipe.eval.gap_pairs
     english = [pair.en for pair in pairs]
     teacher = readers[0].load()
-    lengths = [len(ids) for ids in teacher.tokenizers["clip_l"](english).input_ids]
+    tokenizer = next(iter(teacher.tokenizers.values()))
+    lengths = [len(ids) for ids in tokenizer(english).input_ids]
     starts = range(0, len(pairs), size)
     moments = Moments()
     for start in tqdm(starts, desc="the teacher's variance", unit="batch"):
@@ -186,11 +192,12 @@ def on_cpu(parts: list[Encoding], count: int) -> Encoding:
     """The first `count` prompts of some batches in main memory, fp32."""
     import torch
 
-    *states, pooled_BP = (
-        torch.cat([part.named()[name].float().cpu() for part in parts])[:count]
-        for name in parts[0].named()
+    return Encoding.of(
+        {
+            name: torch.cat([part.named()[name].float().cpu() for part in parts])[:count]
+            for name in parts[0].named()
+        }
     )
-    return Encoding(dict(zip(parts[0].states, states, strict=True)), pooled_BP)
 
 
 def check_comparable(name: str, encoding: Encoding, teacher: Encoding) -> None:
@@ -209,15 +216,20 @@ def check_comparable(name: str, encoding: Encoding, teacher: Encoding) -> None:
 
 
 def summary(
-    row: RowNumbers, teacher: RowNumbers, pairs: list[Pair], lengths: list[int], seed: int
+    row: RowNumbers,
+    teacher: RowNumbers,
+    whole: Place,
+    pairs: list[Pair],
+    lengths: list[int],
+    seed: int,
 ) -> dict[str, Any]:
-    """A row's metrics over all pairs, by length and by source, and the pooled vector's
-    intervals.
+    """A row's metrics over all pairs, by length and by source, and the intervals of `whole`, the
+    vector of a whole text.
     """
     import numpy as np
 
-    pooled = row.at[POOLED]
-    values = {"nmse": pooled.error_B, "centred_cosine": pooled.cosine_B, **row.hits(POOLED)}
+    found = row.at[whole]
+    values = {"nmse": found.error_B, "centred_cosine": found.cosine_B, **row.hits(whole)}
     sources = np.array([pair.source for pair in pairs])
     chosen = {
         "by_length": {
@@ -241,7 +253,11 @@ def summary(
 
 
 def measure_gaps(
-    recipe: Recipe, english: list[str], encodings: dict[str, Encoding], shown: list[str]
+    recipe: Recipe,
+    family: Family,
+    english: list[str],
+    encodings: dict[str, Encoding],
+    shown: list[str],
 ) -> dict[str, Distances]:
     """The UNets' distances of the shown rows from the teacher, and of the reordered prompts from
     those in order.
@@ -250,20 +266,22 @@ def measure_gaps(
 
     # SDXL's usual half-precision weights on a GPU, but computed in fp32: rounding must not pass for
     # a gap
-    loaded = load_pipelines(*painting.sdxl_folders(recipe, student=False))
+    loaded = load_pipelines(*painting.sdxl_folders(recipe, student=False), family)
     pipelines = Pipelines(*(pipeline and pipeline.to(torch.float32) for pipeline in loaded))
     rows = [(name, TEACHER) for name in shown] + [noise_gap.REACTION]
     compared = {"base": rows + word_order.comparisons(list(encodings)), "refiner": rows}
-    return noise_gap.distances(pipelines, english, encodings, compared, recipe.eval)
+    return noise_gap.distances(pipelines, family, english, encodings, compared, recipe.eval)
 
 
-def examples(pairs: list[Pair], student: RowNumbers, teacher: RowNumbers) -> list[dict[str, Any]]:
-    """The first pairs, with the English text the student's pooled vector is nearest to (centred
-    cosine).
+def examples(
+    pairs: list[Pair], student: RowNumbers, teacher: RowNumbers, whole: Place
+) -> list[dict[str, Any]]:
+    """The first pairs, with the English text that the student's vector at `whole` is nearest to
+    (centred cosine).
     """
-    mean_P = teacher.moments.mean(POOLED)
+    mean_D = teacher.moments.mean(whole)
     similarity_BN = similarities(
-        student.at[POOLED].vector_BD[:EXAMPLES] - mean_P, teacher.at[POOLED].vector_BD - mean_P
+        student.at[whole].vector_BD[:EXAMPLES] - mean_D, teacher.at[whole].vector_BD - mean_D
     )
     nearest_B = similarity_BN.argmax(dim=1).tolist()
     return [

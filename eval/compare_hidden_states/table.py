@@ -7,6 +7,9 @@ Out: text.
 
 from typing import Any
 
+from distill.encoders.family import Family
+from eval.states.pair_numbers import whole_text
+
 WIDTH = 120
 COLUMNS = (
     ("nMSE", "nmse"),
@@ -16,21 +19,24 @@ COLUMNS = (
 )
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], family: Family) -> str:
     """One line a row, then the student's probes and warnings."""
     with_refiner = any("refiner_noise_gap" in row for row in result["rows"].values())
     refiner = "refiner" if with_refiner else ""
+    place = whole_text(family)
     groups = (
-        f"{'':<33}{'noise-prediction gap':>28}{refiner:>8}{'pooled':>9}{'':>29}{'content nMSE':>11}"
+        f"{'':<33}{'noise-prediction gap':>28}{refiner:>8}{place[1]:>9}{'':>29}{'content nMSE':>11}"
     )
+    parts = {name: f"-{part.label.removeprefix('CLIP-')}" for name, part in family.parts.items()}
     heads = f"{'row':<33}{'(95 % interval)':>28}{'gap' if with_refiner else '':>8}" + "".join(
         f"{head:>{9 if i < 2 else 10}}" for i, (head, _) in enumerate(COLUMNS)
     )
-    lines = [groups.rstrip(), f"{heads}{'-L':>6}{'-bigG':>7}".rstrip()]
+    heads += "".join(f"{head:>{6 + i}}" for i, head in enumerate(parts.values()))
+    lines = [groups.rstrip(), heads.rstrip()]
     for name, row in result["rows"].items():
         gap, pooled, shown = (
             row["noise_gap"],
-            row["states"]["pooled"]["pooled"],
+            row["states"][place[0]][place[1]],
             name if len(name) <= 32 else f"{name[:31]}…",
         )
         refiner = (
@@ -45,7 +51,7 @@ def table(result: dict[str, Any]) -> str:
             f"{row['states'][encoder]['content']['nmse']:>{width}.2f}"
             if "content" in row["states"][encoder]
             else f"{'-':>{width}}"
-            for encoder, width in (("clip_l", 6), ("clip_bigg", 7))
+            for width, encoder in enumerate(parts, 6)
         )
         interval = f"({_short(gap['low'])} to {_short(gap['high'])})"
         lines.append(f"{shown:<33}{_short(gap['value']):>9}{interval:>19}{refiner}{cells}{content}")

@@ -15,6 +15,8 @@ from configs.schema.sources import ToyworldSource
 from corpora.toyworld import captions as toyworld_captions
 from corpora.toyworld import scene_reader
 from corpora.toyworld.scenes import Scene
+from distill.encoders.family import Family
+from distill.sdxl.base import settled
 from distill.sdxl.pipelines import load_pipelines, quiet, require
 from eval import card, held_out, results
 from eval.pictures import agreement, painted, painting
@@ -52,6 +54,7 @@ def generate(recipe: Recipe) -> None:
 
     Raises DataError.
     """
+    recipe, family = settled(recipe)
     folder = recipe.run_dir / "eval"
     judges = recipe.eval.model_dump(mode="json", include=JUDGES)
     exports = _folders(recipe, STUDENT)
@@ -69,7 +72,7 @@ def generate(recipe: Recipe) -> None:
             *painting.sdxl_folders(recipe, student=False),
         )
         captions = held_out_captions(recipe)
-        rows = paint_rows(recipe, captions)
+        rows = paint_rows(recipe, family, captions)
         language = recipe.text_language.name
         couples = [(_open(rows[TEACHER], i), _open(rows[STUDENT], i)) for i in _examples(captions)]
         results.write_bytes(folder / "grid.png", _png(grid(couples, language)))
@@ -85,7 +88,7 @@ def generate(recipe: Recipe) -> None:
         }
         results.write(folder / "pictures.json", result)
     print(table(results.read(folder / "pictures.json", COMMAND)))
-    print(f"report: {report.render(recipe)}")
+    print(f"report: {report.render(recipe, family)}")
     print(f"pictures: {folder / 'grid.png'}")
 
 
@@ -115,7 +118,7 @@ def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
     )
 
 
-def paint_rows(recipe: Recipe, captions: HeldOutCaptions) -> dict[str, Path]:
+def paint_rows(recipe: Recipe, family: Family, captions: HeldOutCaptions) -> dict[str, Path]:
     """Paints what is not painted yet; the folder of each row.
 
     The same prompt number has the same seed in every row.
@@ -136,7 +139,7 @@ def paint_rows(recipe: Recipe, captions: HeldOutCaptions) -> dict[str, Path]:
             if painting.is_painted(folders[row], len(jobs[row]), inputs):
                 print(f"{folders[row]} is already painted")
                 continue
-            pipelines = pipelines or load_pipelines(*painting.sdxl_folders(recipe, student))
+            pipelines = pipelines or load_pipelines(*painting.sdxl_folders(recipe, student), family)
             painting.paint_all(pipelines, jobs[row], folders[row], inputs, recipe.eval)
         del pipelines
         gc.collect()  # the teacher's gigabytes must be gone before the student's come

@@ -21,13 +21,14 @@ from PIL import Image, ImageOps
 from configs.errors import DataError
 from configs.files import file_sha256
 from corpora.captions.images import as_rgb
+from distill.encoders.family import SDXL
 from distill.sdxl import repository
 from distill.sdxl.pipelines import load_pipelines, quiet
-from distill.sdxl.repository import INDEX, SDXL_PIPELINES
+from distill.sdxl.repository import INDEX
 from eval.paint import safety, schedulers, window
 from eval.paint.request import DENOISING_END, MULTIPLE, STRENGTH, Request
 
-TEXT_TO_IMAGE, IMAGE_TO_IMAGE, _ = SDXL_PIPELINES
+TEXT_TO_IMAGE, IMAGE_TO_IMAGE, _ = SDXL.pipelines
 FILES = [
     "*.json",
     "*/*.safetensors",
@@ -63,7 +64,7 @@ def load(request: Request) -> Painter:
         _folder(request.refiner, IMAGE_TO_IMAGE) if request.refiner else None,
     )
     checker = safety.load(request.safety_checker) if request.safety_checker else None
-    pipelines = load_pipelines(str(base), str(refiner) if refiner else None)
+    pipelines = load_pipelines(str(base), str(refiner) if refiner else None, SDXL)
     first = _image_to_image(pipelines.base) if start else pipelines.base
     painter = Painter(request, first, pipelines.refiner, start, checker)
     for pipeline in filter(None, (first, pipelines.refiner)):

@@ -1,7 +1,7 @@
-"""Prompts to pictures with the unmodified SDXL pipelines: base, then (unless left out) refiner, as
-the SDXL card uses them.
+"""Prompts to pictures with the unmodified pipelines: base, then (where there is one, and unless it
+is left out) refiner, as the SDXL card uses them.
 
-In:  SDXL folders in diffusers layout (or hub names).
+In:  folders in diffusers layout (or hub names).
 Out: `<folder>/0000.png`... one a prompt, each written whole; those already there for the same
      inputs are kept.
 """

@@ -19,16 +19,18 @@ from PIL import Image
 from configs.errors import DataError, first_line
 from configs.files import inside
 from configs.schema.recipe import Recipe
+from distill.encoders.family import Family
 from distill.train import metrics_file
 from eval import results, rows
 from eval.pictures import painted
 from eval.report import plots
+from eval.states.pair_numbers import whole_text
 
 THUMBNAIL = 384  # pixels
 COMPARE, GENERATE = "python -m eval.compare_hidden_states", "python -m eval.generate"
 
 
-def render(recipe: Recipe) -> Path:
+def render(recipe: Recipe, family: Family) -> Path:
     """Writes the page and returns its path.
 
     Raises DataError when a result is there but cannot be read.
@@ -37,7 +39,7 @@ def render(recipe: Recipe) -> Path:
     comparison = _result(folder / "compare_hidden_states.json", COMPARE)
     pictures = _result(folder / "pictures.json", GENERATE)
     try:
-        page = _page(recipe, comparison, pictures)
+        page = _page(recipe, family, comparison, pictures)
     except (jinja2.UndefinedError, KeyError) as error:
         raise DataError(
             f"{folder}: its results are another version's ({error}); delete them and run: "
@@ -49,7 +51,10 @@ def render(recipe: Recipe) -> Path:
 
 
 def _page(
-    recipe: Recipe, comparison: dict[str, Any] | None, pictures: dict[str, Any] | None
+    recipe: Recipe,
+    family: Family,
+    comparison: dict[str, Any] | None,
+    pictures: dict[str, Any] | None,
 ) -> str:
     folder, language = recipe.run_dir / "eval", recipe.text_language
     history = training_history(recipe.run_dir / "distill" / "metrics.jsonl")
@@ -59,6 +64,9 @@ def _page(
 
     return _template().render(
         recipe=recipe,
+        family=family,
+        place=whole_text(family),
+        vector="pooled vector" if family.pooled else "state at EOS",
         comparison=comparison,
         pictures=pictures,
         errors_plot=compared(plots.errors_by_region),

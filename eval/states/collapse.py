@@ -10,11 +10,6 @@ from eval.rows import STUDENT
 from eval.states import metrics
 from eval.states.pair_numbers import POOLED, Place, RowNumbers
 
-PLACES: dict[str, Place] = {
-    "pooled": POOLED,
-    "clip_l_content": ("clip_l", "content"),
-    "clip_bigg_content": ("clip_bigg", "content"),
-}
 SMALLEST_RATIO = 0.5
 
 
@@ -24,8 +19,10 @@ def measure(row: RowNumbers, teacher: RowNumbers) -> dict[str, dict[str, Any]]:
 
     Only pairs that have the region are looked at; a place with fewer than two is left out.
     """
+    places: dict[str, Place] = {"pooled": POOLED} if POOLED in row.at else {}
+    places |= {f"{encoder}_content": (encoder, "content") for encoder in row.encoders}
     found = {}
-    for name, place in PLACES.items():
+    for name, place in places.items():
         present_B = row.at[place].positions_B > 0
         if present_B.sum() >= 2:
             vectors_BD, teacher_BD = (

@@ -8,7 +8,8 @@ In and out: pipelines, prompts and encodings in memory; nothing on disk.
 
 over pairs and timesteps, of what the UNet predicts (noise, or velocity): 0 is the same picture, 1
 is as far off as an empty prompt. `x_t`, `t` and the time ids are what the unmodified pipeline
-itself hands the UNet while it paints the English prompts, recorded by a hook. The refiner's UNet
+itself hands the UNet while it paints the English prompts, recorded by a hook (SD's UNets read no
+time ids). The refiner's UNet
 has a gap of its own, over the last steps it paints of the base's latents.
 
 Shape letters: B batch, L token position, D width, P pooled width, C latent channels, H W latent
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from configs.errors import DataError
 from configs.schema.recipe import Eval
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding
 from distill.sdxl.pipelines import Pipelines
 from eval.intervals import bootstrap
@@ -40,11 +41,11 @@ REACTION = (
 
 
 class Point(NamedTuple):
-    """What one call of the UNet read besides the text."""
+    """What one call of the UNet read besides the text; the time ids where it reads such."""
 
     sample_BCHW: torch.Tensor
     timestep: torch.Tensor
-    time_ids_B6: torch.Tensor
+    time_ids_B6: torch.Tensor | None
 
 
 class Distances(NamedTuple):
@@ -77,6 +78,7 @@ class Distances(NamedTuple):
 
 def distances(
     pipelines: Pipelines,
+    family: Family,
     prompts: list[str],
     encodings: dict[str, Encoding],
     compared: dict[str, list[tuple[str, str]]],
@@ -100,7 +102,13 @@ def distances(
             }
             for unet, points in record_points(pipelines, prompts[part], start, settings).items():
                 found = [
-                    _distances_at(getattr(pipelines, unet), point, texts, compared[unet])
+                    _distances_at(
+                        getattr(pipelines, unet).unet,
+                        family.readers[unet],
+                        point,
+                        texts,
+                        compared[unet],
+                    )
                     for point in points
                 ]
                 parts.setdefault(unet, []).append(found)
@@ -125,11 +133,15 @@ def distances(
 
 
 def _distances_at(
-    pipeline: Any, point: Point, texts: dict[str, Encoding], compared: list[tuple[str, str]]
+    unet: Any,
+    parts: tuple[str, ...],
+    point: Point,
+    texts: dict[str, Encoding],
+    compared: list[tuple[str, str]],
 ) -> np.ndarray:
     """(comparisons, B) at one point; every text is predicted once."""
     needed = dict.fromkeys(name for names in compared for name in names)
-    noise = {name: predict(pipeline, point, texts[name]).double() for name in needed}
+    noise = {name: predict(unet, parts, point, texts[name]).double() for name in needed}
     return (
         torch.stack(
             [(noise[one] - noise[other]).square().flatten(1).sum(dim=1) for one, other in compared]
@@ -195,8 +207,9 @@ def _recorded(unet: Any, count: int) -> Iterator[list[Point]]:
     calls: list[Point] = []
 
     def record(_module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        sample, time_ids = arguments[0], named["added_cond_kwargs"]["time_ids"]
-        calls.append(Point(sample[-count:], torch.as_tensor(arguments[1]), time_ids[-count:]))
+        sample, added = arguments[0], named["added_cond_kwargs"]
+        time_ids = None if added is None else added["time_ids"][-count:]
+        calls.append(Point(sample[-count:], torch.as_tensor(arguments[1]), time_ids))
 
     handle = unet.register_forward_pre_hook(record, with_kwargs=True)
     try:
@@ -214,22 +227,22 @@ def _spread(calls: list[Point], count: int) -> list[Point]:
 
 
 @torch.inference_mode()
-def predict(pipeline: Any, point: Point, encoding: Encoding) -> torch.Tensor:
-    """The noise a pipeline's UNet predicts at a point under a prompt, (B, C, H, W), as the pipeline
-    calls it.
+def predict(unet: Any, parts: tuple[str, ...], point: Point, encoding: Encoding) -> torch.Tensor:
+    """The noise a UNet that reads these parts predicts at a point under a prompt, (B, C, H, W), as
+    its pipeline calls it.
     """
-    reader = "refiner" if pipeline.text_encoder is None else "base"
-    context_BLD = encoding.context(SDXL.readers[reader])
-    return pipeline.unet(
+    added = None
+    if encoding.pooled_BP is not None:
+        pooled_BP = encoding.pooled_BP.to(point.sample_BCHW)
+        added = {"text_embeds": pooled_BP, "time_ids": point.time_ids_B6}
+    predicted_BCHW: torch.Tensor = unet(
         point.sample_BCHW,
         point.timestep,
-        encoder_hidden_states=context_BLD.to(point.sample_BCHW),
-        added_cond_kwargs={
-            "text_embeds": encoding.pooled_BP.to(point.sample_BCHW),
-            "time_ids": point.time_ids_B6,
-        },
+        encoder_hidden_states=encoding.context(parts).to(point.sample_BCHW),
+        added_cond_kwargs=added,
         return_dict=False,
     )[0]
+    return predicted_BCHW
 
 
 def cut(encoding: Encoding, part: slice) -> Encoding:

@@ -6,9 +6,9 @@ In:  batches of encodings of the same pairs, the teacher's and the row's; `Momen
 Out: `PairNumbers` by place, and the metrics of any part of the pairs (a length, a source). Nothing
      on disk.
 
-A place is an encoder and a region, such as ("clip_l", "content"); the pooled vector is ("pooled",
-"pooled"). Positions are compared one to one, over the regions of the English text. Variances are
-those over all pairs, also for a part of them.
+A place is an encoder and a region, such as ("clip_l", "content"); the pooled vector, where a family
+has one, is ("pooled", "pooled"). Positions are compared one to one, over the regions of the English
+text. Variances are those over all pairs, also for a part of them.
 
 Shape letters: B batch (pairs), L token position, D width, R rows.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding, TokenIds
 from distill.objective.distances import floored, region_masks
 from eval.states import metrics
@@ -26,6 +26,13 @@ from eval.states import metrics
 Place = tuple[str, str]
 POOLED: Place = ("pooled", "pooled")
 Metrics = dict[str, dict[str, dict[str, float]]]
+
+
+def whole_text(family: Family) -> Place:
+    """The place whose vector stands for a whole text: the pooled one, or where there is none the
+    state at EOS, which CLIP would pool.
+    """
+    return POOLED if family.pooled else (list(family.parts)[-1], "eos")
 
 
 def places(
@@ -38,12 +45,13 @@ def places(
         states_BLD = tensor_BLD.float()
         masks = region_masks(english.eos[name].to(states_BLD.device), states_BLD.shape[1])
         yield from (((name, region), states_BLD, mask_BL) for region, mask_BL in masks.items())
-    pooled_B1P = encoding.pooled_BP.float()[:, None]
-    yield (
-        POOLED,
-        pooled_B1P,
-        torch.ones(pooled_B1P.shape[:2], dtype=torch.bool, device=pooled_B1P.device),
-    )
+    if encoding.pooled_BP is not None:
+        pooled_B1P = encoding.pooled_BP.float()[:, None]
+        yield (
+            POOLED,
+            pooled_B1P,
+            torch.ones(pooled_B1P.shape[:2], dtype=torch.bool, device=pooled_B1P.device),
+        )
 
 
 class Moments:
@@ -96,6 +104,10 @@ class RowNumbers:
         self.moments, self.pairs = moments, pairs
         self.at: dict[Place, PairNumbers] = {}
         self._ranks: dict[Place, tuple[np.ndarray, np.ndarray]] = {}
+
+    @property
+    def encoders(self) -> list[str]:
+        return [encoder for encoder, region in self.at if region == "content"]
 
     def add(self, start: int, row: Encoding, teacher: Encoding, english: TokenIds) -> None:
         """A batch of the row's prompts, the first of them number `start`, and of the English texts
@@ -194,11 +206,11 @@ class RowNumbers:
         }
 
     def whole_prompt(self) -> torch.Tensor:
-        """Mean state after BOS of both encoders, concatenated, over the teacher's standard
-        deviation: (B, D of both). Does not change when the states are permuted.
+        """Mean state after BOS of all encoders, concatenated, over the teacher's standard
+        deviation: (B, D of all). Does not change when the states are permuted.
         """
         sides = []
-        for name in SDXL.parts:
+        for name in self.encoders:
             regions = [(name, region) for region in ("content", "eos", "pads")]
             weights = [torch.from_numpy(self.at[place].positions_B)[:, None] for place in regions]
             total_BD = sum(

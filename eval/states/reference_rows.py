@@ -22,7 +22,7 @@ from configs.schema.captions import Translator
 from configs.schema.recipe import Recipe
 from corpora.captions import translator
 from corpora.pair import Pair
-from distill.encoders.family import SDXL
+from distill.encoders.family import Family
 from distill.encoders.student import initial_text_encoders
 from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.sdxl import repository
@@ -39,7 +39,7 @@ class RowReader(NamedTuple):
     rows: dict[str, list[str]]
 
 
-def readers(recipe: Recipe, pairs: list[Pair]) -> list[RowReader]:
+def readers(recipe: Recipe, family: Family, pairs: list[Pair]) -> list[RowReader]:
     """The teacher first.
 
     Raises RecipeError for a name taken twice, DataError when the translator cannot be loaded.
@@ -72,16 +72,16 @@ def readers(recipe: Recipe, pairs: list[Pair]) -> list[RowReader]:
             recipe.eval.translator, japanese, recipe.eval.batch_size
         )
     return [
-        RowReader(lambda: load_text_encoders(base, recipe.distill.teacher), teacher),
-        RowReader(lambda: load_text_encoders(recipe.run_dir / "export" / "base"), student),
+        RowReader(lambda: load_text_encoders(base, family, recipe.distill.teacher), teacher),
+        RowReader(lambda: load_text_encoders(recipe.run_dir / "export" / "base", family), student),
         RowReader(
             lambda: initial_text_encoders(
-                base, recipe.run_dir / "initial_student", recipe.distill.teacher
+                base, family, recipe.run_dir / "initial_student", recipe.distill.teacher
             ),
             {rows.BEFORE_TRAINING: japanese},
         ),
         *(
-            RowReader(partial(_repository, recipe, name), {name: japanese})
+            RowReader(partial(_repository, recipe, family, name), {name: japanese})
             for name in recipe.eval.repositories
         ),
     ]
@@ -106,8 +106,8 @@ def check_names(recipe: Recipe) -> None:
             )
 
 
-def _repository(recipe: Recipe, name: str) -> TextEncoders:
-    """Text encoders of a user's SDXL, or encoders alone; no code of theirs is run.
+def _repository(recipe: Recipe, family: Family, name: str) -> TextEncoders:
+    """Text encoders of a user's pipeline, or encoders alone; no code of theirs is run.
 
     Raises DataError.
     """
@@ -123,12 +123,12 @@ def _repository(recipe: Recipe, name: str) -> TextEncoders:
         ],
     )
     found = [encoder.name for encoder in repository.open_folder(folder).encoders]
-    if found != list(SDXL.parts):
+    if found != list(family.parts):
         raise DataError(
-            f"eval.repositories.{name}: {reference} holds {' and '.join(found)} only; give an SDXL "
-            "base, or both encoders"
+            f"eval.repositories.{name}: {reference} holds {' and '.join(found)} only; give an "
+            f"{family.name} base, or all its encoders"
         )
-    encoders = load_text_encoders(folder)
+    encoders = load_text_encoders(folder, family)
     for tokenizer in encoders.tokenizers.values():
         if tokenizer.model_max_length != POSITIONS:  # missing, it is 1e30
             state = (

@@ -8,12 +8,14 @@ is reordered, over how far the teacher moves when the English one is reordered a
 sensitive as the teacher; 0: a bag of words. Squared distances, summed over pairs.
 - `role_swap` (toyworld): the two things of the scene exchanged, not a word changed; `scrambled`
   (any corpus): the words in a random order.
-- `pooled`: the pooled vector, over the teacher's variance per dimension; `states`: the mean state
-  of the prompt, in which a mere permutation of the states does not show; `noise`: the base UNet's
-  prediction, what a picture feels of it.
+- `pooled`: the pooled vector where there is one, over the teacher's variance per dimension;
+  `states`: the mean state of the prompt, in which a mere permutation of the states does not show;
+  `noise`: the base UNet's prediction, what a picture feels of it.
 """
 
 from typing import Any
+
+import torch
 
 from eval.rows import (
     STUDENT,
@@ -62,13 +64,15 @@ def measure(rows: dict[str, RowNumbers], base: Distances) -> dict[str, dict[str,
 
 
 def _moved(reordered: RowNumbers, row: RowNumbers) -> dict[str, float]:
-    difference_BP = reordered.at[POOLED].vector_BD - row.at[POOLED].vector_BD
-    pooled_B = (difference_BP.double().square() / row.moments.variance(POOLED)).mean(dim=1)
     states_B = (reordered.whole_prompt() - row.whole_prompt()).square().mean(dim=1)
+    pooled_B = torch.zeros_like(states_B)
+    if POOLED in row.at:
+        difference_BP = reordered.at[POOLED].vector_BD - row.at[POOLED].vector_BD
+        pooled_B = (difference_BP.double().square() / row.moments.variance(POOLED)).mean(dim=1)
     return {
         "pooled": pooled_B.sum().item(),
         "states": states_B.sum().item(),
-        "pairs": float((pooled_B > 0).sum()),
+        "pairs": float((pooled_B if POOLED in row.at else states_B).count_nonzero()),
     }
 
 

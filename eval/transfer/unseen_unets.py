@@ -7,7 +7,9 @@ from typing import Any
 
 from configs.errors import DataError, RecipeError
 from configs.schema.recipe import Recipe
+from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding, TextEncoders, load_text_encoders
+from distill.sdxl.base import settled
 from distill.sdxl.pipelines import Pipelines, device, load_base, load_refiner, quiet
 from distill.sdxl.repository import fetch, read_index
 from eval import held_out, results
@@ -38,6 +40,7 @@ def transfer(recipe: Recipe) -> None:
             "eval.unets: names no UNet; give some, for example 'eval.unets={style: "
             "runs/other_unets/style}'"
         )
+    recipe, family = settled(recipe)
     path, student = recipe.run_dir / "eval" / "transfer.json", recipe.run_dir / "export" / "base"
     if not student.is_dir():
         raise DataError(
@@ -56,12 +59,15 @@ def transfer(recipe: Recipe) -> None:
     else:
         results.write(
             path,
-            {"recipe": recipe.name, "fingerprint": digest, **measure(recipe, folders, student)},
+            {"recipe": recipe.name, "fingerprint": digest}
+            | measure(recipe, family, folders, student),
         )
     print(table(results.read(path, COMMAND)))
 
 
-def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> dict[str, Any]:
+def measure(
+    recipe: Recipe, family: Family, folders: dict[str, str], student_folder: Path
+) -> dict[str, Any]:
     """`{"gap_pairs", "prompts", "unets": {name: {"noise_gap": {"value", "low", "high"},
     "scene_accuracy": {row: share}}}}`.
     """
@@ -70,20 +76,21 @@ def measure(recipe: Recipe, folders: dict[str, str], student_folder: Path) -> di
         *((pair.en, pair.text) for pair in held_out.read(recipe, recipe.eval.gap_pairs)),
         strict=True,
     )
-    student = load_text_encoders(student_folder)
-    teacher = load_text_encoders(folders[OWN], recipe.distill.teacher)
+    student = load_text_encoders(student_folder, family)
+    teacher = load_text_encoders(folders[OWN], family, recipe.distill.teacher)
     encodings = {
         TEACHER: encode(teacher, list(english), recipe.eval.batch_size),
         STUDENT: encode(student, list(japanese), recipe.eval.batch_size),
         noise_gap.EMPTY: encode(teacher, [""], 1),
     }
     captions = generation.held_out_captions(recipe)
-    own, found = load_base(folders[OWN]), {}
+    own, found = load_base(folders[OWN], family), {}
     for name, folder in folders.items():
-        pipelines, unet = pipelines_of(own, folder)
+        pipelines, unet = pipelines_of(own, folder, family)
         compared = [(STUDENT, TEACHER), noise_gap.REACTION]
         distances = noise_gap.distances(
             pipelines,
+            family,
             list(english),
             encodings,
             {"base": compared, "refiner": compared},
@@ -104,13 +111,13 @@ def encode(encoders: TextEncoders, texts: list[str], batch_size: int) -> Encodin
     )
 
 
-def pipelines_of(own: Any, folder: str) -> tuple[Pipelines, str]:
+def pipelines_of(own: Any, folder: str, family: Family) -> tuple[Pipelines, str]:
     """The pipelines that run this folder's UNet, and which of the two it is: a refiner needs the
     recipe's own base before it.
     """
     if not read_index(fetch(folder)).get("text_encoder", [None])[0]:
-        return Pipelines(own, load_refiner(folder)), "refiner"
-    return Pipelines(load_base(folder), None), "base"
+        return Pipelines(own, load_refiner(folder, family)), "refiner"
+    return Pipelines(load_base(folder, family), None), "base"
 
 
 def paint(
@@ -122,17 +129,12 @@ def paint(
     accuracies = {}
     for row, prompts in ((TEACHER, captions.en), (STUDENT, captions.text)):
         if row == STUDENT:
-            encoders = {
-                "text_encoder": student.models["clip_l"],
-                "text_encoder_2": student.models["clip_bigg"],
-            }
-            tokenizers = {
-                "tokenizer": student.tokenizers["clip_l"],
-                "tokenizer_2": student.tokenizers["clip_bigg"],
-            }
-            pipelines.base.register_modules(
-                **{part: model.to(device()) for part, model in encoders.items()}, **tokenizers
-            )
+            for name_of_part, part in student.family.parts.items():
+                modules = {
+                    part.subfolder: student.models[name_of_part].to(device()),
+                    part.tokenizer: student.tokenizers[name_of_part],
+                }
+                pipelines.base.register_modules(**modules)
         folder = recipe.run_dir / "eval" / "transfer" / name / row
         unet, export = (
             recipe.eval.unets.get(name, recipe.distill.base).path,

@@ -33,7 +33,7 @@ from distill.plan.cost import AttentionCost, Tower
 from distill.tokens import store
 from distill.tokens.batches import Batches, SpecialIds
 from distill.tokens.prompts import POSITIONS
-from distill.tokens.token_pairs import SIDES, TokenPairs
+from distill.tokens.token_pairs import TokenPairs, sides_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -41,8 +41,8 @@ BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 
 def published_towers() -> list[Tower]:
     return [
-        Tower.of(shapes.PUBLISHED[BASE]["text_encoder"], False),
-        Tower.of(shapes.PUBLISHED[BASE]["text_encoder_2"], True),
+        Tower.of(shapes.PUBLISHED[BASE]["text_encoder"], SDXL.parts["clip_l"]),
+        Tower.of(shapes.PUBLISHED[BASE]["text_encoder_2"], SDXL.parts["clip_bigg"]),
     ]
 
 
@@ -135,7 +135,7 @@ def shapes_of(pair: Towers) -> list[Tower]:
 def token_pairs(rows: int) -> TokenPairs:
     """Texts as captions are: most short, one of all positions."""
     generator, ids, offsets = np.random.default_rng(0), {}, {}
-    for side in SIDES:
+    for side in sides_of(SDXL):
         lengths = np.minimum(2 + generator.gamma(2.0, 7.0, size=rows).astype(int), 60)
         lengths[0] = POSITIONS
         ids[side], offsets[side] = (
@@ -209,7 +209,7 @@ def test_the_flop_of_a_run_of_mixed_lengths_are_what_the_flop_counter_sees(
     )
     both, found, (measured, reading) = (towers(0), towers(1)), token_pairs(50), a_loss(settings)
     load = estimate.real_load(settings, found, shapes_of(both[0]), [reading], gpus=2)
-    maker = Batches(settings, found, dict.fromkeys(SIDES, SpecialIds(58, 59, 1)))
+    maker = Batches(settings, found, dict.fromkeys(sides_of(SDXL), SpecialIds(58, 59, 1)))
     counted, pairs = 0, 0
     for step in range(settings.steps):
         for process in range(2):
@@ -248,7 +248,7 @@ def test_what_autograd_keeps_is_what_the_hooks_see(precision: str, length: int) 
     both = tuple(
         pair.bfloat16() if precision == "bf16" else pair for pair in (towers(0), towers(1))
     )
-    maker = Batches(settings, found, dict.fromkeys(SIDES, SpecialIds(58, 59, 1)))
+    maker = Batches(settings, found, dict.fromkeys(sides_of(SDXL), SpecialIds(58, 59, 1)))
     part = maker.rows(0)
     part = part[maker.lengths(part) <= length]
     weights = {tensor.untyped_storage().data_ptr() for pair in both for tensor in pair.parameters()}
@@ -515,11 +515,11 @@ def test_tokens_that_are_there_are_counted(tiny_sdxl: Path, tmp_path: Path) -> N
     assert "213 times the 60 of" in text and "counted over 64 of 400 steps" in text
     written = sum(path.stat().st_size for path in (tmp_path / "tokens").iterdir())
     assert f"{written / 1e3:.1f} kB of tokens, which are there" in text
-    means = {side: float(found.lengths(side, np.arange(60)).mean()) for side in SIDES}
+    means = {side: float(found.lengths(side, np.arange(60)).mean()) for side in sides_of(SDXL)}
     headers = (
         9 * 128 + 8 * 4 + (tmp_path / "tokens" / "manifest.json").stat().st_size
     )  # and each side's first offset
-    assert cost.token_bytes(60, means, dict.fromkeys(SIDES, 514)) == pytest.approx(
+    assert cost.token_bytes(60, means, dict.fromkeys(sides_of(SDXL), 514)) == pytest.approx(
         written - headers, abs=1
     )
     (tmp_path / "pairs" / "manifest.json").write_text(

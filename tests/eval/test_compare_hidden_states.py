@@ -19,6 +19,7 @@ from configs.schema.load import dump_recipe, load_recipe
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from corpora.toyworld import captions
+from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.sdxl.pipelines import Pipelines, load_base, load_pipelines
 from eval import compare_runs, results
@@ -98,7 +99,7 @@ def test_compare_measures_what_must_come_out_exactly(
     )
     printed = capsys.readouterr().out
     assert all(row in printed for row in rows)
-    assert max(map(len, table.table(result).splitlines())) <= table.WIDTH
+    assert max(map(len, table.table(result, SDXL).splitlines())) <= table.WIDTH
 
 
 def test_the_batch_changes_no_number_and_long_texts_are_counted(
@@ -173,13 +174,13 @@ def test_noise_gap_of_the_empty_prompt_is_one(
     at every timestep and in either UNet.
     """
     settings = load_recipe(finished_run()).eval
-    encoders = load_text_encoders(tiny_sdxl / "base")
+    encoders = load_text_encoders(tiny_sdxl / "base", SDXL)
     teacher, empty = encoders.encode(PROMPTS), encoders.encode([""])
-    pipelines = load_pipelines(str(tiny_sdxl / "base"), str(tiny_sdxl / "refiner"))
+    pipelines = load_pipelines(str(tiny_sdxl / "base"), str(tiny_sdxl / "refiner"), SDXL)
     texts = {TEACHER: teacher, noise_gap.EMPTY: empty, "silent": noise_gap.repeated(empty, 4)}
     compared = [("silent", TEACHER), noise_gap.REACTION]
     found = noise_gap.distances(
-        pipelines, PROMPTS, texts, {"base": compared, "refiner": compared}, settings
+        pipelines, SDXL, PROMPTS, texts, {"base": compared, "refiner": compared}, settings
     )
     assert set(found) == {"base", "refiner"}
     for unet in found.values():
@@ -194,7 +195,7 @@ def test_noise_gap_of_the_empty_prompt_is_one(
         ValueError, match="base UNet predicts the same noise with and without a prompt"
     ):
         noise_gap.distances(
-            pipelines, PROMPTS, deaf, {"base": compared, "refiner": compared}, settings
+            pipelines, SDXL, PROMPTS, deaf, {"base": compared, "refiner": compared}, settings
         )
 
 
@@ -206,16 +207,17 @@ def test_recorded_points_are_what_the_pipeline_computes(
     pipeline's own next latents.
     """
     settings = load_recipe(finished_run(timesteps=5, guidance_scale=guidance_scale)).eval
-    pipeline = load_base(str(tiny_sdxl / "base"))
+    pipeline = load_base(str(tiny_sdxl / "base"), SDXL)
+    read = pipeline.unet, SDXL.readers["base"]
     prompts = PROMPTS[:2]
-    encoding = load_text_encoders(tiny_sdxl / "base").encode(prompts)
+    encoding = load_text_encoders(tiny_sdxl / "base", SDXL).encode(prompts)
     points = noise_gap.record_points(Pipelines(pipeline, None), prompts, 0, settings)["base"]
     assert [int(point.timestep) for point in points] == [801, 601, 401, 201, 1]
     assert points[0].time_ids_B6.tolist() == [[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]] * 2
     for now, after in itertools.pairwise(points):
-        noise = noise_gap.predict(pipeline, now, encoding)
+        noise = noise_gap.predict(*read, now, encoding)
         if guidance_scale > 1:  # the base pipeline zeroes the negative condition
-            nothing = noise_gap.predict(pipeline, now, encoding.map(torch.zeros_like))
+            nothing = noise_gap.predict(*read, now, encoding.map(torch.zeros_like))
             noise = nothing + guidance_scale * (noise - nothing)
         expected = pipeline.scheduler.step(noise, now.timestep, now.sample_BCHW).prev_sample
         torch.testing.assert_close(after.sample_BCHW, expected, atol=1e-4, rtol=1e-4)
@@ -231,7 +233,7 @@ def test_the_refiner_is_heard_where_the_base_hands_over(
     settings = load_recipe(
         finished_run(timesteps=10, denoising_end=denoising_end, guidance_scale=1.0)
     ).eval
-    pipelines = load_pipelines(str(tiny_sdxl / "base"), str(tiny_sdxl / "refiner"))
+    pipelines = load_pipelines(str(tiny_sdxl / "base"), str(tiny_sdxl / "refiner"), SDXL)
     points = noise_gap.record_points(pipelines, PROMPTS[:2], 0, settings)
     latents = pipelines.base(
         prompt=PROMPTS[:2],

@@ -12,6 +12,7 @@ from PIL import Image
 from configs.errors import DataError
 from configs.files import file_sha256
 from configs.schema.load import load_recipe
+from distill.encoders.family import SDXL
 from eval import results, summary
 from eval.pictures import painted, painting
 from eval.report import plots, report
@@ -95,7 +96,7 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
 
 def test_report_holds_everything_and_escapes_captions(finished_run: Callable[..., str]) -> None:
     recipe = load_recipe(finished_run())
-    empty = report.render(recipe).read_text(encoding="utf-8")
+    empty = report.render(recipe, SDXL).read_text(encoding="utf-8")
     assert (
         "python -m eval.generate RECIPE" in empty
         and "python -m eval.compare_hidden_states RECIPE" in empty
@@ -110,7 +111,7 @@ def test_report_holds_everything_and_escapes_captions(finished_run: Callable[...
     (recipe.run_dir / "distill" / "metrics.jsonl").write_text(
         "\n".join(map(json.dumps, history)) + '\n{"step": 3, "lo'
     )
-    page = report.render(recipe).read_text(encoding="utf-8")
+    page = report.render(recipe, SDXL).read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert" in page
     assert "<b>web" not in page and "<i>theirs" not in page and "<b>line" not in page
     assert (
@@ -130,7 +131,7 @@ def test_results_of_another_version_are_named(finished_run: Callable[..., str]) 
     for missing in ("word_order", "rows"):
         results.write(path, {key: value for key, value in whole.items() if key != missing})
         with pytest.raises(ValueError, match="another version's"):
-            report.render(recipe)
+            report.render(recipe, SDXL)
 
 
 def test_large_pictures_are_embedded_small_and_small_ones_untouched(tmp_path: Path) -> None:

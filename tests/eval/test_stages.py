@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from configs.schema.load import load_recipe
 from corpora.toyworld import captions, renderer
+from distill.encoders.family import SDXL
 from distill.sdxl.pipelines import load_pipelines
 from eval import summary
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
@@ -76,7 +77,7 @@ def test_pictures_do_not_depend_on_the_batch_and_the_refiner_takes_part(
     tiny_sdxl: Path, finished_run: Callable[..., str]
 ) -> None:
     recipe = load_recipe(finished_run(denoising_end=0.4))
-    pipelines = load_pipelines(*painting.sdxl_folders(recipe, student=False))
+    pipelines = load_pipelines(*painting.sdxl_folders(recipe, student=False), SDXL)
     prompts = ["赤い丸", "青い四角", ""]
     together = np.stack(
         [
@@ -89,7 +90,10 @@ def test_pictures_do_not_depend_on_the_batch_and_the_refiner_takes_part(
     without = load_recipe(finished_run(denoising_end=1.0))
     assert painting.sdxl_folders(without, student=False)[1] is None
     base_only = painting.paint(
-        load_pipelines(*painting.sdxl_folders(without, student=False)), prompts, 0, without.eval
+        load_pipelines(*painting.sdxl_folders(without, student=False), SDXL),
+        prompts,
+        0,
+        without.eval,
     )
     assert np.abs(np.asarray(base_only[1], dtype=np.int16) - alone).max() > 3
 

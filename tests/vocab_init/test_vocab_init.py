@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from configs.errors import DataError
 from configs.references import TOYWORLD_MODELS
 from corpora.filters import sentence_encoder
+from distill.encoders.family import SDXL
 from distill.tokenizer import portable
 from distill.tokenizer.portable import Vocabulary
 from vocab_init import __main__ as entry
@@ -179,7 +180,7 @@ def test_equal_candidates_tie_at_any_place() -> None:
 
 
 def test_whole_words_stand_for_their_text_and_half_characters_for_none(teacher: Path) -> None:
-    words = transplant.read_teacher(str(teacher)).words()
+    words = transplant.read_teacher(str(teacher), SDXL).words()
     ids = token_ids(teacher)
     texts = {text: token_id for token_id, text in words}
     assert (
@@ -195,7 +196,7 @@ def test_whole_words_stand_for_their_text_and_half_characters_for_none(teacher: 
 
 
 def test_every_kind_of_row(teacher: Path) -> None:
-    english = transplant.read_teacher(str(teacher))
+    english = transplant.read_teacher(str(teacher), SDXL)
     kinds = {
         "<unk>": "unknown",
         "▁赤い": "normal",
@@ -239,7 +240,7 @@ def test_every_kind_of_row(teacher: Path) -> None:
 def test_embeddings_are_read_with_and_without_prefix_whole_and_in_shards(
     prefix: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    whole = transplant.read_teacher(str(write_teacher(tmp_path / "base", prefix, dtype)))
+    whole = transplant.read_teacher(str(write_teacher(tmp_path / "base", prefix, dtype)), SDXL)
     for name in WIDTHS:
         path = tmp_path / "base" / name / "model.safetensors"
         key = f"{prefix}embeddings.token_embedding.weight"
@@ -253,7 +254,7 @@ def test_embeddings_are_read_with_and_without_prefix_whole_and_in_shards(
         path.with_name("model.safetensors.index.json").write_text(
             json.dumps(index), encoding="utf-8"
         )
-    shards = transplant.read_teacher(str(tmp_path / "base"))
+    shards = transplant.read_teacher(str(tmp_path / "base"), SDXL)
     assert shards.sha256() == whole.sha256() and all(
         table.dtype == torch.float32 for table in shards.tables.values()
     )
@@ -504,10 +505,10 @@ def test_the_student_built_on_it_reads_bos_exactly_as_the_teacher(
     from distill.encoders.teacher import load_text_encoders
 
     assert stage(tiny_sdxl / "base", tmp_path) == 0
-    student = initial_text_encoders(tiny_sdxl / "base", tmp_path / "initial_student").encode(
+    student = initial_text_encoders(tiny_sdxl / "base", SDXL, tmp_path / "initial_student").encode(
         ["赤い丸", "👍 青い四角"]
     )
-    english = load_text_encoders(tiny_sdxl / "base").encode(["a red circle"])
+    english = load_text_encoders(tiny_sdxl / "base", SDXL).encode(["a red circle"])
     for ours, theirs in (
         (student.states["clip_l"], english.states["clip_l"]),
         (student.states["clip_bigg"], english.states["clip_bigg"]),

@@ -23,6 +23,7 @@ from configs.schema.recipe import Recipe
 from distill import run_folder
 from distill.checkpoints import checkpoint
 from distill.checkpoints.tensor_file import TensorFile
+from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.tokens import store, token_pairs
 from distill.train import metrics_file, training
@@ -237,19 +238,19 @@ def test_a_teacher_that_cannot_be_loaded(tiny_sdxl: Path, tmp_path: Path, damage
     else:
         weights.write_bytes(b"\xff" * 500 if damage == "corrupt" else weights.read_bytes()[:-100])
     with pytest.raises(DataError) as caught:
-        load_text_encoders(base)
+        load_text_encoders(base, SDXL)
     assert str(base) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"initial_student: missing; run python -m vocab_init"):
         store.prepare(recipe(tmp_path))
-    for side in token_pairs.SIDES:
+    for side in token_pairs.sides_of(SDXL):
         np.save(tmp_path / f"{side}_ids.npy", np.arange(5, dtype=np.uint16))
         np.save(tmp_path / f"{side}_offsets.npy", np.array([0, 2, 5]))
     np.save(tmp_path / "sources.npy", np.array([1, 0], np.uint16))
     artefact.seal(tmp_path, {}, {"sources": ["wmt", "laion"]})
-    loaded = token_pairs.load(tmp_path)
+    loaded = token_pairs.load(tmp_path, SDXL)
     assert loaded.source_N is not None and [
         loaded.source_names[index] for index in loaded.source_N
     ] == ["laion", "wmt"]

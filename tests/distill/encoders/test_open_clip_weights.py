@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from configs.errors import DataError
 from configs.schema.corpora import Filters
+from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from vocab_init import transplant
 
@@ -198,10 +199,10 @@ def test_token_embeddings_that_are_no_numbers_are_one_line(tiny_sdxl: Path, tmp_
     reference = checkpoint(tmp_path, "tiny-bigG")
     _nan(Path(reference.partition("/")[2]))
     with pytest.raises(DataError, match="token embeddings hold NaN or infinity"):
-        transplant.read_teacher(str(tiny_sdxl / "base"), reference)
+        transplant.read_teacher(str(tiny_sdxl / "base"), SDXL, reference)
 
 
 def refused(base: Path, reference: str, cause: str) -> None:
     with pytest.raises(DataError) as caught:
-        load_text_encoders(base, reference)
+        load_text_encoders(base, SDXL, reference)
     assert cause in str(caught.value) and len(str(caught.value).splitlines()) == 1

@@ -74,8 +74,8 @@ def test_the_second_encoder_equals_open_clips_own_forward(
     name: str, kind: str, tiny_sdxl: Path, tmp_path: Path
 ) -> None:
     encoders, base = (
-        load_text_encoders(tiny_sdxl / "base", checkpoint(tmp_path, name, kind)),
-        load_text_encoders(tiny_sdxl / "base"),
+        load_text_encoders(tiny_sdxl / "base", SDXL, checkpoint(tmp_path, name, kind)),
+        load_text_encoders(tiny_sdxl / "base", SDXL),
     )
     states_BLD, pooled_BP = forward(tiny_model(name), encoders.tokenize(PROMPTS).ids["clip_bigg"])
     of_base = base.encode(PROMPTS)
@@ -98,8 +98,8 @@ def test_a_model_as_wide_as_the_first_encoder_replaces_that_one(
     tiny_sdxl: Path, tmp_path: Path
 ) -> None:
     encoders, of_base = (
-        load_text_encoders(tiny_sdxl / "base", checkpoint(tmp_path, "tiny-L")),
-        load_text_encoders(tiny_sdxl / "base").encode(PROMPTS),
+        load_text_encoders(tiny_sdxl / "base", SDXL, checkpoint(tmp_path, "tiny-L")),
+        load_text_encoders(tiny_sdxl / "base", SDXL).encode(PROMPTS),
     )
     states_BLD, _ = forward(tiny_model("tiny-L"), encoders.tokenize(PROMPTS).ids["clip_l"])
     assert not torch.allclose(states_BLD, of_base.states["clip_l"], atol=0.1)
@@ -118,7 +118,7 @@ def test_a_config_that_says_float16_does_not_round_the_weights(
         tmp_path / "base" / "text_encoder_2" / "config.json", torch_dtype="float16", dtype="float16"
     )
     for folder in (tiny_sdxl / "base", tmp_path / "base"):
-        model = load_text_encoders(folder, reference).models["clip_bigg"]
+        model = load_text_encoders(folder, SDXL, reference).models["clip_bigg"]
         assert torch.equal(
             model.get_input_embeddings().weight, tiny_model("tiny-bigG").token_embedding.weight
         )
@@ -130,8 +130,8 @@ def test_a_config_that_says_float16_does_not_round_the_weights(
 def test_vocab_init_takes_the_token_embeddings_of_the_teacher(
     tiny_sdxl: Path, tmp_path: Path
 ) -> None:
-    base = transplant.read_teacher(str(tiny_sdxl / "base"))
-    ours = transplant.read_teacher(str(tiny_sdxl / "base"), checkpoint(tmp_path, "tiny-bigG"))
+    base = transplant.read_teacher(str(tiny_sdxl / "base"), SDXL)
+    ours = transplant.read_teacher(str(tiny_sdxl / "base"), SDXL, checkpoint(tmp_path, "tiny-bigG"))
     assert torch.equal(ours.tables["clip_bigg"], tiny_model("tiny-bigG").token_embedding.weight)
     assert (
         torch.equal(ours.tables["clip_l"], base.tables["clip_l"]) and ours.sha256() != base.sha256()
@@ -177,7 +177,7 @@ def test_training_learns_from_that_teacher_and_starts_from_it(
     work = preparation.load(recipe)
     theirs = tiny_model("tiny-bigG")
     ids_BL = (
-        load_text_encoders(recipe.distill.base)
+        load_text_encoders(recipe.distill.base, SDXL)
         .tokenize([pair.en for pair in read_pairs(recipe.run_dir / "pairs", "train")])
         .ids["clip_bigg"]
     )
@@ -281,12 +281,12 @@ def test_the_real_architectures_equal_open_clips_own_forward(
     path = tmp_path / "model.safetensors"
     save_with_image_tower(theirs.state_dict(), path)
     del theirs  # each copy of the larger one holds 2.8 GB
-    encoders = load_text_encoders(tmp_path / "base", f"open_clip:{name}/{path}")
+    encoders = load_text_encoders(tmp_path / "base", SDXL, f"open_clip:{name}/{path}")
     path.unlink()  # pytest would keep it; the encoder has memory of its own
     stock = encoders.models.pop(encoder)
     with torch.no_grad():
         found = stock(ids_BL, output_hidden_states=True)
-        ours_BLD, ours_BP = tower_of(stock)(ids_BL, eos_position_B)
+        ours_BLD, ours_BP = tower_of(stock, "penultimate")(ids_BL, eos_position_B)
     for states in (found.hidden_states[-2], ours_BLD):
         assert relative_error(states, states_BLD) < 1e-4
     for pooled in [found.text_embeds, ours_BP] if encoder == "clip_bigg" else []:

@@ -63,7 +63,7 @@ def test_equals_transformers(kind: type, config: CLIPTextConfig) -> None:
     model = kind(config).eval()
     with torch.no_grad():
         expected = model(ids_BL, output_hidden_states=True)
-        penultimate_BLD, pooled_BP = tower_of(model)(ids_BL, eos_position_B)
+        penultimate_BLD, pooled_BP = tower_of(model, "penultimate")(ids_BL, eos_position_B)
     assert penultimate_BLD.equal(expected.hidden_states[-2])
     if kind is CLIPTextModelWithProjection:
         torch.testing.assert_close(pooled_BP, expected.text_embeds, rtol=0, atol=5e-6)
@@ -75,7 +75,7 @@ def test_gradients_equal_transformers() -> None:
     torch.manual_seed(0)
     ids_BL, eos_position_B = prompts()
     model = CLIPTextModelWithProjection(config("gelu")).double()
-    tower = tower_of(model).double()
+    tower = tower_of(model, "penultimate").double()
     expected = model(ids_BL, output_hidden_states=True)
     (expected.hidden_states[-2].square().sum() + expected.text_embeds.square().sum()).backward()
     penultimate_BLD, pooled_BP = tower(ids_BL, eos_position_B)
@@ -90,7 +90,7 @@ def test_gradients_equal_transformers() -> None:
 
 def test_only_the_dead_parameters_get_no_gradient() -> None:
     ids_BL, eos_position_B = prompts()
-    tower = TextTower(config("quick_gelu"), with_projection=False)
+    tower = TextTower(config("quick_gelu"), "penultimate", with_projection=False)
     tower(ids_BL, eos_position_B)[0].square().sum().backward()
     without = {id(parameter) for parameter in tower.parameters() if parameter.grad is None}
     assert without == {id(parameter) for parameter in tower.dead_parameters()} != set()
@@ -99,7 +99,7 @@ def test_only_the_dead_parameters_get_no_gradient() -> None:
 def test_no_graph_break() -> None:
     torch.manual_seed(0)
     ids_BL, eos_position_B = prompts()
-    tower = TextTower(config("gelu"), with_projection=True)
+    tower = TextTower(config("gelu"), "penultimate", with_projection=True)
     whole = torch.compile(tower, fullgraph=True, backend="eager")
     for one, other in zip(
         whole(ids_BL, eos_position_B), tower(ids_BL, eos_position_B), strict=True
@@ -113,7 +113,7 @@ def test_no_graph_break() -> None:
 )  # torch's compiler looks at it itself
 def test_compiled_blocks_compute_the_same_for_any_number_of_prompts_and_positions() -> None:
     torch.manual_seed(0)
-    tower = TextTower(config("gelu"), with_projection=True)
+    tower = TextTower(config("gelu"), "penultimate", with_projection=True)
     compiled = copy.deepcopy(tower)
     compiled.compile_layers()
     ids_BL, eos_position_B = prompts()

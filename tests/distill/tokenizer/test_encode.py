@@ -25,7 +25,7 @@ UPSTREAM = "llm-jp/code10K_en20K_ja30K.ver2.2_hf_fast.b4.tokenizer.json"
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
     if request.param in SDXL.parts:
-        return load_tokenizer(str(TOYWORLD_MODELS / "base"), request.param)
+        return load_tokenizer(str(TOYWORLD_MODELS / "base"), SDXL.parts[request.param])
     if request.param != "tokenizer.json":
         return open_case(request.param, folder).tokenizer
     if not (SHARED / "tokenizers" / UPSTREAM).is_file():

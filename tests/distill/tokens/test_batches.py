@@ -29,7 +29,7 @@ from distill.tokenizer import portable
 from distill.tokens.batches import Batches, SpecialIds
 from distill.tokens.mixture import mixture
 from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS
-from distill.tokens.token_pairs import SIDES, TokenPairs
+from distill.tokens.token_pairs import TokenPairs, sides_of
 
 VOCAB = 60
 EVERYTHING = {
@@ -45,7 +45,7 @@ def token_pairs(rows: int, longest: int = 30) -> TokenPairs:
     positions.
     """
     generator, ids, offsets = np.random.default_rng(0), {}, {}
-    for side in SIDES:
+    for side in sides_of(SDXL):
         lengths = generator.integers(2, longest, size=rows)
         lengths[0] = POSITIONS
         found = [
@@ -82,7 +82,7 @@ def batches(
         steps=10,
         code_mixed_share=mixed,
     )
-    return Batches(chosen, token_pairs(rows), dict.fromkeys(SIDES, special))
+    return Batches(chosen, token_pairs(rows), dict.fromkeys(sides_of(SDXL), special))
 
 
 def section(objective: dict[str, float], **changes: object) -> Distill:
@@ -185,7 +185,7 @@ def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path
     """Japanese then English or the other way round for the student, English twice for the teacher;
     cut at 77 where they are long.
     """
-    teacher = load_text_encoders(str(TOYWORLD_MODELS / "base")).tokenizers
+    teacher = load_text_encoders(str(TOYWORLD_MODELS / "base"), SDXL).tokenizers
     portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "tokenizer")
     student = portable.load(tmp_path / "tokenizer")
     readers = {f"en_{name}": one for name, one in teacher.items()} | {
@@ -268,7 +268,7 @@ def towers(seed: int) -> Towers:
         "clip_l": CLIPTextModel(config(8)),
         "clip_bigg": CLIPTextModelWithProjection(config(12)),
     }
-    return Towers({name: tower_of(model) for name, model in models.items()}).double()
+    return Towers({name: tower_of(model, "penultimate") for name, model in models.items()}).double()
 
 
 def loss(objective: dict[str, float], **changes: object) -> Loss:
@@ -293,7 +293,7 @@ def loss(objective: dict[str, float], **changes: object) -> Loss:
         for part, width in (("base", 20), ("refiner", 12))
         for index in range(2)
     ]
-    drawn = random_attention.draw(chosen.random_attention, statistics, 0)
+    drawn = random_attention.draw(chosen.random_attention, SDXL, statistics, 0)
     double = [
         replace(
             one,

@@ -19,6 +19,7 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
 from distill import inputs, run_folder
+from distill.encoders.family import SDXL
 from distill.tokens import token_pairs
 from distill.train import preparation
 
@@ -130,7 +131,7 @@ def start(settings: Recipe) -> str:
     preparation.prepare(settings)
     work = preparation.load(settings)
     digest = hashlib.sha256()
-    for side in token_pairs.SIDES:
+    for side in token_pairs.sides_of(SDXL):
         digest.update(
             work.batches.tokens.ids[side].tobytes() + work.batches.tokens.offsets[side].tobytes()
         )

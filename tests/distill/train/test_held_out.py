@@ -14,6 +14,7 @@ from configs.schema.load import load_recipe
 from corpora import pair
 from corpora.toyworld import captions
 from distill.checkpoints.checkpoint import newest
+from distill.encoders.family import SDXL
 from distill.parallel import engine
 from distill.plan.cost import AttentionCost, Tower, flop_per_pair
 from distill.plan.shapes import read_config
@@ -130,7 +131,7 @@ def is_that_of_training(path: str, alone: str) -> None:
         Tower.of(read_config(settings.base, folder), projected)
         for folder, projected in (("text_encoder", False), ("text_encoder_2", True))
     ]
-    reading = AttentionCost.of_random(towers, settings.random_attention)
+    reading = AttentionCost.of_random(towers, SDXL, settings.random_attention)
     for length, flop in enumerate(speed.flop_by_length(work, settings).T):
         assert flop == pytest.approx([flop_per_pair(towers, length), reading.flop(length)])
 

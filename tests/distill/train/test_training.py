@@ -24,7 +24,7 @@ from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss, Sides, systematic_sample
 from distill.tokens.batches import Batches, SpecialIds
 from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS, ROW
-from distill.tokens.token_pairs import SIDES, STUDENT_SIDES, TEACHER_SIDES, TokenPairs
+from distill.tokens.token_pairs import STUDENT_SIDES, TokenPairs, sides_of
 
 WIDTHS = {"clip_l": 6, "clip_bigg": 10}
 
@@ -47,7 +47,7 @@ def recipe_section(objective: str, **changes: object) -> Distill:
 def token_pairs(rows: int) -> TokenPairs:
     """Rows of 2 to 9 ids a side; row i's ids say which row they are."""
     ids, offsets = {}, {}
-    for side in SIDES:
+    for side in sides_of(SDXL):
         found = [
             np.full(2 + (index * 5 + len(side)) % 8, index, np.uint16) for index in range(rows)
         ]
@@ -68,7 +68,7 @@ def batches(
         english_share=english,
         seed=seed,
     )
-    special = {side: SpecialIds(901, 902, 900 + len(side)) for side in SIDES}
+    special = {side: SpecialIds(901, 902, 900 + len(side)) for side in sides_of(SDXL)}
     return Batches(settings, token_pairs(rows), special)
 
 
@@ -124,7 +124,7 @@ def test_a_row_becomes_its_ids_then_pads_and_the_empty_prompt_bos_and_eos() -> N
         )
         assert not batch.truncated
         for side, ids_BL, eos_B in zip(
-            (*TEACHER_SIDES, student),
+            (*(f"en_{name}" for name in SDXL.parts), student),
             (*batch.teacher.ids.values(), batch.student_BL),
             (*batch.teacher.eos.values(), batch.student_eos_B),
             strict=True,
@@ -207,7 +207,10 @@ def loss(objective: str, ones: bool = False, **changes: object) -> Loss:
     ]
     settings, measured = recipe_section(objective, **changes), some_statistics(ones)
     return Loss(
-        settings, measured, attention, random_attention.draw(settings.random_attention, measured, 0)
+        settings,
+        measured,
+        attention,
+        random_attention.draw(settings.random_attention, SDXL, measured, 0),
     )
 
 
@@ -345,10 +348,10 @@ def test_the_refiner_gets_its_share_of_the_draws_and_each_unet_splits_by_influen
 def test_statistics_are_the_variances_of_all_positions_but_bos(
     tiny_sdxl: Path, tmp_path: Path
 ) -> None:
-    teacher = load_text_encoders(tiny_sdxl / "base")
+    teacher = load_text_encoders(tiny_sdxl / "base", SDXL)
     prompts = [f"a red circle number {index}" for index in range(70)]  # more than one chunk
     teacher_statistics.record(tmp_path / "statistics.safetensors", teacher, prompts)
-    found = teacher_statistics.load(tmp_path / "statistics.safetensors")
+    found = teacher_statistics.load(tmp_path / "statistics.safetensors", SDXL)
     encoding = teacher.encode(prompts)
     for name, states_BLD in encoding.states.items():
         expected_D = states_BLD[:, 1:].flatten(0, 1).var(dim=0, correction=0)
@@ -362,17 +365,17 @@ def test_random_layers_are_whitened_drawn_alike_and_measured(
     tiny_sdxl: Path, tmp_path: Path
 ) -> None:
     teacher, settings = (
-        load_text_encoders(tiny_sdxl / "base"),
+        load_text_encoders(tiny_sdxl / "base", SDXL),
         RandomAttention(layers=3, heads=2, head_width=4),
     )
     prompts = [f"a cat and {index} dogs" for index in range(20)]
     teacher_statistics.record(tmp_path / "statistics.safetensors", teacher, prompts)
-    measured = teacher_statistics.load(tmp_path / "statistics.safetensors")
+    measured = teacher_statistics.load(tmp_path / "statistics.safetensors", SDXL)
     random_attention.record(
         tmp_path / "random.safetensors", settings, measured, teacher, prompts, seed=4
     )
     layers, again = (
-        random_attention.load(tmp_path / "random.safetensors", settings, measured, 4)
+        random_attention.load(tmp_path / "random.safetensors", settings, SDXL, measured, 4)
         for _ in range(2)
     )
     assert [layer.parts for layer in layers] == [SDXL.readers["base"]] * 3 + [
@@ -394,7 +397,7 @@ def test_random_layers_are_whitened_drawn_alike_and_measured(
 def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
     tiny_sdxl: Path, tmp_path: Path
 ) -> None:
-    teacher = load_text_encoders(tiny_sdxl / "base")
+    teacher = load_text_encoders(tiny_sdxl / "base", SDXL)
     bank = QueryBank(prompts=3, inference_steps=4, queries_per_layer=50)
     folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner")}
     for name in ("one", "two"):
@@ -403,7 +406,7 @@ def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
         )
     one, two = (load_file(tmp_path / name) for name in ("one", "two"))
     assert all(one[name].equal(two[name]) for name in one | two)  # the header has no fixed order
-    layers = query_bank.load(tmp_path / "one", folders, bank)
+    layers = query_bank.load(tmp_path / "one", folders, bank, SDXL)
     assert len(layers) == 8 and {layer.parts for layer in layers} == set(SDXL.readers.values())
     assert sum(layer.share for layer in layers) == pytest.approx(1) and all(
         layer.share > 0 for layer in layers
@@ -438,7 +441,7 @@ def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(
     )
     save_file(weights | {key: weights[key] * 2}, file, metadata={"format": "pt"})
     teacher, bank = (
-        load_text_encoders(tiny_sdxl / "base"),
+        load_text_encoders(tiny_sdxl / "base", SDXL),
         QueryBank(prompts=2, inference_steps=4, queries_per_layer=20, refiner_share=0.2),
     )
     folders = {
@@ -447,7 +450,8 @@ def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(
         "tuned": str(tuned),
     }
     query_bank.record(tmp_path / "bank", folders, teacher, ["a cat", "two dogs"], bank, seed=3)
-    layers = {layer.name: layer for layer in query_bank.load(tmp_path / "bank", folders, bank)}
+    loaded = query_bank.load(tmp_path / "bank", folders, bank, SDXL)
+    layers = {layer.name: layer for layer in loaded}
     shares = {
         unet: sum(layer.share for layer in layers.values() if layer.name.startswith(unet))
         for unet in folders
