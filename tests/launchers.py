@@ -107,6 +107,8 @@ class Training:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # under nohup a child would ignore it too
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def members(self) -> dict[int, str]:

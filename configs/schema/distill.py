@@ -3,12 +3,11 @@ pace.
 """
 
 from collections.abc import Collection
-from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.errors import RecipeError
 from configs.references import ModelName
+from configs.schema.pace import Pace
 from configs.schema.section import Positive, Section, Share, Weight
 
 # Numbers in one message of DeepSpeed. Its own default, 5e8, would send the student's 0.8e9 in two
@@ -136,7 +135,7 @@ def unet_shares(unets: Collection[str], refiner_share: float) -> dict[str, float
     return {name: refiner_share if name == "refiner" else of_each_other for name in unets}
 
 
-class Distill(Section):
+class Distill(Pace):
     base: ModelName = Field(
         description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME"
     )
@@ -151,8 +150,6 @@ class Distill(Section):
     objective: Objective
     random_attention: RandomAttention = RandomAttention()
     query_bank: QueryBank = QueryBank()
-    steps: Positive
-    batch_size: Positive = Field(description="pairs a step over all processes")
     tokens_per_micro_batch: Positive | None = Field(
         None,
         description="positions a process computes at once, pads included; no limit when left out",
@@ -181,39 +178,10 @@ class Distill(Section):
         description="share of a batch whose prompt is two pairs, one read in Japanese, the other "
         "in English",
     )
-    learning_rate: float = Field(gt=0.0)
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: Weight = 0.0
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (
-        0.9,
-        0.98,
-    )  # YAML knows lists only: strict would refuse them
-    gradient_clipping: float = Field(1.0, gt=0.0)
-    ema_decay: float = Field(
-        0.0,
-        ge=0.0,
-        lt=1.0,
-        description="checkpoints hold this running average of the weights; 0 for the weights "
-        "themselves",
-    )
     compile: bool = Field(
         False,
         description="torch.compile every block of the towers: a minute at the start, fewer kernels "
         "a step",
-    )
-    precision: Literal["fp32", "bf16"] = "bf16"
-    seed: int = 0
-    log_every_steps: Positive = 10
-    eval_every_steps: Positive = Field(
-        500, description="the loss on the same held-out prompts, also after the last step"
-    )
-    save_every_steps: Positive = 1000
-    keep_checkpoints: Positive = 2
-    hung_after_seconds: float = Field(
-        600.0,
-        ge=5.0,
-        le=1500.0,
-        description="without a finished step, save or loading: the training ends, code 4",
     )
 
     @model_validator(mode="after")
@@ -230,14 +198,6 @@ class Distill(Section):
         prompts.
         """
         return self.cut_attention or not truncated
-
-    def check_processes(self, processes: int) -> None:
-        """Raises RecipeError unless the processes can share a batch evenly."""
-        if self.batch_size % processes:
-            raise RecipeError(
-                f"distill.batch_size: {self.batch_size} pairs cannot be shared by {processes} "
-                "processes; give a multiple"
-            )
 
     @property
     def unets(self) -> dict[str, ModelName]:

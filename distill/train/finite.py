@@ -5,20 +5,17 @@ A step is a pure function of (seed, step) and the weights, and a skipped step ha
 So the step is computed again here, and its intermediate results are checked.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from configs.errors import DataError
 from configs.schema.distill import Distill
 from distill.encoders.teacher import Encoding
 from distill.parallel.engine import in_all, rank, world_size
 from distill.tokens.batches import EMPTY_PROMPT
 from distill.train.work import Work, global_counts
 
-SKIPPED_AT_MOST = 10  # steps in a row
 NAMED_AT_MOST = 10  # pairs or tensors of a message
 KEPT = "checkpoints made so far are kept"
 
@@ -34,32 +31,6 @@ class Found(NamedTuple):
     terms: list[str]
     gradients: list[str]
     gradients_of: list[int]
-
-
-def check_taken(work: Work, settings: Distill, in_a_row: int, step: int) -> None:
-    """Raises DataError after too many skipped steps in a row (`in_a_row`): a single batch may
-    overflow, but a run that only skips does not train.
-
-    `step` counts from 0. Every rank must call this.
-    """
-    last = step + 1 == settings.steps
-    if in_a_row >= SKIPPED_AT_MOST or (last and in_a_row > 1):
-        raise DataError(
-            f"step {step + 1}: the gradient was not finite {in_a_row} steps in a row: "
-            f"{explain(work, settings, step)}"
-        )
-
-
-def check_losses(work: Work, settings: Distill, row: dict[str, float], step: int) -> None:
-    """Raises DataError for a loss that is not finite.
-
-    `row` is the same in every rank, and every rank must call this.
-    """
-    bad = [name for name, value in row.items() if not math.isfinite(value)]
-    if bad:
-        raise DataError(
-            f"step {step + 1}: {bad[0]} is {row[bad[0]]}: {explain(work, settings, step)}"
-        )
 
 
 def explain(work: Work, settings: Distill, step: int) -> str:

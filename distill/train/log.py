@@ -1,20 +1,31 @@
 """Rank 0's record of a training: the progress bar, `metrics.jsonl` and TensorBoard.
 
-Out: `<run>/distill/metrics.jsonl`, one row every `log_every_steps` and at every evaluation;
-     `<run>/distill/tensorboard/`.
+Out: `metrics.jsonl` in the training's folder, one row every `log_every_steps` and at every
+     evaluation; `tensorboard/`.
 """
 
 import json
 import time
 from pathlib import Path
+from typing import Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from configs.schema.distill import Distill
+from configs.schema.pace import Pace
 from distill.train import metrics_file
-from distill.train.speed import Speed
-from distill.train.work import Work
+
+
+class Meter(Protocol):
+    """How fast a training runs, measured between two rows of the log. `unit`: of a batch."""
+
+    unit: str
+
+    def count(self, step: int, seconds: float) -> None:
+        """A step (counted from 0) that took so long."""
+
+    def row(self) -> dict[str, float]:
+        """`speed/...` since the last call."""
 
 
 class Log:
@@ -22,33 +33,32 @@ class Log:
     those steps are made again.
     """
 
-    def __init__(self, run: Path, start: int, work: Work, settings: Distill) -> None:
-        self.speed = Speed(work, settings)
+    def __init__(self, run: Path, start: int, pace: Pace, meter: Meter) -> None:
+        self.meter = meter
         path = run / "metrics.jsonl"
-        metrics_file.resume(path, start, settings.log_every_steps)
+        metrics_file.resume(path, start, pace.log_every_steps)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(run / "tensorboard", purge_step=start)
         self._bar = tqdm(
-            total=settings.steps, initial=start, desc="distill", unit="step", dynamic_ncols=True
+            total=pace.steps, initial=start, desc=run.name, unit="step", dynamic_ncols=True
         )
-        self._batch_size, self._start, self._started = settings.batch_size, start, time.monotonic()
+        self._batch_size, self._start, self._started = pace.batch_size, start, time.monotonic()
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        pairs_per_second = (
-            (step - self._start) * self._batch_size / (time.monotonic() - self._started)
-        )
+        rate = (step - self._start) * self._batch_size / (time.monotonic() - self._started)
+        unit = self.meter.unit
         row = {
             "step": step,
             **row,
-            "pairs_per_second": round(pairs_per_second, 1),
-            **self.speed.row(),
+            f"{unit}_per_second": round(rate, 1),
+            **self.meter.row(),
         }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():
             self._board.add_scalar(name, value, step)
         self._bar.set_postfix_str(
-            f"loss={row['loss/total']:.4f}, {pairs_per_second:.0f} pairs/s", refresh=False
+            f"loss={row['loss/total']:.4f}, {rate:.0f} {unit}/s", refresh=False
         )
         self._bar.update(step - self._bar.n)
 

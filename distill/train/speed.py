@@ -31,6 +31,8 @@ BF16_PEAKS = {
 class Speed:
     """Rank 0's count of the steps since the last row of the log."""
 
+    unit = "pairs"
+
     def __init__(self, work: Work, settings: Distill) -> None:
         self._batches, self._cut_attention = work.batches, settings.cut_attention
         device = work.engine.device

@@ -1,28 +1,18 @@
 """Distils the two English text encoders into Japanese ones."""
 
-import math
-import os
-import sys
-import time
-from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
-from configs import signals
-from configs.lock import locked
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill import run_folder
-from distill.checkpoints.checkpoint import Checkpoints
-from distill.encoders.family import Family
 from distill.encoders.teacher import TextEncoders
-from distill.parallel import engine, processes, watch
-from distill.parallel.watch import Watch
+from distill.parallel import engine, processes
+from distill.parallel.engine import Engine
 from distill.sdxl.base import settled
-from distill.status import Writer, recorded
-from distill.train import finite, held_out, preparation
-from distill.train.log import Log
+from distill.train import finite, held_out, loop, preparation
+from distill.train.speed import Speed
 from distill.train.work import Work, global_counts
 
 
@@ -32,128 +22,66 @@ def train(recipe: Recipe) -> None:
     Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in
     processes whose end rank 0 reports.
     """
-    # a lost connection is reported in one line, not with torch's stack
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    watch.follow_launcher()
-    run = recipe.run_dir / "distill"
-    writer = Writer(run)
-    engine.start()
-    try:
-        with processes.lost_ones_explained(), ExitStack() as held:
-            watched = watch.Watch(recipe.distill.hung_after_seconds, writer.end)
-            held.callback(watched.stop)
-            teachers: list[TextEncoders] = []
-            processes.first(lambda: _prepare(*settled(recipe), run, writer, held, teachers))
-            _train(*settled(recipe), run, watched, writer, teachers)
-    finally:
-        engine.stop()
+    with loop.session(recipe.run_dir / "distill", recipe.distill.hung_after_seconds) as session:
+        teachers: list[TextEncoders] = []
+        processes.first(lambda: teachers.extend(_prepare(recipe, session)))
+        settings = settled(recipe)[0].distill
+        loop.train(
+            session,
+            settings,
+            "the distillation",
+            lambda: _load(recipe, teachers),
+            lambda task: Speed(task.work, settings),
+        )
 
 
-def _prepare(
-    recipe: Recipe,
-    family: Family,
-    run: Path,
-    writer: Writer,
-    held: ExitStack,
-    teachers: list[TextEncoders],
-) -> None:
-    """Rank 0 alone: holds the run's folder and its status until `held` closes, and makes what all
-    processes load. The teacher, where that needs it, goes into `teachers`: it is loaded once.
+def _prepare(recipe: Recipe, session: loop.Session) -> list[TextEncoders]:
+    """Rank 0 alone: claims the folder and makes what all processes load. The teacher, where that
+    needed it: so it is loaded once.
     """
+    recipe, family = settled(recipe)
     recipe.distill.check_processes(engine.world_size())
-    held.enter_context(locked(run))
-    run_folder.claim_run(recipe, run)
-    held.enter_context(recorded(writer))
-    writer.write("preparing", "tokens, statistics and query bank")
-    if (teacher := preparation.prepare(recipe, family)) is not None:
-        teachers.append(teacher)
-
-
-def _train(
-    recipe: Recipe,
-    family: Family,
-    run: Path,
-    watched: Watch,
-    writer: Writer,
-    teachers: list[TextEncoders],
-) -> None:
-    settings = recipe.distill
-    checkpoints = Checkpoints(run, settings.keep_checkpoints)
-    newest = checkpoints.latest()
-    if newest is not None and newest.name == f"step_{settings.steps:06d}":
-        say(f"{newest}: the distillation is finished")
-        return _finish(settings, writer)
-    watched.at(0, "loading for")
-    # popped, so that nothing holds it during the training
-    work = preparation.load(recipe, family, teachers.pop() if teachers else None)
-    start = checkpoints.resume(work.engine, newest)
-    pairs = len(work.batches.tokens)
-    say(
-        f"step {start} to {settings.steps}, {settings.objective}: {pairs:,} pairs, "
-        f"{settings.batch_size} a step, {engine.world_size()} processes"
+    session.hold(
+        "tokens, statistics and query bank",
+        lambda: run_folder.claim_run(recipe, session.folder),
     )
+    teacher = preparation.prepare(recipe, family)
+    return [teacher] if teacher is not None else []
+
+
+def _load(recipe: Recipe, teachers: list[TextEncoders]) -> tuple["Distillation", str]:
+    recipe, family = settled(recipe)
+    settings = recipe.distill
+    # Popped, so that nothing holds it during the training.
+    work = preparation.load(recipe, family, teachers.pop() if teachers else None)
     if work.held_out is None:
-        say(f"{recipe.run_dir / 'pairs'}: no held-out pairs, so no held-out loss (val/...)")
-    writer.step = start
-    signals.defer()
-    if engine.rank() == 0:
-        writer.write("training", f"step {start} to {settings.steps}")
-    _loop(work, settings, run, start, checkpoints, watched, writer)
-    check_dead_parameters(work)
-    _finish(settings, writer)
+        loop.say(f"{recipe.run_dir / 'pairs'}: no held-out pairs, so no held-out loss (val/...)")
+    pairs = f"{len(work.batches.tokens):,} pairs, {settings.batch_size} a step"
+    return Distillation(work, settings), f"{settings.objective}: {pairs}"
 
 
-def _finish(settings: Distill, writer: Writer) -> None:
-    """Reports success, also if a signal arrived after the last save: all steps are done."""
-    writer.step = settings.steps
-    if engine.rank() == 0:
-        writer.end(0, "the distillation is finished")
+@dataclass(frozen=True)
+class Distillation:
+    """What the training loop drives (`loop.Task`)."""
 
+    work: Work
+    settings: Distill
 
-def _loop(
-    work: Work,
-    settings: Distill,
-    run: Path,
-    start: int,
-    checkpoints: Checkpoints,
-    watched: Watch,
-    writer: Writer,
-) -> None:
-    skipped, due = 0, False
-    log = Log(run, start, work, settings) if engine.rank() == 0 else None
-    try:
-        for step in range(start, settings.steps):
-            watched.at(step + 1, "training")
-            started = time.monotonic()
-            values, taken = one_step(work, settings, step)
-            if log is not None:
-                log.speed.count(step, time.monotonic() - started)
-            skipped = 0 if taken else skipped + 1
-            finite.check_taken(work, settings, skipped, step)
-            last = step + 1 == settings.steps
-            evaluate = last or (step + 1) % settings.eval_every_steps == 0
-            if taken and (evaluate or (step + 1) % settings.log_every_steps == 0):
-                row = _measured(work, settings, step, values)
-                if evaluate:
-                    watched.at(step + 1, "evaluating")
-                    row |= held_out.losses(work, settings, step)
-                if log is not None:
-                    log.write(step + 1, row)
-            stopping = processes.stop_requested(work.engine.device)
-            due = due or last or bool(stopping) or (step + 1) % settings.save_every_steps == 0
-            # A state whose gradient is not finite may be a diverged one: it replaces no good one.
-            if due and (taken or last):
-                watched.at(step + 1, "saving")
-                checkpoints.save(work.engine, step + 1)
-                due, writer.step = False, step + 1
-                if engine.rank() == 0 and not (last or stopping):
-                    writer.write("training", f"step {step + 1} of {settings.steps} is saved")
-            if stopping and not last:
-                saved = "which is not saved, as it was skipped" if due else "which is saved"
-                raise processes.stop(stopping, f" after step {step + 1}, {saved}")
-    finally:
-        if log is not None:
-            log.close()
+    @property
+    def engine(self) -> Engine:
+        return self.work.engine
+
+    def one_step(self, step: int) -> tuple[dict[str, torch.Tensor], bool]:
+        return one_step(self.work, self.settings, step)
+
+    def held_out(self, step: int) -> dict[str, float]:
+        return held_out.losses(self.work, self.settings, step)
+
+    def explain(self, step: int) -> str:
+        return finite.explain(self.work, self.settings, step)
+
+    def finish(self) -> None:
+        check_dead_parameters(self.work)
 
 
 def one_step(work: Work, settings: Distill, step: int) -> tuple[dict[str, torch.Tensor], bool]:
@@ -172,34 +100,7 @@ def one_step(work: Work, settings: Distill, step: int) -> tuple[dict[str, torch.
         terms = work.loss.terms(sides, counts, step)
         work.engine.backward(terms["loss/total"])
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
-    return sums, work.engine.step(learning_rate(step, settings))
-
-
-def _measured(
-    work: Work, settings: Distill, step: int, values: dict[str, torch.Tensor]
-) -> dict[str, float]:
-    """A row of the log: the terms of the step's loss, and what its update was. Every rank must call
-    this.
-    """
-    sums = engine.all_reduce_sum(work.stack([*values.values()]))
-    row = dict(zip(values, sums.tolist(), strict=True))
-    finite.check_losses(work, settings, row, step)
-    ratios = work.engine.update_ratios()
-    return {
-        **row,
-        "learning_rate": learning_rate(step, settings),
-        "skipped_steps": work.engine.skipped_steps,
-        "optimizer/gradient_norm": work.engine.gradient_norm,
-        **{f"optimizer/update_ratio_{name}": ratio for name, ratio in ratios.items()},
-    }
-
-
-def learning_rate(step: int, settings: Distill) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return sums, work.engine.step(loop.learning_rate(step, settings))
 
 
 def check_dead_parameters(work: Work) -> None:
@@ -209,8 +110,3 @@ def check_dead_parameters(work: Work) -> None:
     for name, before in work.dead_weights.items():
         now = work.student.get_parameter(name).detach().cpu()
         assert now.equal(before.to(now.dtype)), f"{name} moved though it is frozen"
-
-
-def say(text: str) -> None:
-    if engine.rank() == 0:
-        print(text, file=sys.stderr)

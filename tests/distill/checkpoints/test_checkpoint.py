@@ -26,7 +26,7 @@ from distill.checkpoints.tensor_file import TensorFile
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.tokens import store, token_pairs
-from distill.train import metrics_file, training
+from distill.train import loop, metrics_file, training
 
 
 def write_checkpoint(run: Path, step: int) -> Path:
@@ -189,13 +189,13 @@ def test_a_run_belongs_to_one_recipe(tmp_path: Path) -> None:
     run_folder.claim_run(recipe(tmp_path), tmp_path / "run")
     with pytest.raises(DataError, match=r"holds another recipe's run \(distill.seed was 0, is 7\)"):
         run_folder.claim_run(recipe(tmp_path, seed=7), tmp_path / "run")
-    with pytest.raises(RecipeError, match="batch_size: 8 pairs cannot be shared by 3 processes"):
+    with pytest.raises(RecipeError, match="batch_size: 8 a step cannot be shared by 3 processes"):
         recipe(tmp_path).distill.check_processes(3)
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path: Path) -> None:
     settings = recipe(tmp_path, warmup_steps=10).distill
-    rates = [training.learning_rate(step, settings) for step in range(200)]
+    rates = [loop.learning_rate(step, settings) for step in range(200)]
     assert (
         rates[9] == rates[10] == max(rates) == 1e-3
         and rates[0] == 1e-4
