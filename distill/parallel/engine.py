@@ -8,15 +8,17 @@ MASTER_PORT set) and alone.
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 import torch
 from torch import nn
 
 from configs.errors import DataError, RecipeError, SetupError, cause_of_system, of_system
-from configs.schema.distill import REDUCE_BUCKET, Distill
+from configs.schema.distill import REDUCE_BUCKET
+from configs.schema.pace import Pace
 from configs.signals import rank as rank
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -38,7 +40,7 @@ class AveragingAdamW(torch.optim.AdamW):
     ExponentialMovingAverage: else the start would linger.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], decay: float, **rates: Any) -> None:
+    def __init__(self, parameters: list[Any], decay: float, **rates: Any) -> None:
         super().__init__(parameters, **rates)
         self.decay = decay
 
@@ -56,12 +58,25 @@ class AveragingAdamW(torch.optim.AdamW):
 
 
 class Engine:
-    """The student inside DeepSpeed's engine; the frozen teacher never enters it."""
+    """The module that is trained, inside DeepSpeed's engine; what is frozen beside it never enters
+    it.
 
-    def __init__(self, student: nn.Module, settings: Distill) -> None:
+    `group_of`: by the name of a parameter, the group whose learning rate it follows.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        settings: Pace,
+        group_of: Callable[[str], str] = lambda name: "",
+    ) -> None:
         import deepspeed
 
-        trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        grouped: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                grouped.setdefault(group_of(name), []).append(parameter)
+        trained = [{"params": own, "group": group} for group, own in grouped.items()]
         rates: dict[str, Any] = {
             "lr": settings.learning_rate,
             "betas": settings.betas,
@@ -75,13 +90,14 @@ class Engine:
             else torch.optim.AdamW(trained, **rates)
         )
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=student,
+            model=module,
             optimizer=optimizer,
             config=_config(settings, world_size()),
             dist_init_required=False,
         )
         self._fp32, self._averaged = settings.precision == "fp32", averaged
-        self.parameters = dict(student.named_parameters())  # frozen ones too
+        self.parameters = dict(module.named_parameters())  # frozen ones too
+        self._group_of = group_of
 
     @property
     def device(self) -> torch.device:
@@ -104,14 +120,17 @@ class Engine:
         """
         self._engine.backward(share_of_loss * world_size())
 
-    def step(self, learning_rate: float) -> bool:
-        """The optimizer step, after the last micro-batch's backward.
+    def step(
+        self, learning_rate: float, factors: Mapping[str, float] = MappingProxyType({})
+    ) -> bool:
+        """The optimizer step, after the last micro-batch's backward. `factors`: by group, what its
+        learning rate is multiplied by, 1 where none is given.
 
         False, in every process, if the gradient's norm over all processes is not finite: DeepSpeed
         then skips the step, and weights and moments stay as they are.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * factors.get(group["group"], 1.0)
         self._engine.step()
         return not self._optimizer.overflow
 
@@ -121,22 +140,23 @@ class Engine:
         return float(self._engine.get_global_grad_norm())
 
     def update_ratios(self) -> dict[str, float]:
-        """By module of the student (`clip_l`, `clip_bigg`): the L2 norm of what the last step
+        """By part of what is trained (`clip_l`, `clip_bigg`): the L2 norm of what the last step
         changed of its trained weights (fp32) over that of these weights. Every rank must call this.
 
         The change is computed from AdamW's state (Loshchilov and Hutter, arXiv 1711.05101,
         algorithm 2): so no copy of the weights before the step is kept.
         """
-        group, updates = self._optimizer.param_groups[0], self._engine.global_steps
-        updates -= self._engine.skipped_steps
-        decay = group["lr"] * group["weight_decay"]
-        first, second = (1 - beta**updates for beta in group["betas"])
+        updates = self._engine.global_steps - self._engine.skipped_steps
+        groups = {group["group"]: group for group in self._optimizer.param_groups}
         modules = list(dict.fromkeys(name.partition(".")[0] for name in self.parameters))
         squares = torch.zeros(2, len(modules), dtype=torch.float64, device=self.device)
         for name, parameter in self.parameters.items():
             mapping = getattr(parameter, "_hp_mapping", None)
             if not parameter.requires_grad or mapping is None:  # frozen, or another process's
                 continue
+            group = groups[self._group_of(name)]
+            decay = group["lr"] * group["weight_decay"]
+            first, second = (1 - beta**updates for beta in group["betas"])
             weight, mean, square = (
                 mapping.get_hp_fragment(part).detach() for part in (None, *MOMENTS)
             )
@@ -322,7 +342,7 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def _config(settings: Distill, processes: int) -> dict[str, Any]:
+def _config(settings: Pace, processes: int) -> dict[str, Any]:
     return {
         "train_batch_size": settings.batch_size,
         "train_micro_batch_size_per_gpu": settings.batch_size
