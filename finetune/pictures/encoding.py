@@ -1,4 +1,4 @@
-"""PictureData whose latents are not in the cache yet: read again, decoded, cut, encoded.
+"""Pictures whose latents are not in the cache yet: read again, decoded, cut, encoded.
 
 Decoding goes ahead of the VAE in threads; a batch is pictures of one bucket.
 """
