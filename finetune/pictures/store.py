@@ -145,7 +145,8 @@ class PictureStore:
         """All rows of a split, or of one of its buckets, in the folder's order."""
         buckets = [bucket] if bucket else list(self.buckets(split))
         numbers = sorted(int(one) for size in buckets for one in self.numbers(split, size))
-        return [_row(values) for values in self.table.take(numbers).to_pylist()]
+        found = self.table.take(pa.array(numbers, pa.int64()))
+        return [_row(values) for values in found.to_pylist()]
 
     def latents(self, rows: Sequence[PictureRow]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of the VAE's posterior, (B, C, h, w) fp16 each, before any

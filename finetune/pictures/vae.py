@@ -105,7 +105,7 @@ class Vae:
         """Mean and standard deviation (B, C, H / f, W / f) fp16 on the CPU, before any scaling, of
         8-bit pictures. What overflows fp16 is infinite.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHW3)).to(self.model.device)
+        pixels = torch.tensor(pixels_BHW3, device=self.model.device)
         pixels_B3HW = pixels.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1.0
         found = self.model.encode(pixels_B3HW).latent_dist
         return found.mean.half().cpu(), found.std.half().cpu()
