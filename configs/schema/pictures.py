@@ -59,7 +59,7 @@ class ShardPictures(PictureSource):
     """Tar files of img2dataset or webdataset: `NAME.jpg` with `NAME.json`, `NAME.txt` or both."""
 
     kind: Literal["shards"]
-    path: Path = Field(description="a glob of tar files")
+    path: Path = Field(description="a glob of tar files, or a range: {00000..00099}.tar")
     caption: str = Field("caption", description="a key of NAME.json, else NAME.txt")
     en: str | None = Field(None, description="a key of NAME.json, or the ending of a file")
 

@@ -1,5 +1,6 @@
 """Shards as img2dataset and webdataset write them: tar files of pictures with JSON or text."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tarfile import TarFile, TarInfo
@@ -16,6 +17,7 @@ from finetune.pictures.sources.captioned import (
     texts_of,
 )
 
+RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 ENDINGS = (*images.PICTURES, "gif", "bmp")
 
 
@@ -23,12 +25,25 @@ def read(source: ShardPictures) -> Iterator[CaptionedPicture]:
     """Every sample, shard by shard, then those a shard's table says could not be fetched: the
     reason is its status. Raises DataError.
     """
-    for shard in map(Path, images.shards(source.path)):
+    found = [shard for pattern in patterns(source.path) for shard in images.shards(pattern)]
+    for shard in map(Path, found):
         with images.opened(shard) as file:
             for key, parts in images.samples(file):
                 yield _sample(source, file, shard.name, key, parts)
         for failed in images.failures(shard):
             yield CaptionedPicture(f"{shard.name}/{failed.key}", nothing(str(failed.reason)))
+
+
+def patterns(path: str) -> list[str]:
+    """The globs that a path with a range of numbers stands for, as webdataset writes it:
+    `{00000..00099}.tar`. Each of them must match.
+    """
+    if (span := RANGE.search(path)) is None:
+        return [path]
+    first, last = span.groups()
+    numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    start, end = path[: span.start()], path[span.end() :]
+    return [one for number in numbers for one in patterns(f"{start}{number}{end}")]
 
 
 def _sample(

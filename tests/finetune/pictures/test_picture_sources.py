@@ -121,6 +121,14 @@ def test_what_could_not_be_downloaded_has_the_shards_own_reason(tmp_path: Path) 
     assert planned(tmp_path, source).dropped == [{"failed_to_download": 1}]
 
 
+def test_a_range_of_shards_is_written_as_webdataset_does(tmp_path: Path) -> None:
+    source = shards(tmp_path / "shards", examples())
+    one_range = source | {"path": str(tmp_path / "shards" / "{00000..00001}.tar")}
+    assert rows(planned(tmp_path, one_range)) == rows(planned(tmp_path, source))
+    with pytest.raises(DataError, match=r"00002\.tar: matches no file"):
+        planned(tmp_path, source | {"path": str(tmp_path / "shards" / "{00000..00002}.tar")})
+
+
 def test_long_captions_are_counted_and_kept(tmp_path: Path) -> None:
     long = Captioned(
         "a.png", encoded(noise((32, 32), 0)), ["赤い丸と青い四角。" * 20], ["a cat " * 80]
