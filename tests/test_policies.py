@@ -40,6 +40,7 @@ LAYERS = {
     "distill": ["configs", "corpora.pair", "distill"],
     "vocab_init": ["configs", "corpora", "distill", "vocab_init"],
     "eval": ["configs", "corpora", "distill", "eval"],
+    "finetune": ["configs", "corpora", "distill", "finetune"],
     "benchmarks": ["configs", "corpora.pair", "distill", "benchmarks"],
 }
 # A library that is heavy, old or may be replaced enters through one file; the scripts that made the

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import RecipeError
-from configs.schema import captions, executors, sources, yaml12
+from configs.schema import captions, executors, pictures, sources, yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.section import Section
 from configs.secrets import masked_tree
@@ -117,7 +117,7 @@ def _one_line(error: ValidationError) -> str:
     # user wrote no such key
     location = [_cut(str(part)) for part in first["loc"]]
     kinds = _kinds(first["loc"])
-    if location[:2] == ["corpora", "sources"]:
+    if location[:2] in (["corpora", "sources"], ["pictures", "sources"]):
         location = location[:3] + location[4:5]
     if location[:2] in (["corpora", "executor"], ["captions", "images"]):
         location = location[:2] + location[3:5]
@@ -152,6 +152,7 @@ def _kinds(location: tuple[int | str, ...]) -> dict[str, type[Section]]:
         "corpora.sources": sources.KINDS,
         "corpora.executor": executors.KINDS,
         "captions.images": captions.IMAGE_KINDS,
+        "pictures.sources": pictures.PICTURE_KINDS,
     }
     return kinds.get(".".join(map(str, location[:2])), {})
 

@@ -13,6 +13,7 @@ from configs.references import ModelName
 from configs.schema.captions import Captions
 from configs.schema.corpora import Corpora
 from configs.schema.distill import Distill
+from configs.schema.pictures import PictureData
 from configs.schema.section import Positive, Section
 
 
@@ -100,6 +101,9 @@ class Recipe(Section):
     distill: Distill
     export: Export = Export()
     eval: Eval = Eval()
+    pictures: PictureData | None = Field(
+        None, description="captioned pictures to fine-tune with; finetune.pictures caches them"
+    )
 
     @property
     def run_dir(self) -> Path:
@@ -107,7 +111,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_know_the_language(self) -> "Recipe":
-        for section in filter(None, (self.corpora, self.captions)):
+        for section in filter(None, (self.corpora, self.captions, self.pictures)):
             section.use_language(self.language)
         self._language = self.language
         return self

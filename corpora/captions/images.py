@@ -13,6 +13,7 @@ import json
 import tarfile
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from configs.errors import DataError, first_line
+from configs.errors import DataError, RecipeError, first_line
 from configs.files import inside
 from corpora.sources import archives, files
 
@@ -80,17 +81,25 @@ def read_shard(path: str | Path) -> Iterator[Picture]:
     without a word.
     """
     path = Path(path)
+    with opened(path) as file:
+        for key, parts in samples(file):
+            yield _sample(key, {ending: content(file, member) for ending, member in parts.items()})
+    yield from failures(path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tarfile.TarFile]:
+    """A shard. Raises DataError where it is damaged, while it is read too."""
     try:
         with tarfile.open(path, "r:") as file:
-            yield from _samples(file)
+            yield file
+    except (DataError, RecipeError):
+        raise
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:  # no JSON, no UTF-8
         raise DataError(
             f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the "
             "shard again"
         ) from None
-    table = path.with_suffix(".parquet")
-    if table.is_file():
-        yield from _failures(table)
 
 
 def read_files(folder: str | Path, rows: Iterable[tuple[str, str]]) -> Iterator[Picture]:
@@ -161,43 +170,49 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
-    """Files of one folder and name, up to the first dot, are a sample, wherever they stand: a shard
+def samples(file: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """The key of each sample, and its files by their endings, in small letters.
+
+    Files of one folder and name, up to the first dot, are a sample, wherever they stand: a shard
     packed again may be in any order.
 
     Where an ending comes twice, so does the sample: two shards were joined. Only headers are held;
     the pictures are read one at a time.
     """
-    samples: dict[str, list[dict[str, tarfile.TarInfo]]] = {}
+    found: dict[str, list[dict[str, tarfile.TarInfo]]] = {}
     for member in file:
         folder, _, name = member.name.rpartition("/")
         if not member.isfile() or archives.added_by_macos(member.name):
             continue
         key, _, ending = name.partition(".")
-        of_name = samples.setdefault(f"{folder}/{key}", [])
+        of_name = found.setdefault(f"{folder}/{key}", [])
         free = next((parts for parts in of_name if ending.lower() not in parts), None)
         if free is None:
             of_name.append(free := {})
         free[ending.lower()] = member
-    for name, of_name in samples.items():
+    for name, of_name in found.items():
         for parts in of_name:
-            yield _sample(
-                name.rpartition("/")[2],
-                {ending: _content(file, member) for ending, member in parts.items()},
-            )
+            yield name.rpartition("/")[2], parts
 
 
-def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    content = file.extractfile(member)
-    assert content is not None
+def content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """What a file of the shard holds; nothing where it is longer than `MAX_BYTES`."""
+    stream = file.extractfile(member)
+    assert stream is not None
     # Never cut: a longer file is no picture, nor is its beginning.
-    return content.read() if member.size <= MAX_BYTES else b""
+    return stream.read() if member.size <= MAX_BYTES else b""
 
 
-def _sample(key: str, parts: dict[str, bytes]) -> Picture:
+def said_of(key: str, parts: dict[str, bytes]) -> dict[str, Any]:
+    """What a sample's JSON file says. Raises ValueError."""
     said: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
     if not isinstance(said, dict):
         raise ValueError(f"{key}.json holds no object")
+    return said
+
+
+def _sample(key: str, parts: dict[str, bytes]) -> Picture:
+    said = said_of(key, parts)
     url = str(said.get("url") or "")
     caption = str(said.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
     status = said.get("status", "success")
@@ -207,7 +222,11 @@ def _sample(key: str, parts: dict[str, bytes]) -> Picture:
     return Picture(key, url, caption, *((None, "no_image") if data is None else decode(data)))
 
 
-def _failures(table: Path) -> Iterator[Picture]:
+def failures(shard: Path) -> Iterator[Picture]:
+    """The rows that could not be fetched, by the table beside the shard; none without a table."""
+    table = shard.with_suffix(".parquet")
+    if not table.is_file():
+        return
     for batch in _batches(table, ["key", "url", "caption", "status"]):
         for key, url, caption, status in zip(
             *(column.to_pylist() for column in batch.columns), strict=True

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -21,6 +21,27 @@ from corpora.pair import Input
 from corpora.sources import files, parquet
 from corpora.sources import part as parts
 from corpora.sources.part import Part, Row
+
+
+class Streamed(Protocol):
+    """Which data set: what a section of the recipe says of it."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def config(self) -> str | None: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+
+
+def tables(source: Streamed, rows: int) -> Iterator[pa.Table]:
+    """The whole split in order, so many rows at a time. Raises DataError."""
+    with _reported(source):
+        shards = _stream(source).num_shards
+    for shard in range(shards):
+        yield from _tables(source, shard, rows)
 
 
 def identity(source: HubSource) -> Input:
@@ -39,7 +60,7 @@ def identity(source: HubSource) -> Input:
     known = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
     return Input(
         source=source.name,
-        path=_where(source),
+        path=where(source),
         bytes=0,
         sha256=hashlib.sha256(known.encode()).hexdigest(),
     )
@@ -57,7 +78,7 @@ def plan(source: HubSource, number: int) -> Iterator[Part]:
         rows = 0
         for table in _tables(source, shard):
             text, en = (
-                parquet.text_column(table.schema, wanted, _where(source), source.name)
+                parquet.text_column(table.schema, wanted, where(source), source.name)
                 for wanted in source.columns
             )
             rows += table.num_rows
@@ -90,19 +111,24 @@ def read(source: HubSource, part: Part) -> Iterator[Row]:
             return
 
 
-def _check_places(source: HubSource, data_files: list[str]) -> None:
+def _check_places(source: Streamed, data_files: list[str]) -> None:
     """Raises DataError where the data set's README.md names files of this machine outside of it."""
-    folder = Path(source.dataset).resolve()
     for name in data_files:
-        place = name.rpartition("::")[2]
-        if "://" not in place and not Path(place).resolve().is_relative_to(folder):
+        if not is_its_own(source, name):
             raise DataError(
-                f"{_where(source)}: names {name!r}, a file outside of it; take the data set "
+                f"{where(source)}: names {name!r}, a file outside of it; take the data set "
                 "elsewhere"
             )
 
 
-def _stream(source: HubSource) -> Any:
+def is_its_own(source: Streamed, name: str) -> bool:
+    """Whether a file that the data set names lies in its folder, or not on this machine."""
+    place = name.rpartition("::")[2]
+    folder = Path(source.dataset).resolve()
+    return "://" in place or Path(place).resolve().is_relative_to(folder)
+
+
+def _stream(source: Streamed) -> Any:
     import datasets
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors reach the user as exceptions
@@ -116,10 +142,10 @@ def _stream(source: HubSource) -> Any:
     )
 
 
-def _tables(source: HubSource, shard: int) -> Iterator[pa.Table]:
+def _tables(source: Streamed, shard: int, rows: int = parts.BATCH_ROWS) -> Iterator[pa.Table]:
     with _reported(source):
         stream = _stream(source)
-        found = stream.shard(stream.num_shards, shard).with_format("arrow").iter(parts.BATCH_ROWS)
+        found = stream.shard(stream.num_shards, shard).with_format("arrow").iter(rows)
     while True:
         with _reported(source):
             table = next(found, None)
@@ -128,14 +154,15 @@ def _tables(source: HubSource, shard: int) -> Iterator[pa.Table]:
         yield table
 
 
-def _where(source: HubSource) -> str:
+def where(source: Streamed) -> str:
+    """How messages call it."""
     return "/".join(
         ["hub:" + source.dataset, *([source.config] if source.config else []), source.split]
     )
 
 
 @contextmanager
-def _reported(source: HubSource) -> Iterator[None]:
+def _reported(source: Streamed) -> Iterator[None]:
     from datasets.exceptions import DatasetsError
 
     try:
@@ -144,6 +171,6 @@ def _reported(source: HubSource) -> Iterator[None]:
         raise
     except (*files.DAMAGE, ValueError, DatasetsError) as error:
         raise DataError(
-            f"{_where(source)}: cannot be streamed ({files.one_line(error)}); check name, config, "
+            f"{where(source)}: cannot be streamed ({files.one_line(error)}); check name, config, "
             "split and access"
         ) from None

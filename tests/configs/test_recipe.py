@@ -132,7 +132,7 @@ BAD_OVERRIDES = [
     (
         "qqqq=1",
         "qqqq: there is no such key (its value is 1); the keys are name, run, language, captions, "
-        "corpora, vocab_init, distill, export, eval",
+        "corpora, vocab_init, distill, export, eval, pictures",
     ),
     (
         "corpora.sources.0.pair=1",
