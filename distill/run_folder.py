@@ -4,14 +4,16 @@ In/out: `<run>/distill/config.yaml`: the recipe as it was last given; `<run>/dis
         version of the code, and digests of the settings and of every input the run began with
         (pairs, initial student, teacher, UNets).
 
-Settings in `HARMLESS` change no number and no byte of the result: they may change when a run is
-resumed, and `config.yaml` then holds the new values. Any other change is refused.
+Settings that are `harmless` change no number and no byte of the result: they may change when a run
+is resumed, and `config.yaml` then holds the new values. Any other change is refused.
 """
 
 import sys
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from configs import artefact
 from configs.artefact import CODE_VERSION
@@ -23,20 +25,28 @@ from configs.schema.recipe import Recipe
 from configs.secrets import masked_tree
 
 CONFIG, RECORD = "config.yaml", "run.json"
-SECTIONS_OF_A_RUN = (
-    "corpora",
-    "vocab_init",
-    "distill",
-)  # export and eval may change under a finished run
+PACE = (
+    "keep_checkpoints",
+    "save_every_steps",
+    "log_every_steps",
+    "eval_every_steps",
+    "hung_after_seconds",
+)
+
+
+class Scope(NamedTuple):
+    """Which sections of a recipe a training depends on (export and eval may change under a finished
+    one), and which of their settings change no number of it.
+    """
+
+    sections: tuple[str, ...]
+    harmless: tuple[str, ...]
+
+
 # Not `compile` or `tokens_per_micro_batch`: they change the order in which numbers are added up.
-HARMLESS = (
-    "corpora.workers",
-    "corpora.executor",
-    "distill.keep_checkpoints",
-    "distill.save_every_steps",
-    "distill.log_every_steps",
-    "distill.eval_every_steps",
-    "distill.hung_after_seconds",
+DISTILLING = Scope(
+    ("corpora", "vocab_init", "distill"),
+    ("corpora.workers", "corpora.executor", *(f"distill.{name}" for name in PACE)),
 )
 
 
@@ -48,13 +58,13 @@ class Run(SealedRecord):
     inputs: dict[str, str]
 
 
-def claim_run(recipe: Recipe, run: Path) -> None:
+def claim_run(recipe: Recipe, run: Path, scope: Scope = DISTILLING) -> None:
     """Writes `config.yaml`; raises DataError when `run` (`<run>/distill`) holds another recipe's
     run.
     """
     path, record = run / CONFIG, _record(run)
-    same = record is not None and record.settings_sha256 == _settings_sha256(recipe)
-    problem = _config_problem(path, recipe)
+    same = record is not None and record.settings_sha256 == _settings_sha256(recipe, scope)
+    problem = _config_problem(path, recipe, scope)
     # A version that knows more settings has another digest of the same ones: then `config.yaml`
     # decides.
     if problem is None and not same and record is not None and record.code_version == CODE_VERSION:
@@ -86,7 +96,7 @@ def read_config(run: Path) -> Recipe:
         if (
             record is None
             or record.code_version != CODE_VERSION
-            or record.settings_sha256 == _settings_sha256(recipe)
+            or record.settings_sha256 == _settings_sha256(recipe, DISTILLING)
         ):
             return recipe
         problem = "its settings are not those this run began with"
@@ -118,14 +128,16 @@ def check_inputs(run: Path, inputs: Mapping[str, str]) -> bool:
     return True
 
 
-def record_inputs(recipe: Recipe, run: Path, inputs: Mapping[str, str]) -> None:
+def record_inputs(
+    recipe: Recipe, run: Path, inputs: Mapping[str, str], scope: Scope = DISTILLING
+) -> None:
     """Writes `run.json` unless it says the same.
 
     Call it once all that is made from the inputs has been checked or made.
     """
     record = Run.seal(
         code_version=CODE_VERSION,
-        settings_sha256=_settings_sha256(recipe),
+        settings_sha256=_settings_sha256(recipe, scope),
         inputs=dict(inputs),
     )
     found = _record(run)
@@ -192,29 +204,30 @@ def _record(run: Path) -> Run | None:
         return None
 
 
-def _config_problem(path: Path, recipe: Recipe) -> str | None:
+def _config_problem(path: Path, recipe: Recipe, scope: Scope) -> str | None:
     """How a stored recipe differs from this one, or why it cannot be read; None where it says the
     same.
     """
     if not path.is_file():
         return f"{CONFIG} is missing"
     try:
-        old, new = _flat(_counted(load_recipe(path))), _flat(_counted(recipe))
+        old, new = (_flat(_counted(one, scope)) for one in (load_recipe(path), recipe))
     except RecipeError as error:
         return f"{CONFIG} cannot be read: {one_line(str(error).removeprefix(f'{path}: '), 300)}"
     key = next((key for key in sorted(old | new) if old.get(key) != new.get(key)), None)
     return f"{key} was {old.get(key)!r}, is {new.get(key)!r}" if key is not None else None
 
 
-def _settings_sha256(recipe: Recipe) -> str:
-    return value_sha256(_counted(recipe))
+def _settings_sha256(recipe: Recipe, scope: Scope) -> str:
+    return value_sha256(_counted(recipe, scope))
 
 
-def _counted(recipe: Recipe) -> dict[str, Any]:
+def _counted(recipe: Recipe, scope: Scope) -> dict[str, Any]:
     """The settings that a run's numbers depend on."""
-    tree = recipe.model_dump(mode="json", include=set(SECTIONS_OF_A_RUN))
-    for section, key in (name.split(".") for name in HARMLESS):
-        del tree[section][key]
+    tree = recipe.model_dump(mode="json", include=set(scope.sections))
+    for name in scope.harmless:
+        *sections, key = name.split(".")
+        del reduce(getitem, sections, tree)[key]
     return dict(masked_tree(tree))  # `config.yaml` holds no secrets, so they cannot be compared
 
 

@@ -13,6 +13,7 @@ from configs.references import ModelName
 from configs.schema.captions import Captions
 from configs.schema.corpora import Corpora
 from configs.schema.distill import Distill
+from configs.schema.finetune import Finetune
 from configs.schema.pictures import PictureData
 from configs.schema.section import Positive, Section
 
@@ -103,6 +104,10 @@ class Recipe(Section):
     eval: Eval = Eval()
     pictures: PictureData | None = Field(
         None, description="captioned pictures to fine-tune with; finetune.pictures caches them"
+    )
+
+    finetune: Finetune | None = Field(
+        None, description="learning with the diffusion model, from `pictures`"
     )
 
     @property

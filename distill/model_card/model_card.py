@@ -59,7 +59,7 @@ def write(
     trained = recipe.run_dir / "distill" / "config.yaml"
     if trained.is_file():  # what was trained, whatever overrides this command was given
         stored = run_folder.read_config(trained.parent)
-        update = {name: getattr(stored, name) for name in run_folder.SECTIONS_OF_A_RUN}
+        update = {name: getattr(stored, name) for name in run_folder.DISTILLING.sections}
         recipe = recipe.model_copy(update=update)
     pictures = measured_pictures(recipe, made_from)
     if pictures:

@@ -103,7 +103,7 @@ class Engine:
     def device(self) -> torch.device:
         return torch.device(self._engine.device)
 
-    def __call__(self, *inputs: torch.Tensor) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         return self._engine(*inputs)
 
     def micro_batch(self, last: bool) -> None:

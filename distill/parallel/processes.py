@@ -4,6 +4,7 @@ same step.
 Under a launcher every process calls the same functions. One process alone needs no other's answer.
 """
 
+import itertools
 import json
 import re
 import signal
@@ -23,6 +24,7 @@ POLL_SECONDS = 0.2
 # long.
 READ_SECONDS = 5.0
 OUTCOME, READ, STOP = "distill/outcome", "distill/read", "distill/stop"  # keys of the store
+_calls = itertools.count()  # of `first`: each has keys of its own
 
 
 def store() -> Any:
@@ -40,33 +42,36 @@ def first(body: Callable[[], None]) -> None:
     """
     if engine.world_size() == 1:
         return body()
+    call = next(_calls)
     if engine.rank() == 0:
-        return _first(body)
+        return _first(body, call)
     shared = store()
     try:
-        while not shared.check(
-            [OUTCOME]
-        ):  # no blocking call: signals are handled between two looks
+        # No blocking call: signals are handled between two looks.
+        while not shared.check([f"{OUTCOME}/{call}"]):
             time.sleep(POLL_SECONDS)
-        code = json.loads(shared.get(OUTCOME))
+        code = json.loads(shared.get(f"{OUTCOME}/{call}"))
     finally:
-        shared.add(READ, 1)
+        shared.add(f"{READ}/{call}", 1)
     if code:
         raise SystemExit(code)
     return None
 
 
-def _first(body: Callable[[], None]) -> None:
+def _first(body: Callable[[], None], call: int) -> None:
     try:
         body()
     except BaseException as error:
         shared = store()
-        shared.set(OUTCOME, json.dumps((outcome(error) or (1, ""))[0]))
+        shared.set(f"{OUTCOME}/{call}", json.dumps((outcome(error) or (1, ""))[0]))
         deadline = time.monotonic() + READ_SECONDS
-        while shared.add(READ, 0) < engine.world_size() - 1 and time.monotonic() < deadline:
+        while (
+            shared.add(f"{READ}/{call}", 0) < engine.world_size() - 1
+            and time.monotonic() < deadline
+        ):
             time.sleep(POLL_SECONDS)
         raise
-    store().set(OUTCOME, "0")
+    store().set(f"{OUTCOME}/{call}", "0")
 
 
 def stop_requested(device: torch.device) -> int:

@@ -79,11 +79,13 @@ class Watch:
     Another process that hangs is found within 1.1 times the limit and 3 seconds.
     """
 
-    def __init__(self, limit: float, report: Callable[[int, str], None]) -> None:
-        """`report` is given the exit code and the line, in the process that prints it.
+    def __init__(self, limit: float, report: Callable[[int, str], None], program: str) -> None:
+        """`report` is given the exit code and the line, in the process that prints it; `program` is
+        the module that was started, `distill.train`.
 
         Every rank must call this.
         """
+        self.program = program
         self.limit, self.report = limit, report
         self.doing, self.step, self.since = UNBOUNDED, 0, time.monotonic()
         self.rank, self.size = engine.rank(), engine.world_size()
@@ -208,15 +210,15 @@ class Watch:
             "checkpoint"
         )
         if self._speaks(silent):
-            line += " (distill.hung_after_seconds is the limit)"
-            print(f"distill.train: {line}", file=sys.stderr, flush=True)
+            line += " (hung_after_seconds is the limit)"
+            print(f"{self.program}: {line}", file=sys.stderr, flush=True)
             self.report(4, line)
         # The others are about to find the same; the first to end costs them their connection, which
         # would be another line.
         time.sleep(2 * min(self.beat, LOOK_SECONDS))
         for rank in silent:
             host, pid = self.peers[rank].decode().split()
-            if host == socket.gethostname() and b"distill.train" in _command(int(pid)):
+            if host == socket.gethostname() and self.program.encode() in _command(int(pid)):
                 with suppress(OSError):
                     os.kill(int(pid), signal.SIGKILL)
         os._exit(4)

@@ -65,24 +65,34 @@ class Session:
 
 
 @contextmanager
-def session(folder: Path, hung_after_seconds: float) -> Iterator[Session]:
-    """The process group, and the thread that ends a hung training; every process of the launcher
-    enters it.
+def process_group() -> Iterator[None]:
+    """Every process of the launcher joins it, once in its life: DeepSpeed keeps what it has made of
+    the first one.
 
-    Raises what the block raises, and SystemExit in processes whose end rank 0 reports.
+    Raises what the block raises.
     """
     # A lost connection is reported in one line, not with torch's stack.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     watch.follow_launcher()
-    writer = Writer(folder)
     engine.start()
     try:
-        with processes.lost_ones_explained(), ExitStack() as held:
-            watched = watch.Watch(hung_after_seconds, writer.end)
-            held.callback(watched.stop)
-            yield Session(folder, watched, writer, held)
+        with processes.lost_ones_explained():
+            yield
     finally:
         engine.stop()
+
+
+@contextmanager
+def session(folder: Path, hung_after_seconds: float, program: str) -> Iterator[Session]:
+    """One training, watched by a thread that ends it when it hangs. `program`: `distill.train`.
+
+    Raises what the block raises, and SystemExit in processes whose end rank 0 reports.
+    """
+    writer = Writer(folder)
+    with ExitStack() as held:
+        watched = watch.Watch(hung_after_seconds, writer.end, program)
+        held.callback(watched.stop)
+        yield Session(folder, watched, writer, held)
 
 
 def train(

@@ -21,7 +21,7 @@ from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
 from distill import inputs, run_folder
 from distill.encoders.family import Family
-from distill.encoders.student import initial_student, teacher_towers
+from distill.encoders.student import Towers, initial_student, teacher_towers
 from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.inputs import unet_folders
 from distill.objective import query_bank, random_attention, teacher_statistics
@@ -109,27 +109,39 @@ def load(recipe: Recipe, family: Family, teacher: TextEncoders | None = None) ->
     settings = recipe.distill
     torch.manual_seed(settings.seed)
     encoders = teacher or load_text_encoders(settings.base.path, family, settings.teacher)
-    initial = recipe.run_dir / "initial_student"
-    student = initial_student(encoders, initial)
+    student = initial_student(encoders, recipe.run_dir / "initial_student")
     dead = {
         name: parameter.detach().clone()
         for name, parameter in student.named_parameters()
         if not parameter.requires_grad
     }
-    engine = Engine(student, settings)
-    frozen = teacher_towers(encoders).to(engine.device, weights_dtype(settings.precision))
-    tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
+    work = work_of(recipe, encoders, student, Engine(student, settings), dead)
     if settings.compile:
-        for towers in (student, frozen):
+        for towers in (student, work.teacher):
             towers.compile_layers()
+    return work
+
+
+def work_of(
+    recipe: Recipe,
+    encoders: TextEncoders,
+    student: Towers,
+    engine: Engine,
+    dead_weights: dict[str, torch.Tensor],
+) -> Work:
+    """What a step touches, of a student that is in an engine already. `encoders`: the teacher's."""
+    settings, family = recipe.distill, encoders.family
+    initial = recipe.run_dir / "initial_student"
+    tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
     pairs = token_pairs.load(recipe.run_dir / "tokens", family)
+    dtype = weights_dtype(settings.precision)
     return Work(
         engine=engine,
         student=student,
-        teacher=frozen,
+        teacher=teacher_towers(encoders).to(engine.device, dtype),
         batches=Batches(settings, pairs, special_ids(tokenizers)),
         loss=_loss(settings, family, recipe.run_dir / "distill" / MEASURED, engine.device),
-        dead_weights=dead,
+        dead_weights=dead_weights,
         held_out=held_out.load(settings, recipe.run_dir / "pairs", tokenizers),
     )
 

@@ -22,7 +22,11 @@ def train(recipe: Recipe) -> None:
     Raises DataError, SetupError, RecipeError, Preempted, KeyboardInterrupt, and SystemExit in
     processes whose end rank 0 reports.
     """
-    with loop.session(recipe.run_dir / "distill", recipe.distill.hung_after_seconds) as session:
+    limit = recipe.distill.hung_after_seconds
+    with (
+        loop.process_group(),
+        loop.session(recipe.run_dir / "distill", limit, "distill.train") as session,
+    ):
         teachers: list[TextEncoders] = []
         processes.first(lambda: teachers.extend(_prepare(recipe, session)))
         settings = settled(recipe)[0].distill

@@ -1,0 +1,45 @@
+"""Learns with the diffusion model, from captioned pictures.
+
+    python -m finetune.train configs/toyworld_kamon.yaml
+    python -m finetune.train RECIPE --stage pictures
+    torchrun --nproc_per_node 8 -m finetune.train RECIPE
+
+In:  `<run>/pictures/`, `<run>/initial_student/`, `<run>/distill/`, the folder of `distill.base`.
+Out: `<run>/finetune/<stage>/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`,
+     `latest`, `status.json`.
+The same command resumes, as `distill.train` does.
+"""
+
+import re
+import sys
+
+from configs import command
+from configs.schema.load import load_recipe
+
+DESCRIPTION = "Learns with the diffusion model, from captioned pictures; the same command resumes."
+
+
+def main(argv: list[str] | None = None) -> int:
+    # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK
+    # says it too.
+    given = [
+        argument
+        for argument in (sys.argv[1:] if argv is None else argv)
+        if not re.fullmatch(r"--local[-_]rank=\d+", argument)
+    ]
+
+    def body() -> None:
+        parser = command.parser("finetune.train", DESCRIPTION)
+        parser.add_argument("--stage", help="this stage alone; without it, all in order")
+        arguments = parser.parse_intermixed_args(given)
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        from finetune.train.training import train
+
+        with command.at_work(recipe.run_dir, "finetune.train", writes=None):
+            train(recipe, arguments.stage)
+
+    return command.guard("finetune.train", body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
