@@ -14,16 +14,21 @@ def choose(pictures: Iterable[str], count: int, held_out: set[str], trained: set
 
     `held_out`, `trained`: what an earlier choice, if any, made of them. Those held out come first,
     then new ones; one that was trained on is taken only where there are too few others. Raises
-    RecipeError where none would be left to train on.
+    RecipeError as `check`.
     """
     found = set(pictures)
-    if count >= len(found):
-        raise RecipeError(
-            f"pictures.held_out is {count}, and there are {len(found)} pictures; hold out fewer, "
-            "or add pictures"
-        )
+    check(len(found), count)
     order = sorted(found, key=lambda one: (one not in held_out, one in trained, _mixed(one)))
     return set(order[:count])
+
+
+def check(pictures: int, count: int) -> None:
+    """Raises RecipeError where no picture would be left to train on."""
+    if count >= pictures:
+        raise RecipeError(
+            f"pictures.held_out is {count}, and there are {pictures} pictures; hold out fewer, or "
+            "add pictures"
+        )
 
 
 def _mixed(picture: str) -> str:

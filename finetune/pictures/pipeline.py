@@ -56,6 +56,7 @@ def make(recipe: Recipe) -> Made:
     _check_sides(settings, vae)
     before = _earlier(folder)
     planned = plan.make(recipe, settings)
+    held_out.check(len(planned.pictures), settings.held_out)
     made_from = {
         VAE: vae.sha256,
         SETTINGS: value_sha256([LAYOUT, settings.model_dump(mode="json")]),
@@ -71,9 +72,11 @@ def make(recipe: Recipe) -> Made:
         raise DataError(f"no picture is left; {plan.losses(planned)}; correct the sources")
     with whole_folder(folder, replace=True) as partial:
         files = _gather(planned, cached.values(), partial)
-        details = _write_rows(settings, planned, files, folder, before, vae, partial)
+        rows_before = folder if before is not None else work
+        details = _write_rows(settings, planned, files, rows_before, vae, partial)
         known = {one.path.name: one.sha256 for one in files}
         artefact.seal(partial, made_from, details.model_dump(mode="json"), known)
+        _keep(partial, work)
     _remove_work(recipe.run_dir)
     return Made(details, encoded, is_new=True)
 
@@ -174,15 +177,15 @@ def _write_rows(
     settings: PictureData,
     planned: Plan,
     files: list[LatentFile],
-    folder: Path,
-    before: artefact.ArtefactManifest | None,
+    rows_before: Path,
     vae: VaeFolder,
     partial: Path,
 ) -> StoreDetails:
+    """`rows_before`: the folder whose rows, if it has any, say who is held out already."""
     places = {key: place for one in files for key, place in one.places().items()}
     sides: dict[str, set[str]] = {"train": set(), "held_out": set()}
-    if before is not None:
-        table = store.read_rows(folder)
+    if (rows_before / ROWS).is_file():
+        table = store.read_rows(rows_before)
         for picture, split in zip(
             table["picture"].to_pylist(), table["split"].to_pylist(), strict=True
         ):
@@ -246,6 +249,17 @@ def _details(settings: PictureData, planned: Plan, apart: set[str], vae: VaeFold
         pixels_a_latent=vae.pixels_a_latent,
         scaling=vae.scaling,
     )
+
+
+def _keep(partial: Path, work: Path) -> None:
+    """Links the finished files into the work folder: a kill while one folder takes the other's
+    place may cost both.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    (work / ROWS).unlink(missing_ok=True)
+    for path in (*partial.glob(latent_files.PATTERN), partial / ROWS):
+        if not (work / path.name).exists():
+            link(path, work / path.name)
 
 
 def _remove_work(run: Path) -> None:

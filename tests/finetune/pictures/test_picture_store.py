@@ -60,7 +60,13 @@ def contents(folder: Path) -> dict[str, Any]:
     for split in ("train", "held_out"):
         for row in store.rows(split):  # type: ignore[arg-type]
             mean, std = store.latents([row])
-            found[row.key] = (row.split, row.file, row.texts, mean.tolist(), std.tolist())
+            found[row.key] = (
+                row.split,
+                row.file,
+                row.texts,
+                mean.numpy().tobytes(),
+                std.numpy().tobytes(),
+            )
     return found
 
 
@@ -214,15 +220,14 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     monkeypatch.setattr("finetune.pictures.encoding.MOST_PICTURES", 4)
     source = folder_of_json(tmp_path / "x", many(20))
     pipeline.make(recipe(tmp_path / "undisturbed", [source]))
-    counted, limit = Vae.encode, len(encoded_rows) + 3
+    counted, limit = Vae.encode, 3
+    encoded_rows.clear()
 
     def stopped(self: Vae, pixels: np.ndarray) -> Any:
         if len(encoded_rows) >= limit:
             raise KeyboardInterrupt
         return counted(self, pixels)
 
-    encoded_rows.clear()
-    limit = 3
     monkeypatch.setattr(Vae, "encode", stopped)
     made = recipe(tmp_path / "run", [source])
     with pytest.raises(KeyboardInterrupt):
@@ -231,6 +236,29 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     limit = 100
     assert pipeline.make(made).encoded == 8 and sum(encoded_rows) == 20
     assert contents(tmp_path / "run" / "pictures") == contents(tmp_path / "undisturbed/pictures")
+
+
+def test_a_kill_while_the_folders_change_places_costs_nothing(
+    tmp_path: Path, encoded_rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run" / "pictures"
+
+    def made(count: int) -> pipeline.Made:
+        source = folder_of_json(tmp_path / "x", many(count))
+        return pipeline.make(recipe(tmp_path / "run", [source], held_out=3))
+
+    made(10)
+    before = contents(folder)
+
+    def killed(partial: Path, folder: Path) -> None:
+        shutil.rmtree(folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("configs.files.publish", killed)
+        made(30)
+    assert not folder.exists() and sum(encoded_rows) == 30
+    assert made(30).encoded == 0 and before.items() <= contents(folder).items()
 
 
 KILLED = """
