@@ -1,8 +1,8 @@
-"""What each source gave: rows in, rows kept, and the reasons for the rest.
+"""Rows in, rows kept and drop reasons of each source.
 
 In:  `<run>/pairs`: `samples.json` (rows of each source) and `dropped.parquet`.
-Out: a `Yield` a source, in the recipe's order, whose counts add up; a line for each that gave
-     less than half of its rows.
+Out: one `Yield` per source, in the recipe's order, whose counts add up; a warning for each source
+     that kept less than half of its rows.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ class Yield:
 
     @property
     def warning(self) -> str | None:
-        """One line, for a source that gave less than half of its rows."""
+        """One line if the source kept less than half of its rows, else None."""
         if self.rows_in and self.kept >= LEAST * self.rows_in:
             return None
         named = [
