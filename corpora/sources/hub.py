@@ -1,9 +1,8 @@
-"""The door to `datasets`: whatever it can stream, from the Hugging Face Hub or a folder, never
-stored.
+"""Streams datasets from the Hugging Face Hub or a folder; stores nothing. The door to `datasets`.
 
-Its rows are counted in a pass of their own, so a data set is fetched twice; one that lies in
-parquet files is counted by its footers alone as a `parquet` source at `hf://datasets/ORG/NAME/...`.
-What `datasets` makes null (in CSV files the texts "NA" and "null") is dropped and counted as such.
+Counting the rows is a pass of its own, so a dataset is fetched twice. If it is stored as Parquet, a
+`parquet` source at `hf://datasets/ORG/NAME/...` counts by its footers alone. Rows that `datasets`
+reads as null (in CSV files the texts "NA" and "null") are dropped and counted as such.
 """
 
 import hashlib
@@ -24,8 +23,8 @@ from corpora.sources.part import Part, Row
 
 
 def identity(source: HubSource) -> Input:
-    """The data set as it is now: a digest of its files' names and their commit (of a folder: the
-    times they were written). Raises DataError.
+    """The dataset's current state: a digest of its files' names and commit (for a folder: their
+    modification times). Raises DataError.
     """
     import datasets
 
@@ -46,9 +45,9 @@ def identity(source: HubSource) -> Input:
 
 
 def plan(source: HubSource, number: int) -> Iterator[Part]:
-    """Cuts the data set between its files, and a large file by rows.
+    """Cuts the dataset between its shards, and a large shard by rows.
 
-    Raises DataError, and RecipeError for a column that is not there.
+    Raises DataError; RecipeError for a missing column.
     """
     with _reported(source):
         shards = _stream(source).num_shards
@@ -91,7 +90,7 @@ def read(source: HubSource, part: Part) -> Iterator[Row]:
 
 
 def _check_places(source: HubSource, data_files: list[str]) -> None:
-    """Raises DataError where the data set's README.md names files of this machine outside of it."""
+    """Raises DataError if the dataset's README.md names local files outside of its folder."""
     folder = Path(source.dataset).resolve()
     for name in data_files:
         place = name.rpartition("::")[2]
