@@ -93,8 +93,8 @@ def by_text(samples: Samples) -> dict[str, dict[str, dict[str, list[str]]]]:
     """The samples with string keys, for JSON."""
     return {
         stage: {
-            reason: {str(number): fields for number, fields in some.items()}
-            for reason, some in reasons.items()
+            reason: {str(number): fields for number, fields in by_digest.items()}
+            for reason, by_digest in reasons.items()
         }
         for stage, reasons in samples.items()
     }
@@ -107,11 +107,11 @@ def table(*columns: Any) -> pa.Table:
 
 def keep_sample(samples: Samples, stage: str, reason: str, number: int, fields: list[str]) -> None:
     """Keeps the SAMPLES lowest numbers of each reason; of equal numbers, the first sample."""
-    some = samples.setdefault(stage, {}).setdefault(reason, {})
-    if len(some) < SAMPLES or number < max(some):
-        some.setdefault(number, [shortened(one) for one in fields])
-        if len(some) > SAMPLES:
-            del some[max(some)]
+    kept = samples.setdefault(stage, {}).setdefault(reason, {})
+    if len(kept) < SAMPLES or number < max(kept):
+        kept.setdefault(number, [shortened(one) for one in fields])
+        if len(kept) > SAMPLES:
+            del kept[max(kept)]
 
 
 def shortened(text: str) -> str:

@@ -58,8 +58,10 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
         inputs += semantic.model_files(corpora.semantic)
         semantic.load(corpora.semantic.model)
     parts = sources.plan(corpora)
-    known = value_sha256([clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))])
-    work = recipe.run_dir / f"pairs.unfinished-{known[:12]}"
+    work_digest = value_sha256(
+        [clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))]
+    )
+    work = recipe.run_dir / f"pairs.unfinished-{work_digest[:12]}"
     records = _clean_all(corpora, parts, work)
     part_files = [clean.kept_file(work, rank) for rank in range(len(parts))]
     stages = _count(corpora, parts, records)
@@ -114,12 +116,12 @@ def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> PairsManifest
             f"{folder}: holds pairs made by other settings of `corpora`; give this recipe another "
             "`run`, or move the folder away"
         )
-    known = {one.path for one in manifest.inputs}
+    recorded_paths = {one.path for one in manifest.inputs}
     changed = [
         path
         for source in corpora.sources
         for path in sources.local_paths(source)
-        if masked(path) not in known
+        if masked(path) not in recorded_paths
     ]
     for one in manifest.inputs:
         path = Path(ModelName(one.path).path)

@@ -48,14 +48,14 @@ class Yield:
 def of_pairs(folder: Path) -> list[Yield]:
     """Raises DataError where the files are missing or do not add up."""
     try:
-        known = read_json(folder / SAMPLES)["sources"]
+        recorded_sources = read_json(folder / SAMPLES)["sources"]
     except OSError:
         raise DataError(f"{folder / SAMPLES}: cannot be read; {REMEDY}") from None
-    lost = dropped.by_source(folder / dropped.FILE)
+    drops_by_source = dropped.by_source(folder / dropped.FILE)
     result = []
-    for one in known:
+    for one in recorded_sources:
         kept = sum(one[split] for split in SPLITS)
-        reasons = lost.pop(one["name"], Counter())
+        reasons = drops_by_source.pop(one["name"], Counter())
         if one["rows_in"] != kept + reasons.total():
             raise DataError(
                 f"{folder}: of source {one['name']!r} came {one['rows_in']} rows, but {kept} kept "

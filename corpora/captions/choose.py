@@ -30,11 +30,13 @@ def similarities(cleaned: Cleaned, scored: Path) -> tuple[np.ndarray, Rows]:
     # in reverse, so that the first shard overwrites the others
     for file in sorted(scored.glob("*.parquet"), reverse=True):
         table = pq.read_table(file)
-        given = table.filter(pc.is_valid(table["similarity"]))
-        values[given["row"].to_numpy()[::-1]] = given["similarity"].to_numpy()[::-1]
-        without = table.filter(pc.is_null(table["similarity"]))
+        with_score = table.filter(pc.is_valid(table["similarity"]))
+        values[with_score["row"].to_numpy()[::-1]] = with_score["similarity"].to_numpy()[::-1]
+        without_score = table.filter(pc.is_null(table["similarity"]))
         for row, reason in zip(
-            without["row"].to_pylist()[::-1], without["reason"].to_pylist()[::-1], strict=True
+            without_score["row"].to_pylist()[::-1],
+            without_score["reason"].to_pylist()[::-1],
+            strict=True,
         ):
             if reason not in reasons:
                 reasons.append(reason)

@@ -191,12 +191,12 @@ def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _sample(key: str, parts: dict[str, bytes]) -> Picture:
-    said: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
-    if not isinstance(said, dict):
+    metadata: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
+    if not isinstance(metadata, dict):
         raise ValueError(f"{key}.json holds no object")
-    url = str(said.get("url") or "")
-    caption = str(said.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
-    status = said.get("status", "success")
+    url = str(metadata.get("url") or "")
+    caption = str(metadata.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
+    status = metadata.get("status", "success")
     if status != "success":
         return Picture(key, url, caption, None, str(status))
     data = next((parts[ending] for ending in PICTURES if ending in parts), None)

@@ -132,8 +132,8 @@ def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
     waiting = readable()
     while batch := list(islice(waiting, ranker.batch_size)):
         for (rows, _, _), similarity in zip(batch, _similarities(ranker, batch), strict=True):
-            judged = (None, "no_similarity") if np.isnan(similarity) else (float(similarity), None)
-            found.extend((row, *judged) for row in rows)
+            outcome = (None, "no_similarity") if np.isnan(similarity) else (float(similarity), None)
+            found.extend((row, *outcome) for row in rows)
     return pa.Table.from_pylist(
         [dict(zip(SCHEMA.names, one, strict=True)) for one in found], schema=SCHEMA
     )

@@ -178,8 +178,8 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
         model = ctranslate2.Translator(str(folder), compute_type=settings.precision, **where)
     except ValueError as error:
         raise RecipeError(
-            f"the precision {settings.precision} does not go on this {where['device']} "
-            f"({first_line(error)}); take another"
+            f"the precision {settings.precision} is not supported on this {where['device']} "
+            f"({first_line(error)}); choose another"
         ) from None
     except RuntimeError as error:
         raise DataError(

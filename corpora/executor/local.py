@@ -50,15 +50,14 @@ class LocalExecutor(LocalPipelineExecutor):
                 if hopeless := [rank for rank in killed if tries[rank] == TRIES]:
                     raise SetupError(
                         f"a worker was killed {TRIES} times at piece "
-                        f"{' or '.join(map(str, hopeless))} of {self.name}, perhaps for want of "
-                        "memory; "
-                        "lower corpora.workers and run the same command to go on"
+                        f"{' or '.join(map(str, hopeless))} of {self.name}, perhaps for lack of "
+                        "memory; lower corpora.workers and run the same command to go on"
                     )
                 # retried first, so that a piece that kills its worker is reported early
                 waiting.extendleft(reversed(killed))
                 workers = max(1, workers // 2)  # lack of memory is the usual cause
                 bar.write(
-                    f"{self.name}: a worker was killed, perhaps for want of memory; going on with "
+                    f"{self.name}: a worker was killed, perhaps for lack of memory; going on with "
                     f"{workers}",
                     file=sys.stderr,
                 )

@@ -87,8 +87,8 @@ class RayExecutor(RayPipelineExecutor):
         except ray.exceptions.RayError as error:
             raise SetupError(
                 f"piece {rank} of {self.name} was killed {TRIES} times ({type(error).__name__}), "
-                "perhaps for want of memory; "
-                "raise corpora.executor.mem_per_cpu_gb and run the same command to go on"
+                "perhaps for lack of memory; raise corpora.executor.mem_per_cpu_gb and run the "
+                "same command to go on"
             ) from None
 
 

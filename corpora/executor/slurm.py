@@ -133,7 +133,7 @@ class SlurmExecutor(SlurmPipelineExecutor):
             self.launch_job()
         except (FileNotFoundError, subprocess.CalledProcessError):
             raise SetupError(
-                "sbatch did not take the jobs (its own words are above); correct corpora.executor "
+                "sbatch refused the jobs (its own message is above); correct corpora.executor "
                 "and run the same command"
             ) from None
         finally:
@@ -189,7 +189,7 @@ class SlurmExecutor(SlurmPipelineExecutor):
             for path in self._failed(missing)
         ]
         kind: type[BaseException] = SetupError
-        what = "a job was killed, perhaps for want of memory or time"
+        what = "a job was killed, perhaps for lack of memory or time"
         for failure in failures:
             # a bug, unless another piece reports a user's mistake
             what = f"a job ended with {failure.kind}: {failure.message}"

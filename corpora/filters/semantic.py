@@ -153,9 +153,9 @@ def margins(
     for same in (text_same, en_same):
         if same is not None:
             _forget_shared(cosine_RR, same)
-    around_R = (_mean_of_nearest(cosine_RR, count) + _mean_of_nearest(cosine_RR.T, count)) / 2
+    neighbors_R = (_mean_of_nearest(cosine_RR, count) + _mean_of_nearest(cosine_RR.T, count)) / 2
     # a text of unknown words is the zero vector: all its cosines are zero
-    margin_R = torch.where(around_R > 0, own_R / around_R, 0.0)
+    margin_R = torch.where(neighbors_R > 0, own_R / neighbors_R, 0.0)
     result: list[float] = margin_R.tolist()
     return result
 

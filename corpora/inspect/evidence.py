@@ -68,7 +68,7 @@ def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
         (verdict,) = language_id.judged(model, [one], language, settings.min_probability)
         (guess,) = language_id.likeliest(model, [one])
         likeliest = ", ".join(f"{code} {share:.3f}" for code, share in guess) or "none"
-        wanted = f"the likeliest, at least {settings.min_probability}, or told by script or words"
+        wanted = f"the likeliest, at least {settings.min_probability}, or known by script or words"
         seen = f"{language} {verdict.probability:.3f}; {wanted} (the likeliest: {likeliest})"
         # no probability overrules a script rule; 0 switches all rules off
         least = math.floor(1000 * verdict.probability) / 1000

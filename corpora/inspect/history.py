@@ -108,8 +108,8 @@ def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, SourceRow]:
                     f"{id}: source {name!r} has {rows} rows, numbered from 0; correct the id"
                 )
             in_part[found[0]].add(id)
-        for part, some in in_part.items():
-            result |= _of_part(source, part, some)
+        for part, part_ids in in_part.items():
+            result |= _of_part(source, part, part_ids)
     return result
 
 
@@ -158,10 +158,10 @@ def same_texts(folder: Path, text: str, en: str) -> Fate | None:
     shared: Fate | None = None
     for split in SPLITS:
         for batch in read_batches(folder, split, columns=["id", "text", "en"]):
-            for id, one, other in zip(
+            for id, row_text, row_en in zip(
                 *(column.to_pylist() for column in batch.columns), strict=True
             ):
-                same = comparison_key(one) == text_key, comparison_key(other) == en_key
+                same = comparison_key(row_text) == text_key, comparison_key(row_en) == en_key
                 if all(same):
                     return Fate(None, "deduplicate", "exact_duplicate", id)
                 if any(same) and split == "held_out":

@@ -85,7 +85,7 @@ class LaionRow:
 
 def rows(count: int, seed: int) -> Iterator[LaionRow]:
     rng = random.Random(seed)
-    said = captions.pairs(count, "train", seed)
+    captioned = captions.pairs(count, "train", seed)
     last = None
     for number in range(count):
         if rng.random() >= JAPANESE:
@@ -96,7 +96,7 @@ def rows(count: int, seed: int) -> Iterator[LaionRow]:
                 expected="language_column",
             )
             continue
-        caption = next(said)
+        caption = next(captioned)
         (kind,) = rng.choices(
             [*DIRT, "another_picture", "sound"],
             [*DIRT.values(), ANOTHER_PICTURE, 1 - sum(DIRT.values()) - ANOTHER_PICTURE],
@@ -114,7 +114,7 @@ def rows(count: int, seed: int) -> Iterator[LaionRow]:
         if kind in ("NSFW", "UNSURE"):
             row.nsfw = kind
         if kind == "another_picture":
-            row.shown = next(said).scene
+            row.shown = next(captioned).scene
         elif kind != "sound":
             row.expected = kind
         else:

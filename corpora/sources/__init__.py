@@ -74,7 +74,7 @@ def inputs(corpora: Corpora) -> list[Input]:
         if isinstance(source, HubSource):
             result.append(hub.identity(source))
         else:
-            listed = [path for together in _file_sets(source) for path in together]
+            listed = [path for file_set in _file_sets(source) for path in file_set]
             result += [
                 Input(
                     source=name(source),
@@ -96,18 +96,18 @@ def plan(corpora: Corpora) -> list[Part]:
     parts: list[Part] = []
     with tqdm(desc="count", unit="rows", unit_scale=True, leave=False) as bar:
         for number, source in enumerate(corpora.sources):
-            first_row, before = 0, len(parts)
-            for together in (
+            first_row, parts_before = 0, len(parts)
+            for file_set in (
                 [()] if isinstance(source, ToyworldSource | HubSource) else _file_sets(source)
             ):
-                found = []
-                for one in _plan(source, number, together, first_row):
-                    found.append(one)
-                    bar.update(one.rows)
-                first_row += sum(one.rows for one in found)
-                parts += found
+                new_parts = []
+                for new_part in _plan(source, number, file_set, first_row):
+                    new_parts.append(new_part)
+                    bar.update(new_part.rows)
+                first_row += sum(new_part.rows for new_part in new_parts)
+                parts += new_parts
             # an empty file among others is normal: Spark writes one per task
-            if len(parts) == before:
+            if len(parts) == parts_before:
                 raise DataError(
                     f"{' '.join(_given(source)) or name(source)}: it holds no rows; take it out of "
                     "the recipe, or fetch it again"
@@ -116,7 +116,11 @@ def plan(corpora: Corpora) -> list[Part]:
                 _refuse_exchanged(
                     source,
                     next(
-                        batches(source.name, parts[before].first_row, _rows(source, parts[before]))
+                        batches(
+                            source.name,
+                            parts[parts_before].first_row,
+                            _rows(source, parts[parts_before]),
+                        )
                     ),
                 )
     return sorted(parts, key=lambda part: part.split != "held_out")
@@ -170,14 +174,14 @@ def _file_sets(source: Source) -> list[tuple[str, ...]]:
     Raises DataError if there are none, or if they cannot be paired.
     """
     found = [files.found(given) for given in _given(source)]
-    for given, there in zip(_given(source), found, strict=True):
-        if not there:
+    for given, matches in zip(_given(source), found, strict=True):
+        if not matches:
             raise DataError(
                 f"{given}: there is no such file (source {name(source)!r}); fetch it, or correct "
                 "the path in the recipe"
             )
     if len(found) < 2:
-        return [(path,) for there in found for path in there]
+        return [(path,) for matches in found for path in matches]
     text_glob, en_glob = _given(source)
     language = source.text_language.name
     return pairing.couples((text_glob, en_glob), (found[0], found[1]), name(source), language)

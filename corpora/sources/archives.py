@@ -45,7 +45,7 @@ def zip_member(archive: zipfile.ZipFile, path: str, member: str) -> tuple[str, A
     members = {_zip_name(one): one for one in archive.infolist() if not one.is_dir()}
     if "[Content_Types].xml" in members:
         raise DataError(
-            f"{path}: is an Office document; save it as text (UTF-8, fields parted by tabs)"
+            f"{path}: is an Office document; save it as text (UTF-8, fields separated by tabs)"
         )
     members = {name: one for name, one in members.items() if not added_by_macos(name)}
     matching = _matching(list(members), member)

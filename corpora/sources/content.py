@@ -35,7 +35,7 @@ BINARY = {
     "without `._`",
     b"PAR1": "is parquet; give the source the kind parquet",
     b"%PDF-": "is a PDF document; save its text as UTF-8",
-    b"SQLite format 3\x00": "is a database; export the texts as UTF-8, fields parted by tabs",
+    b"SQLite format 3\x00": "is a database; export the texts as UTF-8, fields separated by tabs",
 }
 
 
@@ -100,17 +100,17 @@ def _encoding(head: bytes) -> str | None:
     escaped = sum(b"\x1b$B" in line or b"\x1b$@" in line for line in lines)
     if escaped > len(lines) // 2:
         return "ISO-2022-JP"
-    # The last line may be cut off. UTF-16 cannot be split at b"\n": `wide` is decoded whole.
-    marked = [line for line in lines[:-1] or lines if not line.isascii()]
-    wide = head.count(b"\0") > len(head) // 50
-    if not wide and (not marked or any(_decodes(line, "utf-8") for line in marked)):
+    # The last line may be cut off. UTF-16, full of zeros, cannot be split at b"\n".
+    non_ascii = [line for line in lines[:-1] or lines if not line.isascii()]
+    has_zeros = head.count(b"\0") > len(head) // 50
+    if not has_zeros and (not non_ascii or any(_decodes(line, "utf-8") for line in non_ascii)):
         return None
     for encoding, name in ENCODINGS.items():
         if encoding.startswith("utf-16"):
-            text = head[: len(head) // 2 * 2].decode(encoding, "replace") if wide else ""
+            text = head[: len(head) // 2 * 2].decode(encoding, "replace") if has_zeros else ""
             letters = len(re.findall("[A-Za-z]", text)) + len(KANA.findall(text))
         else:
-            text = "" if wide else "\n".join(_decodes(line, encoding) for line in marked)
+            text = "" if has_zeros else "\n".join(_decodes(line, encoding) for line in non_ascii)
             letters = len(KANA.findall(text))
         if letters >= FEWEST_LETTERS and len(EXPECTED.findall(text)) >= 0.95 * len(text):
             return name

@@ -67,8 +67,10 @@ def found(path: str) -> list[str]:
         # `?` is no wildcard in a web address, and a chained URL names one file
         if "::" in path or path.startswith("http") or not any(sign in inside for sign in "*?["):
             return [path] if system.exists(inside) else []
-        listed = [one for one in sorted(system.glob(inside)) if not archives.added_by_macos(one)]
-        return [str(system.unstrip_protocol(one)) for one in listed if system.isfile(one)]
+        matches = [
+            match for match in sorted(system.glob(inside)) if not archives.added_by_macos(match)
+        ]
+        return [str(system.unstrip_protocol(match)) for match in matches if system.isfile(match)]
 
 
 def local_files(path: str) -> list[str]:

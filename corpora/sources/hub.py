@@ -35,12 +35,12 @@ def identity(source: HubSource) -> Input:
         listed = builder.config.data_files or {}
     _check_places(source, [name for names in listed.values() for name in names])
     data_files = listed.get(source.split, [])
-    known = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
+    state = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
     return Input(
         source=source.name,
         path=_where(source),
         bytes=0,
-        sha256=hashlib.sha256(known.encode()).hexdigest(),
+        sha256=hashlib.sha256(state.encode()).hexdigest(),
     )
 
 

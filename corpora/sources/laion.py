@@ -62,7 +62,9 @@ def check_ratings(source: LaionSource) -> None:
     """
     for path in files.found(source.path):
         with parquet.opened(path) as file:
-            rated = [name for low, name in _columns(file, path).items() if low in RATINGS]
+            rated = [
+                name for lower_name, name in _columns(file, path).items() if lower_name in RATINGS
+            ]
             if file.metadata.num_rows and all(_is_empty(file, name) for name in rated):
                 state = (
                     f"only nulls in {', '.join(rated)}"

@@ -30,10 +30,10 @@ def read(caption: str) -> Scene | None:
     for pattern in _patterns():
         if found := pattern.fullmatch(caption.strip()):
             words = found.groupdict()
-            said = [one for one in ("first", "second") if f"{one}_color" in words]
+            ordinals = [one for one in ("first", "second") if f"{one}_color" in words]
             things = [
                 Thing(words[f"{one}_color"], words[f"{one}_shape"], _SIZES[words[f"{one}_size"]])
-                for one in said
+                for one in ordinals
             ]
             relation = words.get("relation") or words.get("of_it")
             return Scene(
