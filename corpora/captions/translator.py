@@ -35,8 +35,8 @@ Translate = Callable[[list[str]], list[str]]
 
 
 class Tags(NamedTuple):
-    """How a model family is told the languages to translate between. Its vocabulary must have all
-    tags.
+    """How a model family is told the languages to translate between. All tags are in its
+    vocabulary.
     """
 
     before_text: str = ""

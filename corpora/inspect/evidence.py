@@ -46,7 +46,7 @@ class Answer:
 
 
 def answers(text: str, en: str, limits: Filters) -> list[Answer]:
-    """Every filter's, in the order of application; the first that drops the pair is the recorded
+    """One answer per filter, in order of application; the first that drops the pair is the recorded
     reason.
     """
     return [
@@ -56,7 +56,7 @@ def answers(text: str, en: str, limits: Filters) -> list[Answer]:
 
 
 def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
-    """The language identifier's rules for both texts, the student's language first.
+    """One answer per rule of the language identifier, the student's language first.
 
     Raises DataError without a model.
     """
@@ -86,7 +86,7 @@ def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
 
 
 def tokens(en: str, settings: ClipTokens) -> Answer:
-    """CLIP's tokenizer. Raises DataError."""
+    """The answer of the token limit. Raises DataError."""
     (count,) = clip_tokens.counts([en], settings)
     found = f"{count} tokens of English, both specials among them; at most {settings.most}"
     return Answer(
@@ -95,7 +95,7 @@ def tokens(en: str, settings: ClipTokens) -> Answer:
 
 
 def margin(score: float, settings: Semantic) -> Answer:
-    """The sentence encoder. `score` is the recorded one: measuring it needs the row's
+    """The answer of the sentence encoder, by the recorded `score`: measuring it needs the row's
     neighbours.
     """
     found = (
