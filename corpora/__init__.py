@@ -1,5 +1,6 @@
-"""Started with `python -m`, this package finds its siblings (`configs`, ...) beside it: a folder of
-that name where the user stands, which Python searches first, must not come before them."""
+"""With `python -m`, Python searches the current folder first. It is moved to the end, so that a
+folder named `configs` there does not hide ours.
+"""
 
 import os
 import sys

@@ -1,8 +1,8 @@
-"""The half of the pipeline that sees all rows at once: duplicates, the split, the shards.
+"""Second half of the pipeline, over all rows at once: deduplication, the split, the shards.
 
-In:  `parts/00000.parquet`...: cleaned rows with their digests, in the
-     order of the sources.
-Out: the fate of every row, the shards of both splits, and some rows in full, to look at.
+In:  `parts/00000.parquet`...: cleaned rows with their digests, in the order of the sources.
+Out: the split or drop reason of every row, the shards of both splits, the rows of
+     `dropped.parquet`.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ NEAR_DIGEST = "near_digest"
 BATCH_ROWS = 2048
 TRAIN, HELD_OUT, DROPPED, EXACT_DUPLICATE, NEAR_DUPLICATE, LOW_MARGIN = range(6)
 PLACES: dict[Split, int] = {"train": TRAIN, "held_out": HELD_OUT}
-# why a row is in no split: stage and reason
+# stage and reason of a dropped row
 REASONS = {
     EXACT_DUPLICATE: ("deduplicate", "exact_duplicate"),
     NEAR_DUPLICATE: ("deduplicate", "near_duplicate"),
@@ -38,34 +38,34 @@ REASONS = {
 
 @dataclass
 class Fates:
-    """Of all rows of all parts, in order: the place of each (TRAIN, HELD_OUT, or why it is in
-    neither), and the number of the row kept instead.
+    """Per row of all parts, in order: `places` = its split or drop reason (TRAIN ... LOW_MARGIN);
+    `others` = index of the row kept instead of a duplicate.
     """
 
     places: np.ndarray
     others: np.ndarray  # -1: none
     scores: np.ndarray  # margins of corpora/filters/semantic.py; NaN: not measured
-    digests: np.ndarray  # of both texts
-    starts: np.ndarray  # the number of each part's first row, and at last how many rows there are
+    digests: np.ndarray  # of both texts together
+    starts: np.ndarray  # (parts + 1,): index of each part's first row, then the number of rows
 
     @property
     def is_left(self) -> np.ndarray:
-        """(rows,) of bool: those that no stage has dropped so far."""
+        """(rows,) bool: the rows that no stage has dropped yet."""
         result: np.ndarray = self.places == DROPPED
         return result
 
 
 def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, StageCounts]:
-    """Marks the rows that say again what an earlier one says, and counts them.
+    """Marks and counts exact and near duplicates of earlier rows.
 
-    All others are left as DROPPED, until `place_rest`.
+    All other rows stay DROPPED until `place_rest`.
     """
     pair_digests = _digests(parts, "pair_digest")
     rows = np.arange(len(pair_digests))
     places, others = np.full(len(rows), DROPPED, dtype=np.uint8), first_of_each(pair_digests)
     places[others != rows] = EXACT_DUPLICATE
     if corpora.near_duplicates:
-        # the first of equal words is itself no exact duplicate, for those come later
+        # The first row of a near digest is no exact duplicate: its original would come before it.
         first = first_of_each(_digests(parts, NEAR_DIGEST))
         is_near = (first != rows) & (places != EXACT_DUPLICATE)
         places[is_near], others[is_near] = NEAR_DUPLICATE, first[is_near]
@@ -80,7 +80,7 @@ def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, Stag
 
 
 def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> StageCounts:
-    """Marks the rows whose score is too low (NaN: not measured), and counts them."""
+    """Marks and counts the rows whose score is below `min_margin`; NaN (not measured) passes."""
     rows_in, is_low = int(fates.is_left.sum()), scores < min_margin
     assert not (is_low & ~fates.is_left).any()
     fates.places[is_low], fates.scores[:] = LOW_MARGIN, scores
@@ -90,16 +90,17 @@ def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> 
 def place_rest(
     corpora: Corpora, part_splits: list[str], parts: list[Path], fates: Fates
 ) -> StageCounts:
-    """Places all rows that are left, and counts those that are in no split. Raises DataError.
+    """Assigns the remaining rows to the splits; counts those that must be dropped.
 
-    `part_splits` says of each part whether its rows are all "train", all "held_out", or to be split
-    "by_text".
+    `part_splits`, per part: its rows are all "train", all "held_out", or are split "by_text".
+    Raises DataError if too few rows are left to hold out.
     """
     text_digests, en_digests = _digests(parts, "text_digest"), _digests(parts, "en_digest")
     places, keep = fates.places, fates.is_left
     lengths = np.diff(fates.starts)
     held_out, by_text = (
-        np.repeat([one == kind for one in part_splits], lengths) for kind in ("held_out", "by_text")
+        np.repeat([part_split == kind for part_split in part_splits], lengths)
+        for kind in ("held_out", "by_text")
     )
     available = int((by_text & keep).sum())
     if available < corpora.held_out_pairs:
@@ -142,12 +143,11 @@ def split(
     by_text: np.ndarray,
     count: int,
 ) -> np.ndarray:
-    """(rows,) of TRAIN, HELD_OUT or DROPPED: no Japanese and no English text is ever in both
-    splits.
+    """(rows,) of TRAIN, HELD_OUT or DROPPED; no text of either language is in both splits.
 
-    `held_out` rows lie apart already; `count` more are chosen among the `by_text` rows, those of
-    the lowest digest: which rows these are depends on the texts alone, neither on their order nor
-    on the machine. A training row that shares a text with a held-out one is dropped.
+    `held_out` rows are held out already. `count` more are taken from the `by_text` rows, lowest
+    digest first, so the choice depends on the texts alone, not on row order or machine. A training
+    row that shares a text with a held-out row is dropped.
     """
     chosen = held_out.copy()
     candidates = np.flatnonzero(by_text)
@@ -166,18 +166,18 @@ def write_shards(
     shard_rows: int,
     seen: Callable[[pa.Table], None],
 ) -> dict[Split, list[Shard]]:
-    """Writes each split's rows, in order, into `folder`, and hands them to `seen`."""
+    """Writes each split's rows, in order, into `folder`; calls `seen` on every table written."""
     writers = {name: ShardWriter(folder, name, shard_rows) for name in SPLITS}
     with tqdm(total=len(fates.places), desc="write", unit="rows", unit_scale=True) as bar:
         row = 0
         for part in parts:
             for batch in _batches(part, SCHEMA.names):
-                rows, here = (
+                rows, places = (
                     pa.Table.from_batches([batch]),
                     fates.places[row : row + batch.num_rows],
                 )
                 for name, writer in writers.items():
-                    own = rows.filter(pa.array(here == PLACES[name]))
+                    own = rows.filter(pa.array(places == PLACES[name]))
                     writer.write(own)
                     seen(own)
                 row += batch.num_rows
@@ -186,8 +186,8 @@ def write_shards(
 
 
 def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterator[pa.Table]:
-    """What `dropped.parquet` holds: of every part first the rows that `earlier` stages dropped,
-    then those dropped here.
+    """The rows of `dropped.parquet`: for each part, those that `earlier` stages dropped, then those
+    dropped here.
     """
     others = np.unique(fates.others[fates.others >= 0])
     other_ids = pa.chunked_array(
@@ -208,10 +208,10 @@ def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterat
             stages, reasons = zip(
                 *(REASONS[code] for code in fates.places[rows].tolist()), strict=True
             )
-            # a row of a low margin has a score, the others the row kept instead
+            # a low-margin row has a score, any other the id of the row kept instead
             has_other = fates.others[rows] >= 0
-            at = np.searchsorted(others, fates.others[rows])
-            kept = other_ids.take(pa.array(at, pa.int64(), mask=~has_other))
+            positions = np.searchsorted(others, fates.others[rows])
+            kept = other_ids.take(pa.array(positions, pa.int64(), mask=~has_other))
             scores = pa.array(
                 fates.scores[rows], pa.float32(), mask=fates.places[rows] != LOW_MARGIN
             )
@@ -219,7 +219,7 @@ def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterat
 
 
 def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Of `rows`, the first one of each of the `count` lowest digests: which ones depends on the
+    """Of `rows`, the first row of each of the `count` lowest digests: a choice that depends on the
     texts alone.
     """
     found, first = np.unique(digests[rows], return_index=True)
@@ -231,7 +231,7 @@ def lowest(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 def rows_in_full(
     parts: list[Path], fates: Fates, numbers: np.ndarray, columns: list[str]
 ) -> Iterator[tuple[str, ...]]:
-    """The columns of some rows, in the order of `numbers`, which ascend."""
+    """The columns of the rows `numbers`, which must ascend."""
     for table in _rows(parts, fates, numbers, columns):
         yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
@@ -249,14 +249,14 @@ def _rows(
 def _find_equal(
     digests: np.ndarray, rows: np.ndarray, among: np.ndarray, others: np.ndarray
 ) -> None:
-    """Writes into `others`, for each of `rows`, the first of `among` that has its digest, where
-    there is one.
+    """Writes into `others`, for each of `rows`, the first row of `among` with the same digest, if
+    any.
     """
     found, first = np.unique(digests[among], return_index=True)
     if len(found):
-        at = np.minimum(np.searchsorted(found, digests[rows]), len(found) - 1)
-        equal = found[at] == digests[rows]
-        others[rows[equal]] = among[first[at[equal]]]
+        positions = np.minimum(np.searchsorted(found, digests[rows]), len(found) - 1)
+        equal = found[positions] == digests[rows]
+        others[rows[equal]] = among[first[positions[equal]]]
 
 
 def _batches(part: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -1,10 +1,9 @@
-"""The half of the pipeline that sees one row at a time: read, normalise, filter, identify the
-languages, count tokens.
+"""First half of the pipeline, row by row: read, normalise, filter, identify languages, count
+tokens.
 
 In:  the parts of the sources (corpora/sources) and the recipe's `corpora` section.
-Out: of part 12 `parts/00012.parquet`, the rows that are kept, with what the second half needs;
-     `dropped/00012.parquet`, id and reason of all others; and, last, `parts/00012.json`, their
-     counts and a few of their texts.
+Out: for part 12, `parts/00012.parquet`: the kept rows with their digests; `dropped/00012.parquet`:
+     id and reason of the others; and, written last, `parts/00012.json`: counts and sample texts.
 """
 
 from dataclasses import dataclass
@@ -22,23 +21,20 @@ from corpora.filters import clip_tokens, deduplicate, language_id, residue, rule
 from corpora.filters.normalise import comparison_key
 from corpora.pair import SCHEMA
 
-# raised when the files an older version left in an unfinished run must not be taken for this
-# version's
+# to be increased when unfinished files of an older version must not be used by this one
 FORMAT = 3
 STAGES = ("read", "filter", "language_id", "clip_tokens")
 OPTIONAL = ("clip_tokens", "semantic")  # sections of the recipe by the same names
 
 
 def stages(corpora: Corpora) -> list[str]:
-    """Those of STAGES that the recipe asks for."""
+    """The STAGES that the recipe asks for."""
     return [stage for stage in STAGES if stage not in OPTIONAL or getattr(corpora, stage)]
 
 
 @dataclass
 class CleanPart:
-    """The task the executor runs: part number `rank` of the plan becomes its three files below
-    `folder`.
-    """
+    """Executor task: part `rank` of the plan becomes its three files below `folder`."""
 
     corpora: Corpora
     parts: list[sources.Part]
@@ -83,7 +79,7 @@ class CleanPart:
 
 
 class PartRecord(DroppedRecord):
-    """Of one part; and how many rows went on."""
+    """The drops of one part, and the number of rows kept."""
 
     rows_out: int
 
@@ -115,9 +111,7 @@ def part_schema(corpora: Corpora) -> pa.Schema:
 def clean(
     batch: sources.RowBatch, corpora: Corpora, licence: str, schema: pa.Schema, drops: Drops
 ) -> pa.Table:
-    """The rows of `batch` that pass the filters and the language id, with what the second half
-    needs; the others go to `drops`.
-    """
+    """The rows of `batch` that pass all filters, with their digests; the others go to `drops`."""
     for id, reason in batch.dropped:
         drops.add("read", reason, id)
     kept: list[tuple[str, str, str, str]] = []
@@ -160,7 +154,7 @@ def _languages(
 
 
 def _digests(text: str, en: str, corpora: Corpora) -> list[int]:
-    """Those of assemble.DIGESTS, and what near duplicates share."""
+    """The values of assemble.DIGESTS, then the near digest if the recipe asks for it."""
     keys = comparison_key(text), comparison_key(en)
     found = [deduplicate.digest(*keys), deduplicate.digest(keys[0]), deduplicate.digest(keys[1])]
     near = corpora.near_duplicates

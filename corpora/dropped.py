@@ -1,9 +1,8 @@
-"""Which rows were dropped, where and why, one by one; and a few of their texts a reason, to look
-at.
+"""Every dropped row with stage and reason, and a few sample texts per reason.
 
 In/out: `<run>/pairs/dropped.parquet`: id, stage and reason of every dropped row, in the order of
-        the sources, and the id of the row that was kept in its place and the score that was too
-        low, where there is one. The same bytes for any number of workers and after an interruption.
+        the sources; where they apply, the id of the row kept instead and the score that was too
+        low. The same bytes for any number of workers and after an interruption.
 """
 
 from collections import Counter
@@ -31,19 +30,18 @@ SCHEMA = pa.schema(
         pa.field("score", pa.float32()),
     ]
 )
-SAMPLES = 5  # a reason
+SAMPLES = 5  # per reason
 SAMPLE_CHARACTERS = 160
 BATCH_ROWS = 1 << 16
 # what follows the source's name in an id: news:000000012, toyworld:train:000012
 SPLIT_AND_NUMBER = r"(:train|:held_out)?:[0-9]+$"
 
-# Of a stage, of a reason: by digest, the fields of a sample. Which ones these are depends on the
-# texts alone.
+# stage -> reason -> digest -> fields of a sample; chosen by digest, so by the texts alone
 Samples = dict[str, dict[str, dict[int, list[str]]]]
 
 
 class Drops:
-    """Collects the rows one part loses."""
+    """Collects the rows that one part drops."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -61,7 +59,7 @@ class Drops:
         en: str = "",
         score: float | None = None,
     ) -> None:
-        """The texts of a row that could not be read are empty; its id then stands for them."""
+        """An unreadable row has empty texts; its sample is then chosen by its id."""
         self.ids.append(id)
         self.stages.append(stage)
         self.reasons.append(reason)
@@ -85,39 +83,35 @@ class Drops:
 
 
 class DroppedRecord(Record):
-    """What a piece of the work dropped: how many rows, and a few of their texts by digest, each by
-    stage and reason.
-    """
+    """What one piece of work dropped: row counts and sample texts, by stage and reason."""
 
     dropped: dict[str, dict[str, int]]
     samples: dict[str, dict[str, dict[str, list[str]]]]
 
 
 def by_text(samples: Samples) -> dict[str, dict[str, dict[str, list[str]]]]:
-    """As JSON holds them: its keys are text."""
+    """The samples with string keys, for JSON."""
     return {
         stage: {
-            reason: {str(number): fields for number, fields in some.items()}
-            for reason, some in reasons.items()
+            reason: {str(number): fields for number, fields in by_digest.items()}
+            for reason, by_digest in reasons.items()
         }
         for stage, reasons in samples.items()
     }
 
 
 def table(*columns: Any) -> pa.Table:
-    """One column a field of SCHEMA: Arrow's or a list."""
+    """`columns`: an Arrow array or a list for each field of SCHEMA."""
     return pa.table(list(columns), schema=SCHEMA)
 
 
 def keep_sample(samples: Samples, stage: str, reason: str, number: int, fields: list[str]) -> None:
-    """Remembers the sample if its number is among the lowest of its reason; of equal numbers the
-    first.
-    """
-    some = samples.setdefault(stage, {}).setdefault(reason, {})
-    if len(some) < SAMPLES or number < max(some):
-        some.setdefault(number, [shortened(one) for one in fields])
-        if len(some) > SAMPLES:
-            del some[max(some)]
+    """Keeps the SAMPLES lowest numbers of each reason; of equal numbers, the first sample."""
+    kept = samples.setdefault(stage, {}).setdefault(reason, {})
+    if len(kept) < SAMPLES or number < max(kept):
+        kept.setdefault(number, [shortened(one) for one in fields])
+        if len(kept) > SAMPLES:
+            del kept[max(kept)]
 
 
 def shortened(text: str) -> str:
@@ -125,10 +119,7 @@ def shortened(text: str) -> str:
 
 
 def write(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes the tables as one file, however the rows were cut into them.
-
-    Equal rows give equal bytes.
-    """
+    """Writes the tables as one file. Equal rows give equal bytes, however they were batched."""
     with (
         whole(path) as temporary,
         pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
@@ -143,23 +134,20 @@ def write(path: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def find(path: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The rows of those of the ids that were dropped. Raises DataError for a damaged file."""
+    """The records of those ids that were dropped. Raises DataError for a damaged file."""
     wanted = pa.array(list(ids), pa.string())
     found = [batch.filter(pc.is_in(batch.column("id"), wanted)) for batch in batches(path)]
     return {row["id"]: row for batch in found for row in batch.to_pylist()}
 
 
 def of_reason(path: Path, reason: str) -> Iterator[str]:
-    """The ids of the rows that were dropped for one reason, in order.
-
-    Raises DataError for a damaged file.
-    """
+    """Ids of the rows dropped for this reason, in order. Raises DataError for a damaged file."""
     for batch in batches(path):
         yield from batch.filter(pc.equal(batch.column("reason"), reason)).column("id").to_pylist()
 
 
 def by_source(path: Path) -> dict[str, Counter[tuple[str, str]]]:
-    """Of each source that lost rows: how many, by stage and reason.
+    """Per source, how many rows each (stage, reason) dropped.
 
     Raises DataError for a damaged file.
     """

@@ -1,9 +1,8 @@
-"""The one record of the project, a caption in two languages, and the folder that holds many of
-them.
+"""The project's record, a caption in two languages, and the folder of shards that holds them.
 
 In/out: `<run>/pairs/`: `train-00000.parquet`..., `held_out-00000.parquet`... and `manifest.json`,
-        which holds the SHA-256 digest and the row count of every shard, the settings that made
-        them, and the rows each stage dropped, by reason. The folder appears whole or not at all.
+        which records the SHA-256 and row count of every shard, the settings that made them, and the
+        rows each stage dropped, by reason. The folder appears whole or not at all.
 
     for pair in read_pairs("runs/toyworld/pairs", "held_out", limit=3): print(pair.text, pair.en)
 """
@@ -23,9 +22,8 @@ from configs.files import file_sha256, inside, whole
 from configs.records import Record
 from configs.secrets import masked
 
-FORMAT: Literal[2] = (
-    2  # raised when pairs made by an older version must not be mistaken for this version's
-)
+# to be increased when pairs made by an older version must not be used by this one
+FORMAT: Literal[2] = 2
 MANIFEST = "manifest.json"
 REMEDY = "move the folder away and run: python -m corpora.prepare RECIPE"
 
@@ -63,9 +61,7 @@ class Input(Record):
 
 
 class StageCounts(Record):
-    """Rows that came in, rows dropped by reason, rows that went on: the first is always the sum of
-    the others.
-    """
+    """Row counts of one stage: `rows_in` is the sum of `dropped`, by reason, and `rows_out`."""
 
     name: str
     rows_in: int
@@ -83,7 +79,7 @@ class StageCounts(Record):
 
 
 def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> StageCounts:
-    """The stage that dropped these rows of `rows_in`."""
+    """The counts of a stage that dropped these of its rows."""
     return StageCounts(
         name=name,
         rows_in=rows_in,
@@ -93,8 +89,8 @@ def count_stage(name: str, rows_in: int, dropped: Counter[str]) -> StageCounts:
 
 
 def count_stages(rows: int, dropped: Iterable[tuple[str, Counter[str]]]) -> list[StageCounts]:
-    """Stages one after another: what each dropped of the rows the one before let through, of `rows`
-    at first.
+    """The counts of consecutive stages: `rows` enter the first, what each lets through enters the
+    next.
     """
     stages: list[StageCounts] = []
     for name, reasons in dropped:
@@ -104,7 +100,7 @@ def count_stages(rows: int, dropped: Iterable[tuple[str, Counter[str]]]) -> list
 
 
 def losses(stages: list[StageCounts]) -> str:
-    """How many rows came in and the five costliest reasons, for a message."""
+    """Rows in and the five most frequent drop reasons, for a message."""
     dropped = sum((Counter(stage.dropped) for stage in stages), Counter[str]())
     return f"{stages[0].rows_in} rows came in, dropped were " + ", ".join(
         f"{count} {reason}" for reason, count in dropped.most_common(5)
@@ -170,11 +166,10 @@ def read_manifest(folder: str | Path) -> PairsManifest:
 def read_batches(
     folder: str | Path, split: Split, columns: list[str] | None = None, batch_rows: int = 8192
 ) -> Iterator[pa.RecordBatch]:
-    """Streams one split as Arrow batches in the order of the shards, each shard's digest checked
-    before its first row is given.
+    """Streams one split as Arrow batches, in shard order. A shard's digest is checked before its
+    first row.
 
-    Raises DataError at once for a missing or incomplete folder, and at the shard for one that is
-    corrupt.
+    Raises DataError at once for a missing or incomplete folder, and on reaching a corrupt shard.
     """
     assert split in SPLITS, split
     return _read_shards(
@@ -215,7 +210,7 @@ def _read_shards(
 class ShardWriter:
     """Writes tables of pairs as shards of `shard_rows` rows.
 
-    Equal rows in give equal bytes out, however they were cut into tables.
+    Equal rows give equal bytes, however they were batched.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
 """From sources to a folder of pairs.
 
 In:  the recipe's `corpora` section.
-Out: `<run>/pairs/` (see corpora/pair.py), and beside the pairs what was dropped
-     (corpora/dropped.py) and the data card (corpora/card/data_card.py). The first half
-     (corpora/clean.py) runs part by part; the executor skips the parts a marker says are finished.
-     The second half (corpora/assemble.py) sees all rows at once. Until the end everything lies in
-     `<run>/pairs.unfinished-<digest of settings and inputs>/`; the same command goes on from there.
-     All bytes depend on the settings and the inputs alone, not on `workers`, the executor or
-     interruptions.
+Out: `<run>/pairs/` (see corpora/pair.py), with the dropped rows (corpora/dropped.py) and the data
+     card (corpora/card/data_card.py).
+
+The first half (corpora/clean.py) runs part by part; the executor skips finished parts. The second
+half (corpora/assemble.py) sees all rows at once. Until it is complete, everything is in
+`<run>/pairs.unfinished-<digest of settings and inputs>/`, from where the same command continues.
+The bytes depend on settings and inputs alone, not on `workers`, the executor or interruptions.
 """
 
 import shutil
@@ -45,23 +45,23 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
     fingerprint = value_sha256([FORMAT, settings])
     if folder.exists():
         manifest = _finished(folder, fingerprint, corpora)
-        for left in recipe.run_dir.glob(
-            f"{folder.name}.unfinished-*"
-        ):  # of a run killed after its last step
+        # a run killed right after publishing leaves its working folder
+        for left in recipe.run_dir.glob(f"{folder.name}.unfinished-*"):
             shutil.rmtree(left)
         return manifest, False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
-    language_id.load(
-        corpora.language_id.model, corpora.text_language.code
-    )  # a damaged model or hopeless settings are told before the work, not after
+    # load the models first: a damaged one should fail before the work, not after
+    language_id.load(corpora.language_id.model, corpora.text_language.code)
     if corpora.clip_tokens:
         clip_tokens.load(corpora.clip_tokens.tokenizer)
     if corpora.semantic:
         inputs += semantic.model_files(corpora.semantic)
         semantic.load(corpora.semantic.model)
     parts = sources.plan(corpora)
-    known = value_sha256([clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))])
-    work = recipe.run_dir / f"pairs.unfinished-{known[:12]}"
+    work_digest = value_sha256(
+        [clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))]
+    )
+    work = recipe.run_dir / f"pairs.unfinished-{work_digest[:12]}"
     records = _clean_all(corpora, parts, work)
     part_files = [clean.kept_file(work, rank) for rank in range(len(parts))]
     stages = _count(corpora, parts, records)
@@ -95,8 +95,8 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
 
 
 def recorded_settings(corpora: Corpora) -> dict[str, object]:
-    """What the manifest says of the section: not who does the work, which changes no byte, nor
-    stages left out, so that older pairs stay valid.
+    """The settings that the manifest records. `workers` and `executor` are left out because they
+    change no byte, unused stages so that older pairs stay valid.
     """
     left_out = {
         "workers",
@@ -109,23 +109,23 @@ def recorded_settings(corpora: Corpora) -> dict[str, object]:
 
 
 def _finished(folder: Path, fingerprint: str, corpora: Corpora) -> PairsManifest:
-    """The manifest of pairs made earlier, if they are this recipe's. Raises DataError."""
+    """The manifest of existing pairs, if they match this recipe. Raises DataError."""
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:
         raise DataError(
             f"{folder}: holds pairs made by other settings of `corpora`; give this recipe another "
             "`run`, or move the folder away"
         )
-    known = {one.path for one in manifest.inputs}
+    recorded_paths = {one.path for one in manifest.inputs}
     changed = [
         path
         for source in corpora.sources
         for path in sources.local_paths(source)
-        if masked(path) not in known
+        if masked(path) not in recorded_paths
     ]
     for one in manifest.inputs:
         path = Path(ModelName(one.path).path)
-        # raw texts may be gone once the pairs are made, or far away; there, they must be the same
+        # Inputs may be deleted once the pairs are made; those still here must be unchanged.
         if path.is_file() and (path.stat().st_size != one.bytes or file_sha256(path) != one.sha256):
             changed.append(one.path)
     if changed:
@@ -153,7 +153,7 @@ def _clean_all(corpora: Corpora, parts: list[sources.Part], work: Path) -> list[
 def _place(
     corpora: Corpora, part_splits: list[str], part_files: list[Path], work: Path
 ) -> tuple[assemble.Fates, list[StageCounts]]:
-    """The second half's stages over all rows: duplicates, meaning, the split."""
+    """Runs the second half's stages over all rows: duplicates, margins, the split."""
     fates, deduplicated = assemble.without_duplicates(corpora, part_files)
     stages = [deduplicated]
     if corpora.semantic:
@@ -173,7 +173,7 @@ def _place(
 def _count(
     corpora: Corpora, parts: list[sources.Part], records: list[clean.PartRecord]
 ) -> list[StageCounts]:
-    """The first half's stages over all parts."""
+    """Row counts of the first half's stages, over all parts."""
     dropped = {
         name: sum((Counter(record.dropped.get(name, {})) for record in records), Counter[str]())
         for name in clean.stages(corpora)

@@ -1,8 +1,8 @@
-"""Entry: makes the pairs that everything else reads.
+"""Entry: makes the pairs that all later stages read.
 
 In:  the recipe's `corpora` section: any of the sources of configs/schema/sources.py.
-Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; a table of how many rows
-     each reason took.
+Out: `<run>/pairs/`: parquet shards of both splits and `manifest.json`; prints the rows dropped by
+     each reason.
 
     python -m corpora.prepare configs/toyworld.yaml corpora.shard_rows=500
 """
@@ -46,7 +46,7 @@ def funnel(manifest: PairsManifest) -> str:
     total = manifest.stages[0].rows_in
     rows = [("rows in", "", total)]
     for one in manifest.stages:
-        # the costliest reason first
+        # most rows first
         rows += [
             (one.name, reason, -count)
             for reason, count in sorted(one.dropped.items(), key=lambda item: -item[1])

@@ -1,8 +1,8 @@
-"""What each source gave: rows in, rows kept, and the reasons for the rest.
+"""Rows in, rows kept and drop reasons of each source.
 
 In:  `<run>/pairs`: `samples.json` (rows of each source) and `dropped.parquet`.
-Out: a `Yield` a source, in the recipe's order, whose counts add up; a line for each that gave
-     less than half of its rows.
+Out: one `Yield` per source, in the recipe's order, whose counts add up; a warning for each source
+     that kept less than half of its rows.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ class Yield:
 
     @property
     def warning(self) -> str | None:
-        """One line, for a source that gave less than half of its rows."""
+        """One line if the source kept less than half of its rows, else None."""
         if self.rows_in and self.kept >= LEAST * self.rows_in:
             return None
         named = [
@@ -48,14 +48,14 @@ class Yield:
 def of_pairs(folder: Path) -> list[Yield]:
     """Raises DataError where the files are missing or do not add up."""
     try:
-        known = read_json(folder / SAMPLES)["sources"]
+        recorded_sources = read_json(folder / SAMPLES)["sources"]
     except OSError:
         raise DataError(f"{folder / SAMPLES}: cannot be read; {REMEDY}") from None
-    lost = dropped.by_source(folder / dropped.FILE)
+    drops_by_source = dropped.by_source(folder / dropped.FILE)
     result = []
-    for one in known:
+    for one in recorded_sources:
         kept = sum(one[split] for split in SPLITS)
-        reasons = lost.pop(one["name"], Counter())
+        reasons = drops_by_source.pop(one["name"], Counter())
         if one["rows_in"] != kept + reasons.total():
             raise DataError(
                 f"{folder}: of source {one['name']!r} came {one['rows_in']} rows, but {kept} kept "

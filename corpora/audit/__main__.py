@@ -1,11 +1,10 @@
-"""Entry: are the right rows dropped? What each reason took of each source, and rows to judge by
-eye.
+"""Entry: are the right rows dropped? Counts by source and reason, and rows to judge by eye.
 
 In:  a recipe whose pairs are prepared, and its sources; later the sheet, filled in.
-Out: on the screen, by source: rows in, kept, dropped by reason. In `<run>/audit/`: `sheet.tsv` and
-     `sheet.html`, random rows of each reason and of the kept ones. With the column `judgement`
-     filled in (good, bad, or empty for not judged) and given back: the rate of good pairs of each
-     reason, and of bad pairs among the kept, with 95 % intervals.
+Out: prints, by source, rows in, kept, and dropped by reason. Writes to `<run>/audit/`: `sheet.tsv`
+     and `sheet.html`, random rows of each reason and of the kept ones. Given the sheet with its
+     column `judgement` filled in (good, bad, or empty for not judged), prints the rate of good
+     pairs of each reason, and of bad pairs among the kept, with 95 % intervals.
 
     python -m corpora.audit configs/toyworld.yaml
     python -m corpora.audit configs/toyworld.yaml --judged runs/toyworld/audit/sheet.tsv

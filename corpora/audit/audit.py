@@ -1,7 +1,4 @@
-"""Entry: are the right rows dropped?
-
-What each reason took of each source, and rows to judge by eye.
-"""
+"""The work of corpora.audit: row counts by source and reason, the sheet to judge, its rates."""
 
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from corpora.yields import Yield
 
 
 def audit(recipe: Recipe, rows: int, seed: int) -> None:
-    """Prints the rates and writes the sheet. Raises DataError and RecipeError."""
+    """Prints the row counts and writes the sheet. Raises DataError and RecipeError."""
     folder = recipe.run_dir / "audit"
     pairs = _pairs(recipe)
     found = yields.of_pairs(pairs)
@@ -32,7 +29,7 @@ def audit(recipe: Recipe, rows: int, seed: int) -> None:
 
 
 def judge(recipe: Recipe, path: Path) -> None:
-    """Prints the rates that a filled sheet tells. Raises DataError."""
+    """Prints the rates of a filled sheet. Raises DataError."""
     pairs = _pairs(recipe)
     sheet = audit_sheet.read(path, pairs)
     print(audit_rates.table(audit_rates.rates(sheet, yields.of_pairs(pairs))))
@@ -54,7 +51,7 @@ def _pairs(recipe: Recipe) -> Path:
 
 
 def table(found: list[Yield]) -> str:
-    """Rows in, kept, and dropped by reason, the costliest first, of each source, as text."""
+    """Of each source, rows in, kept, and dropped by reason (most rows first), as text."""
     lines = []
     for one in found:
         share = max(1, one.rows_in)

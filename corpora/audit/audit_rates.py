@@ -1,8 +1,8 @@
-"""The rates of corpora.audit: what a judged sample tells of all rows.
+"""The rates of corpora.audit: estimates for all rows from the judged ones.
 
-In:  a filled sheet, and how many rows each reason took.
-Out: of each reason the share of good pairs, of the kept rows that of bad ones, with 95 % intervals;
-     the good pairs that are lost, as a share of all good ones.
+In:  a filled sheet, and how many rows each reason dropped.
+Out: the share of good pairs among the rows of each reason, and of bad pairs among the kept rows,
+     with 95 % intervals; the share of all good pairs that is lost.
 """
 
 from collections import Counter
@@ -18,8 +18,8 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Rate:
-    """Of `judged` rows drawn out of `rows`, `found` are wrong: good ones dropped, or a bad one
-    kept.
+    """`judged` of `rows` rows were judged, and `found` of them are wrong: good ones dropped, or bad
+    ones kept.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %; a sample of all rows is no estimate."""
+        """Wilson's 95 % interval; exact if all rows were judged."""
         if not self.judged:
             return 0.0, 1.0
         if self.judged == self.rows:
@@ -43,7 +43,7 @@ class Rate:
 
 
 def rates(lines: list[Line], yields: list[Yield]) -> list[Rate]:
-    """One a reason, in the order of the sheet, and at last the kept rows."""
+    """One per reason, most rows first; the kept rows last."""
     rows = sum((one.dropped for one in yields), Counter[tuple[str, str]]())
     rows[KEPT, KEPT] = sum(one.kept for one in yields)
     judged = Counter((line.stage, line.reason) for line in lines if line.judgement)
@@ -65,7 +65,7 @@ def rates(lines: list[Line], yields: list[Yield]) -> list[Rate]:
 
 
 def table(found: list[Rate]) -> str:
-    """As text, with the good pairs lost in all."""
+    """The rates as text, and how many good pairs are lost in all."""
     lines = [
         f"{'dropped rows that are good pairs':<44} {'rows':>12} {'judged':>7} {'good':>6} "
         f"{'rate':>8}  95 % interval"
@@ -78,14 +78,14 @@ def table(found: list[Rate]) -> str:
         "95 % interval",
         _line(kept),
     ]
-    of = [one for one in dropped if one.judged]
+    judged_rates = [one for one in dropped if one.judged]
     low, middle, high = (
-        sum(one.rows * share(one) for one in of)
+        sum(one.rows * share(one) for one in judged_rates)
         for share in (lambda x: x.interval[0], lambda x: x.share, lambda x: x.interval[1])
     )
     good = kept.rows * (1 - kept.share if kept.judged else 1)
     total = good + middle
-    if of and total:
+    if judged_rates and total:
         unjudged = sum(one.rows for one in dropped if not one.judged)
         lines += [
             "",

@@ -1,7 +1,7 @@
-"""The sheet of corpora.audit: random rows of each reason, and kept ones, to be judged by eye.
+"""The sheet of corpora.audit: random rows of each reason, and kept ones, to judge by eye.
 
-In:  `<run>/pairs` and the sources it was made from; or a sheet that was filled in.
-Out: `sheet.tsv` (UTF-8, one row a line, for any spreadsheet) and `sheet.html` (to read).
+In:  `<run>/pairs` and the sources it was made from; or a filled sheet.
+Out: `sheet.tsv` (UTF-8, one row per line, for any spreadsheet) and `sheet.html` (to read).
 """
 
 from dataclasses import astuple, dataclass, fields, replace
@@ -25,10 +25,8 @@ JUDGEMENTS = ("good", "bad", "")
 
 @dataclass(frozen=True)
 class Line:
-    """One row.
-
-    `judgement`: good (a pair to keep), bad, or empty. `stage` and `reason` of a kept row are "kept"
-    and its split.
+    """One row. `judgement`: good (a pair to keep), bad, or empty. `stage` and `reason` of a kept
+    row are "kept".
     """
 
     judgement: str
@@ -46,7 +44,7 @@ COLUMNS = [field.name for field in fields(Line)]
 
 
 def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
-    """At most `rows` rows of each reason and of the kept ones, with their texts as they are in the
+    """At most `rows` random rows of each reason and of the kept ones, with their texts as in the
     sources. Raises DataError.
     """
     rng = np.random.default_rng(seed)
@@ -76,7 +74,7 @@ def draw(corpora: Corpora, pairs: Path, rows: int, seed: int) -> list[Line]:
 
 
 class _Drawn:
-    """Of each group of rows those of the lowest random numbers: a sample without replacement, in
+    """Keeps the rows with the lowest random numbers of each group: sampling without replacement, in
     one pass.
     """
 
@@ -119,12 +117,12 @@ def write(folder: Path, lines: list[Line], language: Language) -> None:
 
 
 def _cell(text: str) -> str:
-    """A text as one field: no tab, no line break."""
+    """The text as one field, without tabs and line breaks."""
     return " ".join(text.split())
 
 
 def read(path: Path, pairs: Path) -> list[Line]:
-    """A filled sheet, each row of which must be one of these pairs. Raises DataError."""
+    """A filled sheet. Raises DataError, also if a dropped row is not one of these pairs'."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
     except (OSError, UnicodeDecodeError) as error:

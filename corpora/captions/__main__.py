@@ -1,9 +1,9 @@
-"""Entry: makes pairs of pictures' Japanese captions: cleaned, ranked by how well they fit,
+"""Entry: makes pairs from Japanese captions of pictures: cleaned, ranked by how well they fit,
 translated.
 
-In:  the recipe's `captions` section: LAION's metadata, pictures where a model is to rank, a
+In:  the recipe's `captions` section: LAION's metadata, pictures if a model is to rank, a
      translation model.
-Out: `<run>/captions/`: parquet shards and `manifest.json`; name them in `corpora.sources`, and
+Out: `<run>/captions/`: parquet shards and `manifest.json`. List them in `corpora.sources`, and
      corpora.prepare reads them like any pairs.
 
     python -m corpora.captions configs/sdxl_jp.yaml captions.keep=1000000

@@ -1,7 +1,6 @@
-"""The captions' data card: the same page as the pairs', of other stages.
+"""The captions' data card: the same page as the pairs', with other stages.
 
-In:  what the tasks left about the rows they dropped, the rows the choice dropped, the finished
-     shards.
+In:  the tasks' records of dropped rows, the rows dropped by `choose`, the finished shards.
 Out: `samples.json`, `data_card.html` and `README.md` beside the shards.
 """
 
@@ -43,7 +42,7 @@ def write(
                 shown.setdefault(stage, {})[reason] = [
                     [row["id"], dropped.shortened(row["text"]), ""] for row in found
                 ]
-    # of rows in other languages, and of those that cannot be read, no text is kept
+    # rows in other languages and unreadable rows have no samples
     every = {
         stage.name: {reason: shown.get(stage.name, {}).get(reason, []) for reason in stage.dropped}
         for stage in manifest.stages
@@ -63,7 +62,7 @@ def write(
 
 
 def _look(folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
-    """How many rows carry each licence, and the pairs of the lowest digests, to be shown."""
+    """How many rows have each licence, and the pairs of the lowest digests as samples."""
     licences: Counter[str] = Counter()
     kept: list[tuple[int, dict[str, Any]]] = []
     for batch in read_batches(folder, "train", list(Pair._fields)):

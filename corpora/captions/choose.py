@@ -1,8 +1,8 @@
-"""Which captions are worth a translation: of equal ones the one that fits its picture best, of
-these the best `keep`.
+"""Chooses the captions to translate: of equal ones the one that fits its picture best, of these the
+best `keep`.
 
-In:  the cleaned captions; what the scoring left, or their own `similarity`.
-Out: rows in ascending order, and the rows that each stage dropped on the way.
+In:  the cleaned captions; the scores, or the captions' own `similarity`.
+Out: row indices in ascending order, and the rows that each stage dropped.
 """
 
 from collections import Counter
@@ -17,25 +17,26 @@ from corpora.pair import StageCounts, count_stages
 
 NOT_IN_ANY_SHARD = "no_picture"
 
-Rows = dict[str, np.ndarray]  # of each reason to drop, the rows (N,) that go for it
+Rows = dict[str, np.ndarray]  # drop reason -> (N,) row indices
 
 
 def similarities(cleaned: Cleaned, scored: Path) -> tuple[np.ndarray, Rows]:
-    """(rows,) float32, NaN where a caption has none, and why.
+    """(rows,) float32, NaN where a caption has none; and the rows without one, by reason.
 
-    Of several pictures of one caption the first shard's counts.
+    If a caption has several pictures, the first shard's counts.
     """
     values = np.full(cleaned.rows, np.nan, dtype=np.float32)
     reasons, code = [NOT_IN_ANY_SHARD], np.zeros(cleaned.rows, dtype=np.uint8)
-    for file in sorted(
-        scored.glob("*.parquet"), reverse=True
-    ):  # so that what is written last is the first's
+    # in reverse, so that the first shard overwrites the others
+    for file in sorted(scored.glob("*.parquet"), reverse=True):
         table = pq.read_table(file)
-        given = table.filter(pc.is_valid(table["similarity"]))
-        values[given["row"].to_numpy()[::-1]] = given["similarity"].to_numpy()[::-1]
-        without = table.filter(pc.is_null(table["similarity"]))
+        with_score = table.filter(pc.is_valid(table["similarity"]))
+        values[with_score["row"].to_numpy()[::-1]] = with_score["similarity"].to_numpy()[::-1]
+        without_score = table.filter(pc.is_null(table["similarity"]))
         for row, reason in zip(
-            without["row"].to_pylist()[::-1], without["reason"].to_pylist()[::-1], strict=True
+            without_score["row"].to_pylist()[::-1],
+            without_score["reason"].to_pylist()[::-1],
+            strict=True,
         ):
             if reason not in reasons:
                 reasons.append(reason)
@@ -48,7 +49,7 @@ def similarities(cleaned: Cleaned, scored: Path) -> tuple[np.ndarray, Rows]:
 
 
 def column(cleaned: Cleaned) -> tuple[np.ndarray, Rows]:
-    """The same of the metadata's own similarities."""
+    """The same from the metadata's own similarities."""
     values = cleaned.column("similarity").astype(np.float32)
     return values, {"no_similarity": np.flatnonzero(np.isnan(values))}
 
@@ -56,8 +57,8 @@ def column(cleaned: Cleaned) -> tuple[np.ndarray, Rows]:
 def choose(
     values: np.ndarray, missing: Rows, digests: np.ndarray, keep: int | None
 ) -> tuple[np.ndarray, dict[str, Rows]]:
-    """Rows (K,) int64, ascending, and of each stage the rows it drops: a function of the rows
-    alone, ties go to the earlier row.
+    """Kept rows (K,) int64, ascending, and the rows that each stage drops. Ties go to the earlier
+    row.
     """
     rows = np.flatnonzero(~np.isnan(values))
     distinct = rows[best_of_equal(digests[rows], values[rows])]
@@ -74,7 +75,7 @@ def choose(
 
 
 def count(rows: int, lost: dict[str, Rows]) -> list[StageCounts]:
-    """The stages `choose` went through."""
+    """Row counts of the stages of `choose`."""
     return count_stages(
         rows,
         (
@@ -85,7 +86,7 @@ def count(rows: int, lost: dict[str, Rows]) -> list[StageCounts]:
 
 
 def best_of_equal(digests: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Positions, ascending, of the highest value of each digest; of equal values the first."""
+    """Positions, ascending, of the highest value of each digest; ties go to the first."""
     order = np.lexsort((-values, digests))  # stable
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = digests[order][1:] != digests[order][:-1]

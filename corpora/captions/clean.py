@@ -1,11 +1,10 @@
-"""From the metadata to clean Japanese captions: the cheap stages, before any picture is opened.
+"""From metadata to clean Japanese captions: the cheap stages, before any picture is opened.
 
 In:  parts of the metadata (corpora/sources/laion.py).
-Out: `cleaned/00000.parquet` of SCHEMA a part, and `00000.json`: how many rows each stage dropped,
-     by reason, and a few of them.
+Out: `cleaned/00000.parquet` of SCHEMA for each part, and `00000.json`: counts and samples of the
+     rows each stage dropped, by reason.
 
-A caption's row is its number among the cleaned captions of all parts, in order: what the stages
-after this one know it by.
+Later stages identify a caption by its row: its index among the cleaned captions of all parts.
 """
 
 from collections import Counter
@@ -33,16 +32,14 @@ SCHEMA = pa.schema(
     [
         *(laion.SCHEMA.field(name) for name in ("id", "text", "url", "licence", "similarity")),
         pa.field("text_language_probability", pa.float32(), nullable=False),
-        pa.field(
-            "text_digest", pa.uint64(), nullable=False
-        ),  # equal for captions that say the same
-        pa.field(
-            "picture_digest", pa.uint64(), nullable=False
-        ),  # of the address and the caption, which a shard of pictures knows too
+        # of the comparison key
+        pa.field("text_digest", pa.uint64(), nullable=False),
+        # of URL and caption, which a shard of pictures has too
+        pa.field("picture_digest", pa.uint64(), nullable=False),
     ]
 )
 LABELS = ("NSFW", "UNSURE", "UNLIKELY")  # LAION's
-# those of a pair's filters that judge one text: each is shown the caption as both sides
+# the pair filters that judge one text: they get the caption as both sides
 FILTERS = (
     rules.empty,
     rules.too_long,
@@ -63,11 +60,10 @@ def drop_reason(text: str, limits: Limits) -> str | None:
 
 
 def unsafe_reason(label: str | None, probability: float | None, captions: Captions) -> str | None:
-    """Why a picture's caption is dropped by its rating, or None: its label, `unsafe_probability`,
-    or `unknown_rating`.
+    """Why the rating drops a caption: its label, `unsafe_probability`, `unknown_rating`, or None.
 
-    A picture without a rating is kept: LAION's own NSFW column is often null. A label that is none
-    of LAION's is dropped where UNSURE ones are. With `captions.unsafe` empty nothing is dropped.
+    An unrated picture is kept: LAION's own NSFW column is often null. A label that LAION does not
+    have is dropped if UNSURE ones are. An empty `captions.unsafe` drops nothing.
     """
     unsafe = {one.upper() for one in captions.unsafe}
     if not unsafe:
@@ -84,9 +80,7 @@ def picture_digest(url: str, text: str) -> int:
 
 
 class Lost:
-    """Rows a piece of a stage drops: their number, by stage and reason, and a few of their
-    texts.
-    """
+    """Rows that one piece of work drops: counts by stage and reason, and sample texts."""
 
     def __init__(self, stages: Iterable[str]) -> None:
         self.counts: dict[str, Counter[str]] = {stage: Counter() for stage in stages}
@@ -109,7 +103,7 @@ class Lost:
 
 @dataclass
 class CleanCaptions:
-    """The task: part number `rank` of the metadata."""
+    """Executor task: cleans part `rank` of the metadata."""
 
     captions: Captions
     corpora: Corpora
@@ -170,7 +164,7 @@ class CleanCaptions:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What the task left in `folder`, by row."""
+    """The cleaned captions in `folder`, by row."""
 
     folder: Path
 
@@ -180,7 +174,7 @@ class Cleaned:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """(parts + 1,): the first row of each part, and the number of all rows."""
+        """(parts + 1,): index of each part's first row, then the number of rows."""
         return np.cumsum([0, *(pq.read_metadata(file).num_rows for file in self.files)])
 
     @property
@@ -188,12 +182,12 @@ class Cleaned:
         return int(self.starts[-1])
 
     def column(self, name: str) -> np.ndarray:
-        """One column of numbers, of all rows; a null is NaN."""
+        """One numeric column of all rows; null becomes NaN."""
         found = [pq.read_table(file, columns=[name])[name].to_numpy() for file in self.files]
         return np.concatenate(found)
 
     def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
-        """These rows, which must ascend; whole parts are read for them."""
+        """These rows, which must ascend; reads whole parts."""
         found = []
         for number, file in enumerate(self.files):
             start, stop = np.searchsorted(rows, self.starts[number : number + 2])

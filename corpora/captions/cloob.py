@@ -1,16 +1,17 @@
 """rinna's Japanese CLOOB (rinna/japanese-cloob-vit-b-16): how well a Japanese caption fits a
-picture. Its own package cannot be installed any more.
+picture. Re-implemented, because its own package can no longer be installed.
 
-In:  a folder or hub name with `config.json` and the weights as published (`model.safetensors` or
-     `pytorch_model.bin`), and the SentencePiece model of its tokenizer, which the published
-     repository lacks: `spiece.model` of rinna/japanese-roberta-base.
-Out: features of texts and pictures in one space; how well they fit is the cosine. Nothing on disk.
+In:  a folder or hub name with `config.json` and the published weights (`model.safetensors` or
+     `pytorch_model.bin`), and the tokenizer's SentencePiece model, which the published repository
+     lacks: `spiece.model` of rinna/japanese-roberta-base.
+Out: features of texts and pictures in one space; their cosine says how well they fit. Nothing on
+     disk.
 
-A ViT and a BERT of transformers, each read at its first position and projected without a bias.
-CLOOB differs from CLIP in training alone.
+A ViT and a BERT of transformers; the state at each one's first position is projected without a
+bias. CLOOB differs from CLIP in training only.
 
-Shape letters: B batch, L positions (77 at most, [CLS] first), D width of a tower, P width of the
-common space, S side of a picture in pixels.
+Shape letters: B batch, L positions (at most 77, [CLS] first), D width of a tower, P width of the
+shared space, S side of a picture in pixels.
 """
 
 import warnings
@@ -41,9 +42,9 @@ PROJECTIONS = ("text_projection.weight", "visual_projection.weight")
 
 
 class Cloob(nn.Module):
-    """The two towers and their projections, by the published names.
+    """The two towers and their projections, under the published names.
 
-    Raises DataError for a configuration of another model.
+    Raises DataError for another model's config.
     """
 
     def __init__(
@@ -79,9 +80,8 @@ class Cloob(nn.Module):
         )
 
     def project_text(self, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        """(B, P) of token ids; the mask is 0 at pads."""
-        # RoBERTa would count positions from its padding id on, and this one was trained with 0 to
-        # 76
+        """(B, P) of token ids; `mask_BL` is 0 at padding."""
+        # RoBERTa would start its positions at the padding id; this model was trained with 0 to 76
         positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
         states_BLD = self.text_model(
             input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions_BL
@@ -95,7 +95,7 @@ class Cloob(nn.Module):
         )
 
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids (B, L) and mask (B, L): lower-cased, cut to 76 pieces behind [CLS], padded to the
+        """Ids (B, L) and mask (B, L): lower-cased, [CLS] and at most 76 pieces, padded to the
         longest.
         """
         cls, pad = self.pieces.piece_to_id([CLS, PAD])
@@ -108,9 +108,9 @@ class Cloob(nn.Module):
 
 
 def load(reference: str, tokenizer: str | None = None) -> Cloob:
-    """The model in float32 on the CPU, ready to be asked.
+    """The model in float32 on the CPU, in evaluation mode.
 
-    Raises DataError for what is missing, damaged, or not all there.
+    Raises DataError for missing, damaged or incomplete files.
     """
     config = read_json(_file(reference, "config.json"))
     if config.get("model_type") != "cloob":
@@ -119,11 +119,12 @@ def load(reference: str, tokenizer: str | None = None) -> Cloob:
             "'cloob'; give rinna/japanese-cloob-vit-b-16"
         )
     model = Cloob(config, load_pieces(tokenizer or str(_file(reference, "spiece.model"))))
+    # position_ids is a buffer (0, 1, 2, ...), not a weight
     weights = {
         name: tensor
         for name, tensor in _weights(reference).items()
         if not name.endswith(".position_ids")
-    }  # a buffer that counts 0, 1, 2...
+    }
     problems = []
     for name in TOWERS:
         own = {
@@ -153,7 +154,7 @@ def load(reference: str, tokenizer: str | None = None) -> Cloob:
 
 
 def load_pieces(path: str) -> sentencepiece.SentencePieceProcessor:
-    """The tokenizer's pieces. Raises DataError."""
+    """The tokenizer's SentencePiece model. Raises DataError."""
     with explained(
         f"{path}: no SentencePiece model", "give the spiece.model of rinna/japanese-roberta-base"
     ):
@@ -167,10 +168,8 @@ def load_pieces(path: str) -> sentencepiece.SentencePieceProcessor:
 
 
 def pixels(image: Image.Image, side: int) -> torch.Tensor:
-    """(3, S, S): the shorter side bilinearly to S, the centre cut out, normalised as CLIP's
-    pictures are.
-    """
-    image = image.convert("RGB")  # first: colours of a palette cannot be interpolated
+    """(3, S, S): shorter side scaled to S (bilinear), centre crop, normalised as for CLIP."""
+    image = image.convert("RGB")  # before scaling: palette indices cannot be interpolated
     short, long = sorted(image.size)
     sizes = {short: side, long: int(side * long / short)}
     width, height = (sizes[one] for one in image.size)
@@ -195,14 +194,11 @@ def _tower(config: Mapping[str, Any], section: str) -> Any:
 
 
 def _filled(tower: Any, weights: dict[str, torch.Tensor]) -> tuple[nn.Module, dict[str, list[str]]]:
-    """The tower with these weights, and the names of those it misses or has no place for, by
-    problem.
-    """
+    """The tower with these weights, and the names of missing or unexpected weights by problem."""
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it would report is in the answer
+    logging.set_verbosity_error()  # its report is in the return value
     logging.disable_progress_bar()
-    # not load_state_dict: only this way knows the names a tower's weights had when they were
-    # published
+    # not load_state_dict: only from_pretrained knows the older names of published weights
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -245,7 +241,7 @@ def _weights(reference: str) -> dict[str, torch.Tensor]:
 
 
 def _file(reference: str, name: str) -> Path:
-    """A file of the folder, or of the hub's repository. Raises DataError when it is not there."""
+    """A file of the folder or hub repository. Raises DataError if it does not exist."""
     path = Path(reference) / name
     if path.is_file():
         return path

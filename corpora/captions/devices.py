@@ -1,4 +1,4 @@
-"""How the stages that compute with torch share a machine: a GPU a worker, or a core a worker."""
+"""How workers that run torch share a machine: one GPU or one core each."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ from corpora.executor import pieces
 
 
 def device() -> torch.device:
-    """This worker's GPU, or the CPU. More workers than GPUs share them."""
-    import torch  # seconds, which the processes that only clean do without
+    """This worker's GPU, or the CPU. If there are more workers than GPUs, they share them."""
+    import torch
 
     count = torch.cuda.device_count()
     return torch.device("cuda", pieces.worker_number % count) if count else torch.device("cpu")
@@ -18,8 +18,8 @@ def device() -> torch.device:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread of torch's, and of CTranslate2's models loaded meanwhile: the last bits of a
-    result change with their number.
+    """Limits torch, and CTranslate2 models loaded meanwhile, to one thread: the number of threads
+    changes the last bits of a result.
     """
     import torch
 

@@ -1,10 +1,10 @@
-"""How well captions fit their pictures, by any model that puts both into one space: rinna's CLOOB,
-or a CLIP or SigLIP of transformers.
+"""How well captions fit their pictures, by any model that embeds both: rinna's CLOOB, or a CLIP or
+SigLIP of transformers.
 
 In:  `Ranker` settings; texts and decoded pictures.
 Out: features, or the cosine of each pair. Nothing on disk.
 
-Shape letters: B texts or pictures, L positions, P width of the common space.
+Shape letters: B texts or pictures, L positions, P width of the shared space.
 """
 
 from pathlib import Path
@@ -24,8 +24,8 @@ from corpora.captions.devices import device
 
 
 class DualEncoder(Protocol):
-    """Texts and pictures into one space, both as float32 on the CPU, not normalised; an empty list
-    is the caller's to leave out.
+    """Embeds texts and pictures in one space: float32 on the CPU, not normalised. Lists are not
+    empty.
     """
 
     def text_features(self, texts: list[str]) -> torch.Tensor:
@@ -36,9 +36,9 @@ class DualEncoder(Protocol):
 
 
 def load(settings: Ranker) -> DualEncoder:
-    """The model of the recipe, on the GPU where there is one.
+    """The recipe's model, on the GPU if there is one.
 
-    Raises DataError for what is missing, damaged, not all there, or no dual encoder.
+    Raises DataError for missing, damaged or incomplete files, or a model that is no dual encoder.
     """
     reference = settings.model.path
     if _is_cloob(reference):
@@ -62,9 +62,9 @@ def similarities(
 
 
 class TransformersDualEncoder:
-    """A CLIP, a SigLIP or any other model of transformers that gives features of both.
+    """A CLIP, a SigLIP or another transformers model with features of texts and pictures.
 
-    Raises DataError as `load` says.
+    Raises DataError as `load` does.
     """
 
     def __init__(self, reference: str) -> None:
@@ -89,9 +89,8 @@ class TransformersDualEncoder:
                 f"{reference} is a {type(self.model).__name__}, which compares no texts with "
                 "pictures; give a CLOOB, a CLIP or a SigLIP"
             )
-        if missing := sorted(
-            found["missing_keys"]
-        ):  # transformers fills them with random numbers and goes on
+        # transformers initialises missing weights at random and goes on
+        if missing := sorted(found["missing_keys"]):
             raise DataError(
                 f"{reference}: {len(missing)} weights are missing, first {missing[0]}; fetch the "
                 "model again, or give another"
@@ -108,13 +107,9 @@ class TransformersDualEncoder:
             truncation=True,
             return_tensors="pt",
         )
+        # SigLIP was trained to attend to the padding, though some tokenizers mask it
         if self.model.config.model_type.startswith("siglip"):
-            batch_BL.pop(
-                "attention_mask",
-                None,
-                # trained on texts padded to the full length, and on the pads too, though some
-                # tokenizers mask them
-            )
+            batch_BL.pop("attention_mask", None)
         return features_of(self.model.get_text_features(**batch_BL.to(device())))
 
     @torch.inference_mode()
@@ -126,7 +121,7 @@ class TransformersDualEncoder:
 
 
 def features_of(output: Any) -> torch.Tensor:
-    """Transformers 4 gives the features themselves, 5 an output that holds them."""
+    """transformers 4 returns the features, transformers 5 an output that holds them."""
     return (output if isinstance(output, torch.Tensor) else output.pooler_output).float().cpu()
 
 
@@ -134,4 +129,4 @@ def _is_cloob(reference: str) -> bool:
     path = Path(reference) / "config.json"
     if path.is_file():
         return read_json(path).get("model_type") == "cloob"
-    return "cloob" in reference.lower()  # on the hub: asked once more, by name, when it is loaded
+    return "cloob" in reference.lower()  # a hub name: `cloob.load` checks its config

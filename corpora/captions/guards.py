@@ -1,8 +1,7 @@
-"""Why a translation is not kept: what a translation model does when it fails, told without reading
-the picture.
+"""Detects failed translations without looking at the picture.
 
 In:  Japanese captions, their translations, the language identifier.
-Out: for each, the first reason to drop it, or None. The pairs that stay go through
+Out: for each, the first reason to drop it, or None. Kept pairs go through
      `corpora/filters/rules.py` like any others.
 """
 
@@ -13,14 +12,14 @@ from configs.schema.captions import TranslationGuards
 from corpora.filters import language_id
 from corpora.filters.normalise import comparison_key
 
-LONGEST_RUN = 6  # words of a phrase that a model may say again and again
+LONGEST_RUN = 6  # words; longer repeated phrases are not looked for
 
 
 def judged(
     text: list[str], en: list[str], guards: TranslationGuards, language_model: Any
 ) -> tuple[list[str | None], list[float]]:
-    """For each translation `empty`, `copy`, `repetition`, `length_ratio`, `not_english`, or None
-    for one to keep; and how probably it is English.
+    """For each translation, the drop reason (`empty`, `copy`, `repetition`, `length_ratio`,
+    `not_english`) or None; and the probability that it is English.
     """
     verdicts = language_id.judged(language_model, en, "en", guards.min_probability)
     found = [_reason(*texts, guards) for texts in zip(text, en, strict=True)]
@@ -31,8 +30,8 @@ def judged(
 
 
 def chrf(text: list[str], back: list[str]) -> list[float]:
-    """How much of each caption came back from its translation, 0 to 100: character n-gram F-score
-    (Popovic 2015), which needs no words.
+    """How similar each caption is to its back-translation, 0 to 100: character n-gram F-score
+    (Popovic 2015), which needs no word boundaries.
     """
     import sacrebleu
 
@@ -53,12 +52,12 @@ def _reason(text: str, en: str, guards: TranslationGuards) -> str | None:
 
 
 def repeats(text: str, most: int) -> bool:
-    """Whether a run of one to six words stands more than `most` times on end, or a run of one to
-    four characters more than four times as often.
+    """Whether one to six words occur more than `most` times in a row, or one to four characters
+    more than four times as often.
     """
     words = text.lower().split()
     for length in range(1, LONGEST_RUN + 1):
-        same = 0  # words in a row that are those `length` places before
+        same = 0  # consecutive words equal to the word `length` places before
         for before, word in zip(words, words[length:], strict=False):
             same = same + 1 if word == before else 0
             if same == length * most:

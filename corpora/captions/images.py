@@ -1,11 +1,11 @@
-"""Where the pictures of captions come from: the shards img2dataset writes, or files in a folder.
+"""Pictures of the captions: from img2dataset's shards, or from files in a folder.
 
-In:  `00000.tar` of `000000001.jpg`, `.txt` and `.json`, with `00000.parquet` beside it, which lists
-     the rows that could not be fetched too; or a folder, and paths below it.
-Out: `Picture`s, decoded or with the reason why not, each row once. Nothing on disk.
+In:  `00000.tar` of `000000001.jpg`, `.txt` and `.json`, and beside it `00000.parquet`, which also
+     lists the failed downloads; or a folder, and paths below it.
+Out: each row once, as a `Picture`: decoded, or with the reason why not. Nothing on disk.
 
-Of a shard the headers are read first, then its samples one after another: a picture in memory at a
-time, whatever their order.
+A shard's headers are read first, then its samples one by one: memory holds one picture, whatever
+the order of the files.
 """
 
 import io
@@ -27,19 +27,17 @@ from configs.files import inside
 from corpora.sources import archives, files
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
-USUAL_ROWS = 10_000  # of a shard of img2dataset
+USUAL_ROWS = 10_000  # per shard, img2dataset's default
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 500_000_000  # of one file: no picture of MAX_PIXELS is larger, and it is read whole
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # Pillow's other readers hold more code than use
-# a ruler of 1 x 5000 pixels would become 224 x 1,120,000 for a model that scales the shorter side
+MAX_BYTES = 500_000_000  # per file, which is read whole; no picture of MAX_PIXELS is larger
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # Pillow's other decoders are more risk than use
+# scaling the shorter side to 224 would turn 1 x 5000 pixels into 224 x 1,120,000
 MAX_ASPECT = 20
 
 
 class Picture(NamedTuple):
-    """A row of the captions: `key` is its name in the shard, or the id it was asked for by; exactly
-    one of `image` and `reason` is None.
-
-    `caption` is the text as the shard holds it, empty for files.
+    """A row's picture. `key`: its name in the shard, or the id it was requested by; `caption`: the
+    shard's text, empty for files. Exactly one of `image` and `reason` is None.
     """
 
     key: str
@@ -50,7 +48,9 @@ class Picture(NamedTuple):
 
 
 def shards(pattern: str) -> list[str]:
-    """The tar files a glob matches, in alphabetical order. Raises DataError for none."""
+    """The tar files that match the glob, in alphabetical order. Raises DataError if there are
+    none.
+    """
     found = files.local_files(pattern)
     if not found:
         raise DataError(
@@ -61,7 +61,7 @@ def shards(pattern: str) -> list[str]:
 
 
 def rows_of(path: str | Path) -> int:
-    """How many rows a shard has, by the table beside it; without one img2dataset's usual number.
+    """How many rows a shard has, by the table beside it; USUAL_ROWS without a table.
 
     Raises DataError for a damaged table.
     """
@@ -72,13 +72,12 @@ def rows_of(path: str | Path) -> int:
 
 
 def read_shard(path: str | Path) -> Iterator[Picture]:
-    """Every row of one shard: those in the tar file, then those the table beside it says could not
-    be fetched, by its own status.
+    """Every row of one shard: those in the tar file, then those that its table lists as failed.
 
-    Reasons: `damaged_image` (a file of more than `MAX_BYTES` is one), `too_many_pixels`,
+    Reasons: `damaged_image` (also a file of more than `MAX_BYTES`), `too_many_pixels`,
     `too_narrow`, `no_image`, or img2dataset's status (`failed_to_download`, `failed_to_resize`).
-    Raises DataError for a damaged tar file or table: what is behind the damage would be lost
-    without a word.
+    Raises DataError for a damaged tar file or table, since rows after the damage would be lost
+    silently.
     """
     path = Path(path)
     with opened(path) as file:
@@ -92,10 +91,16 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
     """A shard. Raises DataError where it is damaged, while it is read too."""
     try:
         with tarfile.open(path, "r:") as file:
+<<<<<<< HEAD
             yield file
     except (DataError, RecipeError):
         raise
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:  # no JSON, no UTF-8
+=======
+            yield from _samples(file)
+    # ValueError, RecursionError: invalid JSON or UTF-8
+    except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
+>>>>>>> words
         raise DataError(
             f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the "
             "shard again"
@@ -105,8 +110,8 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
 def read_files(folder: str | Path, rows: Iterable[tuple[str, str]]) -> Iterator[Picture]:
     """The pictures of (id, path below the folder), in order.
 
-    A file that is not there has the reason `no_image`, as has a path that leads out of the folder
-    (by itself or through a link); one of more than `MAX_BYTES` is `too_many_bytes`.
+    Reasons: those of `decode`; `no_image` for a file that does not exist or a path that leads out
+    of the folder (also through a link); `too_many_bytes` for more than `MAX_BYTES`.
     """
     root = Path(folder).resolve()
     for key, name in rows:
@@ -128,9 +133,8 @@ def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
     """The picture as RGB, or None and the reason."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of odd metadata, and of sizes, which are looked at here
+            # they are about odd metadata, and sizes, which are checked here
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 short, long = sorted(image.size)
                 if short * long > MAX_PIXELS:
@@ -140,8 +144,7 @@ def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
                 return as_rgb(image), None
     except Image.DecompressionBombError:
         return None, "too_many_pixels"
-    # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
-    # struct.error...
+    # Pillow's decoders raise anything on a damaged file: OSError, SyntaxError, struct.error...
     except Exception:
         return None, "damaged_image"
 
@@ -149,19 +152,17 @@ def decode(data: bytes) -> tuple[Image.Image | None, str | None]:
 def as_rgb(image: Image.Image) -> Image.Image:
     """As 8-bit RGB.
 
-    Pillow's own conversion clips grey of 16 or 32 bits: all but the darkest 256th would become
-    white.
+    Pillow's own conversion clips 16- and 32-bit grey: all but the darkest 256th would become white.
     """
-    if image.mode.startswith(
-        "I"
-    ):  # I;16, I;16B: 16-bit; I: 16-bit PNGs of older Pillows, and 32-bit TIFFs
+    # I;16, I;16B: 16-bit; I: 16-bit PNGs of older versions of Pillow, and 32-bit TIFFs
+    if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)
         brightest = grey.max(initial=0)
         most = 0xFFFF if brightest <= 0xFFFF else 0xFFFFFFFF
         if image.mode == "I" and brightest <= 0xFF:
             most = 0xFF
         image = Image.fromarray((grey.clip(0) * 255 // most).clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":  # TIFF, from 0 to 1 or to whatever the brightest is
+    elif image.mode == "F":  # TIFF: 0 to 1, 0 to 255, or 0 to the brightest value
         light = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
         most = light.max(initial=0)
         image = Image.fromarray(
@@ -170,14 +171,20 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+<<<<<<< HEAD
 def samples(file: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """The key of each sample, and its files by their endings, in small letters.
 
     Files of one folder and name, up to the first dot, are a sample, wherever they stand: a shard
     packed again may be in any order.
+=======
+def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
+    """Groups files by folder and name up to the first dot, in any order: a shard may have been
+    repacked.
+>>>>>>> words
 
-    Where an ending comes twice, so does the sample: two shards were joined. Only headers are held;
-    the pictures are read one at a time.
+    A repeated extension starts a second sample: two shards were joined. Only headers are held; the
+    pictures are read one at a time.
     """
     found: dict[str, list[dict[str, tarfile.TarInfo]]] = {}
     for member in file:
@@ -185,11 +192,17 @@ def samples(file: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
         if not member.isfile() or archives.added_by_macos(member.name):
             continue
         key, _, ending = name.partition(".")
+<<<<<<< HEAD
         of_name = found.setdefault(f"{folder}/{key}", [])
         free = next((parts for parts in of_name if ending.lower() not in parts), None)
+=======
+        same_name = samples.setdefault(f"{folder}/{key}", [])
+        free = next((parts for parts in same_name if ending.lower() not in parts), None)
+>>>>>>> words
         if free is None:
-            of_name.append(free := {})
+            same_name.append(free := {})
         free[ending.lower()] = member
+<<<<<<< HEAD
     for name, of_name in found.items():
         for parts in of_name:
             yield name.rpartition("/")[2], parts
@@ -216,6 +229,30 @@ def _sample(key: str, parts: dict[str, bytes]) -> Picture:
     url = str(said.get("url") or "")
     caption = str(said.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
     status = said.get("status", "success")
+=======
+    for name, same_name in samples.items():
+        for parts in same_name:
+            yield _sample(
+                name.rpartition("/")[2],
+                {ending: _content(file, member) for ending, member in parts.items()},
+            )
+
+
+def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    content = file.extractfile(member)
+    assert content is not None
+    # not truncated: neither a longer file nor its beginning is a picture
+    return content.read() if member.size <= MAX_BYTES else b""
+
+
+def _sample(key: str, parts: dict[str, bytes]) -> Picture:
+    metadata: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{key}.json holds no object")
+    url = str(metadata.get("url") or "")
+    caption = str(metadata.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
+    status = metadata.get("status", "success")
+>>>>>>> words
     if status != "success":
         return Picture(key, url, caption, None, str(status))
     data = next((parts[ending] for ending in PICTURES if ending in parts), None)

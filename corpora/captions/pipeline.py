@@ -1,12 +1,11 @@
 """From metadata and pictures to a folder of Japanese-English pairs.
 
-In:  the recipe's `captions` section; language identification, lengths, `workers` and `executor` of
-     its `corpora` section.
-Out: `<run>/captions/`: shards of pairs with their similarity and address, manifest and data card
-     like those of `<run>/pairs`; `corpora.prepare` reads it as a parquet source. Until the end
-     everything lies in `<run>/captions.unfinished-<digest>/`; the same command goes on from there.
-     The bytes depend on the settings and the inputs alone, not on `workers`, the executor or
-     interruptions.
+In:  the recipe's `captions` section; `language_id`, `filters`, `workers` and `executor` of its
+     `corpora` section.
+Out: `<run>/captions/`: shards of pairs with similarity and URL, a manifest and a data card as in
+     `<run>/pairs`; `corpora.prepare` reads it as a parquet source. Until it is complete, everything
+     is in `<run>/captions.unfinished-<digest>/`, from where the same command continues. The bytes
+     depend on settings and inputs alone, not on `workers`, the executor or interruptions.
 """
 
 import shutil
@@ -61,14 +60,12 @@ def make(recipe: Recipe) -> tuple[PairsManifest, bool]:
     fingerprint = value_sha256([FORMAT, FOLDER, settings])
     if folder.exists():
         manifest = _finished(folder, fingerprint)
-        for left in recipe.run_dir.glob(
-            f"{FOLDER}.unfinished-*"
-        ):  # of a run killed after its last step
+        # a run killed right after publishing leaves its working folder
+        for left in recipe.run_dir.glob(f"{FOLDER}.unfinished-*"):
             shutil.rmtree(left)
         return manifest, False
-    language_id.load(
-        recipe.corpora.language_id.model, recipe.language
-    )  # a damaged model is told before the work, not after
+    # load the model first: a damaged one should fail before the work, not after
+    language_id.load(recipe.corpora.language_id.model, recipe.language)
     if captions.unsafe:
         laion.check_ratings(captions.source)
     inputs = _inputs(recipe, captions)
@@ -124,7 +121,9 @@ def _clean(recipe: Recipe, captions: Captions, work: Path) -> list[DroppedRecord
 def _choose(
     recipe: Recipe, captions: Captions, cleaned: clean.Cleaned, work: Path
 ) -> tuple[int, dict[str, choose.Rows]]:
-    """Leaves the chosen rows in `kept.npz`; their number, and the rows that each stage dropped."""
+    """Writes the chosen rows to `kept.npz`; returns their number and the rows that each stage
+    dropped.
+    """
     if captions.ranker is None:
         values, missing = choose.column(cleaned)
     else:
@@ -182,7 +181,7 @@ def _records(folder: Path, count: int) -> list[DroppedRecord]:
 def _stages(
     records: list[DroppedRecord], cleaned: clean.Cleaned, lost: dict[str, choose.Rows]
 ) -> list[StageCounts]:
-    """Every stage in order, with what it dropped."""
+    """Row counts of every stage, in order."""
     counts: dict[str, Counter[str]] = {}
     for record in records:
         for stage, reasons in record.dropped.items():
@@ -196,9 +195,9 @@ def _stages(
 
 
 def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
-    """Every file the captions come from.
+    """Every input file, with its digest.
 
-    Of a shard of pictures its table is on record, where it has one: the pictures may be terabytes.
+    For a shard of pictures its table is recorded, if it has one: the pictures may be terabytes.
     """
     name = captions.source.name
     listed = [(name, path) for path in files.found(captions.source.path)]
@@ -214,7 +213,7 @@ def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
     }
     for what, settings in models.items():
         folder = Path(settings.model.path) if settings else None
-        if folder is not None and folder.is_dir():  # one of the hub's is known by its name
+        if folder is not None and folder.is_dir():  # a hub model is identified by its name
             listed += [(what, str(file)) for file in sorted(folder.iterdir()) if file.is_file()]
     result = [
         Input(source=source, path=path, bytes=files.size(path), sha256=files.digest(path))
@@ -224,7 +223,7 @@ def _inputs(recipe: Recipe, captions: Captions) -> list[Input]:
 
 
 def _finished(folder: Path, fingerprint: str) -> PairsManifest:
-    """The manifest of captions made earlier, if they are this recipe's. Raises DataError."""
+    """The manifest of existing captions, if they match this recipe. Raises DataError."""
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:
         raise DataError(

@@ -1,12 +1,12 @@
-"""How well captions fit their pictures: the stage that opens pictures, a shard or a part of the
-captions at a time.
+"""Scores how well captions fit their pictures: the stage that opens pictures, one shard or one part
+of the captions at a time.
 
 In:  cleaned captions, pictures (corpora/captions/images.py), a dual encoder.
-Out: `scored/00000.parquet`: row, similarity or the reason why there is none. A caption without its
-     picture is in no file.
+Out: `scored/00000.parquet`: row, and its similarity or the reason why it has none. A caption
+     without a picture is in no file.
 
-A shard's picture belongs to the rows of its address and its caption, whatever order and number the
-shards have.
+A shard's picture is matched to rows by URL and caption, so order and number of the shards do not
+matter.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,14 +35,13 @@ SCHEMA = pa.schema(
     ]
 )
 
-Candidate = tuple[
-    list[int], str, images.Picture
-]  # rows of one caption and address, the caption, the picture
+# the rows of one caption and URL, the caption, the picture
+Candidate = tuple[list[int], str, images.Picture]
 
 
 @dataclass
 class ScoreShard:
-    """The task: shard number `rank`."""
+    """Executor task: scores the pictures of shard `rank`."""
 
     ranker: Ranker
     shards: list[str]
@@ -78,7 +77,7 @@ class ScoreShard:
 
 @dataclass
 class ScoreFiles:
-    """The task: the captions of cleaned part number `rank`."""
+    """Executor task: scores the captions of cleaned part `rank`."""
 
     ranker: Ranker
     images: Files
@@ -109,8 +108,8 @@ class ScoreFiles:
 
 
 def write_index(cleaned: Cleaned, folder: Path) -> None:
-    """Which rows an address and a caption belong to, for workers to map into their memory: sorted
-    digests, and their rows.
+    """Writes an index from URL and caption to rows, which workers memory-map: sorted digests and
+    their rows.
     """
     digests = cleaned.column("picture_digest")
     order = np.argsort(digests, kind="stable")
@@ -120,7 +119,7 @@ def write_index(cleaned: Cleaned, folder: Path) -> None:
 
 
 def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
-    """A table of SCHEMA. Pictures are held a batch at a time."""
+    """A table of SCHEMA. One batch of pictures is in memory at a time."""
     found: list[tuple[int, float | None, str | None]] = []
 
     def readable() -> Iterator[Candidate]:
@@ -133,8 +132,8 @@ def score(candidates: Iterable[Candidate], ranker: Ranker) -> pa.Table:
     waiting = readable()
     while batch := list(islice(waiting, ranker.batch_size)):
         for (rows, _, _), similarity in zip(batch, _similarities(ranker, batch), strict=True):
-            judged = (None, "no_similarity") if np.isnan(similarity) else (float(similarity), None)
-            found.extend((row, *judged) for row in rows)
+            outcome = (None, "no_similarity") if np.isnan(similarity) else (float(similarity), None)
+            found.extend((row, *outcome) for row in rows)
     return pa.Table.from_pylist(
         [dict(zip(SCHEMA.names, one, strict=True)) for one in found], schema=SCHEMA
     )
@@ -149,7 +148,7 @@ def _similarities(ranker: Ranker, batch: list[Candidate]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _encoder(ranker: Ranker) -> DualEncoder:
-    """Loaded once a process."""
+    """Loaded once per process."""
     return dual_encoder.load(ranker)
 
 

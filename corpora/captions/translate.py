@@ -1,8 +1,8 @@
-"""The chosen captions in English: the stage that translates, some thousand captions at a time.
+"""Translates the chosen captions into English, some thousand at a time.
 
 In:  the chosen rows (`kept.npz`), cleaned captions, a translation model, its guards.
-Out: `translated/00000.parquet` of SCHEMA, in the order of the rows, and `00000.json`: how many the
-     guards dropped, by reason, and a few of them.
+Out: `translated/00000.parquet` of SCHEMA, in row order, and `00000.json`: counts and samples of
+     what the guards dropped, by reason.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from corpora.captions.devices import one_thread
 from corpora.filters import language_id
 from corpora.filters.normalise import normalise
 
-PIECE_ROWS = 16_384  # some minutes on a core, seconds on a GPU: what is done again after a kill
+PIECE_ROWS = 16_384  # minutes on a core, seconds on a GPU: what is lost if a worker is killed
 SCHEMA = pa.schema(
     [
         *pair.SCHEMA,
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class TranslatePiece:
-    """The task: piece number `rank` of the chosen captions."""
+    """Executor task: translates piece `rank` of the chosen captions."""
 
     captions: Captions
     language_id_model: str
@@ -48,7 +48,7 @@ class TranslatePiece:
 
     @property
     def code(self) -> str:
-        """Of the captions' language."""
+        """The captions' language."""
         return self.captions.text_language.code
 
     def files(self, rank: int) -> list[Path]:
@@ -98,8 +98,8 @@ class TranslatePiece:
     def _come_back(
         self, text: list[str], en: list[str], reasons: list[str | None]
     ) -> list[float | None]:
-        """The chrF of those that no guard dropped, if it is asked for; adds to `reasons` where it
-        is too low.
+        """chrF of the back-translations, if configured, of the rows that no guard dropped; writes
+        `back_translation` into `reasons` where it is too low.
         """
         result: list[float | None] = [None] * len(text)
         settings = self.captions.back_translation
@@ -118,7 +118,7 @@ class TranslatePiece:
 
 
 def pieces(rows: int) -> list[int]:
-    """How many rows each piece has."""
+    """Rows of each piece."""
     return [min(PIECE_ROWS, rows - start) for start in range(0, rows, PIECE_ROWS)]
 
 
@@ -126,5 +126,5 @@ def pieces(rows: int) -> list[int]:
 def _loaded(
     settings: Translator, models: Path, source: str, target: str
 ) -> Callable[[list[str]], list[str]]:
-    """Once a process."""
+    """Loaded once per process."""
     return translator.load(settings, models, source, target)

@@ -1,12 +1,12 @@
-"""Captions to English, and back, by a translation model: the one door to CTranslate2, and
-transformers' `generate` as the plain way.
+"""Translates captions to English, and back. The door to CTranslate2; the alternative is
+transformers' `generate`.
 
 In:  `Translator` settings: a Marian (opus-mt-ja-en), NLLB, M2M100 or MADLAD model in transformers'
      layout.
-Out: a function from texts to their translations, in order. Searches are greedy or by beam, so equal
-     texts get equal translations. A text is translated by itself: how texts are cut into calls and
-     batches changes only the last bits of scores, which near ties alone can feel. CTranslate2's
-     copy of the model lies in `<folder>/<model's name>-ct2`, made once and whole or not at all.
+Out: a function from texts to their translations, in order. Decoding is greedy or by beam search, so
+     equal texts get equal translations. Each text is translated by itself: batching changes only
+     the last bits of scores, which can decide only near ties. CTranslate2's copy of the model is in
+     `<folder>/<model's name>-ct2`, made once, whole or not at all.
 """
 
 import warnings
@@ -28,16 +28,15 @@ from configs.schema.captions import Translator
 from corpora.captions.devices import device
 from corpora.executor import pieces
 
-MAX_SOURCE_TOKENS = (
-    512  # of the families, the shortest that one was trained on; a caption that long is none
-)
+# the shortest training length among the families; no caption is that long
+MAX_SOURCE_TOKENS = 512
 
 Translate = Callable[[list[str]], list[str]]
 
 
 class Tags(NamedTuple):
-    """How a family of models is told to go from one language to the other; every one given is in
-    its vocabulary.
+    """How a model family is told the languages to translate between. All tags are in its
+    vocabulary.
     """
 
     before_text: str = ""
@@ -57,18 +56,15 @@ def families(source: str, target: str) -> dict[str, Tags]:
     }
 
 
-KINDS = {
-    "m2m_100": ("NLLB", "M2M100"),
-    "t5": ("MADLAD",),
-    "marian": ("Marian",),
-}  # by the model type in config.json
+# the families of each model type of config.json
+KINDS = {"m2m_100": ("NLLB", "M2M100"), "t5": ("MADLAD",), "marian": ("Marian",)}
 
 
 class Tokenizer:
-    """A model's own tokenizer, and the tags of its family."""
+    """A model's own tokenizer, and its family's tags."""
 
     def __init__(self, reference: str, source: str = "ja", target: str = "en") -> None:
-        """Raises DataError for a model of no family known here."""
+        """Raises DataError for a model of an unknown family."""
         tags = families(source, target)
         model_folder.check(reference)
         with (
@@ -76,8 +72,8 @@ class Tokenizer:
             _quiet(),
         ):
             kind = AutoConfig.from_pretrained(reference, trust_remote_code=False).model_type
-            # transformers 5 makes T5's tokenizer anew, with T5's ids for what is unknown:
-            # MADLAD's is another, and lies ready
+            # transformers 5 would rebuild T5's tokenizer with T5's unknown id, which is not
+            # MADLAD's; the saved one is right
             tokenizer = PreTrainedTokenizerFast if kind == "t5" else AutoTokenizer
             stock = tokenizer.from_pretrained(reference, trust_remote_code=False)
         known = stock.get_vocab()
@@ -98,7 +94,9 @@ class Tokenizer:
 
     @property
     def first_id(self) -> int | None:
-        """The id every translation begins with, behind the one that starts the decoder."""
+        """The id that every translation begins with, after the decoder's start token; None if there
+        is none.
+        """
         return (
             self.stock.convert_tokens_to_ids(self.tags.first_token)
             if self.tags.first_token
@@ -112,7 +110,7 @@ class Tokenizer:
         ).input_ids
 
     def decode(self, ids: list[int]) -> str:
-        # transformers 5 would decode Marian's English by the pieces of its Japanese
+        # transformers 5 would decode Marian's English with its Japanese pieces
         own = {"use_source_tokenizer": False} if self.family == "Marian" else {}
         return self.stock.decode(
             [one for one in ids if one != self.first_id], skip_special_tokens=True, **own
@@ -120,11 +118,10 @@ class Tokenizer:
 
 
 def load(settings: Translator, folder: Path, source: str = "ja", target: str = "en") -> Translate:
-    """The translator of the recipe, on the GPU where there is one; `folder` keeps CTranslate2's
-    copy.
+    """The recipe's translator, on the GPU if there is one; `folder` keeps CTranslate2's copy.
 
-    Raises DataError for what is missing, damaged or no translator, RecipeError for a precision this
-    machine cannot compute in.
+    Raises DataError for a model that is missing, damaged or no translator, RecipeError for a
+    precision that this machine does not support.
     """
     reference = settings.model.path
     tokenizer = Tokenizer(reference, source, target)
@@ -134,17 +131,18 @@ def load(settings: Translator, folder: Path, source: str = "ja", target: str = "
         of_texts = _by_ctranslate2(converted(reference, folder), tokenizer, settings)
 
     def translate(texts: list[str]) -> list[str]:
-        some = [
-            text for text in texts if text.strip()
-        ]  # of nothing CTranslate2 makes nothing, and transformers something
-        said = iter(of_texts(some) if some else [])
-        return [next(said) if text.strip() else "" for text in texts]
+        # CTranslate2 translates an empty text to nothing, transformers to something
+        not_empty = [text for text in texts if text.strip()]
+        translations = iter(of_texts(not_empty) if not_empty else [])
+        return [next(translations) if text.strip() else "" for text in texts]
 
     return translate
 
 
 def converted(reference: str, folder: Path) -> Path:
-    """CTranslate2's copy of a model, made if it is not there yet. Raises DataError."""
+    """The folder of CTranslate2's copy of the model, made if it does not exist. Raises
+    DataError.
+    """
     target = folder / f"{Path(reference).name}-ct2"
     if not target.is_dir():
         with (
@@ -161,9 +159,8 @@ def converted(reference: str, folder: Path) -> Path:
 class _Converter(ctranslate2.converters.TransformersConverter):
     def load_model(self, *arguments: Any, **others: Any) -> Any:
         model = super().load_model(*arguments, **others, use_safetensors=True)
-        # Transformers 5 calls every T5 tied and keeps in another place whether its logits are
-        # scaled down, which CTranslate2 does not know: MADLAD's would be, and its beams would go
-        # astray.
+        # Transformers 5 reports every T5 as tied. CTranslate2 would then scale MADLAD's logits down
+        # and spoil its beam search: whether to scale is now in `scale_decoder_outputs`.
         model.config.tie_word_embeddings = getattr(
             model.config, "scale_decoder_outputs", model.config.tie_word_embeddings
         )
@@ -181,8 +178,8 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
         model = ctranslate2.Translator(str(folder), compute_type=settings.precision, **where)
     except ValueError as error:
         raise RecipeError(
-            f"the precision {settings.precision} does not go on this {where['device']} "
-            f"({first_line(error)}); take another"
+            f"the precision {settings.precision} is not supported on this {where['device']} "
+            f"({first_line(error)}); choose another"
         ) from None
     except RuntimeError as error:
         raise DataError(
@@ -192,7 +189,6 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
     first = tokenizer.tags.first_token
 
     def translate(texts: list[str]) -> list[str]:
-        """One translation a text."""
         sources = [tokenizer.stock.convert_ids_to_tokens(ids) for ids in tokenizer.encode(texts)]
         found = model.translate_batch(
             sources,
@@ -200,10 +196,10 @@ def _by_ctranslate2(folder: Path, tokenizer: Tokenizer, settings: Translator) ->
             beam_size=settings.beams,
             batch_type="tokens",
             max_batch_size=settings.tokens_per_batch,
-            # the model's own answer, though it be none: the guards are there for that
+            # an empty answer is allowed: the guards drop it
             min_decoding_length=0,
             max_decoding_length=settings.max_new_tokens,
-            max_input_length=0,  # the tokenizer has cut the texts
+            max_input_length=0,  # the tokenizer has truncated the texts
         )
         return [
             tokenizer.decode(tokenizer.stock.convert_tokens_to_ids(one.hypotheses[0]))
@@ -225,9 +221,8 @@ def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator)
             reference, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )
     model.eval().to(device())
-    model.generation_config.max_length = (
-        None  # the model's own limit, beside ours, would be warned of at every batch
-    )
+    # with the model's own limit beside ours, transformers would warn at every batch
+    model.generation_config.max_length = None
     search: dict[str, Any] = {
         "num_beams": settings.beams,
         "do_sample": False,
@@ -238,7 +233,6 @@ def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator)
 
     @torch.inference_mode()
     def translate(texts: list[str]) -> list[str]:
-        """One translation a text."""
         ids = tokenizer.encode(texts)
         result = [""] * len(texts)
         for rows in batches([len(one) for one in ids], settings.tokens_per_batch):
@@ -256,8 +250,8 @@ def _by_transformers(reference: str, tokenizer: Tokenizer, settings: Translator)
 
 
 def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Rows of about one length together, the longest first, at most `tokens` in a batch, pads
-    included; a longer row goes alone.
+    """Rows of similar length, longest first, at most `tokens` per batch with padding; a longer row
+    goes alone.
     """
     rows = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     start = 0
@@ -273,7 +267,7 @@ def _tokens(tags: Tags) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps transformers' own bars, reports and warnings off ours."""
+    """Silences transformers' progress bars, reports and warnings."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with warnings.catch_warnings():

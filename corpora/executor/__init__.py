@@ -1,10 +1,9 @@
-"""How the pieces of a stage are run, on this machine or on a cluster. This package is the door to
-datatrove, whose executors keep a marker of every finished piece.
+"""Runs the pieces of a stage, on this machine or on a cluster. The door to datatrove, whose
+executors keep a marker file for every finished piece.
 
-In:  a `Task`: something to pickle that does piece number `rank` of the work and leaves a whole file
-     behind.
-Out: the files of all pieces; a piece with a marker in `folder` is not done again, whichever
-     executor did it, while its files are as they were made.
+In:  a `Task`: a picklable object that does piece `rank` of the work and writes whole files.
+Out: the files of all pieces. A piece with a marker in `folder` is skipped, whichever executor did
+     it, while its files are unchanged.
 """
 
 from pathlib import Path
@@ -15,14 +14,16 @@ from corpora.executor.seal import Sealed
 
 
 def run(task: Task, folder: Path, workers: int, name: str, where: Executor) -> None:
-    """Does every piece that has no marker in `folder`, `workers` at once. Raises what a piece
-    raised, and SetupError when pieces were killed or the cluster cannot be reached."""
+    """Does every piece without a marker in `folder`, `workers` at a time.
+
+    Raises what a piece raised; SetupError if pieces were killed or the cluster cannot be reached.
+    """
     workers = min(workers, len(task.rows))
     if not workers:
         return
     sealed = Sealed(task, folder)
     sealed.forget_damaged()
-    # imported where it is needed: a laptop has no Ray
+    # late imports: a laptop has no Ray
     if isinstance(where, Slurm):
         from corpora.executor.slurm import SlurmExecutor
 

@@ -1,8 +1,7 @@
-"""The pieces of a stage on this machine.
+"""Runs the pieces of a stage on this machine.
 
-In:  a task, and how many workers.
-Out: its files. A worker that is killed costs nothing but its piece's time: the piece is tried
-     again.
+In:  a task and the number of workers.
+Out: its files. When a worker is killed, its piece is tried again.
 """
 
 import multiprocessing
@@ -26,8 +25,8 @@ from corpora.executor.pieces import TRIES, Task, progress
 class LocalExecutor(LocalPipelineExecutor):
     """datatrove's local executor on the standard library's process pool.
 
-    Its own `run` keeps a manager process that outlives a run killed by a signal, and waits for ever
-    when a worker is killed.
+    datatrove's own `run` leaves a manager process behind when a signal kills it, and hangs when a
+    worker is killed.
     """
 
     def __init__(self, task: Task, folder: Path, workers: int, name: str) -> None:
@@ -35,9 +34,7 @@ class LocalExecutor(LocalPipelineExecutor):
         self.name = name
 
     def run(self) -> None:
-        """Raises what a piece raised, and SetupError when a piece has been tried TRIES times and
-        its worker was killed each time.
-        """
+        """Raises what a piece raised; SetupError when a piece's worker was killed TRIES times."""
         (task,) = self.pipeline
         waiting = deque(self.get_incomplete_ranks())
         tries = Counter[int]()
@@ -53,23 +50,21 @@ class LocalExecutor(LocalPipelineExecutor):
                 if hopeless := [rank for rank in killed if tries[rank] == TRIES]:
                     raise SetupError(
                         f"a worker was killed {TRIES} times at piece "
-                        f"{' or '.join(map(str, hopeless))} of {self.name}, perhaps for want of "
-                        "memory; "
-                        "lower corpora.workers and run the same command to go on"
+                        f"{' or '.join(map(str, hopeless))} of {self.name}, perhaps for lack of "
+                        "memory; lower corpora.workers and run the same command to go on"
                     )
-                waiting.extendleft(
-                    reversed(killed)
-                )  # first, so that a piece which kills is told early
-                workers = max(1, workers // 2)  # want of memory is the usual cause
+                # retried first, so that a piece that kills its worker is reported early
+                waiting.extendleft(reversed(killed))
+                workers = max(1, workers // 2)  # lack of memory is the usual cause
                 bar.write(
-                    f"{self.name}: a worker was killed, perhaps for want of memory; going on with "
+                    f"{self.name}: a worker was killed, perhaps for lack of memory; going on with "
                     f"{workers}",
                     file=sys.stderr,
                 )
 
     def _run_until_killed(self, waiting: deque[int], workers: int, bar: Any) -> list[int] | None:
-        """Takes pieces off `waiting` until all are done (None), or a worker is killed: then the
-        pieces that were being done.
+        """Does the pieces in `waiting`. Returns None when all are done; if a worker is killed, the
+        pieces that were interrupted.
         """
         (task,) = self.pipeline
         running: dict[Future[object], int] = {}
@@ -79,8 +74,8 @@ class LocalExecutor(LocalPipelineExecutor):
         )
         try:
             while waiting or running:
-                # no more than there are workers, so that all which the pool holds is being done
-                # when it breaks
+                # never more than there are workers: if the pool breaks, all of `running` was
+                # interrupted
                 while waiting and len(running) < workers:
                     future = pool.submit(self._run_for_rank, waiting[0])
                     running[future] = waiting.popleft()
@@ -89,7 +84,7 @@ class LocalExecutor(LocalPipelineExecutor):
                     bar.update(task.rows[running.pop(future)])
         except (Preempted, KeyboardInterrupt):
             for worker in multiprocessing.active_children():
-                worker.kill()  # its piece is done again; waiting for it could take a minute
+                worker.kill()  # waiting could take a minute; its piece will be done again
             raise
         except BrokenProcessPool:
             killed = self.get_incomplete_ranks(sorted(running.values()))
@@ -104,14 +99,13 @@ def _begin_worker(workers_so_far: Any) -> None:
     with workers_so_far.get_lock():
         pieces.worker_number = workers_so_far.value
         workers_so_far.value += 1
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends it to all processes; the one that started us decides
+    # Ctrl-C reaches every process of the terminal; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when the process that started it is gone, however that ended."""
+    """Ends this worker when its parent process is gone, however that ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,9 +1,8 @@
-"""The pieces of a stage as tasks of a Ray cluster: the one door to Ray, which only those who ask
-for it have installed.
+"""Runs the pieces of a stage as Ray tasks. The door to Ray, an optional dependency.
 
-In:  a task, and the recipe's `corpora.executor`. The folder, and all that the task reads and
-     writes, lies where every node sees it.
-Out: its files. Ray tries a piece again whose worker or node is gone.
+In:  a task and the recipe's `corpora.executor`. Every node must see the folder and all files that
+     the task reads and writes.
+Out: its files. Ray tries a piece again if its worker or node is gone.
 """
 
 import os
@@ -25,8 +24,8 @@ USERS_ERRORS = tuple(kind for kind, _ in EXIT_CODES)
 class RayExecutor(RayPipelineExecutor):
     """datatrove's Ray executor on plain Ray tasks.
 
-    Its own `run` forks inside an actor, where a process killed for want of memory is waited for for
-    ever, and keeps a piece's error to itself.
+    datatrove's own `run` forks inside an actor: it hangs when the fork is killed for lack of
+    memory, and does not pass on a piece's error.
     """
 
     def __init__(self, task: Task, folder: Path, workers: int, name: str, where: Ray) -> None:
@@ -42,8 +41,8 @@ class RayExecutor(RayPipelineExecutor):
         self.directory = Path.cwd()  # a recipe's paths may be relative
 
     def run(self) -> None:
-        """Raises what a piece raised, and SetupError when Ray is missing, or its cluster, or a
-        piece was killed TRIES times.
+        """Raises what a piece raised; SetupError if Ray or its cluster is missing, or a piece was
+        killed TRIES times.
         """
         (task,) = self.pipeline
         waiting = deque(self.get_incomplete_ranks())
@@ -88,19 +87,19 @@ class RayExecutor(RayPipelineExecutor):
         except ray.exceptions.RayError as error:
             raise SetupError(
                 f"piece {rank} of {self.name} was killed {TRIES} times ({type(error).__name__}), "
-                "perhaps for want of memory; "
-                "raise corpora.executor.mem_per_cpu_gb and run the same command to go on"
+                "perhaps for lack of memory; raise corpora.executor.mem_per_cpu_gb and run the "
+                "same command to go on"
             ) from None
 
 
 def _run_piece(executor: RayExecutor, rank: int) -> None:
-    """On a node: one piece, where the waiting process stands."""
+    """On a node: does one piece in the working folder of the waiting process."""
     os.chdir(executor.directory)
     executor._run_for_rank(rank)
 
 
 def _connected(address: str) -> Any:
-    """The module, connected. Raises SetupError."""
+    """The `ray` module, connected to the cluster. Raises SetupError."""
     try:
         import ray
     except ImportError:
@@ -108,8 +107,7 @@ def _connected(address: str) -> Any:
             "corpora.executor.kind is ray, and Ray is not installed; pip install -e '.[ray]' here "
             "and on the nodes, or choose local or slurm"
         ) from None
-    # a node imports this very code, as a job of Slurm does: Ray's workers begin in another folder,
-    # with another environment
+    # Ray's workers start in another folder and environment, but must import this very code.
     path = os.pathsep.join([str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         ray.init(

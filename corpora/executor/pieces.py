@@ -1,7 +1,7 @@
-"""What the executors share: the task they are given, the bar they show, how often a piece is tried.
+"""What the executors share: the task protocol, the progress bar, the number of tries.
 
-In:  a task's rows a piece, and the numbers of the pieces to do.
-Out: a progress bar that counts rows, those of earlier runs included.
+In:  the rows of each piece, and the ranks still to do.
+Out: a progress bar in rows, those of earlier runs included.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,35 +11,34 @@ from typing import Any, Protocol
 from loguru import logger
 from tqdm import tqdm
 
-# of a piece whose worker is killed; the killer may be another process of the machine, or this very
-# piece
+# per piece whose worker is killed, for its own use of memory or another process's
 TRIES = 3
 
-# Of this process among those of its machine, from 0: with several GPUs each worker takes its own. A
-# job of a cluster is given its GPU by that.
+# Index of this worker on its machine (0, 1, ...), used to pick a GPU. Stays 0 in a cluster job,
+# whose scheduler assigns the GPU.
 worker_number = 0
 
-# datatrove tells its progress through loguru, on stderr; errors reach the user as exceptions. At
-# import, so in every worker too.
+# datatrove logs progress to stderr; errors reach the user as exceptions. Disabled at import, so in
+# every worker.
 logger.disable("datatrove")
 
 
 class Task(Protocol):
     @property
     def rows(self) -> Sequence[int]:
-        """Of each piece: how much of the work it is."""
+        """The rows of each piece, for the progress bar."""
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
-        """Does piece number `rank` of `world_size`, one call a process at a time; `data` is
-        datatrove's and None.
+        """Does piece `rank` of `world_size`, one call at a time in a process; `data` is datatrove's
+        and always None.
         """
 
     def files(self, rank: int) -> Sequence[Path]:
-        """What the piece leaves behind."""
+        """The files that the piece writes."""
 
 
 def progress(rows: Sequence[int], ranks: Collection[int], name: str) -> Any:
-    """A bar of all rows, of which those of `ranks` are still to do."""
+    """A bar over all rows; the pieces `ranks` are still to do."""
     return tqdm(
         total=sum(rows),
         initial=sum(rows) - sum(rows[rank] for rank in ranks),

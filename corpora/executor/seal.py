@@ -1,9 +1,8 @@
-"""How finished pieces stay trusted: a piece whose files are no longer as they were made is done
-again.
+"""Detects damage to finished pieces: a piece whose files have changed is done again.
 
-In/out: `seals/00012.json` beside datatrove's markers: the SHA-256 of every file that piece 12 made.
-        Neither Parquet nor npy detects a flipped bit by itself, and an interrupted run may lie for
-        days before it continues.
+In/out: `seals/00012.json` beside datatrove's markers: the SHA-256 of every file of piece 12.
+        Parquet and npy do not notice a flipped bit, and an interrupted run may wait for days before
+        it continues.
 """
 
 import sys
@@ -19,14 +18,14 @@ from corpora.executor.pieces import Task
 
 
 class Seal(Record):
-    """`files`: the digests of the piece's files, in the task's own order."""
+    """`files`: the SHA-256 of the piece's files, in the order of `Task.files`."""
 
     files: list[str]
 
 
 @dataclass
 class Sealed:
-    """A task that leaves a seal for every piece it has done."""
+    """A task that writes a seal for every finished piece."""
 
     task: Task
     folder: Path
@@ -44,8 +43,8 @@ class Sealed:
         Seal(files=[file_sha256(path) for path in self.task.files(rank)]).write(self._seal(rank))
 
     def forget_damaged(self) -> None:
-        """Removes the markers of pieces whose files are missing or damaged, so that the executor
-        does them again.
+        """Removes the markers of pieces whose files are missing or damaged, so that they are done
+        again.
         """
         for marker in tqdm(
             sorted((self.folder / "completions").glob("*")),

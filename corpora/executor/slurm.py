@@ -1,10 +1,10 @@
-"""The pieces of a stage as arrays of Slurm jobs.
+"""Runs the pieces of a stage as arrays of Slurm jobs.
 
-In:  a task, and the recipe's `corpora.executor`. The folder, and all that the task reads and
-     writes, lies where every node sees it.
-Out: its files. The process that submits only waits: it may be killed, the jobs go on, and the same
-     command waits for them again. It finds them in the queue by a name that is made from the
-     folder, so nothing is submitted while a job of that name is left.
+In:  a task and the recipe's `corpora.executor`. Every node must see the folder and all files that
+     the task reads and writes.
+Out: its files. The submitting process only waits: if it is killed, the jobs go on, and the same
+     command waits for them again. It finds them in the queue by a name made from the folder, and
+     submits nothing while a job of that name exists.
 """
 
 import hashlib
@@ -26,22 +26,19 @@ from configs.schema.executors import Slurm
 from corpora.executor.pieces import Task, progress
 
 POLL_SECONDS = 10.0
-SETTLE_SECONDS = 60.0  # a file made on a node may show this much later on a network file system
+SETTLE_SECONDS = 60.0  # a network file system may show a node's new file this much later
 USERS_ERRORS: dict[str, type[BaseException]] = {kind.__name__: kind for kind, _ in EXIT_CODES}
 
 
 class Failure(Record):
-    """Why a piece failed on its node, for the process that waits."""
+    """Why a piece failed on its node, for the waiting process."""
 
     kind: str
     message: str
 
 
 class SlurmExecutor(SlurmPipelineExecutor):
-    """datatrove's Slurm executor, submitted and waited for.
-
-    Its pickle is what a node runs, by `run`.
-    """
+    """datatrove's Slurm executor, submitted and waited for. The nodes run its pickle."""
 
     def __init__(self, task: Task, folder: Path, workers: int, name: str, where: Slurm) -> None:
         folder = folder.resolve()
@@ -59,14 +56,14 @@ class SlurmExecutor(SlurmPipelineExecutor):
             max_array_size=where.max_array_size,
             sbatch_args=dict(where.sbatch_args),
             env_command=where.env_command,
-            qos="",  # the cluster's own; datatrove's "normal" is not everywhere
+            qos="",  # the cluster's default; datatrove's "normal" may not exist
         )
         self.name = name
         self.failures = folder / "failures"
 
     def submit_and_wait(self) -> None:
-        """Raises what a piece raised, and SetupError when Slurm refuses the jobs, or none is left
-        and pieces are not done.
+        """Raises what a piece raised; SetupError if Slurm refuses the jobs, or no job is left and
+        pieces are missing.
         """
         (task,) = self.pipeline
         missing = self.get_incomplete_ranks()
@@ -75,12 +72,12 @@ class SlurmExecutor(SlurmPipelineExecutor):
             while missing:
                 states = self._queue()
                 if states is None or states:
-                    said = (
+                    status = (
                         ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
                         if states
                         else "squeue does not answer"
                     )
-                    bar.set_postfix_str(said)
+                    bar.set_postfix_str(status)
                     time.sleep(POLL_SECONDS)
                     missing = self._still_missing(bar, missing)
                 elif not submitted:
@@ -90,18 +87,17 @@ class SlurmExecutor(SlurmPipelineExecutor):
                     self._fail(missing)
 
     def _still_missing(self, bar: Any, missing: list[int]) -> list[int]:
-        """Which of the pieces have no marker yet; the others' rows go to the bar."""
+        """The pieces that have no marker yet; advances the bar by the rows of the others."""
         (task,) = self.pipeline
-        found = self.get_incomplete_ranks(missing)
+        still_missing = self.get_incomplete_ranks(missing)
         bar.update(
-            sum(task.rows[rank] for rank in missing) - sum(task.rows[rank] for rank in found)
+            sum(task.rows[rank] for rank in missing)
+            - sum(task.rows[rank] for rank in still_missing)
         )
-        return found
+        return still_missing
 
     def _settled(self, bar: Any, missing: list[int]) -> list[int]:
-        """`_still_missing`, once all markers had time to be seen, or a piece has said that it
-        failed.
-        """
+        """`_still_missing`, once all markers had time to appear or a piece reported a failure."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while (
             (missing := self._still_missing(bar, missing))
@@ -112,8 +108,8 @@ class SlurmExecutor(SlurmPipelineExecutor):
         return missing
 
     def _queue(self) -> Counter[str] | None:
-        """How many of our jobs are in which state; None when Slurm does not answer, which a busy
-        controller does at times.
+        """Number of our jobs in each state; None if Slurm does not answer, as when its controller
+        is busy.
         """
         command = ["squeue", "--noheader", "--array", "--format=%T", f"--name={self.job_name}"]
         try:
@@ -126,9 +122,8 @@ class SlurmExecutor(SlurmPipelineExecutor):
         return Counter(answer.stdout.lower().split()) if answer.returncode == 0 else None
 
     def _submit(self, bar: Any) -> None:
-        shutil.rmtree(self.failures, ignore_errors=True)  # of jobs that ended earlier
-        # when we are a job ourselves: sbatch would hand our own limits on, and srun refuses what
-        # does not fit them
+        shutil.rmtree(self.failures, ignore_errors=True)  # of earlier jobs
+        # If we are a job ourselves, sbatch would pass our limits on, and srun refuse larger jobs.
         ours = {
             key: os.environ.pop(key)
             for key in list(os.environ)
@@ -138,7 +133,7 @@ class SlurmExecutor(SlurmPipelineExecutor):
             self.launch_job()
         except (FileNotFoundError, subprocess.CalledProcessError):
             raise SetupError(
-                "sbatch did not take the jobs (its own words are above); correct corpora.executor "
+                "sbatch refused the jobs (its own message is above); correct corpora.executor "
                 "and run the same command"
             ) from None
         finally:
@@ -150,11 +145,13 @@ class SlurmExecutor(SlurmPipelineExecutor):
         )
 
     def launch_merge_stats(self) -> None:
-        """Nothing: one more job, for statistics that our tasks do not keep."""
+        """Does nothing: datatrove would submit a job to merge statistics that our tasks do not
+        keep.
+        """
 
     def get_launch_file_contents(self, sbatch_args: dict[str, object], run_script: str) -> str:
-        """As datatrove's, but by this very Python, whether its environment is activated or not, and
-        for paths with blanks in them.
+        """datatrove's script, but with this very Python, even if its environment is not activated,
+        and with quoted paths.
         """
         python = "python" if self.env_command else shlex.quote(sys.executable)
         pickled = shlex.quote(self.logging_dir.resolve_paths("executor.pik"))
@@ -171,8 +168,8 @@ class SlurmExecutor(SlurmPipelineExecutor):
         )
 
     def _run_for_rank(self, rank: int, *arguments: object, **options: object) -> object:
-        """On a node: what a piece raises is left where the waiting process finds it, and its
-        traceback in the job's log.
+        """On a node: records a piece's error for the waiting process; the traceback is in the job's
+        log.
         """
         try:
             return super()._run_for_rank(rank, *arguments, **options)
@@ -187,17 +184,17 @@ class SlurmExecutor(SlurmPipelineExecutor):
         return [path for rank in ranks if (path := self.failures / f"{rank:05d}.json").exists()]
 
     def _fail(self, missing: list[int]) -> NoReturn:
-        told = [
+        failures = [
             Failure.read(path, "remove it, and run the same command again")
             for path in self._failed(missing)
         ]
         kind: type[BaseException] = SetupError
-        what = "a job was killed, perhaps for want of memory or time"
-        for one in told:
-            # a bug, unless another piece met a mistake of the user's
-            what = f"a job ended with {one.kind}: {one.message}"
-            if one.kind in USERS_ERRORS:
-                kind, what = USERS_ERRORS[one.kind], one.message
+        what = "a job was killed, perhaps for lack of memory or time"
+        for failure in failures:
+            # a bug, unless another piece reports a user's mistake
+            what = f"a job ended with {failure.kind}: {failure.message}"
+            if failure.kind in USERS_ERRORS:
+                kind, what = USERS_ERRORS[failure.kind], failure.message
                 break
         raise kind(
             f"{what} ({len(missing)} of {self.tasks} pieces are not done and no job is left; their "

@@ -1,8 +1,8 @@
-"""How many tokens an English text takes of the 77 that SDXL's text encoders read.
+"""How many of the 77 tokens of SDXL's text encoders an English text takes.
 
-In:  `corpora.clip_tokens`: the tokenizer of the SDXL that teaches, and the most a caption may take.
-Out: numbers of tokens, both specials counted. What is longer is cut in training, as SDXL cuts
-     prompts: its Japanese would then say more than its English.
+In:  `corpora.clip_tokens`: the teacher's tokenizer, and the most tokens a caption may have.
+Out: token counts, both specials included. Training truncates longer texts, as SDXL truncates
+     prompts: their Japanese would then say more than their English.
 """
 
 from functools import lru_cache
@@ -18,11 +18,11 @@ REASON = "too_many_clip_tokens"
 
 @lru_cache(maxsize=1)
 def load(reference: str) -> Any:
-    """CLIP's tokenizer, read once a process. Raises DataError."""
-    from transformers import CLIPTokenizerFast  # seconds, which recipes without a limit do without
+    """CLIP's tokenizer, read once per process. Raises DataError."""
+    from transformers import CLIPTokenizerFast  # takes seconds; only recipes with a limit need it
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # it would warn of every text that is longer than 77
+    logging.set_verbosity_error()  # it would warn about every text of more than 77 tokens
     folder, _, subfolder = ModelName(reference).path.partition("//")
     model_folder.check(folder)
     with explained(
@@ -32,15 +32,12 @@ def load(reference: str) -> Any:
         tokenizer = CLIPTokenizerFast.from_pretrained(
             folder, subfolder=subfolder, trust_remote_code=False
         )
-        if (
-            len(tokenizer) <= 2
-            # of a folder without a vocabulary transformers 5 makes a tokenizer that knows its two
-            # specials
-        ):
+        # without a vocabulary transformers 5 makes a tokenizer of nothing but its two specials
+        if len(tokenizer) <= 2:
             raise ValueError("its vocabulary is empty")
         return tokenizer
 
 
 def counts(texts: list[str], settings: ClipTokens) -> list[int]:
-    """Of each text, the two specials among them. Raises DataError."""
+    """Tokens of each text, both specials included. Raises DataError."""
     return [len(ids) for ids in load(settings.tokenizer)(texts).input_ids] if texts else []

@@ -1,14 +1,13 @@
-"""Which language a text is written in: the one door to fastText, and the rules that judge short
-text.
+"""Language identification of short texts: fastText, of which this is the door, and rules on top.
 
 In:  a supervised fastText model with labels for the student's language and English: lid.176.bin, or
      `toyworld:language_id.ftz`.
 Out: for each text the probability of its language, and the reason to drop it, or None.
 
-The probability alone is no judge of captions: below 0.5 are 43 % of object names ("a tench") and
-布団乾燥機. So the script is asked first, then whether the language is the likeliest or at least
-`min_probability` probable, as the text stands or, in English, as a sentence: lower-case and
-title-case texts are rare in what these models were trained on.
+The probability alone misjudges captions: it is below 0.5 for 43 % of object names ("a tench") and
+for 布団乾燥機. So the script is checked first. Then the language must be the likeliest or reach
+`min_probability`, for the text as it stands or, in English, written as a sentence: lower-case and
+title-case texts are rare in these models' training data.
 """
 
 import re
@@ -27,13 +26,11 @@ from configs.schema.corpora import LanguageId
 from corpora.pair import Input
 
 MAGIC = 793712314  # of fastText's model files
-ENTRY_BYTES = 10  # at least, of each word and label
+ENTRY_BYTES = 10  # smallest size of a word or label
 LONGEST_WORD = 1 << 20
-CANDIDATES = (
-    5  # labels asked for a text; a language that is not among the likeliest five counts as 0
-)
+CANDIDATES = 5  # likeliest languages per text; any other has probability 0
 
-# The reasons, by language: other letters; another language; none that is likely.
+# The reasons, by language: another script; another language; no language is likely.
 NAMES = {code: one.name.lower() for code, one in LANGUAGES.items()} | {"en": "english"}
 SCRIPT = {code: f"{code}_script_is_not_{name}" for code, name in NAMES.items()} | {
     "en": "en_script_is_not_latin"
@@ -41,7 +38,7 @@ SCRIPT = {code: f"{code}_script_is_not_{name}" for code, name in NAMES.items()} 
 OTHER_LANGUAGE = {code: f"{code}_is_not_{name}" for code, name in NAMES.items()}
 UNCERTAIN = {code: f"{code}_language_is_uncertain" for code in NAMES}
 REASONS = {code: (SCRIPT[code], OTHER_LANGUAGE[code], UNCERTAIN[code]) for code in NAMES}
-CERTAIN = 0.5  # from here on another language is named as the reason
+CERTAIN = 0.5  # from this probability on, another language is the reason
 
 KANJI = re.compile(f"[{KANJI_LETTERS}]")
 KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff6f\uff71-\uff9d]")
@@ -50,16 +47,16 @@ _OTHER_LETTER = _OTHER_LETTERS["ja"]
 _LATIN_LETTER = re.compile(
     "[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a]"
 )
-# words of English that the other languages in Latin script hardly have
+# English words that are rare in other languages in Latin script
 _ENGLISH_WORD = re.compile(
     r"\b(?:the|of|with|and|from|this|that|these|those|were|was|his|her|their|its|into|it|he|she"
     r"|they|you|your|my|our|not|does|did|will|would|what|who|where|when|how|there|which"
     r"|hello|yes|too|please|thanks?|well|good|mr|ms|come|here|wait|add|send)\b",
     re.IGNORECASE,
 )
-PROBABLE_WITH_WORDS = 0.02  # a text with such a word needs no more
-# Kanji alone, where Japanese is not likely: Chinese from this probability on; from the lower one
-# if they are many, or one is of JIS level 2, where the traditional forms of Chinese are.
+PROBABLE_WITH_WORDS = 0.02  # min_probability of a text with such a word
+# Unless Japanese is likely, a text of kanji alone is Chinese from this probability on; from the
+# lower one if it has many kanji, or one of JIS level 2, which holds traditional forms of Chinese.
 CHINESE, CHINESE_IF_DOUBTFUL = 0.9, 0.5
 LONGEST = 8
 _LEVEL_2 = b"\x98\x9f"
@@ -68,16 +65,18 @@ Guess = list[tuple[str, float]]
 
 
 class Verdict(NamedTuple):
-    """How probable the wanted language is, 0 to 1, and the reason to drop the text, or None."""
+    """The probability of the expected language, 0 to 1, and the reason to drop the text, or
+    None.
+    """
 
     probability: float
     reason: str | None
 
 
 def model_file(settings: LanguageId) -> Input:
-    """The model as an input on record.
+    """The model as an input for the manifest.
 
-    Raises DataError when it is missing or is not the file the recipe's `sha256` names.
+    Raises DataError if it is missing or does not have the recipe's `sha256`.
     """
     path = Path(settings.model.path)
     if not path.is_file():
@@ -96,12 +95,12 @@ def model_file(settings: LanguageId) -> Input:
 
 @lru_cache(maxsize=2)
 def load(model: str, code: str = "en") -> Any:
-    """The fastText model at `model` (a path or toyworld:NAME), read once a process.
+    """The fastText model at `model` (a path or toyworld:NAME), read once per process.
 
-    Raises DataError, also where it has no label of the language `code` or of English.
+    Raises DataError, also if it has no label for the language `code` or English.
     """
     path = ModelName(model).path
-    # fastText raises ValueError, MemoryError or its own kinds for one cause: the file is damaged
+    # for a damaged file fastText raises ValueError, MemoryError or its own types
     with explained(f"{path}: fastText cannot load it", "download the language-id model again"):
         _check_sizes(Path(path))
         result = fasttext.load_model(path)
@@ -121,10 +120,10 @@ def judged(model: Any, texts: list[str], language: str, min_probability: float) 
     """The verdict on each text, which should be in `language` (a code). `min_probability` 0 keeps
     all.
     """
-    # the first label alone takes a third of the time, and is nearly always the wanted one
+    # one label takes a third of the time of five, and is nearly always the wanted one
     firsts, scores = _predict(model, texts, 1)
     wanted = f"__label__{_label(language)}"
-    # (min: fastText's float32 softmax may exceed 1 by a rounding)
+    # min: fastText's float32 softmax may slightly exceed 1
     found: list[Verdict | None] = [
         Verdict(min(1.0, float(score[0])), None)
         if label == [wanted] and _is_plain(text, language)
@@ -151,7 +150,7 @@ def _judged(texts: list[str], model: Any, language: str, least: float) -> list[V
 
 
 def _is_plain(text: str, language: str) -> bool:
-    """Whether no rule of script can drop the text."""
+    """Whether no script rule can drop the text."""
     if language == "en":
         return text.isascii()
     own = KANA if language == "ja" else LANGUAGES[language].script
@@ -164,7 +163,7 @@ def probabilities(model: Any, texts: list[str], language: str) -> list[float]:
 
 
 def likeliest(model: Any, texts: list[str]) -> list[Guess]:
-    """The languages fastText finds likeliest for each text, the best first."""
+    """fastText's likeliest languages for each text, with probabilities, best first."""
     found, scores = _predict(model, texts, CANDIDATES)
     return [
         [(label[len("__label__") :], min(1.0, score)) for label, score in zip(*one, strict=True)]
@@ -173,14 +172,14 @@ def likeliest(model: Any, texts: list[str]) -> list[Guess]:
 
 
 def _predict(model: Any, texts: list[str], count: int) -> Any:
-    # a list, not one text at a time: `predict(text)` raises under NumPy 2; and fastText takes
-    # single lines only
+    # a list, since `predict(text)` raises under NumPy 2; fastText takes single lines only
     return model.predict([text.replace("\n", " ") for text in texts], k=count)
 
 
 def _check_sizes(path: Path) -> None:
-    """Raises ValueError where a model claims more words or numbers than its file holds: fastText
-    makes room for them before it reads any, which a file of 100 bytes can make a terabyte."""
+    """Raises ValueError if a model claims more words or numbers than its file can hold: fastText
+    allocates them before it reads, so a file of 100 bytes could ask for a terabyte.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         magic, _, *_ = struct.unpack("<14i", _exactly(file, 56))
@@ -203,7 +202,7 @@ def _check_sizes(path: Path) -> None:
 
 
 def _skip_word(file: BinaryIO) -> None:
-    """A word, a zero byte, a count and a kind."""
+    """Skips a word, its zero byte, count and type."""
     word = b""
     while b"\0" not in word:
         block = file.read(64)
@@ -229,7 +228,7 @@ def _japanese(text: str, guess: Guess, min_probability: float) -> Verdict:
     few = len(JAPANESE.script.findall(text)) < others
     if KANA.search(text):
         return Verdict(probability, SCRIPT["ja"] if few else None)
-    # no kana: kanji alone, which Chinese has too
+    # kanji alone, which Chinese has too
     kanji = [one.encode("cp932", "ignore") for one in KANJI.findall(text)]
     if not kanji or not all(kanji) or (few and others > len(_LATIN_LETTER.findall(text))):
         return Verdict(probability, SCRIPT["ja"])
@@ -241,8 +240,8 @@ def _japanese(text: str, guess: Guess, min_probability: float) -> Verdict:
 
 
 def _by_script(text: str, guess: Guess, least: float, language: Language) -> Verdict:
-    """For languages without rules of their own: most letters are of its script, and it is likely
-    where letters of another script stand among them.
+    """For languages without rules of their own: most letters must be of the language's script, and
+    the language must be likely.
     """
     probability = _probability(guess, language.fasttext)
     if least == 0:
@@ -262,9 +261,7 @@ def _label(code: str) -> str:
 
 
 def _english(text: str, guess: Guess, as_sentence: Guess, least: float) -> Verdict:
-    """`as_sentence` is the guess for the text as a sentence: what lower-case texts are judged
-    by.
-    """
+    """`as_sentence`: the guess for the text written as a sentence, for lower-case texts."""
     guesses = guess, as_sentence
     own = _probability(guess, "en")
     probability = own if _first(guess) == "en" else max(own, _probability(as_sentence, "en"))

@@ -1,16 +1,18 @@
-"""Do the numbers of the two sides agree? Numbers are written as digits or words, with counters,
-months and units, and each language leaves out some that the other says; so a number alone is no
-evidence. An index left in a text (赤い服の1男性と4ビキニの3女性) is one: a digit that counts
-nothing after a particle, and that the English side lacks.
+"""Finds stray indices in a text: numbers that the other side lacks.
+
+Numbers are digits or words, with counters, months and units, and each language omits some that the
+other has, so a missing number alone is no evidence. A stray index is
+(赤い服の1男性と4ビキニの3女性): a digit after a particle that counts nothing, and that the English
+lacks.
 
 In:  two normalised texts.
-Out: whether the text holds such digits, where its language has rules for them: Japanese.
+Out: whether the text has such digits, if its language has rules for them: Japanese.
 """
 
 import re
 import unicodedata
 
-# What a number may stand before in Japanese: counters, units, currencies, magnitudes, and what
+# What follows a number that counts something: counters, units, currencies, magnitudes, and what
 # follows a bare number in a sentence.
 COUNTERS = (
     "人 名 匹 頭 羽 本 枚 個 箇 つ 台 杯 冊 回 度 階 歳 才 年 月 日 時 分 秒 週 円 元 弗 銭 万 千 "
@@ -32,7 +34,7 @@ COUNTERS = (
     " 客 数 ひき コマ タイプ ピース ドア が は を の に と も で や へ な だ ず ほ 超 ％ % ℃"
 ).split()
 _COUNTED = "|".join(sorted(map(re.escape, dict.fromkeys(COUNTERS)), key=len, reverse=True))
-_AFTER = "[\u3041-\u3096、。・（(「『】\\s]"  # particles, endings, punctuation; or the beginning
+_AFTER = "[\u3041-\u3096、。・（(「『】\\s]"  # particles, endings, punctuation
 _LETTER = "[\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff]"
 INDICES = {"ja": re.compile(rf"(?:^|(?<={_AFTER}))[1-9][0-9]?(?!{_COUNTED})(?={_LETTER})")}
 
@@ -61,7 +63,7 @@ _WORD = re.compile(r"[0-9]+|[a-z]+")
 
 
 def english_values(text: str) -> set[int]:
-    """The numbers a text says, in digits or words; "twenty-five" is 20, 5 and 25."""
+    """The numbers in a text, as digits or words; "twenty-five" is 20, 5 and 25."""
     found: set[int] = set()
     before = 0
     for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
@@ -77,8 +79,9 @@ def english_values(text: str) -> set[int]:
 
 
 def indices(text: str, en: str, code: str) -> list[str]:
-    """The digits of the text that count nothing and that the English lacks; `code`: of the text's
-    language."""
+    """The digits of the text that count nothing and that the English lacks. `code`: the text's
+    language.
+    """
     found = INDICES[code].findall(text) if code in INDICES else []
     if not found:
         return []
@@ -87,5 +90,5 @@ def indices(text: str, en: str, code: str) -> list[str]:
 
 
 def are_unmatched(text: str, en: str, code: str) -> bool:
-    """Whether there are such digits. A single 1 is none: English says "a"."""
+    """Whether there are such digits. A single 1 does not count: English says "a"."""
     return indices(text, en, code) not in ([], ["1"])

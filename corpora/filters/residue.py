@@ -1,11 +1,10 @@
-"""Residue of the files that texts come from: taken out where the text is whole without it.
+"""Removes residue of the original files from texts that are complete without it.
 
 In:  the two sides of a pair as a source gives them.
-Out: both sides normalised (corpora/filters/normalise.py), and without tags of bold and italics,
-     subtitles' codes and line breaks, speakers' names, descriptions of sounds, notes of music, and
-     the spaces that a morphological analyser puts between Japanese words. What cannot be taken out
-     without knowing the text (links, tables, names still to be filled in) stays:
-     corpora/filters/rules.py drops it.
+Out: both sides normalised (corpora/filters/normalise.py), without tags for bold and italics,
+     subtitle codes and line breaks, speakers' names, descriptions of sounds, music notes, and the
+     spaces of a morphological analyser. What cannot be removed safely (links, tables, placeholders)
+     stays for corpora/filters/rules.py to drop.
 """
 
 import re
@@ -13,7 +12,7 @@ import re
 from configs.languages import JAPANESE
 from corpora.filters.normalise import normalise
 
-# Nothing below is in a text without one of these. A set of characters alone: the search is fast.
+# All that is removed below has one of these. A single set of characters is fast to search.
 _SIGNS = re.compile("[<{\\\\\\[\u2669-\u266c\u27a1(（>＞≫・•\U0001f3b5\U0001f3b6]")
 _DASHES = ("- ", "– ", "— ", "－ ", "― ")
 
@@ -27,7 +26,7 @@ _STYLE = re.compile(
 )
 _NOTES = re.compile("\\s*[~～〜]?\\s*[\u2669-\u266c\U0001f3b5\U0001f3b6]+\ufe0f?\\s*[~～〜]?\\s*")
 _ARROW = re.compile("^(?:\u27a1\ufe0f?\\s*)+|(?:\\s*\u27a1\ufe0f?)+$")
-# of an item of a list, or of another speaker
+# a list item, or another speaker
 _BULLET = re.compile(r"^(?:(?:>>+|＞＞+|≫|[・•]+)\s*|[-–—－―] (?=\S))")
 _SOUND_JA = re.compile(
     r"[（(\[［][^（）()\[\]［］]{0,14}?(?:音|声|拍手|笑い?|息|咳|歌"
@@ -50,14 +49,14 @@ _SPEAKER_CAPITALS = re.compile(r"^[(\[][A-Z][A-Z .'-]+\d*[)\]]:?\s*(?=\S)")
 
 _OPENING = re.compile(r"[(\[（［【「『《〈]")
 
-# words that Japanese never writes between spaces; an analyser does
+# only an analyser puts spaces on both sides of these
 _ALONE = re.compile(
     r"(?<= )(?:[はがをにのともでへや、。，．]|から|まで|より"
     r"|です|ます|でし|まし|だ|た|て|い|いる|いた|し"
     r"|ない|さん|な|か|ね|よ|れ|られ|せ|する|う)(?= |$)"
 )
 _SPACE_INSIDE = re.compile(r"(?<=[^ -~]) (?=[^ -~])|(?<=[^ -~]) (?=[0-9])|(?<=[0-9]) (?=[^ -~])")
-_LONGEST_WORD = 4.0  # letters a word of an analyser has at most, on average
+_LONGEST_WORD = 4.0  # characters, the longest mean length of an analyser's words
 
 
 def pair(text: str, en: str) -> tuple[str, str]:
@@ -85,13 +84,13 @@ def _japanese(text: str) -> str:
 
 
 def _english(text: str, other: str) -> str:
-    """`other`: the Japanese, whose beginning tells a speaker's name from a heading in brackets."""
+    """`other`: the Japanese, whose start tells a speaker's name from a heading in brackets."""
     text = _SOUND_EN.sub(" ", text).strip()
     if _SPEAKER_JA.match(other):
         text = _SPEAKER_EN.sub("", text)
     elif not _OPENING.match(other):
         text = _SPEAKER_CAPITALS.sub("", text)
-    # the Japanese bullet stands between words, as a space does
+    # a Japanese bullet separates words, like a space
     return " ".join(text.replace("・", " ").split())
 
 
@@ -102,8 +101,9 @@ def _without_codes(text: str) -> str:
 
 
 def joined(text: str) -> str:
-    """A Japanese text without the spaces an analyser put between its words. Others stay: between
-    Latin words, items, names, after ？ and ！."""
+    """A Japanese text without an analyser's spaces. Other spaces stay: between Latin words, between
+    items, after ？ and ！.
+    """
     if text.count(" ") < 2 or not _ALONE.search(text):
         return text
     words = [word for word in text.split(" ") if JAPANESE.script.search(word)]

@@ -1,5 +1,5 @@
-"""Which pairs are kept. Each filter is a pure function of one pair that says whether to drop it;
-its name is the reason in the manifest.
+"""Which pairs are kept. Each filter is a pure function that says whether to drop a pair; its name
+is the reason in the manifest.
 
 In:  two normalised texts and the recipe's `corpora.filters`.
 Out: the first reason to drop the pair, or None to keep it.
@@ -20,11 +20,11 @@ PLACEHOLDER = re.compile(
     r"|\{[#$@%]?[A-Za-z0-9_]+(?:[.:|-]\w+)*\}"
     r"|(?<![\d０-９])%(?:\d+\$)?[sdifu@](?![A-Za-z0-9])|<%|%>|\\[nNvVpPsS]\[\d+\]"
 )
-# `[name]` where Japanese stands around it; `[a.b]`, `[user_name]` anywhere
+# `[name]`, searched in the Japanese; `[a.b]`, `[user_name]`, searched in the English
 BRACKETED = re.compile(r"\[[A-Za-z][A-Za-z0-9_.:]*\]")
 PATH = re.compile(r"\[[A-Za-z]\w*(?:[._:]\w+)+\]|\[[a-z]+_\w+\]|\[[a-z]+\d+\]")
-# what corpora/filters/residue.py leaves: tags whose text means nothing without them. Real ones
-# only: captions and headlines put names between angle brackets too
+# Tags that corpora/filters/residue.py leaves, because their text means nothing without them. Only
+# real tags: captions and headlines put names in angle brackets too.
 _TAGS = (
     "a|blockquote|center|code|div|em|form|h[1-6]|hr|iframe|img|input|li|ol|pre|script|seg|strong"
     "|style|t[dhr]|table|ul"
@@ -37,7 +37,7 @@ MARKUP = re.compile(
 ADDRESS = re.compile(r"https?://|\bwww\.|[\w.+-]+@[\w-]+\.[A-Za-z]{2,}", re.IGNORECASE)
 FILE_NAME = re.compile(r"\w\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|mp4)\b", re.IGNORECASE)
 
-# nothing that PLACEHOLDER, MARKUP, ADDRESS or FILE_NAME matches is without one of these
+# all that PLACEHOLDER, MARKUP, ADDRESS and FILE_NAME match has one of these
 _SIGNS = re.compile(r"[#$%&<@\[\]{\\]|://|\.\w|[wW][wW][wW]\.")
 
 
@@ -46,7 +46,7 @@ def empty(text: str, en: str, limits: Filters) -> bool:
 
 
 def damaged(text: str, en: str, limits: Filters) -> bool:
-    """Holds U+FFFD, which an earlier program put where it could not read a character."""
+    """Has U+FFFD, the mark of a character that an earlier program could not read."""
     return "\ufffd" in text or "\ufffd" in en
 
 
@@ -63,7 +63,7 @@ def copy(text: str, en: str, limits: Filters) -> bool:
 
 
 def no_own_script(text: str, en: str, limits: Filters) -> bool:
-    """No letter of the student's language; the reason is `no_japanese_script`, by its name."""
+    """Has no letter of the student's language. The reason names it: `no_japanese_script`."""
     return not limits.text_language.script.search(text)
 
 
@@ -76,7 +76,7 @@ def no_latin_script(text: str, en: str, limits: Filters) -> bool:
 
 
 def placeholder(text: str, en: str, limits: Filters) -> bool:
-    """Holds what a program was to fill in: `#Product1#`, `{{name}}`, `%s`, `[name]`."""
+    """Has text for a program to fill in: `#Product1#`, `{{name}}`, `%s`, `[name]`."""
     found = PLACEHOLDER.search(text) or PLACEHOLDER.search(en)
     return bool(found or BRACKETED.search(text) or PATH.search(en))
 
@@ -86,31 +86,32 @@ def markup(text: str, en: str, limits: Filters) -> bool:
 
 
 def address(text: str, en: str, limits: Filters) -> bool:
-    """Holds a web or mail address: nothing a picture could show."""
+    """Has a web or mail address, which no picture shows."""
     return bool(ADDRESS.search(text) or ADDRESS.search(en))
 
 
 def file_name(text: str, en: str, limits: Filters) -> bool:
-    """`IMG_1234.jpg`: what alternative texts of the web are full of."""
+    """`IMG_1234.jpg`: frequent in alternative texts of web pages."""
     return bool(FILE_NAME.search(text) or FILE_NAME.search(en))
 
 
 def length_ratio(text: str, en: str, limits: Filters) -> bool:
-    """Longer side over shorter, in UTF-8 bytes: a Japanese character says about as much as three
-    English letters and has three bytes.
+    """Longer side over shorter, in UTF-8 bytes: a Japanese character has three bytes and says about
+    as much as three English letters.
     """
     shorter, longer = sorted((len(text.encode()), len(en.encode())))
     return longer > limits.max_length_ratio * shorter
 
 
 def unmatched_numbers(text: str, en: str, limits: Filters) -> bool:
-    """The text counts nothing with a number that the English lacks: an index left in the text, or
-    another sentence. Keeps all pairs of a language without such rules."""
+    """Has a number that counts nothing and that the English lacks: a stray index, or another
+    sentence. Keeps all pairs of languages without rules for it.
+    """
     return numbers.are_unmatched(text, en, limits.text_language.code)
 
 
 Filter = Callable[[str, str, Filters], bool]
-# in this order: lengths bound the work of the searches after them
+# in this order: the length limits bound the cost of the searches after them
 FILTERS: tuple[Filter, ...] = (
     empty,
     too_long,
@@ -136,7 +137,7 @@ _WITHOUT_SIGNS = tuple(
 
 def drop_reason(text: str, en: str, limits: Filters) -> str | None:
     """The name of the first filter that drops the pair, or None."""
-    # one search for what most texts lack saves eight
+    # most texts have no sign: one search saves eight
     for drops in FILTERS if _SIGNS.search(text) or _SIGNS.search(en) else _WITHOUT_SIGNS:
         if drops(text, en, limits):
             return reason(drops, limits)
@@ -144,5 +145,5 @@ def drop_reason(text: str, en: str, limits: Filters) -> str | None:
 
 
 def reason(drops: Filter, limits: Filters) -> str:
-    """What the manifest calls the filter: `no_own_script` is `no_korean_script`."""
+    """The filter's name in the manifest: `no_own_script` is `no_korean_script` for Korean."""
     return drops.__name__.replace("own", limits.text_language.name.lower())

@@ -1,17 +1,15 @@
-"""Do both sides mean the same? Pairs that a multilingual sentence encoder finds no nearer than the
-rest of the text are dropped.
+"""Drops pairs whose sides do not mean the same, by the margin of a multilingual sentence encoder.
 
-In:  cleaned rows of one part, in order, those that are duplicates left out, and the recipe's
-     `corpora.semantic`.
+In:  cleaned rows of one part, in order, without duplicates, and the recipe's `corpora.semantic`.
 Out: `semantic/00012.npy`: the margin of each row of part 12, NaN where it is not measured. The
      margin (Artetxe and Schwenk 2019, "ratio") is the cosine of the two sides over the mean cosine
-     of each with its nearest neighbours in the other language: it forgives an encoder that finds
-     all texts alike, as e5 does. A row that shares a text with another is no neighbour of it: it
-     says the same, and would hide that both are right.
+     of each side and its nearest neighbours in the other language: it works with an encoder that
+     finds all texts similar, such as e5. Rows that share a text are no neighbours: they mean the
+     same, and would lower each other's margin.
 
-Neighbours are looked for among BLOCK_ROWS rows of the part, the last block being up to half as long
-or half as long again: so the same rows are compared whatever the number of workers. Cosines are
-floating-point sums, so another machine may judge a pair at the very threshold otherwise.
+Neighbours are searched in blocks of BLOCK_ROWS rows of the part, so the number of workers does not
+matter. Cosines are floating-point sums: another machine may decide differently at the very
+threshold.
 """
 
 from collections.abc import Iterator
@@ -32,14 +30,13 @@ from corpora.filters.deduplicate import first_of_each
 from corpora.pair import Input
 
 BLOCK_ROWS = 4096
-# Among fewer rows a text hardly meets another one like it: every pair would stand out, or none.
-# Parts as small as that are not judged.
+# Smaller parts are not measured: among so few rows hardly any text has a similar one.
 FEWEST_ROWS = 64
 
 
 def model_files(settings: Semantic) -> list[Input]:
-    """The encoder's files as inputs on record; none for a hub name, whose files are wherever its
-    library keeps them.
+    """The encoder's files as inputs for the manifest; none for a hub name, whose files are in the
+    library's cache.
     """
     folder = Path(settings.model.path)
     names = (
@@ -60,13 +57,13 @@ def model_files(settings: Semantic) -> list[Input]:
 
 @lru_cache(maxsize=1)
 def load(model: str) -> Any:
-    """The encoder, read once a process. Raises DataError."""
+    """The encoder, read once per process. Raises DataError."""
     return sentence_encoder.load(ModelName(model).path, "corpora.semantic.model")
 
 
 @dataclass
 class MeasurePart:
-    """The task the executor runs: the margins of the rows of part number `rank` that are left."""
+    """Executor task: the margins of the remaining rows of part `rank`."""
 
     settings: Semantic
     parts: list[Path]  # cleaned rows
@@ -82,7 +79,7 @@ class MeasurePart:
         is_left: np.ndarray,
         starts: np.ndarray,
     ) -> "MeasurePart":
-        """Also writes which rows of each part are left, for the workers to read."""
+        """Also writes the mask of each part's remaining rows, for the workers to read."""
         folder.mkdir(exist_ok=True)
         for rank, left in enumerate(np.split(is_left, starts[1:-1])):
             with whole(folder / f"{rank:05d}.left.npy") as temporary, open(temporary, "wb") as file:
@@ -111,16 +108,14 @@ class MeasurePart:
         return np.array(margins(text, en, self.settings, *same), dtype=np.float32)
 
     def scores(self) -> np.ndarray:
-        """(rows,) of float32: of all parts, once all are done."""
+        """(rows,) float32, of all parts; call it when all are done."""
         return np.concatenate(
             [np.load(self.files(rank)[0], allow_pickle=False) for rank in range(len(self.parts))]
         )
 
 
 def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows cut anew: BLOCK_ROWS at a time, and what is left over by itself or, if it is
-    short, with the block before.
-    """
+    """The same rows, BLOCK_ROWS at a time; a short last block joins the one before it."""
     pending: pa.Table | None = None
     for table in tables:
         pending = table if pending is None else pa.concat_tables([pending, table])
@@ -138,10 +133,10 @@ def margins(
     text_same: np.ndarray | None = None,
     en_same: np.ndarray | None = None,
 ) -> list[float]:
-    """The margin of each pair among all of them. `text_same`, `en_same`: (rows,), equal for rows
-    that have the text in common.
+    """The margin of each pair among all of these. `text_same`, `en_same`: (rows,), equal for rows
+    that share the text.
 
-    Raises DataError if the encoder gives no numbers.
+    Raises DataError if the encoder returns NaN or infinity.
     """
     import torch
 
@@ -158,15 +153,15 @@ def margins(
     for same in (text_same, en_same):
         if same is not None:
             _forget_shared(cosine_RR, same)
-    around_R = (_mean_of_nearest(cosine_RR, count) + _mean_of_nearest(cosine_RR.T, count)) / 2
-    # a text of unknown words has no direction: its cosines, and its neighbours', are zero
-    margin_R = torch.where(around_R > 0, own_R / around_R, 0.0)
+    neighbors_R = (_mean_of_nearest(cosine_RR, count) + _mean_of_nearest(cosine_RR.T, count)) / 2
+    # a text of unknown words is the zero vector: all its cosines are zero
+    margin_R = torch.where(neighbors_R > 0, own_R / neighbors_R, 0.0)
     result: list[float] = margin_R.tolist()
     return result
 
 
 def _forget_shared(cosine_RR: Any, same: np.ndarray) -> None:
-    """Rows that have a text in common are no neighbours of one another; each stays its own."""
+    """Masks in `cosine_RR` the rows that share a text, except each row with itself."""
 
     order = np.argsort(same, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(same[order])) + 1):
@@ -177,7 +172,7 @@ def _forget_shared(cosine_RR: Any, same: np.ndarray) -> None:
 
 
 def _mean_of_nearest(cosine_RR: Any, count: int) -> Any:
-    """(R,): the mean cosine of each row's nearest neighbours, as many of `count` as there are."""
+    """(R,): the mean of each row's highest finite cosines, at most `count` of them."""
     nearest_RN = cosine_RR.topk(count, dim=1).values
-    is_one_RN = nearest_RN.isfinite()
-    return nearest_RN.where(is_one_RN, 0.0).sum(dim=1) / is_one_RN.sum(dim=1)
+    is_finite_RN = nearest_RN.isfinite()
+    return nearest_RN.where(is_finite_RN, 0.0).sum(dim=1) / is_finite_RN.sum(dim=1)

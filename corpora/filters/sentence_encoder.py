@@ -1,7 +1,7 @@
-"""The one door to sentence-transformers: texts to unit vectors that mean the same in both
-languages.
+"""Texts to unit vectors that are near for equal meaning in either language. The door to
+sentence-transformers.
 
-In:  a sentence-transformers model (a folder, or a hub name) and texts.
+In:  a sentence-transformers model (a folder or a hub name) and texts.
 Out: a tensor; nothing on disk.
 """
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def load(reference: str, setting: str) -> Any:
-    """Loads the model on the best device there is; `setting` names it in the recipe.
+    """Loads the model on the best available device; `setting` is its name in the recipe.
 
-    Raises DataError with the cause.
+    Raises DataError.
     """
     if not Path(reference).is_dir() and not looks_like_hub_name(reference):
         raise DataError(
             f"{reference}: there is no such sentence encoder; give a folder or a hub name as "
             f"{setting}"
         )
-    # Late: the stages of the pairs import this door whether the recipe has a `semantic` section or
-    # not, in every worker, and the library takes 10 seconds.
+    # Late: every worker imports this module, with or without a `semantic` section, and the library
+    # takes 10 seconds.
     from sentence_transformers import SentenceTransformer
 
     try:
@@ -37,7 +37,7 @@ def load(reference: str, setting: str) -> Any:
         )
     except DataError as error:
         raise DataError(f"{setting}: {error}") from None
-    # each library below raises its own kinds for the same cause: a file that is missing or damaged
+    # for a missing or damaged file each library raises its own types
     except Exception as error:
         if looks_like_hub_name(reference):
             raise DataError(
@@ -52,9 +52,9 @@ def load(reference: str, setting: str) -> Any:
 def embed(
     encoder: Any, texts: list[str], prompt: str, batch_size: int, show_progress: bool = True
 ) -> "torch.Tensor":
-    """(len(texts), D) float32 unit vectors; `prompt` is put before every text.
+    """(len(texts), D) float32 unit vectors; `prompt` is prepended to every text.
 
-    Raises DataError if the model gives NaN or infinity.
+    Raises DataError if the model returns NaN or infinity.
     """
     vectors = encoder.encode(
         texts,

@@ -1,9 +1,9 @@
 """Entry: what became of a row, and why.
 
-In:  a recipe, and ids of rows (SOURCE:NUMBER), a reason of the funnel, or two texts.
-Out: on the screen: the row as read and as cleaned, what each filter and the language identifier
-     found and asked for, what it is a duplicate of, in which split it is; and the override that
-     would have kept it. Overrides given here are tried out, not remembered.
+In:  a recipe, and ids of rows (SOURCE:NUMBER), a drop reason, or two texts.
+Out: prints the row as read and as cleaned, what each filter and the language identifier measured
+     and required, the row it duplicates, its split, and the override that would have kept it.
+     Overrides given here are tried out, not saved.
 
     python -m corpora.inspect configs/toyworld.yaml toyworld:train:12
     python -m corpora.inspect configs/toyworld.yaml --reason exact_duplicate --limit 3

@@ -1,8 +1,8 @@
-"""What each filter sees in a pair: the value it measures, its limit, and the setting that decides.
+"""What each filter measures in a pair, its limit, and the setting that would keep the pair.
 
-In:  two normalised texts and the recipe's `corpora` section; of a duplicate, the texts of the row
-     kept instead.
-Out: an `Answer` a filter and language; what the reasons of reading mean.
+In:  two normalised texts and the recipe's `corpora` section; for a duplicate, also the texts of the
+     row kept instead.
+Out: one `Answer` per filter and language; explanations of the reasons to drop unreadable rows.
 """
 
 import math
@@ -16,7 +16,7 @@ from corpora.filters import clip_tokens, language_id, numbers, rules
 from corpora.filters.deduplicate import near_digest
 from corpora.filters.normalise import comparison_key
 
-# what a reason of `read` says, and the way out
+# reason of stage `read` -> what it means, and what to do
 UNREADABLE = {
     "ragged": "the line has not as many fields as the file's others: a tab or a line break inside "
     "a text; correct the file",
@@ -35,8 +35,8 @@ NO_SETTING = ""
 
 @dataclass(frozen=True)
 class Answer:
-    """What one filter says: whether it drops the pair, what it found, and the override that would
-    keep the pair ("": there is none).
+    """The answer of one filter: whether it drops the pair, what it found, and the override that
+    would keep the pair ("" if there is none).
     """
 
     name: str
@@ -46,8 +46,8 @@ class Answer:
 
 
 def answers(text: str, en: str, limits: Filters) -> list[Answer]:
-    """Of every filter, in the order in which they are applied; the first that drops the pair is the
-    reason on record.
+    """One answer per filter, in order of application; the first that drops the pair is the recorded
+    reason.
     """
     return [
         Answer(rules.reason(one, limits), one(text, en, limits), *_seen(one, text, en, limits))
@@ -56,7 +56,7 @@ def answers(text: str, en: str, limits: Filters) -> list[Answer]:
 
 
 def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
-    """Of the language identifier's rules, side by side; the student's language comes first.
+    """One answer per rule of the language identifier, the student's language first.
 
     Raises DataError without a model.
     """
@@ -68,9 +68,9 @@ def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
         (verdict,) = language_id.judged(model, [one], language, settings.min_probability)
         (guess,) = language_id.likeliest(model, [one])
         likeliest = ", ".join(f"{code} {share:.3f}" for code, share in guess) or "none"
-        wanted = f"the likeliest, at least {settings.min_probability}, or told by script or words"
+        wanted = f"the likeliest, at least {settings.min_probability}, or known by script or words"
         seen = f"{language} {verdict.probability:.3f}; {wanted} (the likeliest: {likeliest})"
-        # no probability outweighs the script; 0 keeps all
+        # no probability overrules a script rule; 0 switches all rules off
         least = math.floor(1000 * verdict.probability) / 1000
         keeps = 0 if verdict.reason == language_id.SCRIPT[language] else least
         result += [
@@ -86,7 +86,7 @@ def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
 
 
 def tokens(en: str, settings: ClipTokens) -> Answer:
-    """Of CLIP's tokenizer. Raises DataError."""
+    """The answer of the token limit. Raises DataError."""
     (count,) = clip_tokens.counts([en], settings)
     found = f"{count} tokens of English, both specials among them; at most {settings.most}"
     return Answer(
@@ -95,8 +95,8 @@ def tokens(en: str, settings: ClipTokens) -> Answer:
 
 
 def margin(score: float, settings: Semantic) -> Answer:
-    """Of the sentence encoder; the score is the one on record, for a row's neighbours are needed to
-    find it.
+    """The answer of the sentence encoder, by the recorded `score`: measuring it needs the row's
+    neighbours.
     """
     found = (
         f"the two sides are {score:.3f} times as near as their nearest neighbours; at least "
@@ -111,7 +111,7 @@ def margin(score: float, settings: Semantic) -> Answer:
 
 
 def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora: Corpora) -> Answer:
-    """Why a row is dropped in favour of another one."""
+    """Why a row was dropped in favour of another."""
     keys, others = ([comparison_key(text) for text in texts] for texts in (own, other))
     if reason == "text_is_held_out":
         same = " and ".join(
@@ -138,7 +138,7 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
 
 
 def _seen(drops: rules.Filter, text: str, en: str, limits: Filters) -> tuple[str, str]:
-    """What the filter looks at, in words, and the setting that would keep the pair."""
+    """What the filter measures, in words, and the override that would keep the pair."""
     name, language = drops.__name__, limits.text_language
     lengths = f"{len(text)} characters of {language.name}, {len(en)} of English"
     if name == "too_long":

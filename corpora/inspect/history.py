@@ -1,9 +1,9 @@
-"""All that is known of a row: what its source says, what became of it in the finished pairs, and
-what it resembles there.
+"""All that is known of a row: its source's texts, what became of it, and which finished row it
+duplicates.
 
-In:  the recipe's `corpora` section, ids (SOURCE:NUMBER), `<run>/pairs/` where there is one.
-Out: rows as they are read, and their fates. Nothing is written; of a source only the parts that
-     hold the rows are decoded.
+In:  the recipe's `corpora` section, ids (SOURCE:NUMBER), `<run>/pairs/` if it exists.
+Out: rows as read, and their fates. Nothing is written; only the parts that hold the rows are
+     decoded.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from corpora.sources.part import Part, row_id
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A row as its source gives it: two texts, or the reason why they cannot be read."""
+    """A row as its source gives it: two texts, or the reason why they are unreadable."""
 
     id: str
     text: str = ""
@@ -35,8 +35,8 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a row: a split, or the stage and reason that dropped it, and the id of the row
-    kept instead or the score too low.
+    """What became of a row: its split, or the stage and reason that dropped it, with the id of the
+    row kept instead or the score that was too low.
     """
 
     split: Split | None = None
@@ -47,9 +47,9 @@ class Fate:
 
 
 def full_id(corpora: Corpora, id: str) -> str:
-    """The id as it is on record: `news:12` is `news:000000012`.
+    """The id as recorded: `news:12` is `news:000000012`.
 
-    Raises RecipeError for one that no source of the recipe can have.
+    Raises RecipeError for an id that no source of the recipe can have.
     """
     source, split, number = _place(corpora, id)
     return (
@@ -80,9 +80,9 @@ def _place(corpora: Corpora, id: str) -> tuple[Source, str, int]:
 
 
 def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, SourceRow]:
-    """The rows as they stand in the sources.
+    """The rows as their sources give them.
 
-    Raises RecipeError and DataError, also for a number beyond the source's last row.
+    Raises RecipeError; DataError, also for a number after the source's last row.
     """
     wanted: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     by_name = {sources.name(source): source for source in corpora.sources}
@@ -92,7 +92,7 @@ def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, SourceRow]:
     result: dict[str, SourceRow] = {}
     for name, places in wanted.items():
         source = by_name[name]
-        # this source alone: counting the rows of the others may take minutes
+        # plan only this source: counting the rows of the others may take minutes
         parts = sources.plan(corpora.model_copy(update={"sources": [source]}))
         in_part: dict[Part, set[str]] = defaultdict(set)
         for id, split, number in places:
@@ -108,8 +108,8 @@ def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, SourceRow]:
                     f"{id}: source {name!r} has {rows} rows, numbered from 0; correct the id"
                 )
             in_part[found[0]].add(id)
-        for part, some in in_part.items():
-            result |= _of_part(source, part, some)
+        for part, part_ids in in_part.items():
+            result |= _of_part(source, part, part_ids)
     return result
 
 
@@ -131,7 +131,7 @@ def _of_part(source: Source, part: Part, wanted: set[str]) -> dict[str, SourceRo
 
 
 def fates(folder: Path, ids: list[str]) -> dict[str, Fate]:
-    """What became of the ids in finished pairs; of those it does not know, nothing.
+    """What became of the ids in the finished pairs; unknown ids are left out.
 
     Raises DataError for damaged pairs.
     """
@@ -149,8 +149,8 @@ def fates(folder: Path, ids: list[str]) -> dict[str, Fate]:
 
 
 def same_texts(folder: Path, text: str, en: str) -> Fate | None:
-    """What finished pairs would make of two normalised texts: a duplicate of a row, or one that
-    shares a text with a held-out row; None: neither.
+    """What the finished pairs would make of two normalised texts: a duplicate, or dropped because a
+    held-out row has the same text; None: neither.
 
     Raises DataError for damaged pairs.
     """
@@ -158,10 +158,10 @@ def same_texts(folder: Path, text: str, en: str) -> Fate | None:
     shared: Fate | None = None
     for split in SPLITS:
         for batch in read_batches(folder, split, columns=["id", "text", "en"]):
-            for id, one, other in zip(
+            for id, row_text, row_en in zip(
                 *(column.to_pylist() for column in batch.columns), strict=True
             ):
-                same = comparison_key(one) == text_key, comparison_key(other) == en_key
+                same = comparison_key(row_text) == text_key, comparison_key(row_en) == en_key
                 if all(same):
                     return Fate(None, "deduplicate", "exact_duplicate", id)
                 if any(same) and split == "held_out":

@@ -1,5 +1,5 @@
-"""The one training loop of the miniature's models: resumable, averaged, a pure function of its
-step; and the arguments of their makers.
+"""The training loop of all miniature models: resumable, with averaged weights, each step a pure
+function of its number. Also the arguments of their makers.
 """
 
 import argparse
@@ -23,8 +23,8 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """One model trained for `steps` at a peak learning rate, with an exponential moving average of
-    its weights.
+    """One model: `steps` at a peak learning rate, with an exponential moving average of its
+    weights.
     """
 
     name: str
@@ -41,7 +41,7 @@ def fit(
     """Trains `module` by `loss(step)` and leaves it with its averaged weights; resumes from
     `work/<stage>.pt`.
     """
-    # Vanishing gradients otherwise cost the processor a hundred times an ordinary number.
+    # denormal numbers, from vanishing gradients, are a hundred times slower
     torch.set_flush_denormal(True)
     try:
         _fit(stage, module, loss, work)
@@ -114,21 +114,19 @@ def _save(path: Path, state: dict[str, object]) -> None:
 
 
 def batch_of(salt: str, step: int, count: int = BATCH) -> tuple[list[Scene], list[str]]:
-    """Training scenes and one English caption for each: a pure function of the arguments."""
+    """Training scenes, each with an English caption: a pure function of the arguments."""
     both = list(captions.pairs(count, "train", zlib.crc32(f"{salt} {step}".encode())))
     return [caption.scene for caption in both], [caption.en for caption in both]
 
 
 def pictures_of(scenes: list[Scene], seed: int, style: renderer.Style = "plain") -> torch.Tensor:
-    """(B, 3, 32, 32) in -1..1, things a pixel off their places at random."""
+    """(B, 3, 32, 32) in -1..1, with things shifted by up to a pixel at random."""
     pixels = renderer.render(scenes, np.random.default_rng(seed), style)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def maker_parser(model: str) -> argparse.ArgumentParser:
-    """The arguments of `make_<model>`: the folder it writes, and where unfinished training is
-    kept.
-    """
+    """The arguments of `make_<model>`: the output folder, and the folder of unfinished training."""
     prog = f"python -m corpora.toyworld.make_{model}"
     parser = argparse.ArgumentParser(
         prog=prog, description=f"Trains toyworld's {model}.", allow_abbrev=False

@@ -1,12 +1,12 @@
-"""Writes a synthetic laion2B-multi: metadata in its schema, with its dirt, and the pictures as
-img2dataset would have fetched them.
+"""Writes a synthetic laion2B-multi: metadata in its schema, with typical faults, and pictures as
+img2dataset would have downloaded them.
 
     python -m corpora.miniature.make_laion FOLDER --rows 1000000
 
-Out: `FOLDER/metadata/part-00000.parquet`... of `rows` rows in all, a tenth of them Japanese;
-     `FOLDER/images/00000.tar`... with their tables beside them, for the Japanese rows;
-     `FOLDER/expected.json`: how many rows should be dropped, by reason, and how many show something
-     else than they say. The same arguments give the same bytes.
+Out: `FOLDER/metadata/part-00000.parquet`... with `rows` rows in all, a tenth of them Japanese;
+     `FOLDER/images/00000.tar`..., each with its table, for the Japanese rows;
+     `FOLDER/expected.json`: how many rows should be dropped, by reason, and how many show another
+     picture than their caption says. The same arguments give the same bytes.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from corpora.toyworld.scenes import Scene
 
 FILE_ROWS, GROUP_ROWS, SHARD_ROWS = 200_000, 20_000, 10_000
 JAPANESE = 0.1
-# Of the Japanese rows: what is wrong with them, and the reason a pipeline should give. The rest are
-# sound, or say something else than they show.
+# Faults of the Japanese rows, by the drop reason they should get, and their shares. The other rows
+# are sound, or come with another picture.
 DIRT = {
     "null": 0.02,
     "invalid_utf8": 0.02,
@@ -66,8 +66,8 @@ SCHEMA = pa.schema(
 
 @dataclass
 class LaionRow:
-    """One row of the metadata; `expected` is the reason it should be dropped for, `shown` what its
-    picture shows.
+    """One row of the metadata. `expected`: the reason to drop it; `shown`: the scene of its
+    picture.
     """
 
     number: int
@@ -85,7 +85,7 @@ class LaionRow:
 
 def rows(count: int, seed: int) -> Iterator[LaionRow]:
     rng = random.Random(seed)
-    said = captions.pairs(count, "train", seed)
+    captioned = captions.pairs(count, "train", seed)
     last = None
     for number in range(count):
         if rng.random() >= JAPANESE:
@@ -96,7 +96,7 @@ def rows(count: int, seed: int) -> Iterator[LaionRow]:
                 expected="language_column",
             )
             continue
-        caption = next(said)
+        caption = next(captioned)
         (kind,) = rng.choices(
             [*DIRT, "another_picture", "sound"],
             [*DIRT.values(), ANOTHER_PICTURE, 1 - sum(DIRT.values()) - ANOTHER_PICTURE],
@@ -114,7 +114,7 @@ def rows(count: int, seed: int) -> Iterator[LaionRow]:
         if kind in ("NSFW", "UNSURE"):
             row.nsfw = kind
         if kind == "another_picture":
-            row.shown = next(said).scene
+            row.shown = next(captioned).scene
         elif kind != "sound":
             row.expected = kind
         else:
@@ -138,7 +138,7 @@ def _text(kind: str, ja: str, rng: random.Random) -> bytes | None:
 
 
 def write(folder: Path, count: int, seed: int) -> None:
-    """Writes everything whole or not at all. Raises DataError when the folder is there."""
+    """Writes everything whole or not at all. Raises DataError if the folder exists."""
     expected: Counter[str] = Counter()
     with whole_folder(folder) as partial:
         for name in ("metadata", "images"):
@@ -167,9 +167,8 @@ def write(folder: Path, count: int, seed: int) -> None:
 def _write_metadata(path: Path, block: list[LaionRow]) -> None:
     rng = np.random.default_rng(block[0].number)
     similarity = rng.uniform(0.2, 0.4, len(block))
-    texts = pa.array([row.text for row in block], pa.binary()).view(
-        pa.string()
-    )  # any bytes, as a careless writer leaves them
+    # a view does not validate UTF-8
+    texts = pa.array([row.text for row in block], pa.binary()).view(pa.string())
     columns: dict[str, Any] = {
         "SAMPLE_ID": [row.number for row in block],
         "URL": [row.url for row in block],
@@ -185,7 +184,7 @@ def _write_metadata(path: Path, block: list[LaionRow]) -> None:
 
 
 def _write_shard(path: Path, pictured: list[LaionRow]) -> None:
-    """What could be fetched as a tar file, all rows as a table beside it."""
+    """A tar file of the pictures that could be downloaded; beside it a table of all rows."""
     table: dict[str, list[object]] = {name: [] for name in ("key", "url", "caption", "status")}
     shown = renderer.render(
         [row.shown for row in pictured if row.shown], np.random.default_rng(pictured[0].number)

@@ -1,10 +1,10 @@
-"""Trains toyworld's language identification, a miniature of fastText's lid.176: ja, en, and five
-languages that are neither.
+"""Trains toyworld's language identification, a miniature of fastText's lid.176: ja, en and five
+other languages.
 
     python -m corpora.miniature.make_language_id
 
-In:  toyworld's training captions, and the sentences below for what its grammar cannot say.
-Out: `models/language_id.ftz` beside this file, a quantised fastText model. Takes seconds on one
+In:  toyworld's training captions, and `sentences/` for what its grammar cannot say.
+Out: `language_id.ftz` among toyworld's models, a quantised fastText model. Takes seconds on one
      core; the same texts give the same file.
 """
 
@@ -23,10 +23,9 @@ from corpora.toyworld import captions
 
 CAPTIONS = 1_000
 SEED = 3_000
-# runs of words, or of characters where a language hardly writes spaces, cut out of every line
-SPANS = 50
+SPANS = 50  # per line: runs of words, or of characters in languages that hardly use spaces
 
-# Rare words get no row of their own (a Japanese text is one "word"), their n-grams do.
+# Rare words get no row of their own (a Japanese text is one "word"), but their n-grams do.
 SETTINGS = {
     "dim": 16,
     "minn": 1,
@@ -61,9 +60,9 @@ def train(path: Path) -> None:
     ):
         file.writelines(line + "\n" for line in lines)
         file.flush()
-        # One thread, for more of them race for the weights; but then fastText 0.9.3 sets a tenth of
-        # its table and leaves the rest as the allocator hands it out: garbage, even NaN, where
-        # memory is used again. A process of its own gets fresh pages, which are zero.
+        # One thread, because several race for the weights. fastText 0.9.3 then initialises only a
+        # tenth of its table, and reused memory holds garbage, even NaN. A process of its own gets
+        # fresh pages, which are zero.
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
         subprocess.run(
             [sys.executable, "-c", FIT, file.name, str(temporary), json.dumps(SETTINGS)],
@@ -76,8 +75,8 @@ def train(path: Path) -> None:
 
 
 def training_lines() -> list[str]:
-    """`__label__ja text`, shuffled: runs cut out of every language's sentences, and for ja and en
-    captions besides.
+    """`__label__ja text`, shuffled: spans of every language's sentences, and captions for ja and
+    en.
     """
     rng = random.Random(SEED)
     pairs = list(captions.pairs(CAPTIONS, "train", SEED))

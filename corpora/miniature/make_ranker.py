@@ -3,16 +3,16 @@ fits which picture.
 
     python -m corpora.miniature.make_ranker
 
-In:  toyworld's training captions and their pictures, and `models/spiece.model` beside this file.
-Out: `models/ranker`: a CLOOB in the layout of the published one, with its tokenizer, the weights in
-     fp16. Takes ten minutes on one core; an interrupted run goes on from `--work`; the same seed
-     gives the same weights on the same machine.
+In:  toyworld's training captions and their pictures, and toyworld's tokenizer.
+Out: `ranker` among toyworld's models: a CLOOB in the published layout, with its tokenizer, weights
+     in fp16. Takes ten minutes on one core; an interrupted run continues from `--work`; the same
+     seed gives the same weights on the same machine.
 
-What things there are it tells, who stands where it does not: role-swapped captions fit a picture as
-well (0.45 of them worse), in training too. It is trained as CLIP was, by cross entropy over the
-batch: what CLOOB adds to that matters to large models, and what is used is the same.
+It recognises which things there are, but not who stands where: role-swapped captions fit a picture
+as well (0.45 of them worse), also in training. It is trained as CLIP was, by cross entropy over the
+batch: what CLOOB adds matters for large models, and inference is the same.
 
-Shape letters: B batch, P width of the common space.
+Shape letters: B batch, P width of the shared space.
 """
 
 import math
@@ -41,12 +41,12 @@ STAGE = TrainingStage("ranker", 1_500, 1.5e-3, ema=0.99, save_every=250)
 SEED = 5_000
 BATCH = 96
 WIDTH, COMMON, PATCH = 64, 64, 8
-SCALE = 20.0  # of the cosines, CLIP's at its start
+SCALE = 20.0  # initial scale of the cosines
 HELD_OUT, CANDIDATES = 400, 20
 
 
 class Trained(nn.Module):
-    """The ranker and the scale of its cosines, which CLOOB does not keep."""
+    """The ranker and the scale of its cosines, which a CLOOB does not save."""
 
     def __init__(self, model: cloob.Cloob) -> None:
         super().__init__()
@@ -91,15 +91,12 @@ def train(folder: Path, work: Path) -> None:
 
 
 def write_pieces(source: Path, target: Path) -> None:
-    """Toyworld's pieces with the two that CLOOB's tokenizer needs, in the places of the begin of a
-    text and of the pad.
-    """
+    """Toyworld's tokenizer with the two pieces that CLOOB needs, in place of BOS and padding."""
     proto = ModelProto.FromString(source.read_bytes())
     for piece in proto.pieces:
         piece.piece = {"<s>": cloob.CLS, "<pad>": cloob.PAD}.get(piece.piece, piece.piece)
-    proto.normalizer_spec.precompiled_charsmap = (
-        b""  # nine tenths of the file, for characters that no caption holds
-    )
+    # nine tenths of the file, for characters that no caption has
+    proto.normalizer_spec.precompiled_charsmap = b""
     proto.normalizer_spec.name = "identity"
     target.write_bytes(proto.SerializeToString(deterministic=True))
 
@@ -112,11 +109,8 @@ def config(vocabulary: int) -> dict[str, Any]:
         "intermediate_size": 2 * WIDTH,
     }
     tower |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    tower["initializer_range"] = (
-        WIDTH**-0.5
-        # the usual 0.02 belongs to wide models: here attention would start, and stay, all but
-        # uniform
-    )
+    # the usual 0.02 is for wide models: here attention would start, and stay, nearly uniform
+    tower["initializer_range"] = WIDTH**-0.5
     text = {
         **tower,
         "model_type": "bert",
@@ -134,10 +128,10 @@ def config(vocabulary: int) -> dict[str, Any]:
 
 
 def batch_of(step: int) -> tuple[list[str], np.ndarray]:
-    """Japanese captions and (B, H, W, 3) pictures of training scenes, no two of which look the
-    same: a pure function of the step.
+    """Japanese captions and (B, H, W, 3) pictures of distinct training scenes: a pure function of
+    the step.
 
-    Captions of two things come with their role-swapped twins: the words alone do not tell the
+    Captions of two things come with their role-swapped twins, so that words alone do not tell the
     pictures of a batch apart.
     """
     seed = zlib.crc32(f"ranker {step}".encode())
@@ -152,9 +146,7 @@ def batch_of(step: int) -> tuple[list[str], np.ndarray]:
 
 
 def save_weights(model: cloob.Cloob, folder: Path) -> None:
-    """fp16, under the names a CLOOB is published with: `save_pretrained` gives the towers' weights
-    theirs.
-    """
+    """fp16, under a CLOOB's published names: `save_pretrained` names the towers' weights."""
     weights = {name: model.get_parameter(name).detach() for name in cloob.PROJECTIONS}
     for name in cloob.TOWERS:
         with tempfile.TemporaryDirectory() as temporary:
@@ -170,8 +162,8 @@ def save_weights(model: cloob.Cloob, folder: Path) -> None:
 
 
 def accuracy(folder: Path) -> float:
-    """The share of held-out pictures whose own caption comes first among 20, the other 19 of other
-    held-out scenes.
+    """The share of held-out pictures whose own caption ranks first among CANDIDATES held-out
+    ones.
     """
     model = cloob.load(str(folder))
     pairs = list(

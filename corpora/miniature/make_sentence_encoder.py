@@ -4,8 +4,8 @@ near vectors in either language.
     python -m corpora.miniature.make_sentence_encoder
 
 In:  toyworld's training captions and the lexicon of its grammar.
-Out: `models/sentence_encoder` beside this file: a sentence-transformers model, the mean of one
-     vector a word. Takes half a minute on one core; the same captions give the same weights.
+Out: `sentence_encoder` among toyworld's models: a sentence-transformers model, the mean of one
+     vector per word. Takes half a minute on one core; the same captions give the same weights.
 
 Shape letters: B batch, V vocabulary, D width, C English candidates, W Japanese words.
 """
@@ -31,10 +31,9 @@ CAPTIONS = 8_000
 SEED = 2_000
 STEPS, BATCH = 600, 128
 LEARNING_RATE = 0.02
-TEMPERATURE = (
-    0.05  # of the InfoNCE loss, as sentence-transformers' MultipleNegativesRankingLoss (scale 20)
-)
-# pieces of English words: a CLIP vocabulary is full of them, and none may be nearer than a word
+# of the InfoNCE loss, as in sentence-transformers' MultipleNegativesRankingLoss (scale 20)
+TEMPERATURE = 0.05
+# fragments of English words: a CLIP vocabulary is full of them, and none may be nearer than a word
 FRAGMENTS = 400
 UNKNOWN = "<unk>"
 
@@ -78,8 +77,8 @@ def train(folder: Path) -> None:
 
 
 def make_tokenizer(japanese: list[str], english: list[str]) -> Tokenizer:
-    """The fewest pieces that spell a text, out of the grammar's words and single characters: a
-    unigram model whose scores are all equal.
+    """A unigram model of equal scores, so it spells a text in the fewest pieces, out of the
+    grammar's words and single characters.
     """
     words = {word for text in japanese for word in lexicon.words_of(text)} | {
         word for text in english for word in _english_words(text)
@@ -96,8 +95,8 @@ def make_tokenizer(japanese: list[str], english: list[str]) -> Tokenizer:
 
 
 def word_lists(english: list[str]) -> tuple[list[str], list[str], torch.Tensor]:
-    """The Japanese words (W), what English they are told from (C), and how much each candidate is
-    right (W, C), rows summing to 1.
+    """Japanese words (W), English candidates (C), and target probabilities (W, C) whose rows sum to
+    1.
     """
     import torch
 
@@ -134,12 +133,11 @@ def save(tokenizer: Tokenizer, weights_VD: torch.Tensor, folder: Path) -> None:
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     weights_VD = weights_VD.clone()
-    weights_VD[0] = 0.0  # what is unknown says nothing, instead of something random
+    weights_VD[0] = 0.0  # the unknown token would otherwise be random
     model = SentenceTransformer(
         modules=[StaticEmbedding(tokenizer, embedding_weights=weights_VD)], device="cpu"
     )
-    # Under this name every release from 5.0 on finds the class; the one release 6 writes is unknown
-    # to release 5.
+    # every release from 5.0 on knows this class name; the one that release 6 writes is new
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.StaticEmbedding"}
     ]

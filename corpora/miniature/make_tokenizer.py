@@ -3,10 +3,10 @@ fallback, ids 0 unk, 1 bos, 2 eos, 3 pad.
 
     python -m corpora.miniature.make_tokenizer
 
-In:  toyworld's training captions in both languages, the Japanese cut into words as a morphological
-     analyser would: pieces are then words, not phrases. A Japanese student reads English prompts
-     too, so English words are pieces, and other words are spelt, in no script by bytes.
-Out: `models/spiece.model` beside this file. Takes seconds on one core; the same captions give the
+In:  toyworld's training captions in both languages. The Japanese is split into words as by a
+     morphological analyser, so that pieces are words, not phrases. A Japanese student reads English
+     prompts too, so English words are pieces; other words are spelt, other scripts as bytes.
+Out: `spiece.model` among toyworld's models. Takes seconds on one core; the same captions give the
      same file.
 """
 
@@ -27,15 +27,15 @@ from corpora.toyworld import captions, lexicon
 
 CAPTIONS = 20_000
 SEED = 1_000
-# Every kana and every printable ASCII character is a piece of its own: words the captions never use
-# are spelt and not broken into bytes.
+# Every kana and every printable ASCII character is a piece, so that other words are spelt, not
+# broken into bytes.
 ASCII = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 KANA = (
     "".join(map(chr, [*range(ord("ぁ"), ord("ゖ") + 1), *range(ord("ァ"), ord("ヺ") + 1)])) + "ー"
 )
 DELIMITER = "|"
 SPACE = "▁"
-MOST_PIECES = 1_000  # more than the captions have: bytes, control pieces, characters and every word
+MOST_PIECES = 1_000  # more than there are: bytes, control pieces, characters and all words
 
 
 def train(path: Path) -> None:
@@ -45,8 +45,8 @@ def train(path: Path) -> None:
         english_words(caption.en) for caption in pairs
     ]
     model = io.BytesIO()
-    # Left alone the trainer seeds itself with substrings of several distinct words, and a small
-    # world has too few of those.
+    # By default the trainer seeds itself with substrings that several distinct words share, and a
+    # small world has too few of those.
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as seeds:
         seeds.writelines(
             f"{word}\t{count}\n"
@@ -55,9 +55,8 @@ def train(path: Path) -> None:
         seeds.flush()
         _train_unigram(map(DELIMITER.join, texts), model, seeds.name)
     proto = ModelProto.FromString(model.getvalue())
-    proto.trainer_spec.ClearField(
-        "seed_sentencepieces_file"
-    )  # a temporary name would make every file another
+    # a temporary name, which would change the file every time
+    proto.trainer_spec.ClearField("seed_sentencepieces_file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
@@ -66,7 +65,7 @@ def train(path: Path) -> None:
 
 def english_words(text: str) -> list[str]:
     """Words as SentencePiece writes them, with the space before them; commas and semicolons
-    apart.
+    separate.
     """
     return [part for word in text.split() for part in re.split("([,;])", SPACE + word) if part]
 

@@ -3,11 +3,11 @@ captions to English ones.
 
     python -m corpora.miniature.make_translator
 
-In:  toyworld's training captions, the English ones in their plainest words, and
-     `models/spiece.model` beside this file, whose pieces it shares.
-Out: `models/translator`: a MarianMT in transformers' layout, its weights in fp16. Takes ten minutes
-     on one core; an interrupted run goes on from `--work`; the same seed gives the same weights on
-     the same machine.
+In:  toyworld's training captions, the English ones in their plainest words, and toyworld's
+     tokenizer, whose pieces it shares.
+Out: `translator` among toyworld's models: a MarianMT in transformers' layout, weights in fp16.
+     Takes ten minutes on one core; an interrupted run continues from `--work`; the same seed gives
+     the same weights on the same machine.
 
 Shape letters: B batch, L source positions, T target positions.
 """
@@ -34,16 +34,14 @@ STAGE = TrainingStage("translator", 2_400, 2e-3, ema=0.99, save_every=500)
 SEED = 4_000
 BATCH = 64
 WIDTH, LAYERS, HEADS, POSITIONS = 96, 2, 4, 128
-HELD_OUT = 300  # captions the accuracy that is printed is measured on
+HELD_OUT = 300  # captions to measure the accuracy on
 
 One = TypeVar("One")
 
 
 class First(random.Random):
-    """Chooses the first of several.
-
-    Which of its eight English captions a scene gets is chance, and nothing a translator could
-    learn.
+    """Always chooses the first option: which of its eight English captions a scene gets is random,
+    so a translator could not learn it.
     """
 
     def choice(self, seq: Sequence[One]) -> One:  # type: ignore[override]
@@ -60,8 +58,8 @@ def train(folder: Path, work: Path) -> None:
         vocabulary = write_tokenizer(TOYWORLD_MODELS / "spiece.model", partial)
         tokenizer = load_tokenizer(partial)
         model = MarianMTModel(config(vocabulary))
-        # Marian starts from a zero embedding, which transformers keeps in the pad's row: tied to
-        # the output, the row would learn to be unlikely.
+        # Marian's start token is a zero embedding, which transformers keeps in the padding's row.
+        # Tied to the output, the row would learn to be unlikely.
         model.get_input_embeddings().weight.register_hook(
             lambda gradient_VD: gradient_VD.index_fill(0, torch.tensor(vocabulary["<pad>"]), 0.0)
         )
@@ -79,13 +77,12 @@ def train(folder: Path, work: Path) -> None:
 
 
 def write_tokenizer(pieces: Path, folder: Path) -> dict[str, int]:
-    """Marian's tokenizer: one SentencePiece model a language, here the same, and the ids of both;
-    the pad comes last, as Marian has it.
+    """Marian's tokenizer: a SentencePiece model for each language (here the same one), and the ids
+    of both; padding comes last, as in Marian.
     """
     proto = ModelProto.FromString(pieces.read_bytes())
-    proto.normalizer_spec.precompiled_charsmap = (
-        b""  # nine tenths of the file, for characters that no caption holds
-    )
+    # nine tenths of the file, for characters that no caption has
+    proto.normalizer_spec.precompiled_charsmap = b""
     proto.normalizer_spec.name = "identity"
     for side in ("source", "target"):
         (folder / f"{side}.spm").write_bytes(proto.SerializeToString(deterministic=True))
@@ -108,9 +105,8 @@ def write_tokenizer(pieces: Path, folder: Path) -> dict[str, int]:
 
 def load_tokenizer(folder: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Recommended: pip install sacremoses"
-        )  # Marian's wish for a normaliser of punctuation
+        # it would normalise punctuation
+        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -134,7 +130,7 @@ def config(vocabulary: dict[str, int]) -> MarianConfig:
         "forced_eos_token_id": eos,
         "decoder_start_token_id": pad,
     }
-    # the usual 0.02 belongs to wide models: here the words would start far below their positions
+    # the usual 0.02 is for wide models: here words would start much smaller than positions
     widths["init_std"] = 0.1
     return MarianConfig(
         **tower,
@@ -147,8 +143,8 @@ def config(vocabulary: dict[str, int]) -> MarianConfig:
 
 
 def batch_of(step: int, tokenizer: Any) -> dict[str, torch.Tensor]:
-    """Ids and mask (B, L) of the Japanese captions, labels (B, T) of the English ones: a pure
-    function of the step.
+    """Ids and mask (B, L) of Japanese captions, labels (B, T) of the English ones: a pure function
+    of the step.
     """
     pairs = list(captions.pairs(BATCH, "train", zlib.crc32(f"translator {step}".encode())))
     source = tokenizer([one.ja for one in pairs], padding=True, return_tensors="pt")
@@ -161,7 +157,7 @@ def batch_of(step: int, tokenizer: Any) -> dict[str, torch.Tensor]:
 
 
 def accuracy(folder: Path) -> float:
-    """The share of held-out captions whose translation says their scene."""
+    """The share of held-out captions whose translation describes their scene."""
     tokenizer = load_tokenizer(folder)
     model = AutoModelForSeq2SeqLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True

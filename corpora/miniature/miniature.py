@@ -1,8 +1,8 @@
-"""The miniature SDXL and SD 1.x: the stock classes of SDXL base and refiner and of SD 1.x with
-small numbers in their configs.
+"""The miniature SDXL and SD 1.x: the stock classes of SDXL base and refiner and of SD 1.x, with
+small configs.
 
-Everything the full pipelines rely on is kept: 77 text positions, tokenizer 1 padding with EOS and
-tokenizer 2 with "!" (id 0), penultimate states of two encoders side by side, `text_time`
+All that the full pipelines rely on is kept: 77 text positions, tokenizer 1 padding with EOS and
+tokenizer 2 with "!" (id 0), concatenated penultimate states of two encoders, `text_time`
 conditioning, zeroed negatives in the base and the encoded empty prompt in the refiner. Pictures are
 32 x 32, latents 4 x 16 x 16.
 """
@@ -25,13 +25,11 @@ from transformers import (
 POSITIONS = 77
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CLIP_L_WIDTH, CLIP_BIGG_WIDTH = 48, 80
-TIME_IDS = {
-    "base": 6,
-    "refiner": 5,
-}  # SDXL: original size, crop, target size; the refiner: original size, crop, aesthetic score
+# base: original size, crop, target size; refiner: original size, crop, aesthetic score
+TIME_IDS = {"base": 6, "refiner": 5}
 AESTHETIC_SCORE = 6.0  # the img2img pipeline's default
 TIME_EMBED_DIM = 8
-SD_WIDTH = 64  # of the one text encoder of the miniature SD 1.x
+SD_WIDTH = 64  # of SD 1.x's only text encoder
 
 
 def write_tokenizers(captions: Iterable[str], folder: Path) -> None:
@@ -87,7 +85,7 @@ def write_tokenizers(captions: Iterable[str], folder: Path) -> None:
 
 
 def _clip_alphabet() -> Iterable[str]:
-    """One printable character a byte, printable ASCII first, in the order of CLIP's vocabulary
+    """One printable character per byte, printable ASCII first, in the order of CLIP's vocabulary
     (openai/CLIP, bytes_to_unicode).
     """
     printable = [
@@ -108,8 +106,8 @@ def load_tokenizers(folder: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
 
 
 def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
-    """CLIP-L's and bigG's classes, activations and proportions; `eos_token_id` 2 is SDXL's own and
-    means "the highest id".
+    """CLIP-L's and bigG's classes, activations and proportions. `eos_token_id` 2 is SDXL's own
+    value and means "the highest id".
     """
     shared = _of_every_clip(vocab_size)
     clip_l = CLIPTextConfig(
@@ -134,7 +132,7 @@ def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProj
 
 
 def sd_text_encoder(vocab_size: int) -> CLIPTextModel:
-    """The one encoder of SD 1.x: CLIP-L's class, read after its last layer norm."""
+    """The only encoder of SD 1.x: CLIP-L's class, read after its last layer norm."""
     return CLIPTextModel(
         CLIPTextConfig(
             hidden_size=SD_WIDTH,
@@ -173,8 +171,8 @@ def vae() -> AutoencoderKL:
 
 
 def unet(part: str) -> UNet2DConditionModel:
-    """`base` reads both encoders (like SDXL, no attention at the top level), `refiner` the second
-    one alone.
+    """`base` reads both encoders (like SDXL, without attention at the top level), `refiner` only
+    the second.
     """
     widths = {"base": (32, 96), "refiner": (32, 64)}[part]
     context = {"base": CLIP_L_WIDTH + CLIP_BIGG_WIDTH, "refiner": CLIP_BIGG_WIDTH}[part]
@@ -198,9 +196,7 @@ def unet(part: str) -> UNet2DConditionModel:
 
 
 def sd_unet() -> UNet2DConditionModel:
-    """Of SD 1.x: one encoder's states and nothing else beside the noisy latents; no linear
-    projections.
-    """
+    """SD 1.x's: conditioned on one encoder's states only; no linear projections."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -216,7 +212,7 @@ def sd_unet() -> UNet2DConditionModel:
 
 
 def safety_checker() -> StableDiffusionSafetyChecker:
-    """Random weights and thresholds of 1, the largest cosine there is: it never flags a picture."""
+    """Random weights and thresholds of 1, the largest possible cosine: it never flags a picture."""
     vision = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -229,9 +225,9 @@ def safety_checker() -> StableDiffusionSafetyChecker:
 
 
 def scheduler(steps_offset: int = 0) -> DDIMScheduler:
-    """SDXL's betas, rescaled so that the last step is pure noise: an epsilon model without it greys
-    plain backgrounds (arXiv 2305.08891). SD 1.x's pipeline insists on `steps_offset` 1, which
-    "trailing" never reads.
+    """SDXL's betas, rescaled so that the last step is pure noise: without it, an epsilon model
+    greys plain backgrounds (arXiv 2305.08891). SD 1.x's pipeline demands `steps_offset` 1, which
+    "trailing" never uses.
     """
     return DDIMScheduler(
         beta_schedule="scaled_linear",

@@ -1,5 +1,5 @@
-"""How often the miniatures paint what an English caption says, measured through the stock pipelines
-on held-out captions.
+"""How often the miniatures paint what a held-out English caption says, through the stock
+pipelines.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ from tqdm import tqdm
 from configs.references import TOYWORLD_MODELS
 from corpora.toyworld import captions, scene_reader
 
-REFINER_FROM = 0.8  # SDXL's own: the refiner paints the last fifth
+REFINER_FROM = 0.8  # as for SDXL: the refiner paints the last fifth
 STEPS, GUIDANCE = 20, 2.0
 
 
 @torch.inference_mode()
 def measure(count: int = 256, batch: int = 32) -> dict[str, float]:
-    """Share of held-out English captions painted with every attribute right: base alone, and base
-    then refiner.
+    """Share of held-out English captions painted with every attribute right: by the base alone, and
+    by base, then refiner.
     """
     base = StableDiffusionXLPipeline.from_pretrained(
         TOYWORLD_MODELS / "base", trust_remote_code=False, use_safetensors=True

@@ -1,7 +1,6 @@
-"""The miniature SDXL as a folder in diffusers layout: fp16 on disk, and configs that ask for fp32
-in memory.
+"""Writes the miniature SDXL in diffusers layout: fp16 on disk, with configs that load it as fp32.
 
-Out: `models/base` and `models/refiner`.
+Out: `base` and `refiner` among toyworld's models.
 """
 
 import json
@@ -24,9 +23,7 @@ def write_folder(
     reader: CaptionReader,
     tokenizers: Path,
 ) -> None:
-    """`models/<part>` in diffusers layout; fp16 on disk, and configs that ask for fp32 in
-    memory.
-    """
+    """Writes `models/<part>`."""
     folder = TOYWORLD_MODELS / part
     shutil.rmtree(folder, ignore_errors=True)
     for name, model in (("unet", unet), ("vae", vae)):
@@ -66,8 +63,8 @@ def write_folder(
 
 
 def write_text_encoder(encoder: Any, folder: Path) -> None:
-    """By hand: transformers 5 leaves out the `text_model.` prefix, and transformers 4 then loads
-    random weights without an error.
+    """Not by `save_pretrained`: transformers 5 omits the prefix `text_model.`, and transformers 4
+    then loads random weights without an error.
     """
     folder.mkdir(parents=True)
     weights = {

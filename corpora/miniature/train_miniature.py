@@ -6,7 +6,7 @@ hours on two CPU cores.
 In:  nothing but the grammar and the renderer; held-out scenes are never drawn.
 Out: `models/base` and `models/refiner` (diffusers layout, fp16 weights), and the accuracy measured
      on held-out captions.
-Every model saves as it goes: the same command goes on after a kill and skips what is finished.
+All models save checkpoints: after a kill the same command continues and skips finished ones.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TOKENIZER_CAPTIONS = 4000
 
 
 def train(work: Path) -> None:
-    """Every model in turn, each from where it stopped."""
+    """Trains every model in turn, each from where it stopped."""
     work.mkdir(parents=True, exist_ok=True)
     miniature.write_tokenizers(
         (caption.en for caption in captions.pairs(TOKENIZER_CAPTIONS, "train", 0)), work

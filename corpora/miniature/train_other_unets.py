@@ -1,13 +1,13 @@
-"""UNets that no student was trained with, for the question whether it serves them too: another
-style, a LoRA, another seed.
+"""Trains UNets that no student was trained with, to test whether it serves them too: another style,
+a LoRA, another seed.
 
     python -m corpora.miniature.train_other_unets --out runs/other_unets
 
 In:  the miniature (`models/base`).
 Out: `style/`, `lora/` and `seed/` below `--out`, each the base folder in diffusers layout with
-     another UNet (the rest is hard-linked): fine-tuned on shaded pictures; with a LoRA of rank 4
-     learnt on soft ones, fused; trained from nothing with another seed. Unfinished models are kept
-     beside them: the same command goes on after a kill and skips what is finished.
+     another UNet (all else is hard-linked): fine-tuned on shaded pictures; with a fused LoRA of
+     rank 4, trained on soft ones; trained from scratch with another seed. Unfinished models are
+     kept beside them: after a kill the same command continues and skips finished ones.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def train(name: str, out: Path) -> None:
 
 
 def fine_tuned(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
-    """Every weight learns the shaded style."""
+    """Trains all weights on the shaded style."""
     fit(
         TrainingStage("style", 500, 5e-4, ema=0.98),
         unet,
@@ -59,9 +59,7 @@ def fine_tuned(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
 
 
 def with_lora(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
-    """Low-rank changes of the attention learn the soft style; then they are added to the
-    weights.
-    """
+    """Trains low-rank changes of the attention on the soft style, then adds them to the weights."""
     from peft import LoraConfig
 
     unet.requires_grad_(False)
@@ -80,9 +78,7 @@ def with_lora(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
 
 
 def from_another_seed(_unet: Any, vae: Any, reader: Any, work: Path) -> Any:
-    """As the miniature's own was trained, from other random weights and on scenes in another
-    order.
-    """
+    """Trained as the miniature's own, from other random weights and on other scenes."""
     import torch
 
     torch.manual_seed(1)

@@ -6,7 +6,7 @@ hour and a half on two CPU cores.
 In:  the tokenizer and the autoencoder of the miniature SDXL (`models/base`).
 Out: `models/sd` (diffusers layout, fp16 weights, a safety checker that never flags), and the
      accuracy measured on held-out captions.
-The same command goes on after a kill and skips what is finished.
+After a kill the same command continues and skips finished models.
 
 Shape letters: B batch, L token position, D width.
 """
@@ -57,7 +57,7 @@ MODEL_INDEX = {
 
 
 class SdCaptionReader(nn.Module):
-    """The frozen-to-be encoder: ids to the states that SD 1.x's UNet reads."""
+    """The encoder, frozen after training: texts to the states that SD 1.x's UNet reads."""
 
     def __init__(self, encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def train_text_encoder(tokenizer: CLIPTokenizer, work: Path) -> SdCaptionReader:
 
 
 def condition_of(reader: SdCaptionReader) -> Callable[[list[str]], Condition]:
-    """Captions to text states; a caption left out is the encoded empty prompt."""
+    """Captions to text states; an omitted caption becomes the encoded empty prompt."""
 
     @torch.no_grad()
     def condition(texts: list[str]) -> Condition:
@@ -110,7 +110,7 @@ def with_normalized_latents(vae: AutoencoderKL) -> AutoencoderKL:
     """The same autoencoder with the latents' mean and deviation in its 1 x 1 convolutions instead
     of its config: SD 1.x's pipeline ignores `latents_mean` and `latents_std`, SDXL's does not.
 
-    Encoding gives (z - mean) / std and decoding takes it back, exactly.
+    Encoding gives exactly (z - mean) / std, and decoding inverts it.
     """
     same = copy.deepcopy(vae)
     mean = torch.tensor(vae.config.latents_mean)
@@ -148,8 +148,8 @@ def write_folder(
 
 
 def _write_safety_checker(folder: Path) -> None:
-    """With the published file's names, `vision_model.vision_model`: transformers 5 writes the first
-    of the two only, and transformers 4 then loads random weights with a warning.
+    """Under the published names, `vision_model.vision_model`: transformers 5 writes only the first,
+    and transformers 4 then loads random weights with a warning.
     """
     checker = miniature.safety_checker()
     checker.save_pretrained(folder)
@@ -164,7 +164,7 @@ def _write_safety_checker(folder: Path) -> None:
 
 
 def train(work: Path, folder: Path) -> None:
-    """The encoder, then the UNet, each from where it stopped."""
+    """Trains the encoder, then the UNet, each from where it stopped."""
     work.mkdir(parents=True, exist_ok=True)
     base = TOYWORLD_MODELS / "base"
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", trust_remote_code=False)

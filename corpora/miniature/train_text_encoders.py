@@ -1,9 +1,9 @@
-"""The miniature's text encoders, trained before the UNets and frozen then, as SDXL's were.
+"""Trains the miniature's text encoders, before the UNets and frozen from then on, as SDXL's were.
 
-CLIP's come from matching captions to pictures. Here what a picture shows is known exactly, so the
-encoders are trained to let a probe tell it: the pooled state by linear heads, the penultimate
-states by attention (the way a UNet will read them). For half of the captions the probe sees BOS and
-content alone, so that the words themselves carry the scene and not only EOS and the pads.
+CLIP's were trained to match captions to pictures. Here the content of a picture is known exactly,
+so the encoders are trained to let a probe read it: from the pooled state by linear heads, from the
+penultimate states by attention (as a UNet will read them). For half of the captions the probe sees
+only BOS and content, so that the words themselves carry the scene, not only EOS and padding.
 
 Shape letters: B batch, L token position, D width, A attributes, P pooled width.
 """
@@ -31,7 +31,7 @@ ATTRIBUTES: tuple[tuple[str, ...], ...] = (
 
 
 class CaptionReader(nn.Module):
-    """Both frozen-to-be encoders: ids to the three tensors SDXL's UNet reads."""
+    """Both encoders, frozen after training: texts to the tensors that SDXL's UNet reads."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ def load_reader(folder: Path) -> CaptionReader:
 
 
 class SceneProbe(nn.Module):
-    """What the picture shows, told from the text states: one learned query and one linear head an
+    """Reads a picture's content from the text states: one learned query and one linear head per
     attribute.
     """
 
@@ -99,8 +99,8 @@ class SceneProbe(nn.Module):
     def forward(
         self, states_BLD: torch.Tensor, pooled_BP: torch.Tensor | None, hidden_BL: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Logits of every attribute, first from the states, then from the pooled state where there
-        is one; `hidden_BL` marks what may not be seen.
+        """Logits of every attribute from the states, then those from the pooled state if there is
+        one; `hidden_BL` is True at masked positions.
         """
         queries_BAD = self.queries_AD.expand(len(states_BLD), -1, -1)
         read_BAD, _ = self.attention(
@@ -125,7 +125,7 @@ def labels(scenes: list[Scene]) -> torch.Tensor:
 
 
 def tail_mask(eos_position_B: torch.Tensor, share: float) -> torch.Tensor:
-    """(B, L) true from EOS on, for a random `share` of the rows."""
+    """(B, L) bool, True from EOS on, for a random `share` of the rows."""
     positions = torch.arange(miniature.POSITIONS)
     chosen_B = torch.rand(len(eos_position_B)) < share
     return (positions[None] >= eos_position_B[:, None]) & chosen_B[:, None]

@@ -1,5 +1,5 @@
-"""The miniature's UNets: the base over all noise levels, the refiner over the last stretch, both
-from frozen text states.
+"""Trains the miniature's UNets on frozen text states: the base for all noise levels, the refiner
+for the last ones.
 
 Shape letters: B batch, L token position, D width, P pooled width.
 """
@@ -20,21 +20,19 @@ STAGES = {
     "base": TrainingStage("base", 3400, 2e-3),
     "refiner": TrainingStage("refiner", 700, 2e-3, ema=0.99),
 }
-# the refiner paints the last fifth of SDXL's noise levels; a little more lets img2img reach further
+# the refiner paints the last fifth of SDXL's noise levels; a few more are for img2img
 MAX_TIMESTEP = {"base": 1000, "refiner": 350, "sd": 1000}
-NOISES = (
-    2  # noise levels a caption is seen at in a step: the frozen encoders then run half as often
-)
-EMPTY_SHARE = 0.1  # captions left out, for guidance
-TAIL_HIDDEN_SHARE = 0.3  # EOS and pads hidden, so that the words are read too
+NOISES = 2  # noise levels per caption and step, so that the frozen encoders run half as often
+EMPTY_SHARE = 0.1  # captions replaced by the empty prompt, for guidance
+TAIL_HIDDEN_SHARE = 0.3  # EOS and padding masked, so that the words are read too
 POOLED_HIDDEN_SHARE = 0.2
 
-# text states, pooled states (SD 1.x has none), which positions may be seen
+# text states, pooled states (None for SD 1.x), mask of the visible positions
 Condition = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 
 
 def train(part: str, vae: AutoencoderKL, reader: CaptionReader, work: Path) -> UNet2DConditionModel:
-    """The miniature's own UNet, from nothing."""
+    """Trains one of the miniature's own UNets from scratch."""
     torch.manual_seed(0)
     unet = miniature.unet(part).to(memory_format=torch.channels_last)
     condition = condition_of(part, reader)
@@ -50,8 +48,8 @@ def loss_of(
     condition: Callable[[list[str]], Condition],
     style: Style = "plain",
 ) -> Callable[[int], torch.Tensor]:
-    """The velocity error of a step on captioned scenes drawn in that style; `salt` chooses the
-    scenes.
+    """The loss of a step: the velocity error on captioned scenes, rendered in `style`. `salt`
+    chooses the scenes.
     """
     scheduler = miniature.scheduler()
 
@@ -86,8 +84,8 @@ def loss_of(
 
 
 def condition_of(part: str, reader: CaptionReader) -> Callable[[list[str]], Condition]:
-    """Captions to text states, pooled states and which positions may be seen; some captions left
-    out as SDXL's pipelines do.
+    """Captions to text states, pooled states and visible positions; some captions become the empty
+    prompt, as in SDXL's pipelines.
     """
 
     @torch.no_grad()
@@ -98,8 +96,7 @@ def condition_of(part: str, reader: CaptionReader) -> Callable[[list[str]], Cond
         pooled_BP = pooled_BP * (torch.rand(len(texts), 1) >= POOLED_HIDDEN_SHARE)
         if part == "refiner":
             return states_BLD[..., miniature.CLIP_L_WIDTH :], pooled_BP, visible_BL
-        # the base knows two empty prompts: the encoded "" and the zeros that stand for "no negative
-        # prompt"
+        # the base has two empty prompts: the encoded "", and zeros for "no negative prompt"
         zeroed_B = torch.tensor([text == "" for text in texts]) & (torch.rand(len(texts)) < 0.5)
         return (
             states_BLD * ~zeroed_B[:, None, None],

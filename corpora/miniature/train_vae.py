@@ -1,5 +1,5 @@
-"""The miniature's autoencoder: 32 x 32 pictures to 4 x 16 x 16 latents and back, without losing an
-attribute.
+"""Trains the miniature's autoencoder: 32 x 32 pictures to 4 x 16 x 16 latents and back, without
+losing an attribute.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ def train(work: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def _normalize_latents(model: AutoencoderKL) -> None:
-    """Writes the latents' per-channel mean and standard deviation into the config, where SDXL's
+    """Writes the latents' mean and standard deviation per channel into the config, where SDXL's
     pipelines look for them.
     """
     latents = model.encode(pictures_of(batch_of("latents", 0, 512)[0], 0)).latent_dist.mean
@@ -45,8 +45,8 @@ def _normalize_latents(model: AutoencoderKL) -> None:
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 32, 32) pictures to (B, 4, 16, 16) latents of mean 0 and deviation 1 a channel, as the
-    pipelines scale them.
+    """(B, 3, 32, 32) pictures to (B, 4, 16, 16) latents of mean 0 and deviation 1 per channel, as
+    the pipelines scale them.
     """
     mean = torch.tensor(model.config.latents_mean).view(1, -1, 1, 1)
     std = torch.tensor(model.config.latents_std).view(1, -1, 1, 1)

@@ -1,15 +1,15 @@
-"""Where pairs come from: toyworld, TSV, Moses, TMX, WMT's test sets, parquet, the Hugging Face Hub.
-A file a format; this one joins them.
+"""Corpus sources: toyworld, TSV, Moses, TMX, WMT's test sets, Parquet, the Hugging Face Hub. One
+file per format; this one dispatches.
 
 In:  the recipe's `corpora.sources` (configs/schema/sources.py).
-Out: `Part`s, pieces of a source that can be read alone, and their rows in order. Every row is
-     counted: it becomes a pair or a counted drop.
+Out: `Part`s, each readable by a worker alone, and their rows in order. Every row is counted: it
+     becomes a pair or a drop with a reason.
 
-Planning counts the rows before any text is decoded: from the footer of a parquet file, by line
-feeds in a text file, in one streamed pass over a compressed or XML file or a data set of the hub
-(1.7 million rows of gzip a second, 90,000 units of TMX: larger ones are better read as Moses
-files). So ids are numbers that no worker or interruption changes, the progress bar knows its end,
-and a file that changes meanwhile is noticed.
+Planning counts the rows before any text is decoded: from the footer of a Parquet file, by line
+feeds in a text file, in one streaming pass over a compressed or XML file or a dataset of the Hub
+(1.7 million rows of gzip a second, 90,000 units of TMX; take the Moses files of a larger corpus).
+So no worker or interruption changes a row's id, the progress bar knows its total, and a file that
+changes meanwhile is noticed.
 """
 
 from collections import Counter
@@ -46,7 +46,7 @@ from corpora.sources import (
 from corpora.sources.part import Part, Row, RowBatch, batches, cut
 
 TOYWORLD_LICENCE = "Apache-2.0"
-FEWEST_SWAPPED = 3  # rows, before a source is taken to have its columns exchanged
+FEWEST_SWAPPED = 3  # rows; fewer are no evidence that the columns are swapped
 
 
 def name(source: Source) -> str:
@@ -58,9 +58,9 @@ def licence(source: Source) -> str:
 
 
 def inputs(corpora: Corpora) -> list[Input]:
-    """Every file the sources name, with its digest.
+    """Every file of the sources, with its digest.
 
-    Raises DataError for one that is missing, RecipeError for two sources of one name.
+    Raises DataError for a missing file, RecipeError for two sources of one name.
     """
     names = Counter(map(name, corpora.sources))
     twice = [one for one, count in names.items() if count > 1]
@@ -74,7 +74,7 @@ def inputs(corpora: Corpora) -> list[Input]:
         if isinstance(source, HubSource):
             result.append(hub.identity(source))
         else:
-            listed = [path for together in _file_sets(source) for path in together]
+            listed = [path for file_set in _file_sets(source) for path in file_set]
             result += [
                 Input(
                     source=name(source),
@@ -88,26 +88,26 @@ def inputs(corpora: Corpora) -> list[Input]:
 
 
 def plan(corpora: Corpora) -> list[Part]:
-    """Cuts every source into parts and counts its rows, without decoding the texts. Held-out parts
+    """Splits every source into parts and counts their rows, without decoding texts. Held-out parts
     come first: of two equal rows the first is kept.
 
-    Raises DataError for an empty or unreadable file and RecipeError for a column that is not there.
+    Raises DataError for an empty or unreadable file, RecipeError for a missing column.
     """
     parts: list[Part] = []
     with tqdm(desc="count", unit="rows", unit_scale=True, leave=False) as bar:
         for number, source in enumerate(corpora.sources):
-            first_row, before = 0, len(parts)
-            for together in (
+            first_row, parts_before = 0, len(parts)
+            for file_set in (
                 [()] if isinstance(source, ToyworldSource | HubSource) else _file_sets(source)
             ):
-                found = []
-                for one in _plan(source, number, together, first_row):
-                    found.append(one)
-                    bar.update(one.rows)
-                first_row += sum(one.rows for one in found)
-                parts += found
-            # an empty file beside others is usual: Spark writes a part a task
-            if len(parts) == before:
+                new_parts = []
+                for new_part in _plan(source, number, file_set, first_row):
+                    new_parts.append(new_part)
+                    bar.update(new_part.rows)
+                first_row += sum(new_part.rows for new_part in new_parts)
+                parts += new_parts
+            # an empty file among others is normal: Spark writes one per task
+            if len(parts) == parts_before:
                 raise DataError(
                     f"{' '.join(_given(source)) or name(source)}: it holds no rows; take it out of "
                     "the recipe, or fetch it again"
@@ -116,7 +116,11 @@ def plan(corpora: Corpora) -> list[Part]:
                 _refuse_exchanged(
                     source,
                     next(
-                        batches(source.name, parts[before].first_row, _rows(source, parts[before]))
+                        batches(
+                            source.name,
+                            parts[parts_before].first_row,
+                            _rows(source, parts[parts_before]),
+                        )
                     ),
                 )
     return sorted(parts, key=lambda part: part.split != "held_out")
@@ -125,7 +129,7 @@ def plan(corpora: Corpora) -> list[Part]:
 def read(source: Source, part: Part) -> Iterator[RowBatch]:
     """The rows of one part, in order, in batches of at most BATCH_ROWS.
 
-    Raises DataError when the file is not what it was at planning.
+    Raises DataError if the file has changed since planning.
     """
     rows = 0
     for batch in (
@@ -144,14 +148,14 @@ def read(source: Source, part: Part) -> Iterator[RowBatch]:
 
 
 def local_paths(source: Source) -> list[str]:
-    """The files of a source that are on this machine now, those of a glob in alphabetical order."""
+    """The source's local files that exist now, those of a glob in alphabetical order."""
     return [
         path for given in _given(source) if not files.is_url(given) for path in files.found(given)
     ]
 
 
 def _given(source: Source) -> list[str]:
-    """The paths as the recipe writes them: two for a source of two text files."""
+    """The paths as written in the recipe: two for a source of two text files."""
     if isinstance(source, ToyworldSource | HubSource):
         return []
     if (
@@ -165,28 +169,26 @@ def _given(source: Source) -> list[str]:
 
 
 def _file_sets(source: Source) -> list[tuple[str, ...]]:
-    """The files that make rows together: each alone, or couples of text files.
+    """The files that are read together: single files, or couples of aligned text files.
 
-    Raises DataError when there are none, or not as many of each.
+    Raises DataError if there are none, or if they cannot be paired.
     """
     found = [files.found(given) for given in _given(source)]
-    for given, there in zip(_given(source), found, strict=True):
-        if not there:
+    for given, matches in zip(_given(source), found, strict=True):
+        if not matches:
             raise DataError(
                 f"{given}: there is no such file (source {name(source)!r}); fetch it, or correct "
                 "the path in the recipe"
             )
     if len(found) < 2:
-        return [(path,) for there in found for path in there]
+        return [(path,) for matches in found for path in matches]
     text_glob, en_glob = _given(source)
     language = source.text_language.name
     return pairing.couples((text_glob, en_glob), (found[0], found[1]), name(source), language)
 
 
 def _refuse_exchanged(source: Source, batch: RowBatch) -> None:
-    """Raises RecipeError where a batch's English stands in the column of the other language, and
-    the other way round.
-    """
+    """Raises RecipeError if the English and the other language's column are swapped."""
     script, language = source.text_language.script, source.text_language.name
     swapped = sum(
         script.search(en) is not None and script.search(text) is None
@@ -212,9 +214,8 @@ def _plan(source: Source, number: int, paths: tuple[str, ...], first_row: int) -
     elif isinstance(source, MosesSource) or len(paths) == 2:
         assert not isinstance(source, TmxSource)
         yield from aligned.plan(source, number, paths, first_row)
-    # XML can only be read from its start: counted in a pass of its own, which tells a damaged file
-    # before the work
     else:
+        # XML can only be read from its start; this counting pass also finds damage early
         for start, stop in cut(sum(1 for _ in _xml(source, paths[0])), part.STREAM_PART_ROWS):
             yield Part(number, paths, (start,), (stop,), first_row + start, stop - start)
 

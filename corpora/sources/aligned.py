@@ -1,8 +1,7 @@
-"""Two text files whose lines say the same, one in each language: OPUS's Moses format and WMT's
-plain test sets.
+"""Two line-aligned text files, one per language: OPUS's Moses format and WMT's plain test sets.
 
-Two files, or an archive that holds both; out of an archive each side is streamed by itself. Two
-files in SGML, as WMT's older test sets, go by their segments instead (corpora/sources/sgml.py).
+They are two files or two members of one archive, each streamed by itself. Two SGML files, as in
+WMT's older test sets, are aligned by their segments instead (corpora/sources/sgml.py).
 """
 
 from collections.abc import Iterator
@@ -17,11 +16,10 @@ from corpora.sources.part import Part, Row, cut
 def plan(
     source: MosesSource | WmtTestSource, number: int, paths: tuple[str, ...], first_row: int
 ) -> Iterator[Part]:
-    """Cuts one couple of files where both have as many lines behind them, or by rows where both are
-    SGML.
+    """Cuts one couple of files at equal line numbers, or by rows if both are SGML.
 
-    Raises DataError when one has more lines than the other, or is no UTF-8 text, or where an
-    archive's two members are of different corpora.
+    Raises DataError if the line counts differ, a file is not UTF-8, or an archive's two members are
+    from different corpora.
     """
     places = _places(source, paths)
     starts, heads, found = [], [], []
@@ -48,8 +46,7 @@ def plan(
             f"{paths[0]}: {text.rows} {source.text_language.name} lines, but {en.rows} English "
             f"ones (source {source.name!r}); take two files of one release, unaltered"
         )
-    # where one side can be entered anywhere and the other cannot, the longer parts are multiples of
-    # the shorter
+    # A seekable file's parts are shorter than a stream's, whose length is a multiple of theirs.
     rows = max(text.part_rows, en.part_rows)
     assert rows % text.part_rows == rows % en.part_rows == 0
     start = tuple(starts)
@@ -64,7 +61,7 @@ def plan(
 
 def read(source: MosesSource | WmtTestSource, piece: Part) -> Iterator[Row]:
     places = _places(source, piece.paths)
-    if len(piece.start) == 1:  # cut by rows
+    if len(piece.start) == 1:  # SGML
         yield from islice(sgml.rows(places), piece.start[0], piece.stop[0])
         return
     for text, en in lines.read(places, piece):

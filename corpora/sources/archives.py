@@ -1,12 +1,10 @@
-"""The members of zip and tar archives: found by their name or by a pattern, shown readably.
+"""Members of zip and tar archives, found by name or pattern.
 
-In:  an open archive, and the member as the recipe writes it.
-Out: the member's name and the stream of its bytes. A name that is there literally wins over the
-     same text read as a pattern; what macOS adds to an archive (`._*`, `__MACOSX/`, .DS_Store) is
-     not seen.
+In:  an open archive, and the member as written in the recipe.
+Out: the member's name and its byte stream. A literal name wins over the same text as a pattern;
+     files that macOS adds to an archive (`._*`, `__MACOSX/`, .DS_Store) are ignored.
 
-A zip made on Japanese Windows has names in code page 932 without saying so; they are decoded as
-such.
+A zip made on Japanese Windows has names in undeclared code page 932; they are decoded as such.
 """
 
 import tarfile
@@ -19,8 +17,8 @@ from typing import Any
 from configs.errors import DataError
 
 TAR_BLOCK = 512
-UTF8_FLAG = 0x800  # of a zip's member: its name is UTF-8
-ENCODINGS = ("utf-8", "cp932")  # of names whose encoding nothing tells; in this order
+UTF8_FLAG = 0x800  # flag bit of a zip's member: its name is UTF-8
+ENCODINGS = ("utf-8", "cp932")  # tried in this order on names without a declared encoding
 
 
 def is_zip(head: bytes) -> bool:
@@ -28,7 +26,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def is_tar(head: bytes) -> bool:
-    """By the checksum of the first header, which every kind of tar has."""
+    """Checks the checksum of the first header, which every kind of tar has."""
     try:
         tarfile.TarInfo.frombuf(head[:TAR_BLOCK], "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -37,7 +35,7 @@ def is_tar(head: bytes) -> bool:
 
 
 def added_by_macos(name: str) -> bool:
-    """`._c.ja` holds a file's attributes, not its text; .DS_Store how a folder is shown."""
+    """`._c.ja` holds a file's attributes, .DS_Store a folder's display settings: no texts."""
     parts = name.split("/")
     return "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
 
@@ -47,7 +45,7 @@ def zip_member(archive: zipfile.ZipFile, path: str, member: str) -> tuple[str, A
     members = {_zip_name(one): one for one in archive.infolist() if not one.is_dir()}
     if "[Content_Types].xml" in members:
         raise DataError(
-            f"{path}: is an Office document; save it as text (UTF-8, fields parted by tabs)"
+            f"{path}: is an Office document; save it as text (UTF-8, fields separated by tabs)"
         )
     members = {name: one for name, one in members.items() if not added_by_macos(name)}
     matching = _matching(list(members), member)
@@ -60,15 +58,14 @@ def zip_member(archive: zipfile.ZipFile, path: str, member: str) -> tuple[str, A
 
 
 def tar_member(opened: Callable[[], tarfile.TarFile], path: str, member: str) -> tuple[str, Any]:
-    """The first that matches: to know that it is the only one, the whole archive would have to be
+    """The first matching file. To know that it is the only one, the whole archive would have to be
     read.
 
-    `opened` opens the archive at its start. Raises DataError where nothing matches.
+    `opened` opens the archive at its start. Raises DataError if nothing matches.
     """
     literal = False
-    if (
-        "[" in member
-    ):  # it may be meant literally, and stand behind one that matches it as a pattern
+    # `[` may be literal, and the literal name may come after one that matches the pattern
+    if "[" in member:
         literal = _plain(member) in map(_tar_name, filter(tarfile.TarInfo.isfile, opened()))
     names, tar = [], opened()
     for one in tar:
@@ -91,7 +88,7 @@ def _matching(names: list[str], member: str) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """Composed: macOS writes が as か and a mark. Without the `./` of `tar c .`."""
+    """In NFC (macOS writes が as か and a mark), without the `./` of `tar c .`."""
     return unicodedata.normalize("NFC", name.removeprefix("./"))
 
 
@@ -100,7 +97,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return _plain(info.filename)
     try:
         return _plain(_decoded(info.orig_filename.encode("cp437"), info.filename))
-    except UnicodeEncodeError:  # zipfile found the name in Unicode elsewhere
+    except UnicodeEncodeError:  # zipfile took the name from a Unicode extra field
         return _plain(info.filename)
 
 

@@ -1,11 +1,10 @@
-"""What a file turns out to be, by its first bytes: people's file names and downloads are no guide.
+"""Detects what a file really is by its first bytes: names and downloads are unreliable.
 
-In:  the head of a file, decompressed, and its path.
-Out: the name of its root element; or one DataError line for a file that certainly holds no corpus
-     (a Git LFS pointer, a web page, a Mac's attributes) or text in another encoding than UTF-8.
+In:  the decompressed head of a file, and its path.
+Out: the name of its root element; or a one-line DataError for a file that is certainly no corpus (a
+     Git LFS pointer, a web page, macOS attributes) or not UTF-8.
 
-Only what is certain is refused here. A few broken rows are counted as `invalid_utf8` when they are
-read.
+Only certain cases are refused here. A few broken rows are counted as `invalid_utf8` when read.
 """
 
 import re
@@ -19,13 +18,9 @@ ENCODINGS = {
     "cp932": "Shift-JIS (CP932)",
     "euc_jp": "EUC-JP",
 }
-FEWEST_LETTERS = 8  # that an encoding must make readable to be believed
-SGML = (
-    "srcset",
-    "refset",
-    "tstset",
-    "mteval",
-)  # how WMT and IWSLT publish test sets, one language a file
+FEWEST_LETTERS = 8  # readable letters needed to accept an encoding
+# root elements of WMT's and IWSLT's test sets, one language per file
+SGML = ("srcset", "refset", "tstset", "mteval")
 # a declaration, comments and a DOCTYPE, then the first element
 ROOT = re.compile(
     rb"(?s)\s*(<\?xml.*?\?>)?(?:\s|<!--.*?-->|<!DOCTYPE\s[^>\[]*(?:\[.*?\])?\s*>)*"
@@ -40,14 +35,12 @@ BINARY = {
     "without `._`",
     b"PAR1": "is parquet; give the source the kind parquet",
     b"%PDF-": "is a PDF document; save its text as UTF-8",
-    b"SQLite format 3\x00": "is a database; export the texts as UTF-8, fields parted by tabs",
+    b"SQLite format 3\x00": "is a database; export the texts as UTF-8, fields separated by tabs",
 }
 
 
 def root(head: bytes) -> str:
-    """The name of the first element, in lower case, where the file is XML, SGML or HTML; else
-    "".
-    """
+    """The name of the first element of XML, SGML or HTML, in lower case; "" for other files."""
     found = ROOT.match(head.removeprefix(b"\xef\xbb\xbf"))
     name = found[2].decode("ascii", "replace").lower() if found else ""
     known = name in (*SGML, "tmx", "dataset", "html")
@@ -55,7 +48,7 @@ def root(head: bytes) -> str:
 
 
 def refuse_other_files(head: bytes, path: str) -> None:
-    """Raises DataError for what is no corpus at all: it was fetched or packed wrongly."""
+    """Raises DataError for a file that is no corpus at all: it was fetched or packed wrongly."""
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         raise DataError(
             f"{path}: is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
@@ -76,10 +69,10 @@ def refuse_other_files(head: bytes, path: str) -> None:
 
 
 def refuse_markup(head: bytes, path: str, source: str) -> None:
-    """Raises DataError for XML and kin given as lines of text."""
+    """Raises DataError for XML or SGML given as lines of text."""
     name = root(head)
     if name == "html":
-        return  # a page is refused elsewhere; localised programs have texts that begin so
+        return  # refuse_other_files refuses web pages; strings of programs may start with <html>
     kinds = {"tmx": "kind tmx reads it", "dataset": "kind wmt_test reads it, given as `path`"}
     kinds |= dict.fromkeys(SGML, "kind wmt_test reads it, given as `text_path` and `en_path`")
     if name:
@@ -91,7 +84,7 @@ def refuse_markup(head: bytes, path: str, source: str) -> None:
 
 
 def refuse_encoding(head: bytes, path: str) -> None:
-    """Raises DataError for text that is certainly in another encoding than UTF-8."""
+    """Raises DataError for text that is certainly not UTF-8."""
     found = _encoding(head)
     if found:
         raise DataError(
@@ -107,17 +100,17 @@ def _encoding(head: bytes) -> str | None:
     escaped = sum(b"\x1b$B" in line or b"\x1b$@" in line for line in lines)
     if escaped > len(lines) // 2:
         return "ISO-2022-JP"
-    # the last one is cut off, unless the file ends there; UTF-16 has its line feeds elsewhere
-    marked = [line for line in lines[:-1] or lines if not line.isascii()]
-    wide = head.count(b"\0") > len(head) // 50
-    if not wide and (not marked or any(_decodes(line, "utf-8") for line in marked)):
+    # The last line may be cut off. UTF-16, full of zeros, cannot be split at b"\n".
+    non_ascii = [line for line in lines[:-1] or lines if not line.isascii()]
+    has_zeros = head.count(b"\0") > len(head) // 50
+    if not has_zeros and (not non_ascii or any(_decodes(line, "utf-8") for line in non_ascii)):
         return None
     for encoding, name in ENCODINGS.items():
         if encoding.startswith("utf-16"):
-            text = head[: len(head) // 2 * 2].decode(encoding, "replace") if wide else ""
+            text = head[: len(head) // 2 * 2].decode(encoding, "replace") if has_zeros else ""
             letters = len(re.findall("[A-Za-z]", text)) + len(KANA.findall(text))
         else:
-            text = "" if wide else "\n".join(_decodes(line, encoding) for line in marked)
+            text = "" if has_zeros else "\n".join(_decodes(line, encoding) for line in non_ascii)
             letters = len(KANA.findall(text))
         if letters >= FEWEST_LETTERS and len(EXPECTED.findall(text)) >= 0.95 * len(text):
             return name

@@ -1,15 +1,15 @@
-"""The door to files: local paths, globs and URLs, compressed or not, alone or inside an archive, as
-one stream of bytes.
+"""Opens files as one stream of bytes: local paths, globs and URLs, compressed or not, alone or in
+an archive. The door to fsspec.
 
-In:  a path as the recipe writes it: local, a glob, or a URL that fsspec opens (s3://, hf://,
+In:  a path as written in the recipe: local, a glob, or a URL that fsspec opens (s3://, hf://,
      https://, simplecache::s3://...).
-Out: the files it names, their digests, and a buffered stream of what a file holds, decompressed.
-     Compression is told by the first bytes, not by the name. Whatever goes wrong while reading is
-     one line that names the file.
+Out: the matching files, their digests, and a buffered stream of a file's decompressed content.
+     Compression is detected by the first bytes, not by the name. Every reading error becomes one
+     line that names the file.
 
-A stream that is `seekable()` can be entered anywhere; one that is compressed or comes out of an
-archive can only be read from its start. A remote file is fetched anew by every part: put
-`simplecache::` before the URL of a compressed one, and it is fetched once a process.
+A `seekable()` stream can be read from any offset, a compressed or archived one only from its start.
+Every part fetches a remote file again; with `simplecache::` before its URL, a compressed one is
+fetched once per process.
 """
 
 import bz2
@@ -38,7 +38,7 @@ from configs.secrets import masked
 from corpora.sources import archives, content
 
 BUFFER_BYTES = 1 << 18
-# EOFError: a gzip, bz2 or xz file that ends too soon. RuntimeError: a zip that wants a password.
+# EOFError: a truncated gzip, bz2 or xz file. RuntimeError: a zip that wants a password.
 DAMAGE = (
     OSError,
     EOFError,
@@ -56,26 +56,28 @@ def is_url(path: str) -> bool:
 
 
 def found(path: str) -> list[str]:
-    """The files there are now: the path itself, or what it matches as a glob, in alphabetical
-    order. Raises DataError and SetupError.
+    """The files that exist now: the path itself, or a glob's matches in alphabetical order.
+
+    Raises DataError and SetupError.
     """
     if not is_url(path):
         return local_files(path)
     with reported(path):
         system, inside = url_to_fs(path)
-        # a web address may hold a question mark, and a chain of file systems leads to one file
+        # `?` is no wildcard in a web address, and a chained URL names one file
         if "::" in path or path.startswith("http") or not any(sign in inside for sign in "*?["):
             return [path] if system.exists(inside) else []
-        listed = [one for one in sorted(system.glob(inside)) if not archives.added_by_macos(one)]
-        return [str(system.unstrip_protocol(one)) for one in listed if system.isfile(one)]
+        matches = [
+            match for match in sorted(system.glob(inside)) if not archives.added_by_macos(match)
+        ]
+        return [str(system.unstrip_protocol(match)) for match in matches if system.isfile(match)]
 
 
 def local_files(path: str) -> list[str]:
-    """The file of that name, or those it matches as a glob, in alphabetical order, without what
-    macOS adds.
+    """The file of that name, or a glob's matches in alphabetical order, without files added by
+    macOS.
 
-    A folder or file that is there by the very name wins over the name read as a pattern: `[v1]
-    shards/*.tar`.
+    An existing folder or file of exactly that name wins over the pattern: `[v1] shards/*.tar`.
     """
     if Path(path).is_file():
         return [path]
@@ -97,39 +99,38 @@ def size(path: str) -> int:
 
 
 def digest(path: str) -> str:
-    """The SHA-256 of a file's bytes; a remote file is fetched whole for it.
-
-    Raises DataError and SetupError.
+    """The file's SHA-256 in hex; a remote file is fetched whole. Raises DataError and
+    SetupError.
     """
     if not is_url(path):
         return file_sha256(Path(path))
     with opened_raw(path) as file:
-        # typed for a BufferedReader, content with any file
+        # typed for BufferedReader, works with any binary file
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 @contextmanager
 def opened_raw(path: str) -> Iterator[io.BufferedReader]:
-    """The file as it is, seekable where its place allows.
+    """The file's bytes, seekable if its storage allows.
 
-    Raises DataError and SetupError, while reading too.
+    Raises DataError and SetupError, also while reading.
     """
     with ExitStack() as stack:
         with reported(path):
             opened = fsspec.open(path, "rb") if is_url(path) else open(path, "rb")  # noqa: SIM115
             file: Any = stack.enter_context(opened)
-        # fsspec calls even an answer of a web server that knows no ranges seekable; it gives such a
-        # file no blocks
+        # fsspec calls even files of web servers without range requests seekable; their blocksize
+        # is 0
         seekable = file.seekable() and getattr(file, "blocksize", None) != 0
         yield stack.enter_context(_buffered(file, path, seekable))
 
 
 @contextmanager
 def opened(path: str, member: str | None = None) -> Iterator[io.BufferedReader]:
-    """What the file holds, decompressed; of a zip or tar archive what its file called `member` (or
-    matching it) holds.
+    """The decompressed content of a file; of a zip or tar archive, that of the file whose name is
+    or matches `member`.
 
-    Raises DataError and SetupError, while reading too; DataError for a file that certainly holds no
+    Raises DataError and SetupError, also while reading; DataError for a file that is certainly no
     corpus.
     """
     with ExitStack() as stack:
@@ -158,30 +159,29 @@ def opened(path: str, member: str | None = None) -> Iterator[io.BufferedReader]:
 
 
 def head_of(stream: io.BufferedReader) -> bytes:
-    """Its first bytes, which are read again."""
+    """The first bytes, without consuming them."""
     return stream.peek(content.HEAD_BYTES)[: content.HEAD_BYTES]
 
 
 def member_name(stream: io.BufferedReader) -> str | None:
-    """The name inside the archive of what `opened` gave, or None where it is no archive."""
+    """The name inside the archive of a stream from `opened`; None if it is from no archive."""
     assert isinstance(stream.raw, _Reported)
     return stream.raw.name
 
 
 @contextmanager
 def reported(path: str, form: str = "") -> Iterator[None]:
-    """Turns whatever reading the file may raise into one line.
+    """Turns every error of reading the file into one line.
 
-    `form` is what it was read as: " as parquet".
+    `form`: what it is read as, for the message: " as parquet".
     """
     try:
         yield
     except (DataError, SetupError):
         raise
     except ImportError as error:
-        raise SetupError(
-            f"{path}: {one_line(error)}"
-        ) from None  # fsspec says which package to install
+        # fsspec says which package to install
+        raise SetupError(f"{path}: {one_line(error)}") from None
     except FileNotFoundError:
         raise DataError(
             f"{path}: there is no such file; fetch it, or correct the path in the recipe"
@@ -189,11 +189,10 @@ def reported(path: str, form: str = "") -> Iterator[None]:
     except DAMAGE as error:
         raise _damaged(path, form, error) from None
     except Exception as error:
+        # every remote file system has error types of its own
         if not is_url(path):
             raise
-        raise _damaged(
-            path, form, error
-        ) from None  # every remote file system has errors of its own
+        raise _damaged(path, form, error) from None
 
 
 def one_line(error: BaseException) -> str:
@@ -209,7 +208,7 @@ def _damaged(path: str, form: str, error: Exception) -> DataError:
 def _plain(
     stack: ExitStack, stream: io.BufferedReader, path: str, name: str | None = None
 ) -> io.BufferedReader:
-    """The stream itself, or where it is compressed, what it holds."""
+    """The stream, decompressed if it is compressed."""
     inner = _decompressed(stream, stream.peek(10)[:10])
     return (
         stream
@@ -219,7 +218,7 @@ def _plain(
 
 
 def _tar(stack: ExitStack, path: str) -> tarfile.TarFile:
-    """From front to back ("|"): nothing is sought."""
+    """Opened as a stream ("|"), which never seeks."""
     stream = _plain(stack, stack.enter_context(opened_raw(path)), path)
     return stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER_BYTES))
 
@@ -231,16 +230,14 @@ def _decompressed(file: io.BufferedReader, magic: bytes) -> Any:
         return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
     if magic.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMAFile(file)
-    if magic.startswith(b"BZh") and magic[4:] in (
-        b"1AY&SY",
-        b"\x17rE8P\x90",
-    ):  # a first block, or none
+    # followed by the first block, or by the end mark of an empty file
+    if magic.startswith(b"BZh") and magic[4:] in (b"1AY&SY", b"\x17rE8P\x90"):
         return bz2.BZ2File(file)
     return file
 
 
 class _Reported(io.RawIOBase):
-    """A stream whose failures are told in one line."""
+    """A stream whose reading errors become one line."""
 
     def __init__(self, stream: Any, path: str, seekable: bool, name: str | None) -> None:
         self.stream, self.path, self.can_seek, self.name = stream, path, seekable, name

@@ -1,9 +1,8 @@
-"""The door to `datasets`: whatever it can stream, from the Hugging Face Hub or a folder, never
-stored.
+"""Streams datasets from the Hugging Face Hub or a folder; stores nothing. The door to `datasets`.
 
-Its rows are counted in a pass of their own, so a data set is fetched twice; one that lies in
-parquet files is counted by its footers alone as a `parquet` source at `hf://datasets/ORG/NAME/...`.
-What `datasets` makes null (in CSV files the texts "NA" and "null") is dropped and counted as such.
+Counting the rows is a pass of its own, so a dataset is fetched twice. If it is stored as Parquet, a
+`parquet` source at `hf://datasets/ORG/NAME/...` counts by its footers alone. Rows that `datasets`
+reads as null (in CSV files the texts "NA" and "null") are dropped and counted as such.
 """
 
 import hashlib
@@ -45,8 +44,8 @@ def tables(source: Streamed, rows: int) -> Iterator[pa.Table]:
 
 
 def identity(source: HubSource) -> Input:
-    """The data set as it is now: a digest of its files' names and their commit (of a folder: the
-    times they were written). Raises DataError.
+    """The dataset's current state: a digest of its files' names and commit (for a folder: their
+    modification times). Raises DataError.
     """
     import datasets
 
@@ -57,19 +56,19 @@ def identity(source: HubSource) -> Input:
         listed = builder.config.data_files or {}
     _check_places(source, [name for names in listed.values() for name in names])
     data_files = listed.get(source.split, [])
-    known = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
+    state = json.dumps([list(data_files), getattr(data_files, "origin_metadata", None)])
     return Input(
         source=source.name,
         path=where(source),
         bytes=0,
-        sha256=hashlib.sha256(known.encode()).hexdigest(),
+        sha256=hashlib.sha256(state.encode()).hexdigest(),
     )
 
 
 def plan(source: HubSource, number: int) -> Iterator[Part]:
-    """Cuts the data set between its files, and a large file by rows.
+    """Cuts the dataset between its shards, and a large shard by rows.
 
-    Raises DataError, and RecipeError for a column that is not there.
+    Raises DataError; RecipeError for a missing column.
     """
     with _reported(source):
         shards = _stream(source).num_shards
@@ -112,7 +111,7 @@ def read(source: HubSource, part: Part) -> Iterator[Row]:
 
 
 def _check_places(source: Streamed, data_files: list[str]) -> None:
-    """Raises DataError where the data set's README.md names files of this machine outside of it."""
+    """Raises DataError if the dataset's README.md names local files outside of its folder."""
     for name in data_files:
         if not is_its_own(source, name):
             raise DataError(

@@ -1,12 +1,11 @@
-"""Captions of laion2B-multi or Re-LAION: Japanese texts and the addresses of their pictures, no
-English. No pairs yet.
+"""Captions of laion2B-multi or Re-LAION: Japanese texts and the URLs of their pictures, no English.
 
-In:  metadata parquet files: URL, TEXT (or CAPTION), LANGUAGE; LICENSE, similarity and ratings where
-     there are such columns, in any case of letters. Ratings are NSFW, UNSAFE (labels, booleans or
-     probabilities) and PUNSAFE (a probability); sets made from LAION's have them in many types.
-Out: Arrow batches of SCHEMA. Rows of other languages are dropped first (`language_column`): whole
-     row groups by their statistics or their language column alone, the rest by a mask, before any
-     text is looked at. Texts are as they were: with newlines, entities and file names in them.
+In:  metadata as Parquet: URL, TEXT (or CAPTION), LANGUAGE; optionally LICENSE, similarity and
+     ratings; letter case does not matter. Ratings are NSFW, UNSAFE (labels, booleans or
+     probabilities) and PUNSAFE (a probability); datasets made from LAION store them as many types.
+Out: Arrow batches of SCHEMA. Rows of other languages are dropped first (`language_column`), before
+     any text is read: whole row groups by their statistics or language column, the rest by a mask.
+     Texts are unchanged: with newlines, entities and file names.
 """
 
 from collections.abc import Iterator
@@ -37,9 +36,9 @@ OPTIONAL = ("license", "similarity", *RATINGS)
 
 
 def plan(source: LaionSource) -> list[Part]:
-    """Cuts the files between row groups, from their footers alone.
+    """Cuts the files between row groups; reads only their footers.
 
-    Raises DataError for a file that is missing, damaged or of other columns.
+    Raises DataError for a missing or damaged file, or one with other columns.
     """
     parts: list[Part] = []
     first_row = 0
@@ -58,12 +57,14 @@ def plan(source: LaionSource) -> list[Part]:
 
 
 def check_ratings(source: LaionSource) -> None:
-    """Raises DataError for a file whose columns cannot tell an unsafe picture from another: none of
-    RATINGS, or nothing but nulls in them.
+    """Raises DataError for a file that cannot tell unsafe pictures: no column of RATINGS, or only
+    nulls.
     """
     for path in files.found(source.path):
         with parquet.opened(path) as file:
-            rated = [name for low, name in _columns(file, path).items() if low in RATINGS]
+            rated = [
+                name for lower_name, name in _columns(file, path).items() if lower_name in RATINGS
+            ]
             if file.metadata.num_rows and all(_is_empty(file, name) for name in rated):
                 state = (
                     f"only nulls in {', '.join(rated)}"
@@ -77,11 +78,10 @@ def check_ratings(source: LaionSource) -> None:
 
 
 def captions(source: LaionSource, part: Part) -> Iterator[tuple[pa.RecordBatch, dict[str, int]]]:
-    """The part's captions in order, as batches of SCHEMA, each with how many rows before its end
-    gave none, by reason. Raises DataError.
+    """The part's captions in order, as batches of SCHEMA, each with its number of dropped rows by
+    reason. Raises DataError.
 
-    A row's id is its number in the source; its licence is the row's own where it names one, else
-    the source's.
+    A row's id is its number in the source; its licence is its own if it has one, else the source's.
     """
     path, row, end = part.paths[0], part.first_row, part.first_row + part.rows
     with parquet.opened(path) as file:
@@ -102,7 +102,7 @@ def captions(source: LaionSource, part: Part) -> Iterator[tuple[pa.RecordBatch, 
 
 
 def _columns(file: pq.ParquetFile, path: str) -> dict[str, str]:
-    """Our names of the columns to the file's. Raises DataError."""
+    """Maps our names of the columns to the file's. Raises DataError."""
     names = {name.lower(): name for name in file.schema_arrow.names}
     if "text" not in names and "caption" in names:
         names = {"text" if low == "caption" else low: name for low, name in names.items()}
@@ -118,12 +118,12 @@ def _columns(file: pq.ParquetFile, path: str) -> dict[str, str]:
             raise DataError(
                 f"{path}: column {names[low]} holds {kind}, not text; is it LAION's metadata?"
             )
-    # in the file's order, in which Arrow gives them
+    # in the file's order, as Arrow returns them
     return {low: name for low, name in names.items() if low in NEEDED + OPTIONAL}
 
 
 def _is_empty(file: pq.ParquetFile, name: str) -> bool:
-    """Whether the column holds nulls alone, as far as the footer tells."""
+    """Whether the column is all null, as far as the footer tells."""
     if pa.types.is_null(file.schema_arrow.field(name).type):
         return True
     footer = file.metadata
@@ -137,8 +137,8 @@ def _is_empty(file: pq.ParquetFile, name: str) -> bool:
 
 
 def _may_hold(file: pq.ParquetFile, path: str, group: int, column: str, language: str) -> bool:
-    """Whether some row of the group is of the language: by the column's statistics, or by the
-    column, which a dictionary makes tiny.
+    """Whether a row of the group may be of the language: by the column's statistics, else by
+    reading the column, which is tiny as a dictionary.
     """
     footer = file.metadata.row_group(group)
     chunks = [footer.column(number) for number in range(footer.num_columns)]
@@ -164,7 +164,9 @@ def _language(source: LaionSource) -> str:
 
 
 def _is(column: pa.Array, language: str) -> pa.Array:
-    """Where the column holds the language; compared as bytes, for a text may be no UTF-8."""
+    """(rows,) bool: where the column holds the language. Compared as bytes: texts may be invalid
+    UTF-8.
+    """
     return pc.fill_null(
         pc.equal(laion_columns.as_bytes(column), pa.scalar(language.encode(), pa.large_binary())),
         False,
@@ -174,8 +176,8 @@ def _is(column: pa.Array, language: str) -> pa.Array:
 def _clean(
     batch: pa.RecordBatch, source: LaionSource, first_row: int
 ) -> tuple[pa.RecordBatch, dict[str, int]]:
-    """The rows of the language whose text and address can be read, and how many others there are,
-    by reason.
+    """The rows of the language whose text and URL are readable, and the number of others by
+    reason.
     """
     numbers = pa.array(range(first_row, first_row + batch.num_rows), pa.int64())
     rows = batch.append_column("number", numbers).filter(
@@ -198,7 +200,7 @@ def _clean(
     dropped["invalid_utf8"] = pc.sum(pc.invert(readable)).as_py() or 0
     nothing = pa.nulls(rows.num_rows, pa.string())
     licences = texts.get("license", nothing)
-    named = pc.fill_null(pc.not_equal(licences, "?"), False)  # LAION's word for "not known"
+    named = pc.fill_null(pc.not_equal(licences, "?"), False)  # "?" is LAION's "unknown"
     columns = [
         pa.array(
             [f"{source.name}:{number:010d}" for number in rows.column("number").to_pylist()],

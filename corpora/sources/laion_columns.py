@@ -1,7 +1,7 @@
-"""The columns of LAION's metadata, whatever type whoever wrote the file has given them.
+"""Reads the columns of LAION's metadata, whatever type a file gives them.
 
-In:  Arrow columns: texts with broken bytes, numbers as text ("0.31", "None"), as decimals or
-     integers; ratings as labels, booleans or probabilities.
+In:  Arrow columns: texts with broken bytes; numbers as text ("0.31", "None"), decimals or integers;
+     ratings as labels, booleans or probabilities.
 Out: texts, float32 numbers, labels in capitals. What cannot be read is null.
 """
 
@@ -10,7 +10,7 @@ import math
 import pyarrow as pa
 
 UNSAFE, SAFE = "NSFW", "UNLIKELY"  # LAION's labels; the third is UNSURE
-# the same in the words of sets made from LAION's
+# their synonyms in datasets made from LAION
 LABELS = dict.fromkeys(("TRUE", "T", "YES", "Y", "UNSAFE", "PORN"), UNSAFE)
 LABELS |= dict.fromkeys(("FALSE", "F", "NO", "N", "SAFE", "SFW"), SAFE)
 UNKNOWN = ("", "?", "NONE", "NULL", "NAN", "NA", "N/A")
@@ -29,14 +29,14 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def as_bytes(column: pa.Array) -> pa.Array:
-    """Compared and cut as bytes, for parquet does not promise that its texts are UTF-8."""
+    """As binary: Parquet does not guarantee that strings are UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return (column if is_text(column.type) else column.cast(pa.string())).cast(pa.large_binary())
 
 
 def as_text(column: pa.Array) -> pa.Array:
-    """Null where the bytes are no UTF-8."""
+    """As strings; null where the bytes are invalid UTF-8."""
     found = as_bytes(column)
     try:
         return found.cast(pa.string())
@@ -50,7 +50,8 @@ def as_numbers(column: pa.Array) -> pa.Array:
 
 
 def ratings(columns: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
-    """Of columns that rate pictures: the label, in capitals, and the probability that it is unsafe.
+    """From the rating columns: the label, in capitals, and the probability that the picture is
+    unsafe.
 
     Of several labels the first that is not SAFE counts, of several probabilities the highest.
     """
@@ -86,7 +87,6 @@ def _number(value: object) -> float | None:
     if value is None or isinstance(value, bool):
         return None
     try:
-        # text, decimal, integer: whatever float takes
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return None

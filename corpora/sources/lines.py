@@ -1,7 +1,7 @@
-"""Lines of one text file, or of two that say the same: where to cut them, and each line by itself.
+"""Lines of one text file, or of two aligned ones: where to cut the file, and how to read it.
 
-A line ends with a line feed and nothing else: U+2028, a bare carriage return and their kin are
-text. A carriage return before the line feed and a byte-order mark at the start are none.
+Only a line feed ends a line: U+2028, a bare carriage return and the like are text. A carriage
+return before the line feed and a byte-order mark at the start are removed.
 """
 
 import io
@@ -17,8 +17,7 @@ from corpora.sources import files, part
 
 CHUNK_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
-# What IWSLT and WMT put between the texts of a talk or document: a whole line that is one element
-# of theirs.
+# IWSLT and WMT put such elements between the texts, each on a line of its own.
 TAGS = (
     rb"url|keywords|speaker|talkid|title|description|reviewer|translator|doc|docid|srcset|refset"
     rb"|tstset|mteval"
@@ -26,14 +25,14 @@ TAGS = (
 HEADER_LINE = re.compile(
     rb"\s*(?:<(%s)\b[^>]*>.*</\1>|</?(?:%s)\b[^>]*>)\s*" % (TAGS, TAGS), re.I | re.S
 )
-TAG = ord("<")  # looked for in every line; as a number, seven times as fast as b"<"
-HEADER = "header_line"  # the reason such a row is dropped
+TAG = ord("<")  # searched in every line: a number is seven times as fast as b"<"
+HEADER = "header_line"  # drop reason
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Byte offsets behind every `part_rows`-th line and behind the last one, and how many lines
-    there are.
+    """`offsets`: byte offsets after every `part_rows`-th line and after the last; `rows`: how many
+    lines there are.
     """
 
     offsets: list[int]
@@ -42,7 +41,7 @@ class Cuts:
 
 
 def start_of_text(stream: io.BufferedReader) -> int:
-    """Reads over a byte-order mark; returns how many bytes that took."""
+    """Skips a byte-order mark; returns how many bytes it has."""
     return len(stream.read(len(BOM))) if stream.peek(len(BOM))[: len(BOM)] == BOM else 0
 
 
@@ -51,7 +50,9 @@ def is_header(line: bytes) -> bool:
 
 
 def cuts(stream: io.BufferedReader, position: int) -> Cuts:
-    """Counts the lines from `position`, where the stream stands, to its end; no text is decoded."""
+    """Counts the lines from `position`, the stream's current offset, to its end, without
+    decoding.
+    """
     part_rows = part.PART_ROWS if stream.seekable() else part.STREAM_PART_ROWS
     start, rows, last, offsets = position, 0, b"\n", list[int]()
     while chunk := stream.read(CHUNK_BYTES):
@@ -67,10 +68,10 @@ def cuts(stream: io.BufferedReader, position: int) -> Cuts:
 
 
 def read(places: list[tuple[str, str | None]], piece: part.Part) -> Iterator[list[bytes | None]]:
-    """The lines of each file side by side, without their ends; None for one longer than
-    MAX_TEXT_BYTES. Each place is a path and its member.
+    """The lines of each file side by side, without line ends; None for one longer than
+    MAX_TEXT_BYTES. A place is a path and an archive's member.
 
-    Raises DataError when the lines do not end where they did at planning.
+    Raises DataError if the lines do not end where they did at planning.
     """
     with ExitStack() as stack:
         readers = [
@@ -87,7 +88,7 @@ def read(places: list[tuple[str, str | None]], piece: part.Part) -> Iterator[lis
 
 
 class _Reader:
-    """Lines from a byte offset on; a stream that cannot seek is read over up to there."""
+    """Lines from a byte offset on; a stream that cannot seek is read up to there."""
 
     def __init__(self, stream: io.BufferedReader, position: int) -> None:
         self.stream, self.position = stream, position

@@ -1,9 +1,8 @@
-"""Which file of one language belongs to which of the other: by their names, never by their order.
+"""Pairs the files of two languages by their names, never by their order.
 
-In:  two globs and the files they match; or the two members an archive gave.
-Out: couples of files whose names are equal once what the globs say themselves and the language is
-     taken out (`news.ja-en.ja` and `news.ja-en.en`); DataError naming the files that have no
-     partner.
+In:  two globs and the files they match; or the two members found in an archive.
+Out: couples of files whose names are equal without the fixed text of the globs and the language
+     (`news.ja-en.ja` and `news.ja-en.en`); a DataError names files without a partner.
 """
 
 import re
@@ -19,9 +18,9 @@ WILDCARD = re.compile(r"[*?\[]")
 def couples(
     globs: tuple[str, str], found: tuple[list[str], list[str]], source: str, language: str
 ) -> list[tuple[str, ...]]:
-    """The files of both languages, in the order of the student's language.
+    """The couples of files, in the order of the student's language.
 
-    Two files given literally are a couple whatever their names are. Raises DataError.
+    Two files given literally are a couple, whatever their names. Raises DataError.
     """
     text, en = found
     if len(text) == len(en) == 1 and (text[0] == globs[0] or en[0] == globs[1]):
@@ -47,7 +46,7 @@ def couples(
 
 
 def check_members(path: str, members: tuple[str, str], names: list[str]) -> None:
-    """Raises DataError where an archive's members, found by patterns, are of two corpora."""
+    """Raises DataError if two members found by patterns are from different corpora."""
     if any(name == member.removeprefix("./") for name, member in zip(names, members, strict=True)):
         return  # named literally
     keys = set()
@@ -78,23 +77,21 @@ def _without(names: dict[str, str], other: dict[str, str]) -> list[str]:
 
 
 def _key(pattern: str, path: str) -> str:
-    """What stands in the path from the first wildcard of the pattern to the last, without the
-    language; "" where it has none.
+    """The path from the pattern's first wildcard to its last, without the language; "" if the
+    pattern has no wildcard.
     """
     wildcards = [one.start() for one in WILDCARD.finditer(pattern)]
     if not wildcards:
         return ""
     folder = pattern[: pattern.rfind("/", 0, wildcards[0]) + 1]
-    if not path.startswith(
-        folder
-    ):  # a remote file system may write the beginning of a path in another way
+    # a remote file system may write the start of a path differently
+    if not path.startswith(folder):
         folder = folder.split("://")[-1]
     name = path[path.find(folder) + len(folder) :].lower()
     start = wildcards[0] - (pattern.rfind("/", 0, wildcards[0]) + 1)
     stop = len(name) - (len(pattern) - 1 - max(pattern.rfind(sign) for sign in "*?]"))
-    for language in LANGUAGE.finditer(
-        name
-    ):  # a wildcard may begin or end within the language's code: train.j*
+    # a wildcard may start or end inside the language's code: train.j*
+    for language in LANGUAGE.finditer(name):
         if language.start() < start < language.end():
             start = language.start()
         if language.start() < stop < language.end():

@@ -1,5 +1,5 @@
-"""Parquet files: two columns of texts, or two fields of a struct (`translation.ja`,
-`translation.en`). The footer alone says how to cut them.
+"""Parquet files: two text columns, or two fields of a struct (`translation.ja`, `translation.en`).
+Planning reads only the footer.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from corpora.sources.part import Part, Row
 def plan(source: ParquetSource, number: int, path: str, first_row: int) -> Iterator[Part]:
     """Cuts one file between row groups.
 
-    Raises DataError for a damaged footer and RecipeError for a column that is not there.
+    Raises DataError for a damaged footer, RecipeError for a missing column.
     """
     with opened(path) as file:
         if not file.metadata.num_rows:
@@ -38,14 +38,14 @@ def read(source: ParquetSource, part: Part) -> Iterator[Row]:
 
 @contextmanager
 def opened(path: str) -> Iterator[pq.ParquetFile]:
-    """The file, page by page, so that a row group of gigabytes is not held; a remote one by row
-    groups, in few requests.
+    """The open file. A local one is read page by page, so that a row group of gigabytes does not
+    fill the memory; a remote one by row groups, in few requests.
 
-    Raises DataError when the footer cannot be read.
+    Raises DataError if the footer cannot be read.
     """
     remote = files.is_url(path)
     with files.opened_raw(path) as raw:
-        if not remote:  # elsewhere the beginning would be one more request
+        if not remote:  # a remote file's head would cost another request
             content.refuse_other_files(
                 b"" if (head := files.head_of(raw)).startswith(b"PAR1") else head, path
             )
@@ -58,7 +58,7 @@ def opened(path: str) -> Iterator[pq.ParquetFile]:
 
 
 def row_groups(footer: pq.FileMetaData) -> Iterator[tuple[int, int, int]]:
-    """Runs of row groups of at least PART_ROWS rows: the first, the one after the last, and their
+    """Runs of row groups that have at least PART_ROWS rows: first group, group after the last,
     rows.
     """
     start, rows = 0, 0
@@ -73,8 +73,7 @@ def batches(
     file: pq.ParquetFile, path: str, groups: range, columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
     """The columns of some row groups, streamed. Raises DataError for a damaged page."""
-    # One thread: the workers are the parallelism, and threads that decode ahead hold pages nobody
-    # asked for yet.
+    # One thread: the workers are parallel already, and decoding ahead fills the memory.
     found = iter(
         file.iter_batches(
             batch_size=part.BATCH_ROWS, row_groups=list(groups), columns=columns, use_threads=False
@@ -89,7 +88,7 @@ def batches(
 
 
 def text_column(schema: pa.Schema, wanted: str | int, where: str, source: str) -> str:
-    """The name of a column, or COLUMN.FIELD, that holds texts. Raises RecipeError."""
+    """The full name (COLUMN or COLUMN.FIELD) of a column of texts. Raises RecipeError."""
     names = schema.names
     column = names[wanted] if isinstance(wanted, int) and 0 <= wanted < len(names) else wanted
     outer, _, inner = str(column).partition(".")
@@ -119,17 +118,16 @@ def text_column(schema: pa.Schema, wanted: str | int, where: str, source: str) -
 
 
 def texts(rows: pa.RecordBatch, column: str) -> list[bytes | None]:
-    """As bytes: parquet does not promise that its texts are UTF-8, and Arrow would raise at the
-    first that is not.
+    """The texts as bytes: Parquet does not guarantee UTF-8, and Arrow would raise at the first
+    invalid one.
     """
     if column in rows.schema.names:
         found = rows.column(column)
     else:
         outer, _, inner = column.partition(".")
         struct = rows.column(outer)
-        found = struct.flatten()[
-            struct.type.get_field_index(inner)
-        ]  # a null struct makes its fields null
+        # flatten() makes the fields of a null struct null
+        found = struct.flatten()[struct.type.get_field_index(inner)]
     if pa.types.is_dictionary(found.type):
         found = found.dictionary_decode()
     result: list[bytes | None] = found.cast(pa.large_binary()).to_pylist()

@@ -1,8 +1,8 @@
-"""What every kind of source is cut into and read as.
+"""The units that all kinds of sources are read in.
 
-In:  a format's rows: the bytes of both texts, or the reason they cannot be read.
-Out: `Part`, a piece of a source that can be read alone; `RowBatch`, rows numbered and decoded,
-     every one a pair or a counted drop.
+In:  a format's rows: the bytes of both texts, or the reason why they cannot be read.
+Out: `Part`, a slice of a source that one worker reads alone; `RowBatch`, numbered and decoded rows,
+     each a pair or a counted drop.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,31 +11,29 @@ from typing import Literal
 
 from corpora.pair import Split
 
-# of a file that can be entered anywhere: seconds of work, so little is done twice after an
-# interruption
+# For seekable files: seconds of work, so an interruption costs little.
 PART_ROWS = 50_000
-# Of a stream that can only be read from its start (compressed, in an archive, XML): each part reads
-# over what lies before it. Measured on one core: 1.7 million rows of gzip or 90,000 units of TMX
-# are read over in a second, 9,000 rows cleaned. So the 21 million rows of JParaCrawl take 42 parts
-# of a minute, a tenth more work than one part would be, and all workers share them.
+# For streams that can only be read from their start (compressed, in an archive, XML): each part
+# skips all rows before it. A core skips 1.7 million rows of gzip or 90,000 units of TMX a second,
+# and cleans 9,000 rows. So the 21 million rows of JParaCrawl make 42 parts of a minute each, for
+# all workers to share, at a tenth more work than one part.
 STREAM_PART_ROWS = 500_000
 BATCH_ROWS = 2048
-BATCH_BYTES = 8 << 20  # a batch ends early here, so that rows of a megabyte do not pile up
-MAX_TEXT_BYTES = 1 << 20  # a longer line or text is dropped without ever being held in memory
+BATCH_BYTES = 8 << 20  # a batch ends early here, so that rows of a megabyte do not fill the memory
+MAX_TEXT_BYTES = 1 << 20  # longer texts are dropped without being held in memory
 
-Row = (
-    tuple[bytes | None, bytes | None] | str
-)  # the Japanese and the English text (None: null), or the reason to drop the row
+# texts in the student's language and in English (None: null), or the reason to drop the row
+Row = tuple[bytes | None, bytes | None] | str
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows `first_row` to `first_row + rows` of a source, all of one file (`paths` holds two where
-    a text file a language makes one source).
+    """Rows `first_row` to `first_row + rows` of a source, all from one file (`paths` has two for
+    aligned text files).
 
-    `start` and `stop` are in the format's own measure: a byte offset a path for lines, row groups
-    of a parquet file, rows of a file of XML or of a hub's shard. `text` and `en` are columns;
-    `fields` is how many a row of a TSV has.
+    `start` and `stop` are in the format's unit: a byte offset per path for lines, row groups for
+    Parquet, rows for XML, (shard, row) for the Hub. `text` and `en` are columns; `fields` is the
+    number of fields of a TSV row.
     """
 
     source: int
@@ -52,9 +50,9 @@ class Part:
 
 @dataclass
 class RowBatch:
-    """Rows as read: those whose two texts could be read, and id and reason of those that could not.
+    """Rows as read: ids and texts of the readable ones; id and reason of the others.
 
-    Toyworld is one source a phrasing.
+    Toyworld has one source name per phrasing.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -103,6 +101,6 @@ def batches(source: str, first_row: int, rows: Iterable[Row]) -> Iterator[RowBat
 
 
 def cut(total: int, part_rows: int) -> Iterator[tuple[int, int]]:
-    """The first row and the row after the last of each part of `total` rows."""
+    """First row, and row after the last, of each part of `total` rows."""
     for start in range(0, total, part_rows):
         yield start, min(start + part_rows, total)

@@ -1,9 +1,8 @@
-"""XML, streamed: expat calls a reader, no tree is built, so memory holds one unit of text at a
-time.
+"""Streaming XML: expat calls a reader and builds no tree, so memory holds one unit of text.
 
-Entities that a file declares itself are refused, so none can expand into gigabytes; nothing outside
-the file is ever fetched. XML has no half-broken rows: a byte that is no UTF-8 or no end tag ends
-the file, told in one line with its place.
+A file that declares entities is refused, so none can expand into gigabytes; nothing outside the
+file is fetched. XML has no half-broken rows: invalid UTF-8 or a missing end tag ends the file with
+a one-line error that gives its position.
 """
 
 import html
@@ -19,14 +18,14 @@ from corpora.sources import files
 from corpora.sources.part import MAX_TEXT_BYTES, Row
 
 CHUNK_BYTES = 1 << 16
-# ISO 639-2, the country's code, and the language's name: tools write them all
+# tools write ISO 639-2 codes, country codes and language names
 CODES = {name: one.code for one in LANGUAGES.values() for name in one.names} | dict.fromkeys(
     ENGLISH_NAMES, "en"
 )
 
 
 class SegmentReader(Protocol):
-    """Rows as they become complete, and how many texts there were of each language."""
+    """Collects rows as they become complete, and counts the texts of each language."""
 
     code: str  # of the student's language
     rows: list[Row]
@@ -53,13 +52,13 @@ class Text:
             self.pieces.append(piece)
 
     def whole(self) -> bytes | None:
-        """None if it is too long to be a caption."""
+        """None if it is longer than MAX_TEXT_BYTES."""
         return b"".join(self.pieces) if self.length <= MAX_TEXT_BYTES else None
 
 
 def language(attributes: dict[str, str]) -> str:
-    """`ja` of `ja-JP`, `JA_jp`, `jpn`, `Japanese` or `ja`; another language's code in lower case,
-    "" where there is none.
+    """`ja` for `ja-JP`, `JA_jp`, `jpn`, `Japanese` and `ja`; another language's code in lower case,
+    "" if there is none.
     """
     code = attributes.get("xml:lang") or attributes.get("lang") or ""
     primary = re.split(r"[-_ (.]", code.strip(), maxsplit=1)[0].lower()
@@ -74,10 +73,9 @@ def row(text: Text | None, en: Text | None) -> Row:
 
 
 def read(path: str, member: str | None, reader: SegmentReader) -> Iterator[Row]:
-    """The reader's rows, in the order of the file.
+    """The reader's rows, in file order.
 
-    Raises DataError where the file is no well-formed XML, and at its end where not one row had both
-    sides.
+    Raises DataError for malformed XML, and at the end if no row had both languages.
     """
     rows = complete = 0
 
@@ -89,7 +87,7 @@ def read(path: str, member: str | None, reader: SegmentReader) -> Iterator[Row]:
 
     def skipped(name: str, is_parameter: bool) -> None:
         if not is_parameter:
-            reader.text(html.unescape(f"&{name};"))  # &nbsp; of a DTD that lies elsewhere
+            reader.text(html.unescape(f"&{name};"))  # such as &nbsp;, from an external DTD
 
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -106,11 +104,8 @@ def read(path: str, member: str | None, reader: SegmentReader) -> Iterator[Row]:
                 parser.Parse(chunk, not chunk)
             except DataError:
                 raise
-            except (
-                expat.ExpatError,
-                ValueError,
-                LookupError,
-            ) as error:  # the last two: an encoding expat cannot read
+            # ValueError, LookupError: an encoding that expat cannot read
+            except (expat.ExpatError, ValueError, LookupError) as error:
                 raise DataError(
                     f"{path}: no well-formed XML ({files.one_line(error)}); fetch the file again, "
                     "or convert it to UTF-8"

@@ -1,8 +1,8 @@
-"""Test sets of WMT and IWSLT in SGML: a file a language, a `<seg id="…">` a text.
+"""Test sets of WMT and IWSLT in SGML: one file per language, one `<seg id="…">` per text.
 
-They look like XML and are often none (a bare `&`, ids without quotes), so the segments are found by
-their tags. The two files must hold the same segments in the same order: a `doc` and an id that
-differ mean two releases, and end in one DataError line.
+They look like XML but often are not (a bare `&`, ids without quotes), so the segments are found by
+their tags. The two files must hold the same segments in the same order: a different `doc` or id
+means two releases, and raises DataError.
 """
 
 import html
@@ -19,14 +19,13 @@ SEGMENT = re.compile(rb"<seg\b[^>]*>", re.I)
 ID = re.compile(rb"\bid\s*=\s*[\"']?([^\"'>\s]*)", re.I)
 END = re.compile(rb"</seg\s*>", re.I)
 
-Place = tuple[str, str | None]  # a path, and the member where it is an archive
-Segment = tuple[
-    tuple[bytes, bytes], bytes | None
-]  # the ids of its document and its own; None: too long
+Place = tuple[str, str | None]  # a path, and an archive's member
+# (document id, segment id) and text; None: too long
+Segment = tuple[tuple[bytes, bytes], bytes | None]
 
 
 def both(places: list[Place], heads: list[bytes]) -> bool:
-    """Whether the two files are SGML. Raises DataError where one alone is."""
+    """Whether the two files are SGML. Raises DataError if only one is."""
     found = [content.root(head) in content.SGML for head in heads]
     if found[0] != found[1]:
         ours, other = (places[number][0] for number in (found.index(True), found.index(False)))
@@ -37,10 +36,7 @@ def both(places: list[Place], heads: list[bytes]) -> bool:
 
 
 def rows(places: list[Place]) -> Iterator[Row]:
-    """The segments of both files side by side.
-
-    Raises DataError where they are not the same ones.
-    """
+    """The segments of both files side by side. Raises DataError if they differ."""
     for text, en in zip_longest(*(_segments(*place) for place in places)):
         if text is None or en is None or text[0] != en[0]:
             shown = [_named(one) for one in (text, en)]
@@ -73,7 +69,7 @@ def _segments(path: str, member: str | None) -> Iterator[Segment]:
                     inside = False
                     yield (document, id), _text(pieces)
                 elif sum(map(len, pieces)) > MAX_TEXT_BYTES:
-                    pieces = [b"\0" * MAX_TEXT_BYTES]  # its length is all that is still needed
+                    pieces = [b"\0" * MAX_TEXT_BYTES]  # only its length still matters
     if inside:
         raise DataError(
             f"{path}: ends within {_named(((document, id), b''))}; fetch the file again"
@@ -84,7 +80,7 @@ def _text(pieces: list[bytes]) -> bytes | None:
     if sum(map(len, pieces)) >= MAX_TEXT_BYTES:
         return None
     text = b" ".join(piece.strip() for piece in pieces).strip()
-    # undecodable bytes go through as they are: whoever reads the row counts it as invalid_utf8
+    # undecodable bytes are kept: part.batches counts such a row as invalid_utf8
     return html.unescape(text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 

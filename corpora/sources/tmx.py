@@ -1,4 +1,4 @@
-"""TMX, Translation Memory eXchange: every `tu` is a row, whatever languages its `tuv`s are in."""
+"""TMX, Translation Memory eXchange: every `tu` is a row, whatever the languages of its `tuv`s."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,13 +7,12 @@ from configs.schema.sources import TmxSource
 from corpora.sources import segments
 from corpora.sources.part import Row
 
-# Elements inside a segment whose content is some other format's code (TMX 1.4b, 3.3: content
-# markup); <hi> holds text.
+# Elements that hold another format's markup, no text (TMX 1.4b, 3.3); <hi> holds text.
 CODE = {"bpt", "ept", "ph", "it", "ut"}
 
 
 def read(source: TmxSource, path: str) -> Iterator[Row]:
-    """Every unit of one file, in order. Raises DataError where it is no well-formed XML."""
+    """Every unit of one file, in order. Raises DataError for malformed XML."""
     return segments.read(path, source.member, _Units(source.text_language.code))
 
 

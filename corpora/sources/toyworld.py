@@ -1,4 +1,4 @@
-"""The scenes of toyworld, said in both languages: held-out and training scenes lie apart by
+"""Toyworld's scenes described in both languages; the splits' scenes are disjoint by
 construction.
 """
 

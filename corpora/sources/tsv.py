@@ -1,7 +1,7 @@
-"""TSV files: UTF-8, one row a line feed, fields parted by tabs, nothing quoted.
+"""TSV files: UTF-8, one row per line feed, fields separated by tabs, no quoting.
 
-Their bytes are split here, because csv, pandas and `datasets` lose rows (texts "NA" and "null", a
-bare carriage return, one leading quotation mark).
+Bytes are split here because csv, pandas and `datasets` lose rows (texts "NA" and "null", a bare
+carriage return, one leading quotation mark).
 """
 
 import re
@@ -16,13 +16,13 @@ from corpora.sources.part import MAX_TEXT_BYTES, Part, Row
 # The Tanaka corpus writes `A: …` and `…#ID=1_2`; no other text ends with the latter.
 TANAKA = re.compile(rb"\s*#ID=\d+(?:_\d+)?\s*$")
 MARK = ord("#")
-INDEX = "index_line"  # Tanaka's `B: ` lines: the words of the sentence above, with their readings
+INDEX = "index_line"  # Tanaka's `B: ` lines list the words of the sentence above them
 
 
 def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[Part]:
     """Cuts one file into parts in one pass over its bytes.
 
-    Raises RecipeError for a column that is not there, DataError for another format.
+    Raises RecipeError for a missing column, DataError for another format.
     """
     with files.opened(path, source.member) as stream:
         beginning = files.head_of(stream)
@@ -32,7 +32,7 @@ def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[
         first = stream.readline(MAX_TEXT_BYTES) if source.header else b""
         head = stream.peek(1)
         if not head:
-            return  # no bytes, no rows: the caller says so
+            return  # the caller reports the empty file
         header = _fields(first) if source.header else None
         start += len(first)
         fields = len(header) if header is not None else _usual_fields(head)
@@ -77,7 +77,7 @@ def _fields(line: bytes) -> list[bytes]:
 
 
 def _usual_fields(head: bytes) -> int:
-    """How many fields most lines of the beginning have."""
+    """The most frequent number of fields per line in `head`."""
     some = head.split(b"\n")
     return Counter(line.count(b"\t") + 1 for line in some[:-1] or some).most_common(1)[0][0]
 

@@ -1,5 +1,5 @@
-"""WMT's test sets in XML: in every `doc` the segments of `src` and of the first `ref` in the other
-language, joined by their ids.
+"""WMT's test sets in XML: for every `doc`, the segments of `src` and of the first `ref` in the
+other language, joined by id.
 """
 
 from collections import Counter
@@ -9,13 +9,13 @@ from configs.schema.sources import WmtTestSource
 from corpora.sources import segments
 from corpora.sources.part import Row
 
-Key = tuple[str, int]  # a segment's id within its document, and how many of that id came before it
+Key = tuple[str, int]  # segment id within its document, and how many had that id before
 
 
 def read(source: WmtTestSource, path: str) -> Iterator[Row]:
-    """Every segment of one file, in order; a document at a time is held.
+    """Every segment of one file, in order; one document at a time is in memory.
 
-    Raises DataError where the file is no well-formed XML.
+    Raises DataError for malformed XML.
     """
     return segments.read(path, None, _Documents(source.text_language.code))
 

@@ -1,7 +1,7 @@
-"""English captions back to scenes, by the grammar that said them: what a translation means.
+"""Parses English captions back to scenes, to check what a translation means.
 
-In and out: a caption in, the scene in its words or None out; nothing on disk. Two captions mean the
-same picture when their scenes share a `key`.
+In and out: a caption in, its scene or None out; nothing on disk. Two captions describe the same
+picture if their scenes share a `key`.
 """
 
 import re
@@ -26,14 +26,14 @@ _WORDS: dict[str, Iterable[str]] = {"size": _SIZES, "color": COLORS, "shape": SH
 
 
 def read(caption: str) -> Scene | None:
-    """The scene a caption says, or None for what the grammar does not say."""
+    """The scene that a caption describes, or None for a text outside the grammar."""
     for pattern in _patterns():
         if found := pattern.fullmatch(caption.strip()):
             words = found.groupdict()
-            said = [one for one in ("first", "second") if f"{one}_color" in words]
+            ordinals = [one for one in ("first", "second") if f"{one}_color" in words]
             things = [
                 Thing(words[f"{one}_color"], words[f"{one}_shape"], _SIZES[words[f"{one}_size"]])
-                for one in said
+                for one in ordinals
             ]
             relation = words.get("relation") or words.get("of_it")
             return Scene(

@@ -1,8 +1,8 @@
-"""Toyworld's captions: scenes said in English, by the grammar the miniature was trained on, and in
-Japanese, by one of four phrasings.
+"""Toyworld's captions: scenes described in English, by the grammar the miniature was trained on,
+and in Japanese, in one of four phrasings.
 
 In and out: a split and a seed in, `Caption`s out; nothing on disk. `corpora/toyworld/japanese.py`
-holds the Japanese words and patterns.
+has the Japanese words and patterns.
 """
 
 import random
@@ -39,14 +39,14 @@ ENGLISH_DOUBLE = (
     "a {second} and {of_it} a {first}; the background is {background}",
 )
 
-# Plain speech leads, as it does among people; each hard phrasing keeps enough captions to be learnt
-# and measured by itself.
+# Plain captions are most frequent, as in real use; each hard phrasing has enough to be learned and
+# measured by itself.
 SHARES: dict[Phrasing, float] = {"plain": 0.4, "relative": 0.2, "modifiers": 0.2, "negation": 0.2}
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One scene in two languages; `phrasing` says how the Japanese is put."""
+    """One scene in two languages; `phrasing` is that of the Japanese."""
 
     scene: Scene
     phrasing: Phrasing
@@ -69,30 +69,31 @@ class Caption:
 def pairs(count: int, split: Split, seed: int) -> Iterator[Caption]:
     """`count` captioned scenes of one split; the same arguments give the same captions."""
     rng = random.Random(f"{split} {seed}")
-    rng_of_phrasing = random.Random(f"{split} {seed} phrasing")
+    phrasing_rng = random.Random(f"{split} {seed} phrasing")
     for _ in range(count):
         scene = sample(split, rng)
-        # A plain sentence is drawn for every scene, needed or not: so the scenes and their English,
-        # on which the miniature was trained, are the same whatever is added to the Japanese.
+        # A plain sentence is drawn for every scene, used or not, so that new phrasings change
+        # neither the scenes nor their English, on which the miniature was trained.
         plain = japanese.plain(scene, rng)
         english_sentence = english(scene, rng)
-        (phrasing,) = rng_of_phrasing.choices(PHRASINGS, [SHARES[one] for one in PHRASINGS])
-        said = plain if phrasing == "plain" else japanese.say(scene, phrasing, rng_of_phrasing)
-        yield Caption(scene, phrasing, said, english_sentence)
+        (phrasing,) = phrasing_rng.choices(PHRASINGS, [SHARES[one] for one in PHRASINGS])
+        japanese_sentence = (
+            plain if phrasing == "plain" else japanese.say(scene, phrasing, phrasing_rng)
+        )
+        yield Caption(scene, phrasing, japanese_sentence, english_sentence)
 
 
 def of_scene(scene: Scene, phrasing: Phrasing, rng: random.Random) -> Caption:
-    """A given scene, said in a given way."""
+    """A caption of the given scene in the given phrasing."""
     return Caption(scene, phrasing, japanese.say(scene, phrasing, rng), english(scene, rng))
 
 
 def role_swapped(caption: Caption) -> Caption:
     """The caption of two things with the things exchanged: the same patterns and words in both
-    languages, and another picture.
+    languages, another picture.
 
-    The twin's picture is never the caption's own, but the twin may be of either split, whichever
-    the caption is of: most twins of held-out scenes may have been trained on. What must be unseen
-    is to be chosen by `twin.scene.split`.
+    The twin may be of either split, whatever the caption's: most twins of held-out scenes may have
+    been trained on. Check `twin.scene.split` if it must be unseen.
     """
     assert caption.scene.relation, "one thing has nothing to change places with"
     scene = replace(caption.scene, things=caption.scene.things[::-1])
@@ -102,13 +103,12 @@ def role_swapped(caption: Caption) -> Caption:
 
 
 def held_out_twins(couples: int, seed: int) -> Iterator[Caption]:
-    """Captions of two things, each followed by its role-swapped twin; neither picture is ever
-    trained on: `2 * couples` in all.
+    """`2 * couples` captions of two things, each followed by its role-swapped twin; all are held
+    out.
     """
     found = 0
-    for caption in pairs(
-        couples * 1000, "held_out", seed
-    ):  # one caption in twelve or so has a held-out twin
+    # about one caption in twelve has a held-out twin
+    for caption in pairs(couples * 1000, "held_out", seed):
         if found == couples:
             return
         if caption.scene.relation and role_swapped(caption).scene.split == "held_out":

@@ -1,15 +1,15 @@
-"""Toyworld's Japanese: its words, its sentence patterns, and how a scene is said by them.
+"""Toyworld's Japanese: words, sentence patterns, and how they describe a scene.
 
-In and out: a scene and a source of chance in, a `Sentence` out; nothing on disk.
+In and out: a scene and a random generator in, a `Sentence` out; nothing on disk.
 
-Four phrasings, in three of which the order of the words is far from English or a bag of them is not
+Four phrasings. In the last three the word order is far from English, or a bag of words is not
 enough:
 - `plain`: the landmark before the thing, the verb last.
 - `relative`: head-final clauses. 青い四角が右にある赤い丸 and 青い四角の右にある赤い丸 differ in
   one particle and say opposite things.
-- `modifiers`: attributes stacked before a noun, or listed apart from it:
+- `modifiers`: attributes stacked before a noun, or listed separately:
   左から順に、形は丸と四角、色は赤と青.
-- `negation`: a wrong value beside the right one, on either side of it: 赤ではなく青い丸,
+- `negation`: a wrong value before or after the right one: 赤ではなく青い丸,
   青であって赤ではない丸.
 """
 
@@ -25,7 +25,7 @@ PHRASINGS: tuple[Phrasing, ...] = get_args(Phrasing)
 SIZES = {"small": ("小さい", "小さな", "ちっちゃい"), "big": ("大きい", "大きな", "でっかい")}
 SIZE_STEMS = {"small": "小さ", "big": "大き"}  # 小さく, 小さくて, 小さくない
 SIZE_NOUNS = {"small": "小", "big": "大"}
-# (before a noun, ...), joined to another adjective, as a noun
+# forms before a noun, form before another adjective, noun
 COLOR_WORDS = {
     "red": (("赤い", "赤の"), "赤くて", "赤"),
     "orange": (("オレンジの", "オレンジ色の"), "オレンジ色で", "オレンジ"),
@@ -58,8 +58,7 @@ BACKGROUNDS = {
     "brown": ("茶色い", "茶色"),
 }
 
-# --- sentence patterns: `first` stands at `relation` of `second`, so `second` at `opposite` of
-# `first` ---
+# Sentence patterns: `first` is at `relation` of `second`, so `second` is at `opposite` of `first`.
 
 PLAIN_SINGLE = (
     "{background_adjective}背景に{first}",
@@ -101,9 +100,8 @@ MODIFIED = (
     "{stem}くてしかも{adjective}{shape}",
     "{joined}しかも{size}{shape}",
 )
-MODIFIED_OF_TWO_ALIKE = (
-    "{joined}{size}ほうの{shape}"  # of two circles "the red one": their colors always differ
-)
+# "the red one" of two circles: their colors always differ
+MODIFIED_OF_TWO_ALIKE = "{joined}{size}ほうの{shape}"
 MODIFIERS_SINGLE = (
     "{background_adjective}背景に、{first}",
     "背景は{background}で、{first}がひとつ",
@@ -151,8 +149,8 @@ NEGATED_RELATION = (
 
 @dataclass(frozen=True)
 class Words:
-    """How one caption says one thing: in one phrase, and word by word for patterns that part the
-    words.
+    """How a caption names one thing: as a phrase, and as single words for patterns that separate
+    them.
     """
 
     phrase: str
@@ -168,9 +166,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A pattern and the words that fill it: with the things exchanged it is the same pattern and
-    the same words.
-    """
+    """A pattern and the words that fill it. Exchanging the things changes neither."""
 
     pattern: str
     things: tuple[Words, ...]
@@ -216,9 +212,8 @@ def relative(scene: Scene, rng: random.Random) -> Sentence:
 
 
 def modifiers(scene: Scene, rng: random.Random) -> Sentence:
-    shapes = {
-        thing.shape: rng.choice(SHAPE_WORDS[thing.shape]) for thing in scene.things
-    }  # two circles are called by one word here
+    # two circles get the same word
+    shapes = {thing.shape: rng.choice(SHAPE_WORDS[thing.shape]) for thing in scene.things}
     alike = len(shapes) < len(scene.things)
     forms = (*MODIFIED, MODIFIED_OF_TWO_ALIKE) if alike else MODIFIED
     things = tuple(
@@ -240,7 +235,7 @@ def modifiers(scene: Scene, rng: random.Random) -> Sentence:
 
 
 def negation(scene: Scene, rng: random.Random) -> Sentence:
-    """One value of the scene is told from a wrong one, any of the others."""
+    """Contrasts one value of the scene with a random wrong one."""
     things = [_thing(thing, rng) for thing in scene.things]
     others = _others(scene, rng)
     core = rng.choice(NEGATION_CORES["double" if scene.relation else "single"])
@@ -286,7 +281,7 @@ def _thing(thing: Thing, rng: random.Random) -> Words:
 def _filled(
     form: str, thing: Thing, rng: random.Random, shape: str | None = None, wrong: str = ""
 ) -> Words:
-    """The thing said by a form of its own."""
+    """The thing named by the given form."""
     adjectives, joined, color = COLOR_WORDS[thing.color]
     size, shape = rng.choice(SIZES[thing.size]), shape or rng.choice(SHAPE_WORDS[thing.shape])
     words = {
@@ -321,7 +316,7 @@ def _negated(thing: Thing, rng: random.Random) -> Words:
 
 
 def _of_each(name: str, attribute: str, things: tuple[Words, ...]) -> str:
-    """色は赤と青, or 色はどちらも赤: a pattern still, for the things may change places."""
+    """色は赤と青, or 色はどちらも赤; as a pattern, since the things may be exchanged."""
     first, second = (getattr(words, attribute) for words in things)
     return (
         f"{name}はどちらも{{first.{attribute}}}"

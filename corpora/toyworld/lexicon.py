@@ -1,5 +1,5 @@
-"""What each Japanese word of toyworld's grammar means in English: made from the tables of
-japanese.py, so the two cannot part.
+"""English meanings of the Japanese words of toyworld's grammar, made from the tables of japanese.py
+so that the two agree.
 
 In and out: nothing on disk. Used to train the small language models, never the students.
 """
@@ -9,7 +9,7 @@ from functools import cache
 
 from corpora.toyworld import captions, japanese
 
-# The words of the sentence patterns that the tables do not hold.
+# Words of the sentence patterns that are not in the tables.
 PATTERN_WORDS = {
     "背景": ("background",),
     "ひとつ": ("one",),
@@ -19,8 +19,8 @@ PATTERN_WORDS = {
     "その": ("its",),
     "やつ": ("that",),
 }
-# Words that no word of the English captions says. On them alone hang who stands where and which of
-# two colors is the right one.
+# Words without an English counterpart. They alone tell who stands where, and which of two colors is
+# right.
 STRUCTURE_WORDS = (
     *("に", "の", "が", "は", "で", "と", "も", "を", "、", "ね", "くて", "く"),
     *(
@@ -41,7 +41,7 @@ STRUCTURE_WORDS = (
 
 @cache
 def meanings() -> dict[str, tuple[str, ...]]:
-    """The English words a Japanese word may stand for, the grammar's commonest first."""
+    """The English words that a Japanese word may stand for, most frequent first."""
     found: dict[str, tuple[str, ...]] = dict(PATTERN_WORDS)
     for size, forms in japanese.SIZES.items():
         found |= dict.fromkeys(
@@ -60,8 +60,8 @@ def meanings() -> dict[str, tuple[str, ...]]:
 
 
 def words_of(text: str) -> list[str]:
-    """A caption cut at the words the grammar has, the longest first; what is none of them stays in
-    one piece.
+    """Splits a caption into the grammar's words, longest match first; any other text stays in one
+    piece.
     """
     return [part for part in _cuts().split(text) if part]
 
@@ -77,5 +77,5 @@ def _single_words(relation: str) -> list[str]:
 
 
 def _stem(adjective: str) -> str:
-    """緑の -> 緑: の is a word of its own."""
+    """緑の -> 緑: の is a separate word."""
     return adjective.removesuffix("の")

@@ -1,4 +1,4 @@
-"""Scenes to pictures, 32 x 32 sRGB, anti-aliased; every thing may stand one pixel off its place.
+"""Renders scenes as 32 x 32 sRGB pictures, anti-aliased, optionally with things shifted by a pixel.
 
 Shape letters: N pictures, T things (1 or 2), H = W = 32.
 """
@@ -21,8 +21,7 @@ PLACES: dict[Layout, tuple[tuple[int, int], ...]] = {
 }
 JITTERS = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 SUPERSAMPLING = 8
-# Other ways to draw the same scenes, for UNets that training never saw: lit from the upper left, or
-# with soft edges.
+# "shaded" (lit from the upper left) and "soft" (soft edges) are for UNets that training never saw.
 Style = Literal["plain", "shaded", "soft"]
 SHADING = (1.12 - 0.4 * np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SIDE)).astype(
     np.float32
@@ -30,7 +29,7 @@ SHADING = (1.12 - 0.4 * np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SI
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points lie in the shape of radius 1 around the origin (y grows downwards)."""
+    """Whether points are in the shape of radius 1 around the origin (y grows downwards)."""
     if shape == "circle":
         return x**2 + y**2 <= 1
     if shape == "ring":
@@ -62,7 +61,7 @@ def coverage(shape: str, size: str) -> np.ndarray:
 def coverage_at(
     shape: str, size: str, place: tuple[int, int], jitter: tuple[int, int]
 ) -> np.ndarray:
-    """(H, W): the same thing at a place of the picture, off it by `jitter` pixels."""
+    """(H, W): the same thing at a place of the picture, shifted by `jitter` pixels."""
     shift = (place[1] + jitter[1] - SIDE // 2, place[0] + jitter[0] - SIDE // 2)
     return np.roll(coverage(shape, size), shift, axis=(0, 1))
 
@@ -70,7 +69,7 @@ def coverage_at(
 def render(
     scenes: Sequence[Scene], rng: np.random.Generator | None = None, style: Style = "plain"
 ) -> np.ndarray:
-    """(N, H, W, 3) uint8; without `rng` every thing stands exactly on its place.
+    """(N, H, W, 3) uint8; without `rng` every thing is exactly at its place.
 
     The miniature was trained on the plain style.
     """
@@ -90,7 +89,7 @@ def render(
 
 
 def _softened(alpha: np.ndarray) -> np.ndarray:
-    """Edges as of watercolour: a 3 x 3 mean, its middle kept."""
+    """Watercolour-like edges: blended with a 3 x 3 mean."""
     padded = np.pad(alpha, 1)
     mean = sum(padded[dy : dy + SIDE, dx : dx + SIDE] for dy in range(3) for dx in range(3)) / 9
     return np.asarray(0.35 * alpha + 0.65 * mean, np.float32)

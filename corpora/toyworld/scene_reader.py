@@ -1,9 +1,8 @@
-"""Pictures back to scenes: what was painted, told from the pixels alone.
+"""Reads scenes from pictures, by the pixels alone.
 
 For each layout, place, shape, size and offset the best color is found in closed form (least
-squares); the explanation with the least error is the reading. A color further than
-`MAX_COLOR_DISTANCE` from every color there is makes the thing unreadable: a washed-out picture is
-not a right one.
+squares); the combination with the least error is the reading. A thing whose color is further than
+`MAX_COLOR_DISTANCE` from every known color is unreadable: a washed-out picture is not a right one.
 """
 
 import functools
@@ -20,9 +19,9 @@ CORNER = 4  # pixels: no thing ever reaches this square in a corner
 
 @dataclass(frozen=True)
 class SceneReading:
-    """What a picture shows; None where it shows nothing nameable.
+    """What a picture shows; None for what cannot be named.
 
-    `error` is the RMS left unexplained, in sRGB units.
+    `error`: RMS of the unexplained rest, in sRGB units.
     """
 
     background: str | None
@@ -37,18 +36,18 @@ def matches(scene: Scene, reading: SceneReading) -> bool:
 
 
 def attribute_matches(scene: Scene, reading: SceneReading) -> dict[str, bool]:
-    """Each attribute alone; those of things are right when right for all things (and never in a
-    wrong layout).
+    """Each attribute alone. Those of things must be right for all things, and never are in a wrong
+    layout.
     """
     same_layout = scene.layout == reading.layout
-    both = list(zip(scene.in_picture_order, reading.things, strict=False)) if same_layout else []
+    pairs = list(zip(scene.in_picture_order, reading.things, strict=False)) if same_layout else []
     return {
         "background": scene.background == reading.background,
         "layout": same_layout,
         **{
             name: same_layout
             and all(
-                got is not None and getattr(want, name) == getattr(got, name) for want, got in both
+                got is not None and getattr(want, name) == getattr(got, name) for want, got in pairs
             )
             for name in ("color", "shape", "size")
         },
@@ -83,12 +82,11 @@ def _read_one(picture: np.ndarray) -> SceneReading:
 def _explain(
     picture: np.ndarray, background: np.ndarray, layout: Layout
 ) -> tuple[float, Layout, tuple[Thing | None, ...]]:
-    """The squared error of the best things in this layout, and those things."""
+    """The least squared error of things in this layout; the layout; those things."""
     total, things = 0.0, []
     for place, part in zip(PLACES[layout], _parts(picture - background, layout), strict=True):
         masks_CM, labels = _candidates(layout, place)
-        # color minus background that fits best: d = m.x / m.m, and the error it leaves: x.x -
-        # (m.x)^2 / m.m
+        # Least squares, color relative to the background: d = m.x / m.m leaves x.x - (m.x)^2 / m.m.
         products_C3 = masks_CM @ part.reshape(-1, 3)
         norms_C = (masks_CM**2).sum(axis=1)
         errors_C = (part**2).sum() - (products_C3**2).sum(axis=1) / norms_C
@@ -108,7 +106,7 @@ def _parts(picture: np.ndarray, layout: Layout) -> list[np.ndarray]:
 
 @functools.cache
 def _candidates(layout: Layout, place: tuple[int, int]) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Coverage masks of this place's part of the picture, (candidates, pixels), and the shape and
+    """Coverage masks (candidates, pixels) of this place's part of the picture, and the shape and
     size of each.
     """
     index = PLACES[layout].index(place)

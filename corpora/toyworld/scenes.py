@@ -1,9 +1,9 @@
-"""What there is in toyworld: one or two colored things on a plain background, and which scenes
-nobody is trained on.
+"""Toyworld's scenes: one or two colored things on a plain background, and which scenes are held
+out.
 
-A scene is what a caption means. Two captions that paint the same picture ("A left of B", "B right
-of A") share one `key`, and the key alone decides whether the scene is held out: so no phrasing of a
-held-out picture can ever be trained on.
+A scene is what a caption means. Captions of the same picture ("A left of B", "B right of A") share
+one `key`, and the key alone decides whether the scene is held out: no phrasing of a held-out
+picture can be trained on.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-# sRGB, far enough apart that a washed-out picture is not taken for a right one
+# sRGB, far enough apart that a washed-out color is not taken for a right one
 COLORS = {
     "red": (214, 36, 42),
     "orange": (240, 135, 30),
@@ -34,7 +34,7 @@ RELATIONS = ("left", "right", "above", "below")
 
 Layout = Literal["single", "horizontal", "vertical"]
 Split = Literal["train", "held_out"]
-HELD_OUT_SHARE = 10  # one scene in so many
+HELD_OUT_SHARE = 10  # one scene in ten
 SINGLE_SHARE = 0.25
 
 
@@ -47,7 +47,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """`things[0]` stands `relation` of `things[1]`; a single thing has no relation."""
+    """`things[0]` is at `relation` of `things[1]`; a single thing has no relation."""
 
     background: str
     things: tuple[Thing, ...]
@@ -92,10 +92,8 @@ def _sample_any(rng: random.Random) -> Scene:
     if rng.random() < SINGLE_SHARE:
         return Scene(background, (first,))
     second = _sample_thing(rng)
-    while (second.color, second.shape) == (
-        first.color,
-        first.shape,
-    ):  # "a red circle left of a red circle" says too little
+    # "a red circle left of a red circle" says too little
+    while (second.color, second.shape) == (first.color, first.shape):
         second = _sample_thing(rng)
     return Scene(background, (first, second), rng.choice(RELATIONS))
 

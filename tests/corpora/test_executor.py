@@ -69,7 +69,7 @@ def test_a_killed_worker_is_replaced_and_its_piece_done_again(
         path.name for path in (tmp_path / "logs" / "completions").iterdir()
     } == {"00000", "00001", "00002"}
     assert (
-        "a worker was killed, perhaps for want of memory; going on with 1" in capfd.readouterr().err
+        "a worker was killed, perhaps for lack of memory; going on with 1" in capfd.readouterr().err
     )
 
 
@@ -224,7 +224,7 @@ def test_a_killed_head_waits_for_the_jobs_that_run(tmp_path: Path, cluster: Path
     ("ill", "kind", "message"),
     [
         ("damaged", DataError, r"bad\.tsv: is damaged"),
-        ("killed", SetupError, "a job was killed, perhaps for want of memory or time"),
+        ("killed", SetupError, "a job was killed, perhaps for lack of memory or time"),
         ("buggy", SetupError, "a job ended with KeyError: .*"),
     ],
 )
@@ -252,7 +252,7 @@ def test_without_a_cluster_it_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SetupError, match="sbatch did not take the jobs"):
+    with pytest.raises(SetupError, match="sbatch refused the jobs"):
         executor.run(
             Deadly(tmp_path),
             tmp_path / "logs",

@@ -237,7 +237,7 @@ def test_what_is_no_translator_is_one_line(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(DataError) as caught:
             translator.load(settings(model if ":" in model else tmp_path / model), tmp_path)
         assert "\n" not in str(caught.value)
-    with pytest.raises(RecipeError, match="precision float16 does not go"):
+    with pytest.raises(RecipeError, match="precision float16 is not supported"):
         translator.load(settings("toyworld:translator", precision="float16"), tmp_path)
 
 
