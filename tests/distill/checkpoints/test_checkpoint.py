@@ -244,7 +244,7 @@ def test_a_teacher_that_cannot_be_loaded(tiny_sdxl: Path, tmp_path: Path, damage
 
 def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"initial_student: missing; run python -m vocab_init"):
-        store.prepare(recipe(tmp_path))
+        store.prepare(recipe(tmp_path), SDXL)
     for side in token_pairs.sides_of(SDXL):
         np.save(tmp_path / f"{side}_ids.npy", np.arange(5, dtype=np.uint16))
         np.save(tmp_path / f"{side}_offsets.npy", np.array([0, 2, 5]))
