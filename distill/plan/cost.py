@@ -130,8 +130,8 @@ class Tower:
         A layer saves its input, both norms' outputs, queries, keys, values, the attention's output
         and the residual before the second norm (8 widths), and the MLP's activation with its input;
         quick_gelu saves its sigmoid too. The last layer saves what it computes at all positions:
-        input, norm, keys, values. The norm behind final states saves its input. Left out: the norms'
-        statistics and log-sum-exps, 1 % at widths of hundreds.
+        input, norm, keys, values. The norm behind final states saves its input. Left out: the
+        norms' statistics and log-sum-exps, 1 % at widths of hundreds.
         """
         of_mlp = 3 if self.activation == "quick_gelu" else 2
         whole = self.whole_layers * (8 * self.width + of_mlp * self.mlp)
