@@ -1,10 +1,11 @@
-"""A miniature SDXL of random, seeded weights (every class and file of the real folder, small enough
-for a test), and a run of it.
+"""A miniature SDXL and a miniature SD of random, seeded weights (every class and file of the real
+folder, small enough for a test), and a run of the first.
 
 Out: `tiny_sdxl`, a folder with `base/` and `refiner/` in diffusers layout: 16 x 16 x 4 latents, 32
-     x 32 pictures, clip_l of width 16, clip_bigg of width 24 projected to 20, 77 positions. Read
-     it, never write to it: it is shared. `finished_run`, a run folder of the test's own: pairs,
-     initial student and export.
+     x 32 pictures, clip_l of width 16, clip_bigg of width 24 projected to 20, 77 positions.
+     `tiny_sd`, likewise one folder: clip of width 18, and a safety checker that never flags. Read
+     them, never write to them: they are shared. `finished_run`, a run folder of the test's own:
+     pairs, initial student and export.
 """
 
 import json
@@ -25,13 +26,14 @@ from configs import artefact
 from corpora import pair
 from corpora.toyworld import captions
 from distill import inputs, run_folder
-from distill.encoders.family import SDXL
+from distill.encoders.family import SDXL, Family
 from distill.encoders.teacher import load_text_encoders
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
 
 PAIRS = 8  # held-out pairs of `finished_run`
 CLIP_L_WIDTH, CLIP_BIGG_WIDTH, POOLED_WIDTH, TIME_WIDTH = 16, 24, 20, 8
+SD_WIDTH = 18
 
 
 @pytest.fixture(scope="session")
@@ -43,30 +45,10 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_tiny_sdxl(folder: Path, seed: int) -> None:
     """Saves `folder/base` and `folder/refiner`; the same seed gives the same weights."""
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionXLImg2ImgPipeline,
-        StableDiffusionXLPipeline,
-    )
+    from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        block_out_channels=(4, 8),
-        norm_num_groups=2,
-        latent_channels=4,
-        sample_size=32,
-    )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    vae, scheduler = _vae(), _scheduler()
     tokenizer, tokenizer_2 = _tokenizer("<|endoftext|>"), _tokenizer("!")
     text_encoder, text_encoder_2 = (
         _text_encoder(CLIP_L_WIDTH, None),
@@ -78,7 +60,7 @@ def write_tiny_sdxl(folder: Path, seed: int) -> None:
         text_encoder_2=text_encoder_2,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        unet=_unet(CLIP_L_WIDTH + CLIP_BIGG_WIDTH, time_ids=6),
+        unet=_unet(CLIP_L_WIDTH + CLIP_BIGG_WIDTH, **_text_time(6)),
         scheduler=scheduler,
     ).save_pretrained(folder / "base")
     StableDiffusionXLImg2ImgPipeline(
@@ -87,11 +69,66 @@ def write_tiny_sdxl(folder: Path, seed: int) -> None:
         text_encoder_2=text_encoder_2,
         tokenizer=None,
         tokenizer_2=tokenizer_2,
-        unet=_unet(CLIP_BIGG_WIDTH, time_ids=5),
+        unet=_unet(CLIP_BIGG_WIDTH, **_text_time(5)),
         scheduler=scheduler,
         requires_aesthetics_score=True,
         force_zeros_for_empty_prompt=False,
     ).save_pretrained(folder / "refiner")
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny_sd")
+    write_tiny_sd(folder, seed=0)
+    return folder
+
+
+def write_tiny_sd(folder: Path, seed: int) -> None:
+    """Saves an SD in `folder`, as SDs are published: with a safety checker and its preprocessor."""
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPImageProcessor
+
+    from corpora.miniature import miniature, train_sd
+
+    torch.manual_seed(seed)
+    StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=_text_encoder(SD_WIDTH, None),
+        tokenizer=_tokenizer("<|endoftext|>"),
+        unet=_unet(SD_WIDTH, use_linear_projection=False),
+        scheduler=_scheduler(),
+        safety_checker=miniature.safety_checker(),
+        feature_extractor=CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
+    ).save_pretrained(folder)
+    train_sd._write_safety_checker(folder / "safety_checker")  # keys that every version reads
+
+
+def _vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=32,
+    )
+
+
+def _scheduler():
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 def _tokenizer(pad_token: str):
@@ -142,7 +179,17 @@ def _text_encoder(width: int, projection: int | None):
     return model.eval()
 
 
-def _unet(cross_attention_dim: int, time_ids: int):
+def _text_time(time_ids: int) -> dict[str, object]:
+    """What SDXL's UNets read beside the text's states."""
+    return {
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": TIME_WIDTH,
+        "projection_class_embeddings_input_dim": time_ids * TIME_WIDTH + POOLED_WIDTH,
+    }
+
+
+def _unet(cross_attention_dim: int, **more: object):
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -156,11 +203,8 @@ def _unet(cross_attention_dim: int, time_ids: int):
         norm_num_groups=4,
         attention_head_dim=(2, 4),
         transformer_layers_per_block=1,
-        use_linear_projection=True,
         cross_attention_dim=cross_attention_dim,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=TIME_WIDTH,
-        projection_class_embeddings_input_dim=time_ids * TIME_WIDTH + POOLED_WIDTH,
+        **more,
     ).eval()
 
 
@@ -283,20 +327,19 @@ def write_verification(folder: Path) -> None:
 
 
 def write_checkpoint(
-    run: Path, teacher: Path, vocabulary: int, step: int
+    run: Path, teacher: Path, vocabulary: int, step: int, family: Family = SDXL
 ) -> dict[str, torch.Tensor]:
     """Random students of the teacher's shape, keyed as the training writes them, with the manifest
     last and `latest` after it.
     """
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    import transformers
+    from transformers import CLIPTextConfig
 
     torch.manual_seed(step)
     tensors = {}
-    for name, subfolder, kind in (
-        ("clip_l", "text_encoder", CLIPTextModel),
-        ("clip_bigg", "text_encoder_2", CLIPTextModelWithProjection),
-    ):
-        config = json.loads((teacher / subfolder / "config.json").read_text())
+    for name, part in family.parts.items():
+        kind = getattr(transformers, part.class_name)
+        config = json.loads((teacher / part.subfolder / "config.json").read_text())
         config |= {
             "vocab_size": vocabulary,
             "bos_token_id": vocabulary - 2,

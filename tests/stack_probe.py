@@ -2,6 +2,7 @@
 it imports nothing of this project.
 
 python tests/stack_probe.py EXPORT PROMPTS.json LORA OUT.safetensors
+python tests/stack_probe.py SD_PIPELINE PROMPTS.json OUT.safetensors
 """
 
 import json
@@ -134,13 +135,32 @@ def paint(export: Path, lora: Path, prompt: str) -> dict[str, torch.Tensor]:
     return found
 
 
+def read_sd(folder: Path, prompts: list[str]) -> dict[str, torch.Tensor]:
+    """States (B, L, D) of the prompts by the stock pipeline and by its encoder alone, and whether
+    the safety checker flags a picture.
+    """
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    ids = pipeline.tokenizer(
+        prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        states, _ = pipeline.encode_prompt(prompts, "cpu", 1, False)
+        last = pipeline.text_encoder(ids).last_hidden_state
+    painted = pipeline(prompts[0], num_inference_steps=2)
+    flagged = torch.tensor(painted.nsfw_content_detected)
+    return {"states": states, "last hidden state": last, "flagged": flagged}
+
+
 def main() -> None:
-    export, prompts, lora, out = map(Path, sys.argv[1:])
+    export, prompts, *lora, out = map(Path, sys.argv[1:])
     logging.set_verbosity_error()
     texts = json.loads(prompts.read_text(encoding="utf-8"))
-    found = (
-        read_prompts(export, texts) | learn_a_word(export, texts[0]) | paint(export, lora, texts[0])
-    )
+    if not lora:
+        found = read_sd(export, texts)
+    else:
+        found = read_prompts(export, texts) | learn_a_word(export, texts[0])
+        found |= paint(export, lora[0], texts[0])
     stack = {"transformers": transformers.__version__, "diffusers": diffusers.__version__}
     save_file({name: tensor.contiguous() for name, tensor in found.items()}, out, metadata=stack)
 

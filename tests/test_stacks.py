@@ -18,6 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from configs.references import TOYWORLD_MODELS
+from distill.encoders.family import SD
+from distill.encoders.teacher import load_text_encoders
+from distill.encoders.tower import tower_of
 from distill.tokenizer import portable
 from distill.verify.readings import PROMPTS, TOLERANCE
 
@@ -71,6 +74,44 @@ def exports(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         ]
         go(stack, "-m", "distill.export", "configs/toyworld.yaml", *settings)
     return {stack: run / stack / "export" for stack in STACKS}
+
+
+@pytest.fixture(scope="module")
+def sd_exports(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Likewise of SD."""
+    run = tmp_path_factory.mktemp("sd_stacks")
+    vocabulary = portable.build(
+        TOYWORLD_MODELS / "spiece.model", run / "newest" / "initial_student" / "tokenizer"
+    )
+    write_checkpoint(run / "newest", tiny_sd, len(vocabulary), step=500, family=SD)
+    shutil.copytree(run / "newest", run / "v4")
+    for stack in STACKS:
+        settings = [f"run={run / stack}", f"distill.base={tiny_sd}"]
+        go(stack, "-m", "distill.export", "configs/toyworld_sd.yaml", *settings)
+    return {stack: run / stack / "export" / "base" for stack in STACKS}
+
+
+@pytest.mark.parametrize("made_by", STACKS)
+def test_every_stack_reads_an_sd_export_as_the_trainer_does(
+    made_by: str, sd_exports: dict[str, Path], tmp_path: Path
+) -> None:
+    """The stock pipeline's states equal the last hidden states that training computes; the safety
+    checker, whose keys the versions write differently, flags nothing.
+    """
+    student = load_text_encoders(sd_exports[made_by], SD)
+    tokens = student.tokenize(list(PROMPTS))
+    tower = tower_of(student.models["clip"], SD.parts["clip"].states)
+    with torch.no_grad():
+        trained_BLD, _ = tower(tokens.ids["clip"], tokens.eos["clip"])
+    (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    for read_by in STACKS:
+        out = tmp_path / f"{read_by}.safetensors"
+        probe = ("tests/stack_probe.py", sd_exports[made_by], tmp_path / "prompts.json", out)
+        go(read_by, *probe)
+        found = load_file(out)
+        torch.testing.assert_close(found["states"], trained_BLD, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found["last hidden state"], found["states"], rtol=0, atol=1e-6)
+        assert found["flagged"].tolist() == [False]
 
 
 @pytest.fixture(scope="module")

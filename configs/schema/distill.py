@@ -43,7 +43,9 @@ class Objective(Section):
         0.0, description="what random attention layers read is equal: needs no UNet"
     )
     pooled: Scheduled = Field(
-        1.0, description="squared error of the pooled state over its variance"
+        1.0,
+        description="squared error of the pooled state over its variance; 0 by default for a base "
+        "whose UNet reads none (SD)",
     )
 
     def weights(self, done: float) -> dict[str, float]:
@@ -111,8 +113,8 @@ class QueryBank(Section):
     )
     unets: dict[str, ModelName] = Field(
         {},
-        description="by a name of your own: further SDXL bases (fine-tuned ones, LoRAs fused) the "
-        "student is to serve",
+        description="by a name of your own: further bases of the same family (fine-tuned ones, "
+        "LoRAs fused) the student is to serve",
     )
 
     @model_validator(mode="after")
@@ -137,7 +139,8 @@ def unet_shares(unets: Collection[str], refiner_share: float) -> dict[str, float
 
 class Distill(Pace):
     base: ModelName = Field(
-        description="SDXL base in diffusers layout: a folder, a hub name, or toyworld:NAME"
+        description="an SDXL base, or an SD 1.x or 2.x, in diffusers layout: a folder, a hub name, "
+        "or toyworld:NAME; its model_index.json says which"
     )
     teacher: str | None = Field(
         None,
@@ -201,8 +204,8 @@ class Distill(Pace):
 
     @property
     def unets(self) -> dict[str, ModelName]:
-        """The SDXLs whose UNets the student is taught to serve, by name: `base`, `refiner` where
-        there is one, and `query_bank.unets`.
+        """The pipelines whose UNets the student is taught to serve, by name: `base`, `refiner`
+        where there is one, and `query_bank.unets`.
         """
         return (
             {"base": self.base}

@@ -61,13 +61,13 @@ class Eval(Section):
     )
     repositories: dict[str, ModelName] = Field(
         {},
-        description="by a name of your own: other Japanese SDXLs (folder or hub name) to compare "
-        "with",
+        description="by a name of your own: other Japanese pipelines (folder or hub name) to "
+        "compare with",
     )
     unets: dict[str, ModelName] = Field(
         {},
-        description="by a name of your own: SDXLs (base or refiner) whose UNets no student saw, "
-        "for eval.transfer",
+        description="by a name of your own: pipelines (base or refiner) whose UNets no student "
+        "saw, for eval.transfer",
     )
     clip_model: ModelName | None = Field(
         None,

@@ -91,16 +91,10 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
     """A shard. Raises DataError where it is damaged, while it is read too."""
     try:
         with tarfile.open(path, "r:") as file:
-<<<<<<< HEAD
             yield file
     except (DataError, RecipeError):
         raise
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:  # no JSON, no UTF-8
-=======
-            yield from _samples(file)
-    # ValueError, RecursionError: invalid JSON or UTF-8
-    except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
->>>>>>> words
         raise DataError(
             f"{path}: damaged, or no shard of img2dataset's ({first_line(error)}); download the "
             "shard again"
@@ -171,17 +165,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-<<<<<<< HEAD
 def samples(file: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """The key of each sample, and its files by their endings, in small letters.
 
     Files of one folder and name, up to the first dot, are a sample, wherever they stand: a shard
     packed again may be in any order.
-=======
-def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
-    """Groups files by folder and name up to the first dot, in any order: a shard may have been
-    repacked.
->>>>>>> words
 
     A repeated extension starts a second sample: two shards were joined. Only headers are held; the
     pictures are read one at a time.
@@ -192,17 +180,11 @@ def _samples(file: tarfile.TarFile) -> Iterator[Picture]:
         if not member.isfile() or archives.added_by_macos(member.name):
             continue
         key, _, ending = name.partition(".")
-<<<<<<< HEAD
         of_name = found.setdefault(f"{folder}/{key}", [])
         free = next((parts for parts in of_name if ending.lower() not in parts), None)
-=======
-        same_name = samples.setdefault(f"{folder}/{key}", [])
-        free = next((parts for parts in same_name if ending.lower() not in parts), None)
->>>>>>> words
         if free is None:
             same_name.append(free := {})
         free[ending.lower()] = member
-<<<<<<< HEAD
     for name, of_name in found.items():
         for parts in of_name:
             yield name.rpartition("/")[2], parts
@@ -229,30 +211,6 @@ def _sample(key: str, parts: dict[str, bytes]) -> Picture:
     url = str(said.get("url") or "")
     caption = str(said.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
     status = said.get("status", "success")
-=======
-    for name, same_name in samples.items():
-        for parts in same_name:
-            yield _sample(
-                name.rpartition("/")[2],
-                {ending: _content(file, member) for ending, member in parts.items()},
-            )
-
-
-def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    content = file.extractfile(member)
-    assert content is not None
-    # not truncated: neither a longer file nor its beginning is a picture
-    return content.read() if member.size <= MAX_BYTES else b""
-
-
-def _sample(key: str, parts: dict[str, bytes]) -> Picture:
-    metadata: dict[str, Any] = json.loads(parts["json"]) if "json" in parts else {}
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{key}.json holds no object")
-    url = str(metadata.get("url") or "")
-    caption = str(metadata.get("caption") or parts.get("txt", b"").decode("utf-8", "replace"))
-    status = metadata.get("status", "success")
->>>>>>> words
     if status != "success":
         return Picture(key, url, caption, None, str(status))
     data = next((parts[ending] for ending in PICTURES if ending in parts), None)

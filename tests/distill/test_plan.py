@@ -20,7 +20,7 @@ from configs.schema.distill import Distill
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
-from distill.encoders.family import SDXL
+from distill.encoders.family import SD, SDXL, EncoderPart
 from distill.encoders.student import Towers
 from distill.encoders.teacher import Encoding
 from distill.encoders.tower import tower_of
@@ -59,22 +59,25 @@ def test_published_sizes_and_cost_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("subfolder", "projected"), [("text_encoder", False), ("text_encoder_2", True)]
+    "part",
+    [*SDXL.parts.values(), *SD.parts.values()],
+    ids=["penultimate", "penultimate and pooled", "final"],
 )
 def test_a_tower_agrees_with_the_stock_module_and_the_flop_counter(
-    tiny_sdxl: Path, subfolder: str, projected: bool
+    tiny_sdxl: Path, part: EncoderPart
 ) -> None:
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+    projected, subfolder = part.pooled, part.subfolder
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     model = kind.from_pretrained(
         tiny_sdxl / "base" / subfolder, attn_implementation="eager"
     )  # the counter sees every product
-    tower = Tower.of(shapes.read_config(str(tiny_sdxl / "base"), subfolder), projected)
+    tower = Tower.of(shapes.read_config(str(tiny_sdxl / "base"), subfolder), part)
     assert tower.parameters() == sum(parameter.numel() for parameter in model.parameters())
     assert tower.parameters() - tower.trained_parameters() == sum(
-        parameter.numel() for parameter in tower_of(model).dead_parameters()
+        parameter.numel() for parameter in tower_of(model, part.states).dead_parameters()
     )
 
     ids = torch.randint(0, tower.vocabulary, (1, tower.positions))
@@ -122,7 +125,8 @@ def towers(seed: int) -> Towers:
                 )
             )
         )
-    return Towers(dict(zip(SDXL.parts, map(tower_of, models), strict=True)))
+    made = [tower_of(model, "penultimate") for model in models]
+    return Towers(dict(zip(SDXL.parts, made, strict=True)))
 
 
 def shapes_of(pair: Towers) -> list[Tower]:
@@ -468,7 +472,9 @@ def test_more_gpus_cost_less_time_and_memory_each() -> None:
     one, eight = ("\n".join(estimate.report(recipe, gpus, 790.0, 0.5)) for gpus in (1, 8))
     assert "17.9 GB of state" in one and "9.4 GB of state" in eight
     assert "6.5 h, 6.5 GPU-hours at 790" in one and "48.7 min, 6.5 GPU-hours at 790" in eight
-    with pytest.raises(RecipeError, match="batch_size: 2048 a step cannot be shared by 7 processes"):
+    with pytest.raises(
+        RecipeError, match="batch_size: 2048 a step cannot be shared by 7 processes"
+    ):
         estimate.report(recipe, 7, 790.0, 0.5)
 
 
@@ -510,7 +516,7 @@ def test_tokens_that_are_there_are_counted(tiny_sdxl: Path, tmp_path: Path) -> N
     assert "tokens is missing or another recipe's" in "\n".join(
         estimate.report(recipe, 2, 790.0, 0.5)
     )
-    found = store.prepare(recipe)
+    found = store.prepare(recipe, SDXL)
     text = "\n".join(estimate.report(recipe, 2, 790.0, 0.5))
     assert "213 times the 60 of" in text and "counted over 64 of 400 steps" in text
     written = sum(path.stat().st_size for path in (tmp_path / "tokens").iterdir())
@@ -564,7 +570,7 @@ def test_a_tokenizer_tells_the_vocabulary_that_vocab_init_builds(
 
 
 def test_what_is_missing_or_damaged_is_said(tiny_sdxl: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no such folder; give an SDXL folder"):
+    with pytest.raises(DataError, match="there is no such folder; give an SDXL or SD folder"):
         shapes.read_config("toyworld:nowhere", "text_encoder")
     with pytest.raises(
         DataError,

@@ -148,7 +148,7 @@ def test_compare_is_made_once_for_the_same_inputs(
         "examples": [],
     }
     monkeypatch.setattr(compare, "measure", lambda *_: made.append(1) or empty)
-    monkeypatch.setattr(report, "render", lambda _: "report")
+    monkeypatch.setattr(report, "render", lambda *_: "report")
     assert compare_hidden_states_entry.main([recipe]) == 0
     assert compare_hidden_states_entry.main([recipe]) == 0
     assert len(made) == 1 and "already there" in capsys.readouterr().out

@@ -26,7 +26,7 @@ from distill.checkpoints.tensor_file import TensorFile
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.tokens import store, token_pairs
-from distill.train import loop, metrics_file, training
+from distill.train import loop, metrics_file
 
 
 def write_checkpoint(run: Path, step: int) -> Path:
@@ -244,7 +244,7 @@ def test_a_teacher_that_cannot_be_loaded(tiny_sdxl: Path, tmp_path: Path, damage
 
 def test_tokens_need_their_inputs_and_hold_every_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"initial_student: missing; run python -m vocab_init"):
-        store.prepare(recipe(tmp_path))
+        store.prepare(recipe(tmp_path), SDXL)
     for side in token_pairs.sides_of(SDXL):
         np.save(tmp_path / f"{side}_ids.npy", np.arange(5, dtype=np.uint16))
         np.save(tmp_path / f"{side}_offsets.npy", np.array([0, 2, 5]))

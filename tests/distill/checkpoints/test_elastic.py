@@ -18,6 +18,7 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
 from distill.checkpoints.checkpoint import Checkpoints, newest
+from distill.encoders.family import SDXL
 from distill.parallel import engine
 from distill.train import finite, preparation, training
 
@@ -64,9 +65,9 @@ def loaded(path: str) -> tuple[Recipe, preparation.Work]:
     engine.REDUCE_BUCKET = 1000
     recipe = load_recipe(path)
     if engine.rank() == 0:
-        preparation.prepare(recipe)
+        preparation.prepare(recipe, SDXL)
     engine.barrier()
-    return recipe, preparation.load(recipe)
+    return recipe, preparation.load(recipe, SDXL)
 
 
 def train_until(path: str, steps: int) -> None:

@@ -170,11 +170,11 @@ def test_training_learns_from_that_teacher_and_starts_from_it(
     manifest = recipe.run_dir / "pairs" / "manifest.json"
     splits = json.loads(manifest.read_text(encoding="utf-8"))["splits"]
     edit(manifest, splits={"train": splits["held_out"], "held_out": []})
-    preparation.prepare(recipe)
+    preparation.prepare(recipe, SDXL)
     monkeypatch.setattr(
         preparation, "Engine", lambda student, settings: SimpleNamespace(device="cpu")
     )  # DeepSpeed needs a launcher
-    work = preparation.load(recipe)
+    work = preparation.load(recipe, SDXL)
     theirs = tiny_model("tiny-bigG")
     ids_BL = (
         load_text_encoders(recipe.distill.base, SDXL)
@@ -183,7 +183,7 @@ def test_training_learns_from_that_teacher_and_starts_from_it(
     )
     states_BLD, pooled_BP = forward(theirs, ids_BL)
     variances = teacher_statistics.load(
-        recipe.run_dir / "distill" / preparation.MEASURED / preparation.STATISTICS
+        recipe.run_dir / "distill" / preparation.MEASURED / preparation.STATISTICS, SDXL
     )
     torch.testing.assert_close(
         variances.states["clip_bigg"],

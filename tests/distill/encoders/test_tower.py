@@ -71,6 +71,25 @@ def test_equals_transformers(kind: type, config: CLIPTextConfig) -> None:
         assert pooled_BP is None
 
 
+@pytest.mark.parametrize("kind", [CLIPTextModel, CLIPTextModelWithProjection])
+def test_final_states_equal_transformers_and_need_every_parameter(kind: type) -> None:
+    """What SD reads. A cut last block or final norm would train to nonsense with a falling loss."""
+    torch.manual_seed(0)
+    ids_BL, eos_position_B = prompts()
+    model = kind(config("quick_gelu")).eval()
+    with torch.no_grad():
+        expected = model(ids_BL)
+    tower = tower_of(model, "final")
+    states_BLD, pooled_BP = tower(ids_BL, eos_position_B)
+    assert states_BLD.equal(expected.last_hidden_state)
+    if kind is CLIPTextModelWithProjection:
+        torch.testing.assert_close(pooled_BP, expected.text_embeds, rtol=0, atol=5e-6)
+    loss = states_BLD.square().mul(torch.arange(32)).sum()
+    (loss if pooled_BP is None else loss + pooled_BP.square().sum()).backward()
+    assert tower.dead_parameters() == []
+    assert all(one.grad is not None and one.grad.any() for one in tower.parameters())
+
+
 def test_gradients_equal_transformers() -> None:
     torch.manual_seed(0)
     ids_BL, eos_position_B = prompts()

@@ -128,8 +128,8 @@ def start(settings: Recipe) -> str:
     memory.
     """
     run_folder.claim_run(settings, settings.run_dir / "distill")
-    preparation.prepare(settings)
-    work = preparation.load(settings)
+    preparation.prepare(settings, SDXL)
+    work = preparation.load(settings, SDXL)
     digest = hashlib.sha256()
     for side in token_pairs.sides_of(SDXL):
         digest.update(
@@ -247,7 +247,7 @@ def test_before_the_first_checkpoint_what_is_made_from_changed_inputs_is_made_ag
         shutil.copy(other, copy / name if other.name == Path(name).name else (copy / name).parent)
     assert start(recipe(copy)) != numbers
     assert f"{what} has changed since it was made; it is made again" in capsys.readouterr().err
-    found, settings = inputs.of_training(recipe(copy)), recipe(copy).distill
+    found, settings = inputs.of_training(recipe(copy), SDXL), recipe(copy).distill
     assert found | inputs.of_pipelines(settings) == run_folder.read_inputs(copy / "run" / "distill")
 
 

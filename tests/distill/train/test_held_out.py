@@ -116,7 +116,7 @@ def is_that_of_training(path: str, alone: str) -> None:
     engine.REDUCE_BUCKET = 1000
     recipe = load_recipe(path)
     settings = recipe.distill
-    work = preparation.load(recipe, preparation.prepare(recipe))
+    work = preparation.load(recipe, SDXL, preparation.prepare(recipe, SDXL))
     one = replace(work, held_out=replace(work.held_out, count=1))
     found = held_out.losses(one, settings, 0)
     assert held_out.losses(one, settings, 0) == found
@@ -128,15 +128,14 @@ def is_that_of_training(path: str, alone: str) -> None:
     assert work.held_out.count * settings.batch_size >= held_out.PROMPTS
 
     towers = [
-        Tower.of(read_config(settings.base, folder), projected)
-        for folder, projected in (("text_encoder", False), ("text_encoder_2", True))
+        Tower.of(read_config(settings.base, part.subfolder), part) for part in SDXL.parts.values()
     ]
     reading = AttentionCost.of_random(towers, SDXL, settings.random_attention)
     for length, flop in enumerate(speed.flop_by_length(work, settings).T):
         assert flop == pytest.approx([flop_per_pair(towers, length), reading.flop(length)])
 
     recipe = load_recipe(alone)
-    assert preparation.load(recipe, preparation.prepare(recipe)).held_out is None
+    assert preparation.load(recipe, SDXL, preparation.prepare(recipe, SDXL)).held_out is None
 
 
 def test_the_held_out_loss_is_training_s_and_does_not_touch_it(recipe, tmp_path: Path) -> None:

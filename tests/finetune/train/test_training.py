@@ -1,0 +1,185 @@
+"""Finetuning on a tiny SDXL and a tiny SD: what is trained and what is not, resuming, any number of
+processes, LoRA, the anchor.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import write_initial_student, write_pairs
+from groups import run_groups
+from safetensors.torch import load_file
+
+from configs.schema.load import load_recipe
+from corpora.toyworld import captions
+from distill.checkpoints.checkpoint import newest
+from distill.encoders.family import SDXL
+from distill.parallel import engine
+from distill.sdxl.base import settled
+from finetune.pictures import pipeline
+from finetune.train import models, task, training
+
+STEPS = 4
+
+
+def write_recipe(base: Path, folder: Path, name: str, stage: dict, **finetune: object) -> str:
+    """A run that has its initial student, pairs and pictures."""
+    run = folder / name
+    write_initial_student(base, run / "initial_student")
+    pairs = [(one.ja, one.en) for one in captions.pairs(24, "train", 0)]
+    write_pairs(run / "pairs", pairs, "train")
+    tree = {
+        "name": "x",
+        "run": str(run),
+        "corpora": {
+            "sources": [{"kind": "toyworld", "pairs": 24, "held_out_pairs": 2}],
+            "language_id": {"model": "x"},
+        },
+        "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
+        "distill": {
+            "base": str(base),
+            "objective": {"position": 1.0},
+            "steps": STEPS,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "warmup_steps": 1,
+            "precision": "fp32",
+        },
+        "pictures": {
+            "resolution": 32,
+            "buckets": None,
+            "held_out": 4,
+            "sources": [{"kind": "toyworld", "scenes": 20}],
+        },
+        "finetune": {
+            "start": "initial_student",
+            "stages": {
+                "words": {
+                    "trains": ["text"],
+                    "steps": STEPS,
+                    "batch_size": 6,
+                    "learning_rate": 1e-3,
+                    "warmup_steps": 1,
+                    "precision": "fp32",
+                    "log_every_steps": 1,
+                    "save_every_steps": 2,
+                    "eval_every_steps": 2,
+                    **stage,
+                }
+            },
+            **finetune,
+        },
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    pipeline.make(load_recipe(path))
+    return str(path)
+
+
+def train_until(path: str, stop: int | None = None) -> None:
+    """Trains; dies before step `stop` (from 0), if it is given."""
+    one_step = task.PictureTask.one_step
+
+    def killed(self: task.PictureTask, step: int):
+        if step == stop:
+            raise KeyboardInterrupt
+        return one_step(self, step)
+
+    task.PictureTask.one_step = killed
+    try:
+        training.train(load_recipe(path))
+    except KeyboardInterrupt:
+        assert stop is not None
+    finally:
+        task.PictureTask.one_step = one_step
+
+
+def result(path: str) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    folder = Path(load_recipe(path).run) / "finetune" / "words"
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    return load_file(newest(folder) / "student.safetensors"), [json.loads(row) for row in rows]
+
+
+def check_trained(path: str) -> None:
+    """In a process of its own: what moved is what the stage names, and nothing else."""
+    recipe = load_recipe(path)
+    _, family = settled(recipe)
+    start = models.load(recipe, family, "words")
+    stage = recipe.finetune.stages["words"]
+    before = {
+        name: value.detach().clone()
+        for name, value in models.trained_parameters(start, stage).items()
+        if value.requires_grad
+    }
+    towers = {name: value.clone() for name, value in start.towers.state_dict().items()}
+    unet = {name: value.clone() for name, value in start.unet.state_dict().items()}
+    engine.start()
+    store = training.PictureStore(recipe.run_dir / "pictures")
+    parameters = models.trained_parameters(start, stage)
+    work = task.PictureTask(recipe, stage, start, parameters, store)
+    for step in range(2):
+        assert work.one_step(step)[1]
+    moved = {name for name, value in before.items() if not parameters[name].equal(value)}
+    still = set(before) - moved
+    # a projection of LoRA starts at zero, and its partner then has no gradient in the first step
+    assert moved and not still, sorted(still)[:3]
+    after = start.towers.state_dict() | {f"unet.{k}": v for k, v in start.unet.state_dict().items()}
+    known = towers | {f"unet.{name}": value for name, value in unet.items()}
+    for name, value in known.items():
+        if name not in before:
+            assert after[name].equal(value), name
+    engine.stop()
+
+
+@pytest.fixture
+def base(tiny_sdxl: Path) -> Path:
+    return tiny_sdxl / "base"
+
+
+def test_a_step_trains_what_the_stage_names(base: Path, tmp_path: Path, tiny_sd: Path) -> None:
+    stages = {
+        "text": {"trains": ["text"]},
+        "both": {"trains": ["text", "unet"], "pictures_per_micro_batch": 2},
+        "cross": {"trains": ["cross_attention"]},
+        "lora": {"trains": ["text", "unet"], "lora": {"rank": 2, "alpha": 4}},
+    }
+    groups = [
+        (1, "check_trained", {"path": write_recipe(base, tmp_path, name, stage)})
+        for name, stage in stages.items()
+    ]
+    sd = write_recipe(tiny_sd, tmp_path, "sd", {"trains": ["text", "unet"]})
+    run_groups(__file__, [*groups, (1, "check_trained", {"path": sd})])
+
+
+def test_resumed_and_on_two_processes_it_is_the_same_training(base: Path, tmp_path: Path) -> None:
+    stage = {"trains": ["text", "unet"], "ema_decay": 0.9, "text_until": 3}
+    paths = {
+        name: write_recipe(base, tmp_path, name, stage, anchor=0.5)
+        for name in ("whole", "resumed", "two")
+    }
+    run_groups(
+        __file__,
+        [
+            (1, "train_until", {"path": paths["whole"]}),
+            (1, "train_until", {"path": paths["resumed"], "stop": 3}),
+            (1, "train_until", {"path": paths["resumed"]}),
+            (2, "train_until", {"path": paths["two"]}),
+        ],
+    )
+    (whole, rows), (resumed, again), (two, of_two) = map(result, paths.values())
+    assert set(whole) == set(resumed) and all(whole[name].equal(resumed[name]) for name in whole)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4] == [row["step"] for row in again]
+    for one, same, shared in zip(rows, again, of_two, strict=True):
+        assert {"loss/denoising", "loss/anchor", "loss/total"} <= set(one)
+        for name in ("loss/total", "val/denoising"):
+            assert one.get(name) == same.get(name)
+            assert one.get(name) == pytest.approx(shared.get(name), rel=1e-6)
+        assert one["loss/total"] == pytest.approx(
+            one["loss/denoising"] + 0.5 * one["loss/anchor"], rel=1e-6
+        )
+    assert rows[1]["val/denoising"] > 0
+    worst = max((whole[name] - two[name]).abs().max() / whole[name].abs().max() for name in whole)
+    assert worst < 1e-5
+    assert {name.partition(".")[0] for name in whole} == {*SDXL.parts, "unet"}
