@@ -183,7 +183,7 @@ def samples(file: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
         of_name = found.setdefault(f"{folder}/{key}", [])
         free = next((parts for parts in of_name if ending.lower() not in parts), None)
         if free is None:
-            same_name.append(free := {})
+            of_name.append(free := {})
         free[ending.lower()] = member
     for name, of_name in found.items():
         for parts in of_name:

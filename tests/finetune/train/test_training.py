@@ -37,7 +37,7 @@ def write_recipe(base: Path, folder: Path, name: str, stage: dict, **finetune: o
             "sources": [{"kind": "toyworld", "pairs": 24, "held_out_pairs": 2}],
             "language_id": {"model": "x"},
         },
-        "vocab_init": {"tokenizer": "x", "sentence_encoder": "x"},
+        "vocab_init": {"tokenizer": "toyworld:spiece.model", "sentence_encoder": "x"},
         "distill": {
             "base": str(base),
             "objective": {"position": 1.0},
