@@ -28,6 +28,7 @@ from corpora.toyworld import captions
 from distill import inputs, run_folder
 from distill.encoders.family import SDXL, Family
 from distill.encoders.teacher import load_text_encoders
+from distill.sdxl.base import family_of
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
 
@@ -297,8 +298,8 @@ def write_initial_student(base: Path, folder: Path) -> None:
     """An initial student that is the teacher itself: its own embeddings and its first tokenizer
     (which pads with EOS).
     """
-    encoders = load_text_encoders(base, SDXL)
-    encoders.tokenizers["clip_l"].save_pretrained(folder / "tokenizer")
+    encoders = load_text_encoders(base, family_of(str(base)))
+    next(iter(encoders.tokenizers.values())).save_pretrained(folder / "tokenizer")
     (folder / "tokenizer" / "special_tokens_map.json").write_text("{}")
     embeddings = {
         name: model.get_input_embeddings().weight.detach().clone()

@@ -26,6 +26,7 @@ from distill.checkpoints.saved_state import STUDENT
 from distill.encoders.family import Family
 from distill.encoders.student import Towers, initial_student
 from distill.encoders.teacher import TextEncoders, load_text_encoders
+from distill.sdxl.pipelines import quiet
 from distill.sdxl.repository import INDEX, fetch, read_index
 from distill.tokenizer.portable import load as load_tokenizer
 
@@ -76,6 +77,7 @@ def start_of(recipe: Recipe, stage: str) -> Path | None:
 def load(recipe: Recipe, family: Family, stage: str) -> Models:
     """Raises DataError."""
     assert recipe.finetune is not None
+    quiet()
     settings = recipe.distill
     encoders = load_text_encoders(settings.base.path, family, settings.teacher)
     initial = recipe.run_dir / "initial_student"

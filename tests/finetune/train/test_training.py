@@ -108,16 +108,14 @@ def check_trained(path: str) -> None:
     _, family = settled(recipe)
     start = models.load(recipe, family, "words")
     stage = recipe.finetune.stages["words"]
+    parameters = models.trained_parameters(start, stage)
     before = {
-        name: value.detach().clone()
-        for name, value in models.trained_parameters(start, stage).items()
-        if value.requires_grad
+        name: value.detach().clone() for name, value in parameters.items() if value.requires_grad
     }
     towers = {name: value.clone() for name, value in start.towers.state_dict().items()}
     unet = {name: value.clone() for name, value in start.unet.state_dict().items()}
     engine.start()
     store = training.PictureStore(recipe.run_dir / "pictures")
-    parameters = models.trained_parameters(start, stage)
     work = task.PictureTask(recipe, stage, start, parameters, store)
     for step in range(2):
         assert work.one_step(step)[1]
