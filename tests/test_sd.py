@@ -128,6 +128,14 @@ def test_the_export_is_a_whole_sd_that_the_stock_pipeline_loads(
     assert result.images[0].size == (32, 32) and result.nsfw_content_detected == [False]
 
 
+def test_encoders_of_sd_fit_no_sdxl(
+    words: list[str], tiny_sdxl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export([*words, "--assemble", str(tiny_sdxl / "refiner")]) == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert "'StableDiffusionXLImg2ImgPipeline', not one of" in line and "give an SD folder" in line
+
+
 def test_evaluation_and_the_card_have_one_encoder(words: list[str]) -> None:
     assert compare_hidden_states(words) == generate(words) == write_cards(words) == 0
     run = run_of(words)
