@@ -4,6 +4,7 @@ training, export, an unmodified pipeline, evaluation.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from distill.encoders.family import SD
 from distill.encoders.student import initial_student
 from distill.encoders.teacher import load_text_encoders
 from distill.encoders.tower import tower_of
+from distill.export import pipeline_folder
 from distill.export.__main__ import main as export
 from distill.model_card.__main__ import main as write_cards
 from distill.objective import query_bank
@@ -126,6 +128,33 @@ def test_the_export_is_a_whole_sd_that_the_stock_pipeline_loads(
         torch.testing.assert_close(one_BLD, embeds_BLD, rtol=0, atol=1e-6)
     result = pipeline(prompts[0], num_inference_steps=2)
     assert result.images[0].size == (32, 32) and result.nsfw_content_detected == [False]
+
+
+def test_an_old_index_gets_the_name_that_newer_transformers_know(
+    words: list[str], tiny_sd: Path, tmp_path: Path
+) -> None:
+    """SD 1.x was published with a CLIPFeatureExtractor; it may also come without a checker."""
+    old, encoders = tmp_path / "old", run_of(words) / "export" / "encoders"
+    shutil.copytree(tiny_sd, old)
+    index = json.loads((old / "model_index.json").read_text(encoding="utf-8"))
+    index["feature_extractor"][1] = "CLIPFeatureExtractor"
+    index["safety_checker"] = [None, None]
+    (old / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    (tmp_path / "new").mkdir()
+    pipeline_folder.assemble(tmp_path / "new", encoders, old, SD)
+    written = json.loads((tmp_path / "new" / "model_index.json").read_text(encoding="utf-8"))
+    assert written["feature_extractor"] == ["transformers", "CLIPImageProcessor"]
+    assert written["safety_checker"] == [None, None] and written["requires_safety_checker"]
+    assert not (tmp_path / "new" / "safety_checker").exists()
+    assert pipeline_folder.verify(tmp_path / "new", {}) <= 1e-5
+
+
+def test_encoders_of_sd_fit_no_sdxl(
+    words: list[str], tiny_sdxl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export([*words, "--assemble", str(tiny_sdxl / "refiner")]) == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert "'StableDiffusionXLImg2ImgPipeline', not one of" in line and "give an SD folder" in line
 
 
 def test_evaluation_and_the_card_have_one_encoder(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Distils the two English text encoders into Japanese ones.
+"""Distils the English text encoders into Japanese ones.
 
     python -m distill.train configs/toyworld.yaml
     torchrun --nproc_per_node 2 -m distill.train configs/toyworld.yaml
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     ]
     return command.run(
         "distill.train",
-        "Distils the two English text encoders into Japanese ones; the same command resumes.",
+        "Distils the English text encoders into Japanese ones; the same command resumes.",
         stage,
         arguments,
     )

@@ -1,4 +1,4 @@
-"""Distils the two English text encoders into Japanese ones."""
+"""Distils the English text encoders into Japanese ones."""
 
 from dataclasses import dataclass
 

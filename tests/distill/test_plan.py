@@ -20,7 +20,7 @@ from configs.schema.distill import Distill
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
-from distill.encoders.family import SD, SDXL, EncoderPart
+from distill.encoders.family import SD, SDXL, EncoderPart, States
 from distill.encoders.student import Towers
 from distill.encoders.teacher import Encoding
 from distill.encoders.tower import tower_of
@@ -95,7 +95,7 @@ def test_a_tower_agrees_with_the_stock_module_and_the_flop_counter(
 WIDTHS, VOCABULARY, HEADS, QUERIES = (96, 160), 60, 2, 12
 
 
-def towers(seed: int) -> Towers:
+def towers(seed: int, states: States = "penultimate") -> Towers:
     """Of a layer count and an MLP that tell the formulas' terms apart; each with its own
     activation, as in SDXL.
     """
@@ -125,13 +125,15 @@ def towers(seed: int) -> Towers:
                 )
             )
         )
-    made = [tower_of(model, "penultimate") for model in models]
+    made = [tower_of(model, states) for model in models]
     return Towers(dict(zip(SDXL.parts, made, strict=True)))
 
 
 def shapes_of(pair: Towers) -> list[Tower]:
+    activations = "quick_gelu", "gelu"
+    states = pair["clip_l"].states
     return [
-        Tower(width, 5, 3 * width, VOCABULARY, POSITIONS, 40 * i, ("quick_gelu", "gelu")[i])
+        Tower(width, 5, 3 * width, VOCABULARY, POSITIONS, 40 * i, activations[i], states)
         for i, width in enumerate(WIDTHS)
     ]
 
@@ -195,9 +197,12 @@ def forward(
     return measured.terms(sides, counts, step=0)["loss/total"]
 
 
-@pytest.mark.parametrize("cut_attention", [True, False])
+@pytest.mark.parametrize(
+    ("cut_attention", "states"),
+    [(True, "penultimate"), (False, "penultimate"), (True, "final")],
+)
 def test_the_flop_of_a_run_of_mixed_lengths_are_what_the_flop_counter_sees(
-    cut_attention: bool,
+    cut_attention: bool, states: States
 ) -> None:
     """Every micro-batch of every process of every step, forward and backward, in towers and
     objective: within 1 %.
@@ -211,7 +216,8 @@ def test_the_flop_of_a_run_of_mixed_lengths_are_what_the_flop_counter_sees(
         english_share=0.2,
         cut_attention=cut_attention,
     )
-    both, found, (measured, reading) = (towers(0), towers(1)), token_pairs(50), a_loss(settings)
+    both = towers(0, states), towers(1, states)
+    found, (measured, reading) = token_pairs(50), a_loss(settings)
     load = estimate.real_load(settings, found, shapes_of(both[0]), [reading], gpus=2)
     maker = Batches(settings, found, dict.fromkeys(sides_of(SDXL), SpecialIds(58, 59, 1)))
     counted, pairs = 0, 0
@@ -241,7 +247,10 @@ def test_the_flop_of_a_run_of_mixed_lengths_are_what_the_flop_counter_sees(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("length", [18, POSITIONS])
-def test_what_autograd_keeps_is_what_the_hooks_see(precision: str, length: int) -> None:
+@pytest.mark.parametrize("states", ["penultimate", "final"])
+def test_what_autograd_keeps_is_what_the_hooks_see(
+    precision: str, length: int, states: States
+) -> None:
     """Distinct storages saved by a micro-batch's forward and loss, the weights' own left out:
     within 5 %.
     """
@@ -250,7 +259,8 @@ def test_what_autograd_keeps_is_what_the_hooks_see(precision: str, length: int) 
     )
     (measured, reading), found = a_loss(settings), token_pairs(50)
     both = tuple(
-        pair.bfloat16() if precision == "bf16" else pair for pair in (towers(0), towers(1))
+        pair.bfloat16() if precision == "bf16" else pair
+        for pair in (towers(0, states), towers(1, states))
     )
     maker = Batches(settings, found, dict.fromkeys(sides_of(SDXL), SpecialIds(58, 59, 1)))
     part = maker.rows(0)
