@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from configs.errors import DataError, RecipeError
 from configs.references import ModelName
 from configs.schema.load import dump_recipe
+from distill.encoders.family import SDXL
 from distill.sdxl.pipelines import load_base
 from finetune.pictures import __main__ as entry
 from finetune.pictures import latent_files, pipeline, report
@@ -123,7 +124,7 @@ def _image(picture: Captioned) -> Image.Image:
 def test_time_ids_are_in_the_order_of_the_pipelines(tmp_path: Path, tiny_sdxl: Path) -> None:
     source = folder_of_json(tmp_path / "x", examples(3))
     pipeline.make(recipe(tmp_path / "run", [source]))
-    sdxl = load_base(str(tiny_sdxl / "base"))
+    sdxl = load_base(str(tiny_sdxl / "base"), SDXL)
     for row in PictureStore(tmp_path / "run" / "pictures").rows("train"):
         (width, height), (target_width, target_height) = row.original_size, row.bucket
         expected = sdxl._get_add_time_ids(
@@ -138,7 +139,7 @@ def test_scaled_latents_are_those_of_image_to_image(
 ) -> None:
     """The miniature's VAE has means and deviations of its latents, the other a factor alone."""
     folder = BASE if base == "toyworld:base" else str(tiny_sdxl / "base")
-    sdxl = StableDiffusionXLImg2ImgPipeline(**load_base(folder).components)
+    sdxl = StableDiffusionXLImg2ImgPipeline(**load_base(folder, SDXL).components)
     vae = VaeFolder(ModelName(folder))
     mean, std = vae.load().encode(np.asarray(noise((32, 32), 0))[None])
     image = torch.from_numpy(np.asarray(noise((32, 32), 0)) / np.float32(127.5) - 1)
