@@ -97,7 +97,7 @@ class Engine:
         )
         self._fp32, self._averaged = settings.precision == "fp32", averaged
         self.parameters = dict(module.named_parameters())  # frozen ones too
-        self._group_of = group_of
+        self._group_of, self._linked = group_of, False
 
     @property
     def device(self) -> torch.device:
@@ -132,7 +132,10 @@ class Engine:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * factors.get(group["group"], 1.0)
         self._engine.step()
-        return not self._optimizer.overflow
+        taken = not self._optimizer.overflow
+        if taken and not self._linked:
+            self._link_states()
+        return taken
 
     @property
     def gradient_norm(self) -> float:
@@ -245,8 +248,15 @@ class Engine:
                 for part in self.parts[1:]:
                     if part not in state:
                         state[part] = torch.zeros_like(flat, requires_grad=False)
+        self._link_states()
+
+    def _link_states(self) -> None:
+        """Lets DeepSpeed map each parameter to its fragment of the optimizer's state. It does so by
+        itself after the first group's first step, when the other groups have no state yet.
+        """
         self._optimizer._hp_optimizer_states_linked = False
         self._optimizer._lazy_init_hp_params_optimizer_state()
+        self._linked = True
 
     def not_finite(self) -> list[str]:
         """Names of the tensors that hold a NaN or an infinity: `name` of a weight, `part of name`

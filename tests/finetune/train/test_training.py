@@ -171,9 +171,9 @@ def test_resumed_and_on_two_processes_it_is_the_same_training(base: Path, tmp_pa
     assert [row["step"] for row in rows] == [1, 2, 3, 4] == [row["step"] for row in again]
     for one, same, shared in zip(rows, again, of_two, strict=True):
         assert {"loss/denoising", "loss/anchor", "loss/total"} <= set(one)
-        for name in ("loss/total", "val/denoising"):
-            assert one.get(name) == same.get(name)
-            assert one.get(name) == pytest.approx(shared.get(name), rel=1e-6)
+        for name in {"loss/total", "val/denoising"} & set(one):
+            assert one[name] == same[name]
+            assert one[name] == pytest.approx(shared[name], rel=1e-6)
         assert one["loss/total"] == pytest.approx(
             one["loss/denoising"] + 0.5 * one["loss/anchor"], rel=1e-6
         )
