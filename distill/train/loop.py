@@ -26,7 +26,7 @@ from distill.train import not_finite
 from distill.train.log import Log, Meter
 
 
-class Task(Protocol):
+class Training(Protocol):
     """What is trained. Every rank calls each of these; `step` counts from 0."""
 
     @property
@@ -104,7 +104,7 @@ def train(
 ) -> None:
     """Runs or resumes it.
 
-    `what`: "the distillation", for messages. `load` builds the `Task` and says what it works on;
+    `what`: "the distillation", for messages. `load` builds the `Training` and says what it works on;
     `meter` of a task measures its speed.
     """
     checkpoints = Checkpoints(session.folder, pace.keep_checkpoints)
@@ -139,7 +139,7 @@ def _finish(session: Session, pace: Pace, what: str) -> None:
 
 
 def _steps(
-    task: Task, pace: Pace, session: Session, start: int, checkpoints: Checkpoints, log: Log | None
+    task: Training, pace: Pace, session: Session, start: int, checkpoints: Checkpoints, log: Log | None
 ) -> None:
     skipped, due, watched, writer = 0, False, session.watched, session.writer
     for step in range(start, pace.steps):
@@ -174,7 +174,7 @@ def _steps(
 
 
 def _measured(
-    task: Task, pace: Pace, step: int, values: dict[str, torch.Tensor]
+    task: Training, pace: Pace, step: int, values: dict[str, torch.Tensor]
 ) -> dict[str, float]:
     """A row of the log: the terms of the step's loss, and what its update was."""
     shares = [value.to(task.engine.device, torch.float32) for value in values.values()]

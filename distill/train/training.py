@@ -66,7 +66,7 @@ def _load(recipe: Recipe, teachers: list[TextEncoders]) -> tuple["Distillation",
 
 @dataclass(frozen=True)
 class Distillation:
-    """What the training loop drives (`loop.Task`)."""
+    """What the training loop drives (`loop.Training`)."""
 
     work: Work
     settings: Distill

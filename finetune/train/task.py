@@ -48,7 +48,7 @@ class PictureBatch:
 
 
 class PictureTask:
-    """What the training loop drives (`loop.Task`); `anchor` is set where the recipe has one."""
+    """What the training loop drives (`loop.Training`); `anchor` is set where the recipe has one."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class PictureTask:
         self.anchor: Anchor | None = None
 
     def one_step(self, step: int) -> tuple[dict[str, torch.Tensor], bool]:
-        """`loop.Task.one_step`."""
+        """`loop.Training.one_step`."""
         mine = self._mine(self.epochs.batch(step))
         parts = _parts(mine, self.stage.pictures_per_micro_batch)
         texts = self._anchor_batches(step)
