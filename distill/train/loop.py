@@ -104,8 +104,8 @@ def train(
 ) -> None:
     """Runs or resumes it.
 
-    `what`: "the distillation", for messages. `load` builds the `Training` and says what it works on;
-    `meter` of a task measures its speed.
+    `what`: "the distillation", for messages. `load` builds the `Training` and says what it works
+    on; `meter` of a task measures its speed.
     """
     checkpoints = Checkpoints(session.folder, pace.keep_checkpoints)
     newest = checkpoints.latest()
@@ -139,7 +139,12 @@ def _finish(session: Session, pace: Pace, what: str) -> None:
 
 
 def _steps(
-    task: Training, pace: Pace, session: Session, start: int, checkpoints: Checkpoints, log: Log | None
+    task: Training,
+    pace: Pace,
+    session: Session,
+    start: int,
+    checkpoints: Checkpoints,
+    log: Log | None,
 ) -> None:
     skipped, due, watched, writer = 0, False, session.watched, session.writer
     for step in range(start, pace.steps):
