@@ -63,7 +63,7 @@ def funnel(manifest: PairsManifest) -> str:
 def main(argv: list[str] | None = None) -> int:
     return command.run(
         "corpora.prepare",
-        "Makes clean Japanese-English pairs out of the recipe's sources.",
+        "Makes clean pairs with English out of the recipe's sources.",
         stage,
         argv,
         writes="pairs",

@@ -34,7 +34,7 @@ class FileSource(Section):
 
 
 class TsvSource(FileSource):
-    """UTF-8, one row a line feed, fields parted by tabs, nothing quoted."""
+    """UTF-8, one row a line feed, fields separated by tabs, nothing quoted."""
 
     kind: Literal["tsv"]
     path: Path

@@ -30,7 +30,7 @@ def stage(recipe: Recipe) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    description = "Makes Japanese-English pairs of pictures' captions: cleaned, ranked, translated."
+    description = "Makes pairs with English of pictures' captions: cleaned, ranked, translated."
     return command.run("corpora.captions", description, stage, argv, writes="captions")
 
 

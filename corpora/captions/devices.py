@@ -10,8 +10,6 @@ from corpora.executor import pieces
 
 def device() -> torch.device:
     """This worker's GPU, or the CPU. If there are more workers than GPUs, they share them."""
-    import torch
-
     count = torch.cuda.device_count()
     return torch.device("cuda", pieces.worker_number % count) if count else torch.device("cpu")
 
@@ -21,8 +19,6 @@ def one_thread() -> Iterator[None]:
     """Limits torch, and CTranslate2 models loaded meanwhile, to one thread: the number of threads
     changes the last bits of a result.
     """
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

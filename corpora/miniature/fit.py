@@ -127,7 +127,7 @@ def pictures_of(scenes: list[Scene], seed: int, style: renderer.Style = "plain")
 
 def maker_parser(model: str) -> argparse.ArgumentParser:
     """The arguments of `make_<model>`: the output folder, and the folder of unfinished training."""
-    prog = f"python -m corpora.toyworld.make_{model}"
+    prog = f"python -m corpora.miniature.make_{model}"
     parser = argparse.ArgumentParser(
         prog=prog, description=f"Trains toyworld's {model}.", allow_abbrev=False
     )

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
 from tqdm import tqdm
@@ -40,10 +41,6 @@ UNKNOWN = "<unk>"
 
 def train(folder: Path) -> None:
     """Writes the model whole or not at all."""
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     pairs = list(captions.pairs(CAPTIONS, "train", SEED))
@@ -98,8 +95,6 @@ def word_lists(english: list[str]) -> tuple[list[str], list[str], torch.Tensor]:
     """Japanese words (W), English candidates (C), and target probabilities (W, C) whose rows sum to
     1.
     """
-    import torch
-
     meanings = lexicon.meanings()
     words = sorted({word for text in english for word in _english_words(text)})
     cuts = {word[:end] for word in words for end in range(1, len(word))} | {
@@ -118,9 +113,6 @@ def word_lists(english: list[str]) -> tuple[list[str], list[str], torch.Tensor]:
 
 def encode(table: nn.EmbeddingBag, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
     """(B, D) unit vectors, as the saved model gives them."""
-    import torch
-    import torch.nn.functional as F
-
     ids = [
         encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)
     ]
