@@ -28,26 +28,31 @@ def _above_zero(kind: type) -> Any:
     return convert
 
 
+def add_rates(parser: argparse.ArgumentParser) -> None:
+    """The arguments that turn FLOP into hours."""
+    parser.add_argument(
+        "--gpus", type=_above_zero(int), default=1, help="how many share the batch (default 1)"
+    )
+    parser.add_argument(
+        "--tflops",
+        type=_above_zero(float),
+        default=H200_TFLOPS,
+        help="what one can multiply (default %(default)s, an H200)",
+    )
+    parser.add_argument(
+        "--utilisation",
+        type=_above_zero(float),
+        default=0.5,
+        help="share of that rate training reaches (default %(default)s)",
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         parser = command.parser(
             "distill.plan", "Counts what a distillation costs, before it is spent."
         )
-        parser.add_argument(
-            "--gpus", type=_above_zero(int), default=1, help="how many share the batch (default 1)"
-        )
-        parser.add_argument(
-            "--tflops",
-            type=_above_zero(float),
-            default=H200_TFLOPS,
-            help="what one can multiply (default %(default)s, an H200)",
-        )
-        parser.add_argument(
-            "--utilisation",
-            type=_above_zero(float),
-            default=0.5,
-            help="share of that rate training reaches (default %(default)s)",
-        )
+        add_rates(parser)
         arguments = parser.parse_intermixed_args(argv)
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         from distill.plan.estimate import report

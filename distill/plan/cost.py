@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.schema.distill import REDUCE_BUCKET, Distill, QueryBank, RandomAttention, unet_shares
+from configs.schema.pace import Pace
 from distill.encoders.family import EncoderPart, Family, States
 
 # The largest bf16 matrix-product rate measured on one H200 (989 TFLOP/s on paper); no training loop
@@ -256,7 +257,7 @@ def unet_layers_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
     )
 
 
-def state_bytes(trained: int, frozen: int, settings: Distill, gpus: int) -> float:
+def state_bytes(trained: int, frozen: int, settings: Pace, gpus: int) -> float:
     """Bytes per GPU during a backward under ZeRO-1, as distill/parallel/engine.py sets it up.
     `trained`, `frozen`: numbers of parameters.
 
@@ -273,14 +274,14 @@ def state_bytes(trained: int, frozen: int, settings: Distill, gpus: int) -> floa
     )
 
 
-def checkpoint_bytes(student: int, trained: int, settings: Distill) -> int:
+def checkpoint_bytes(student: int, trained: int, settings: Pace) -> int:
     """One checkpoint, fp32: the student, and what ZeRO shards except the master weights, which are
     the student.
     """
     return 4 * student + (_shared_bytes(settings) - 4) * trained
 
 
-def _shared_bytes(settings: Distill) -> int:
+def _shared_bytes(settings: Pace) -> int:
     """Per parameter, fp32: master weight, two moments, and the averaged weight if one is kept."""
     return 16 if settings.ema_decay else 12
 

@@ -241,17 +241,17 @@ def _memory_lines(
     bucket = (
         ""
         if settings.precision == "bf16"
-        else f" ({_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
+        else f" ({in_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
     )
-    of_layers = f", {_bytes(layers)} of the objective's layers" if layers else ""
+    of_layers = f", {in_bytes(layers)} of the objective's layers" if layers else ""
     return [
-        f"  memory    {_bytes(state + kept + states + layers)} a GPU and temporaries (not counted: "
-        "CUDA's own, buffers, gaps)",
-        f"            {_bytes(state)} of state under ZeRO-1 in "
+        f"  memory    {in_bytes(state + kept + states + layers)} a GPU and temporaries "
+        "(not counted: CUDA's own, buffers, gaps)",
+        f"            {in_bytes(state)} of state under ZeRO-1 in "
         f"{settings.precision}{bucket}{of_layers},"
-        f" {_bytes(states)} of states to compare",
-        f"            {_bytes(kept)} of activations, {_bytes(kept / pairs / length)} a position: "
-        f"micro-batches of {pairs:,} pairs, {length} positions"
+        f" {in_bytes(states)} of states to compare",
+        f"            {in_bytes(kept)} of activations, {in_bytes(kept / pairs / length)} a "
+        f"position: micro-batches of {pairs:,} pairs, {length} positions"
         f" (tokens_per_micro_batch: {settings.tokens_per_micro_batch or 'no limit'})",
     ]
 
@@ -260,7 +260,7 @@ def _time_lines(seconds: float, gpus: int, tflops: float, utilisation: float) ->
     """`seconds` at the full rate."""
     source = "matrix products measured on an H200" if tflops == H200_TFLOPS else "as given"
     floor, expected = (
-        f"{_duration(time)}, {gpus * time / 3600:,.3g} GPU-hours"
+        f"{in_time(time)}, {gpus * time / 3600:,.3g} GPU-hours"
         for time in (seconds, seconds / utilisation)
     )
     return [
@@ -280,7 +280,7 @@ def _disk_lines(
     settings, folder = recipe.distill, recipe.run_dir / "tokens"
     if found is not None:
         tokens = (
-            f"{_bytes(sum(path.stat().st_size for path in folder.iterdir()))} of tokens, "
+            f"{in_bytes(sum(path.stat().st_size for path in folder.iterdir()))} of tokens, "
             "which are there"
         )
     else:
@@ -294,7 +294,7 @@ def _disk_lines(
         pairs = settings.steps * settings.batch_size
         estimate = cost.token_bytes(pairs, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies)
         tokens = (
-            f"{_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a "
+            f"{in_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a "
             "text, an assumption"
         )
     student, trained = (
@@ -302,22 +302,24 @@ def _disk_lines(
         for count in (Tower.parameters, Tower.trained_parameters)
     )
     one = cost.checkpoint_bytes(student, trained, settings)
-    queries = f" {_bytes(cost.bank_bytes(unets, settings.query_bank))} of queries;" if unets else ""
+    queries = (
+        f" {in_bytes(cost.bank_bytes(unets, settings.query_bank))} of queries;" if unets else ""
+    )
     return [
         f"  disk      {tokens}",
-        f"           {queries} {_bytes((settings.keep_checkpoints + 1) * one)} of checkpoints: "
-        f"{_bytes(one)} each, {settings.keep_checkpoints} kept"
-        f" while one more is written; {_bytes(4 * student)} exported in fp32 beside linked UNets",
+        f"           {queries} {in_bytes((settings.keep_checkpoints + 1) * one)} of checkpoints: "
+        f"{in_bytes(one)} each, {settings.keep_checkpoints} kept"
+        f" while one more is written; {in_bytes(4 * student)} exported in fp32 beside linked UNets",
     ]
 
 
-def _bytes(count: float) -> str:
+def in_bytes(count: float) -> str:
     units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")]
     unit, name = next((unit, name) for unit, name in units if count >= unit or unit == 1.0)
     return f"{count / unit:.1f} {name}"
 
 
-def _duration(seconds: float) -> str:
+def in_time(seconds: float) -> str:
     unit, name = next(
         (unit, name)
         for unit, name in [(3600.0, "h"), (60.0, "min"), (1.0, "s")]

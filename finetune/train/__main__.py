@@ -2,6 +2,7 @@
 
     python -m finetune.train configs/toyworld_kamon.yaml
     python -m finetune.train RECIPE --stage pictures
+    python -m finetune.train RECIPE --plan --gpus 8
     torchrun --nproc_per_node 8 -m finetune.train RECIPE
 
 In:  `<run>/pictures/`, `<run>/initial_student/`, `<run>/distill/`, the folder of `distill.base`.
@@ -15,6 +16,7 @@ import sys
 
 from configs import command
 from configs.schema.load import load_recipe
+from distill.plan.__main__ import add_rates
 
 DESCRIPTION = "Learns with the diffusion model, from captioned pictures; the same command resumes."
 
@@ -31,8 +33,18 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         parser = command.parser("finetune.train", DESCRIPTION)
         parser.add_argument("--stage", help="this stage alone; without it, all in order")
+        parser.add_argument(
+            "--plan", action="store_true", help="print what it costs, and do nothing else"
+        )
+        add_rates(parser)
         arguments = parser.parse_intermixed_args(given)
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        if arguments.plan:
+            from finetune.train.plan import report
+
+            rates = arguments.gpus, arguments.tflops, arguments.utilisation
+            print("\n".join(report(recipe, arguments.stage, *rates)))
+            return
         from finetune.train.training import train
 
         with command.at_work(recipe.run_dir, "finetune.train", writes=None):
