@@ -1,5 +1,5 @@
-"""What CONTRIBUTING.md says of adding an objective, a source or a language is all there is to it:
-each is added to a copy of the code, in the files named there and in no other, and then used.
+"""What CONTRIBUTING.md says of adding an objective, a source, a language or a family is all there
+is to it: each is added to a copy of the code, in the files named there and in no other, and used.
 """
 
 import os
@@ -125,6 +125,42 @@ assert len(language_id.REASONS["el"]) == 3
 """
 
 
+FAMILY: Additions = {
+    "distill/encoders/family.py": [
+        (
+            "FAMILIES = (SDXL, SD)\n",
+            'FAMILIES += (\n    Family(\n        name="Tiny", title="Tiny Diffusion", tag="tiny",\n'
+            '        parts={"text": EncoderPart("text_encoder", "tokenizer", "CLIPTextModel",\n'
+            '            "text", states="penultimate", pooled=False)},\n'
+            '        readers={"base": ("text",)}, pipelines=("TinyPipeline", "TinyImg2ImgPipeline"),\n'
+            "        published=(),\n    ),\n)\n",
+        )
+    ]
+}
+USE_FAMILY = """
+import json
+from pathlib import Path
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel
+from configs.schema.load import load_recipe
+from distill.encoders.tower import tower_of
+from distill.sdxl.base import settled
+Path("base").mkdir()
+index = {"_class_name": "TinyPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
+Path("base/model_index.json").write_text(json.dumps(index))
+settings = ["distill.base=base", "distill.refiner=null", "distill.objective={position: 1}"]
+recipe, family = settled(load_recipe("configs/toyworld.yaml", settings))
+assert family.name == "Tiny" and not recipe.distill.objective.uses("pooled")
+sizes = dict(hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+model = CLIPTextModel(CLIPTextConfig(vocab_size=50, max_position_embeddings=9, **sizes)).eval()
+tower = tower_of(model, family.parts["text"].states)
+ids = torch.arange(18).view(2, 9)
+expected = model(ids, output_hidden_states=True).hidden_states[-2]
+states, pooled = tower(ids, torch.tensor([8, 8]))
+assert pooled is None and torch.allclose(states, expected, atol=1e-6)
+"""
+
+
 def added_to_a_copy(additions: Additions, folder: Path) -> Path:
     """Of the packages' Python files and recipes."""
     for package in PACKAGES:
@@ -152,6 +188,7 @@ def added_to_a_copy(additions: Additions, folder: Path) -> Path:
         ("an objective", OBJECTIVE, USE_OBJECTIVE),
         ("a corpus source", SOURCE, USE_SOURCE),
         ("a language", LANGUAGE, USE_LANGUAGE),
+        ("a model family", FAMILY, USE_FAMILY),
     ],
 )
 def test_adding_touches_the_files_that_the_guide_names(
