@@ -132,7 +132,7 @@ FAMILY: Additions = {
             'FAMILIES += (\n    Family(\n        name="Tiny", title="Tiny Diffusion", tag="tiny",\n'
             '        parts={"text": EncoderPart("text_encoder", "tokenizer", "CLIPTextModel",\n'
             '            "text", states="penultimate", pooled=False)},\n'
-            '        readers={"base": ("text",)}, pipelines=("TinyPipeline", "TinyImg2ImgPipeline"),\n'
+            '        readers={"base": ("text",)}, pipelines=("TinyPipeline", "TinyOther"),\n'
             "        published=(),\n    ),\n)\n",
         )
     ]

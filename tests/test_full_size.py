@@ -135,6 +135,7 @@ def measured(out: Path, *words: str) -> tuple[float, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.full_size
 def test_a_full_size_pair_is_exported_reloaded_and_verified(
     full_size_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
