@@ -1,0 +1,370 @@
+"""A stage's export is what was trained: to the bit on disk, to rounding through stock pipelines,
+and as LoRA through diffusers' own loader, for SDXL and SD.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import write_checkpoint, write_run_record
+from groups import run_groups
+from safetensors.torch import load_file, save_file
+
+from configs import artefact
+from configs.references import TOYWORLD_MODELS
+from configs.schema.load import load_recipe
+from distill.checkpoints.checkpoint import newest
+from distill.encoders.student import initial_text_encoders
+from distill.sdxl.base import family_of, settled
+from distill.sdxl.repository import STEMS
+from distill.tokenizer import portable
+from distill.verify import __main__ as verify_entry
+from finetune.export import __main__ as entry
+from finetune.export import lora
+from finetune.pictures import pipeline as pictures
+from finetune.train import models, training
+
+STEPS, RANK, ALPHA = 2, 2, 6
+PROMPTS = ["赤い丸", "青い四角の左に大きな緑の三角"]
+BOTH = {"trains": ["text", "unet"], "lora": {"rank": RANK, "alpha": ALPHA}}
+UNET_FILE = f"unet/{STEMS['unet']}.safetensors"
+# by run: which base, and its stages
+RUNS = {
+    "chain": ("sdxl", {"words": ["text"], "cross": ["cross_attention"], "last": ["unet"]}),
+    "whole": ("sdxl", {"pictures": {"trains": ["text", "unet"], "ema_decay": 0.5}}),
+    "lora": ("sdxl", {"small": BOTH}),
+    "half": ("sd_half", {"cross": ["cross_attention"]}),
+    "sd_lora": ("sd", {"small": BOTH}),
+}
+
+
+def train(paths: list[str]) -> None:
+    for path in paths:
+        training.train(load_recipe(path))
+
+
+def write_initial_student(base: Path, folder: Path) -> int:
+    """Of toyworld's vocabulary, with random embeddings; returns its size."""
+    size = len(portable.build(TOYWORLD_MODELS / "spiece.model", folder / "tokenizer"))
+    torch.manual_seed(3)
+    embeddings = {}
+    for name, part in family_of(str(base)).parts.items():
+        width = json.loads((base / part.subfolder / "config.json").read_text())["hidden_size"]
+        embeddings[name] = 0.5 * torch.randn(size, width)
+    save_file(embeddings, folder / "token_embeddings.safetensors")
+    artefact.seal(folder, {})
+    return size
+
+
+def write_run(base: Path, folder: Path, name: str, stages: dict) -> str:
+    """A run that is ready to finetune; returns its recipe."""
+    run = folder / name
+    size = write_initial_student(base, run / "initial_student")
+    start = "export" if name in ("chain", "whole") else "initial_student"
+    if start == "export":
+        write_checkpoint(run, base, size, STEPS)
+        write_run_record(run)
+    pace = {"steps": STEPS, "batch_size": 4, "learning_rate": 3e-2, "warmup_steps": 0}
+    pace |= {"precision": "fp32", "eval_every_steps": STEPS, "save_every_steps": STEPS}
+    tree = {
+        "name": name,
+        "run": str(run),
+        "corpora": {
+            "sources": [{"kind": "toyworld", "pairs": 24, "held_out_pairs": 2}],
+            "language_id": {"model": "x"},
+        },
+        "vocab_init": {"tokenizer": "toyworld:spiece.model", "sentence_encoder": "x"},
+        "distill": {"base": str(base), "objective": {"position": 1.0}, **pace},
+        "pictures": {
+            "resolution": 32,
+            "buckets": None,
+            "held_out": 2,
+            "sources": [{"kind": "toyworld", "scenes": 8, "licence": "CC0|<own>"}],
+        },
+        "finetune": {
+            "start": start,
+            "stages": {
+                stage: {**pace, **(more if isinstance(more, dict) else {"trains": more})}
+                for stage, more in stages.items()
+            },
+        },
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    pictures.make(load_recipe(path))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tiny_sdxl: Path, tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Recipes of trained runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    half = folder / "sd_half"
+    shutil.copytree(tiny_sd, half)
+    weights = {name: tensor.half() for name, tensor in load_file(half / UNET_FILE).items()}
+    save_file(weights, half / UNET_FILE, metadata={"format": "pt"})
+    (half / "LICENSE").write_text("the base's own")
+    bases = {"sdxl": tiny_sdxl / "base", "sd": tiny_sd, "sd_half": half}
+    found = {
+        name: write_run(bases[base], folder, name, stages) for name, (base, stages) in RUNS.items()
+    }
+    run_groups(__file__, [(1, "train", {"paths": [path]}) for path in found.values()])
+    return found
+
+
+def reference(path: str, stage: str) -> models.Models:
+    """The models as they were trained, adapters unmerged."""
+    recipe, family = settled(load_recipe(path))
+    found = models.load(recipe, family, stage)
+    parameters = models.trained_parameters(found, recipe.finetune.stages[stage])
+    weights = checkpoint(path, stage)
+    assert set(parameters) == set(weights)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    found.unet.eval()
+    return found
+
+
+def checkpoint(path: str, stage: str) -> dict[str, torch.Tensor]:
+    folder = load_recipe(path).run_dir / "finetune" / stage
+    return load_file(newest(folder) / "student.safetensors")
+
+
+def folder_of(path: str, stage: str, name: str) -> Path:
+    return load_recipe(path).run_dir / "finetune" / stage / name
+
+
+def stock(family, folder: Path):
+    import diffusers
+
+    kind = getattr(diffusers, family.pipelines[0])
+    return kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+
+
+def noise_of(unet, states_BLD: torch.Tensor, pooled_BP: torch.Tensor | None) -> torch.Tensor:
+    torch.manual_seed(5)
+    latents = torch.randn(len(states_BLD), 4, 16, 16)
+    added = None
+    if pooled_BP is not None:
+        time_ids = torch.tensor([[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]] * len(states_BLD))
+        added = {"text_embeds": pooled_BP, "time_ids": time_ids}
+    with torch.no_grad():
+        return unet(latents, 500, encoder_hidden_states=states_BLD, added_cond_kwargs=added).sample
+
+
+def of_trainer(found: models.Models) -> list[torch.Tensor]:
+    """States, noise and (SDXL) the pooled state."""
+    with torch.no_grad():
+        encoding = found.towers(found.text.tokenize(PROMPTS))
+    states_BLD = encoding.context(found.family.readers["base"])
+    noise = noise_of(found.unet, states_BLD, encoding.pooled_BP)
+    pooled = [encoding.pooled_BP] if encoding.pooled_BP is not None else []
+    return [states_BLD, noise, *pooled]
+
+
+def of_pipeline(pipeline) -> list[torch.Tensor]:
+    with torch.no_grad():
+        found = pipeline.encode_prompt(
+            PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+    pooled = found[2] if len(found) == 4 else None
+    noise = noise_of(pipeline.unet.float(), found[0], pooled)
+    return [found[0], noise, *([pooled] if pooled is not None else [])]
+
+
+def distance(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    return max(
+        float((one - other).abs().max() / other.abs().max())
+        for one, other in zip(ours, theirs, strict=True)
+    )
+
+
+def tensors(folder: Path, family) -> dict[str, torch.Tensor]:
+    """A pipeline's text encoders and UNet under the checkpoint's names."""
+    parts = {name: f"{part.subfolder}/model.safetensors" for name, part in family.parts.items()}
+    return {
+        f"{part}.{name}": tensor
+        for part, file in {**parts, "unet": UNET_FILE}.items()
+        for name, tensor in load_file(folder / file).items()
+    }
+
+
+def test_the_export_is_the_checkpoint_to_the_bit(runs: dict[str, str], capsys) -> None:
+    path = runs["whole"]
+    assert entry.main([path]) == 0
+    folder, family = folder_of(path, "pictures", "export"), settled(load_recipe(path))[1]
+    trained, exported = checkpoint(path, "pictures"), tensors(folder, family)
+    assert set(trained) == set(exported)
+    assert all(trained[name].equal(exported[name]) for name in trained)
+    assert all(tensor.dtype == torch.float32 for tensor in exported.values())
+    pipeline = stock(family, folder)
+    assert distance(of_pipeline(pipeline), of_trainer(reference(path, "pictures"))) < 1e-6
+    assert verify_entry.main([str(folder)]) == 0
+    assert not list(folder.glob(".*"))
+    base = Path(load_recipe(path).distill.base)
+    vae = "vae/diffusion_pytorch_model.safetensors"
+    assert (folder / vae).samefile(base / vae)
+    card = (folder / "README.md").read_text()
+    assert "| toyworld | CC0\\|\\<own\\> | 8 | " in card and "2 of them were held out" in card
+    assert "has no safety checker" in card and str(base.parent) not in card
+
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    capsys.readouterr()
+    assert entry.main([path]) == 0
+    assert "export: already exported from step_000002" in capsys.readouterr().out
+    assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    flipped = bytearray((folder / UNET_FILE).read_bytes())
+    flipped[-1] ^= 64
+    (folder / UNET_FILE).write_bytes(flipped)
+    assert entry.main([path]) == 0
+    assert "damaged" in capsys.readouterr().err
+    assert all(trained[name].equal(value) for name, value in tensors(folder, family).items())
+
+
+def test_a_newer_checkpoint_is_exported_in_place_of_the_old(runs: dict[str, str], capsys) -> None:
+    path = runs["chain"]
+    run = load_recipe(path).run_dir / "finetune" / "last"
+    assert entry.main([path]) == 0
+    later = run / "checkpoints" / "step_000003"
+    try:
+        shutil.copytree(run / "checkpoints" / "step_000002", later)
+        weights = load_file(later / "student.safetensors")
+        name = next(iter(weights))
+        save_file({**weights, name: weights[name] + 1}, later / "student.safetensors")
+        (later / artefact.MANIFEST).unlink()
+        artefact.seal(later, {})
+        capsys.readouterr()
+        assert entry.main([path]) == 0
+        out = capsys.readouterr().out
+        assert "made again" in out and "written from step_000003" in out
+        exported = load_file(run / "export" / UNET_FILE)[name.removeprefix("unet.")]
+        assert exported.equal(weights[name] + 1)
+    finally:
+        shutil.rmtree(later)
+
+
+def test_what_a_stage_did_not_train_is_what_it_started_from(runs: dict[str, str]) -> None:
+    path = runs["chain"]
+    recipe = load_recipe(path)
+    family, base = settled(recipe)[1], Path(recipe.distill.base)
+    for stage in recipe.finetune.stages:
+        assert entry.main([path, "--stage", stage]) == 0
+    words, cross, last = (
+        tensors(folder_of(path, stage, "export"), family) for stage in recipe.finetune.stages
+    )
+    unet = folder_of(path, "words", "export") / UNET_FILE
+    assert unet.samefile(base / UNET_FILE)
+    text = checkpoint(path, "words")
+    assert text and not any(name.startswith("unet.") for name in text)
+    for exported in (words, cross, last):  # also two stages later
+        assert all(exported[name].equal(text[name]) for name in text)
+    moved = {name for name in cross if not cross[name].equal(words[name])}
+    learnt = checkpoint(path, "cross")
+    assert moved == set(learnt) and all(".attn2." in name for name in moved)
+    assert all(cross[name].equal(learnt[name]) for name in learnt)
+    pipeline = stock(family, folder_of(path, "last", "export"))
+    assert distance(of_pipeline(pipeline), of_trainer(reference(path, "last"))) < 1e-6
+
+
+def test_a_half_precision_base_stays_one(runs: dict[str, str]) -> None:
+    path = runs["half"]
+    assert entry.main([path]) == 0
+    folder = folder_of(path, "cross", "export")
+    exported, trained = load_file(folder / UNET_FILE), checkpoint(path, "cross")
+    before = load_file(Path(load_recipe(path).distill.base) / UNET_FILE)
+    assert set(exported) == set(before)
+    for name, tensor in exported.items():
+        whole = trained.get(f"unet.{name}")
+        assert tensor.equal(before[name] if whole is None else whole.half())
+    pipeline = stock(settled(load_recipe(path))[1], folder)
+    assert type(pipeline.safety_checker).__name__ == "StableDiffusionSafetyChecker"
+    card = (folder / "README.md").read_text()
+    assert "safety checker was kept" in card and "`LICENSE`" in card
+    assert verify_entry.main([str(folder)]) == 0
+
+
+@pytest.mark.parametrize("run", ["lora", "sd_lora"])
+def test_lora_is_the_same_merged_and_in_both_formats(runs: dict[str, str], run: str) -> None:
+    path = runs[run]
+    recipe, family = settled(load_recipe(path))
+    trained = of_trainer(reference(path, "small"))
+    assert entry.main([path]) == 0
+    merged = stock(family, folder_of(path, "small", "export"))
+    assert distance(of_pipeline(merged), trained) < 1e-6
+
+    for form in ("diffusers", "kohya"):
+        assert entry.main([path, "--lora", form]) == 0
+    folder = folder_of(path, "small", "lora")
+    for file in (lora.DIFFUSERS, f"{run}.safetensors"):
+        base = stock(family, recipe.distill.base)
+        start = initial_text_encoders(
+            recipe.distill.base, family, recipe.run_dir / "initial_student"
+        )
+        for name, part in family.parts.items():
+            setattr(base, part.subfolder, start.models[name])
+            setattr(base, part.tokenizer, start.tokenizers[name])
+        assert distance(of_pipeline(base), trained) > 1e-2
+        base.load_lora_weights(str(folder), weight_name=file)
+        assert distance(of_pipeline(base), trained) < 1e-4, file
+        # as the card says: merged text encoders, and the UNet's changes alone
+        beside = stock(family, folder_of(path, "small", "export"))
+        beside.unet = stock(family, recipe.distill.base).unet
+        state, alphas, metadata = beside.lora_state_dict(
+            str(folder), weight_name=file, return_lora_metadata=True
+        )
+        state = {name: value for name, value in state.items() if name.startswith("unet.")}
+        beside.load_lora_into_unet(state, alphas, beside.unet, metadata=metadata)
+        assert distance(of_pipeline(beside), trained) < 1e-4, file
+    kohya = load_file(folder / f"{run}.safetensors")
+    prefixes = {"lora_unet", "lora_te"} if len(family.parts) == 1 else {"lora_unet", "lora_te1"}
+    assert prefixes <= {name.partition("_")[0] + "_" + name.split("_")[1] for name in kohya}
+    assert {float(value) for name, value in kohya.items() if name.endswith(".alpha")} == {ALPHA}
+    for part in family.parts.values():
+        file = Path(part.subfolder, "model.safetensors")
+        ours, whole = (folder / "encoders" / file, folder_of(path, "small", "export") / file)
+        assert ours.read_bytes() == whole.read_bytes()
+    assert verify_entry.main([str(folder / "encoders")]) == 0
+    card = (folder / "README.md").read_text()
+    assert "It belongs to the text encoders and tokenizers in `encoders/` only" in card
+    assert lora.DIFFUSERS in card and f"`{run}.safetensors`" in card
+
+
+def test_refusals_are_one_line(runs: dict[str, str], tmp_path: Path, capsys) -> None:
+    def line(code: int, *words: str) -> str:
+        capsys.readouterr()
+        assert entry.main(list(words)) == code
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1, said
+        return said[0]
+
+    path = runs["chain"]
+    assert "trained without lora" in line(2, path, "--lora", "kohya")
+    assert "it has words, cross, last" in line(2, path, "--stage", "other")
+    assert "no finished checkpoint" in line(3, path, f"run={tmp_path}/none")
+    tree = yaml.safe_load(Path(path).read_text())
+    del tree["finetune"]
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    assert "has no such section" in line(2, str(tmp_path / "plain.yaml"))
+    folder = folder_of(runs["half"], "cross", "export")
+    kept = folder.with_name("kept")
+    if folder.exists():
+        folder.rename(kept)
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    assert "no export of this project" in line(3, runs["half"])
+    assert (folder / "mine.txt").exists()
+    shutil.rmtree(folder)
+    student = load_recipe(runs["half"]).run_dir / "initial_student"
+    before = (student / artefact.MANIFEST).read_bytes()
+    artefact.seal(student, {"another": "one"})
+    shutil.copy(student / "tokenizer" / "tokenizer.json", student / "more.json")
+    artefact.seal(student, {})
+    assert "the initial student has changed" in line(3, runs["half"])
+    (student / "more.json").unlink()
+    (student / artefact.MANIFEST).write_bytes(before)
