@@ -1,7 +1,7 @@
 """The cards (`README.md`) of what a stage of finetuning exports: what it is, what it was made from,
 whose data.
 
-In:  a `Trained` stage, `<run>/pictures/manifest.json`, the exported folder.
+In:  a `TrainedStage` stage, `<run>/pictures/manifest.json`, the exported folder.
 Out: `README.md`.
 """
 
@@ -14,7 +14,7 @@ from configs.schema import yaml12
 from distill import run_folder
 from distill.model_card.model_card import LICENSE_LINKS, SPECIAL, TAGS, public
 from distill.sdxl.repository import INDEX, read_index
-from finetune.export.trained import Trained
+from finetune.export.trained import TrainedStage
 from finetune.pictures import store
 
 THE_PICTURES = "the pictures"  # as the stage's record calls them
@@ -25,7 +25,7 @@ STARTS = {
 }
 
 
-def write_pipeline(folder: Path, found: Trained) -> None:
+def write_pipeline(folder: Path, found: TrainedStage) -> None:
     """Of a whole pipeline."""
     language = found.recipe.text_language.name
     pipeline = read_index(folder)["_class_name"]
@@ -51,21 +51,12 @@ the installed libraries give, with it.
     _put(folder, _front(found, []) + text)
 
 
-def write_lora(folder: Path, found: Trained, files: dict[str, str], trains_text: bool) -> None:
+def write_lora(folder: Path, found: TrainedStage, files: dict[str, str], trains_text: bool) -> None:
     """Of LoRA files, by format."""
-    pipeline = found.family.pipelines[0]
     assert found.stage.lora is not None
     parts = "text encoders and UNet" if trains_text else "UNet"
     named = "\n".join(f"- `{name}`: in the format of {form}" for form, name in files.items())
     language, lora = found.recipe.text_language.name, found.stage.lora
-    registered = "\n".join(
-        f'pipeline.{part.subfolder} = {part.class_name}.from_pretrained(HERE + "/encoders/'
-        f'{part.subfolder}")\npipeline.{part.tokenizer} = PreTrainedTokenizerFast.from_pretrained('
-        f'HERE + "/encoders/{part.tokenizer}")'
-        for part in found.family.parts.values()
-    )
-    classes = sorted({part.class_name for part in found.family.parts.values()})
-    classes.append("PreTrainedTokenizerFast")
     text = f"""\
 # {_plain(found.recipe.name)}: a LoRA for {language} text to picture
 
@@ -75,35 +66,57 @@ Changes of the {parts} of {_base(found)}, of rank {lora.rank} and alpha {lora.sc
 
 **It belongs to the text encoders and tokenizers in `encoders/` only.** Their vocabulary is
 {language}; with other ones the file is without meaning, and a program that brings a tokenizer of
-its own cannot use it. `encoders/` has the changes of the text encoders merged already, so that only
-the UNet's are loaded beside it:
+its own cannot use it.
 
-```python
-from diffusers import {pipeline}
-from transformers import {", ".join(classes)}
-
-HERE = "."  # this folder
-pipeline = {pipeline}.from_pretrained("{_source(found)}")
-{registered}
-state, alphas, metadata = pipeline.lora_state_dict(
-    HERE, weight_name="{next(iter(files.values()))}", return_lora_metadata=True
-)
-unet = {{name: value for name, value in state.items() if name.startswith("unet.")}}
-pipeline.load_lora_into_unet(unet, alphas, pipeline.unet, metadata=metadata)
-```
-
-`pipeline.load_lora_weights` loads both, and is right for a pipeline with the text encoders that the
-stage started from ({_start(found)}).
-
+{_lora_use(found, next(iter(files.values())), trains_text)}
 {_training(found)}
 {_licence(folder, found)}"""
     _put(folder, _front(found, ["lora"]) + text)
 
 
-def _front(found: Trained, tags: list[str]) -> str:
+def _lora_use(found: TrainedStage, file: str, trains_text: bool) -> str:
+    """How the file is loaded: the changes of text encoders must not be added twice."""
+    pipeline, parts = found.family.pipelines[0], found.family.parts.values()
+    classes = [*sorted({part.class_name for part in parts}), "PreTrainedTokenizerFast"]
+    modules = "".join(
+        f'    {name}={kind}.from_pretrained(HERE, subfolder="encoders/{name}"),\n'
+        for part in parts
+        for name, kind in ((part.tokenizer, classes[-1]), (part.subfolder, part.class_name))
+    )
+    load = f'pipeline.load_lora_weights(HERE, weight_name="{file}")'
+    if trains_text:
+        load = f"""\
+# the text encoders have their changes already: only the UNet's are loaded
+state, alphas, metadata = pipeline.lora_state_dict(
+    HERE, weight_name="{file}", return_lora_metadata=True
+)
+state = {{name: value for name, value in state.items() if name.startswith("unet.")}}
+pipeline.load_lora_into_unet(state, alphas, pipeline.unet, metadata=metadata)"""
+    text = f"""\
+```python
+from diffusers import {pipeline}
+from transformers import {", ".join(classes)}
+
+HERE = "."  # this folder
+BASE = "{_loaded(found)}"
+pipeline = {pipeline}.from_pretrained(BASE)
+pipeline.register_modules(
+{modules})
+{load}
+```
+"""
+    if trains_text:
+        text += f"""
+`pipeline.load_lora_weights` adds both, and is right for a pipeline with the text encoders that the
+stage started from ({_start(found)}).
+"""
+    return text
+
+
+def _front(found: TrainedStage, tags: list[str]) -> str:
     """The YAML head, as the Hub reads it."""
     recipe = found.recipe
-    link, source = LICENSE_LINKS.get(recipe.export.license), _source(found)
+    link, source = LICENSE_LINKS.get(recipe.export.license), found.made_from["teacher"]
     head = {
         "language": [recipe.language],
         "license": recipe.export.license,
@@ -116,15 +129,20 @@ def _front(found: Trained, tags: list[str]) -> str:
     return f"---\n{yaml12.write(head).rstrip()}\n---\n\n"
 
 
-def _source(found: Trained) -> str:
+def _source(found: TrainedStage) -> str:
     return public(found.recipe.distill.base)
 
 
-def _base(found: Trained) -> str:
+def _loaded(found: TrainedStage) -> str:
+    """The base as `from_pretrained` takes it, without this machine's folders."""
+    return found.made_from["teacher"].replace("toyworld:", "corpora/toyworld/models/")
+
+
+def _base(found: TrainedStage) -> str:
     return f"{found.family.title} ({_plain(_source(found))})"
 
 
-def _start(found: Trained) -> str:
+def _start(found: TrainedStage) -> str:
     """Whose weights the stage began with."""
     assert found.recipe.finetune is not None
     names = list(found.recipe.finetune.stages)
@@ -132,7 +150,7 @@ def _start(found: Trained) -> str:
     return f"stage {names[place - 1]}" if place else STARTS[found.recipe.finetune.start]
 
 
-def _training(found: Trained) -> str:
+def _training(found: TrainedStage) -> str:
     stage = found.stage
     how = f", by LoRA of rank {stage.lora.rank}" if stage.lora else ""
     what = " and ".join(one.replace("_", "-") for one in stage.trains)
@@ -153,7 +171,7 @@ def _training(found: Trained) -> str:
 {_sources(found)}"""
 
 
-def _sources(found: Trained) -> str:
+def _sources(found: TrainedStage) -> str:
     """The data, as the pictures' own manifest counts them."""
     folder = found.recipe.run_dir / store.FOLDER
     path = folder / artefact.MANIFEST
@@ -176,7 +194,7 @@ def _sources(found: Trained) -> str:
 """
 
 
-def _licence(folder: Path, found: Trained) -> str:
+def _licence(folder: Path, found: TrainedStage) -> str:
     files = ", ".join(f"`{path.name}`" for path in sorted(folder.glob("LICENSE*")))
     where = f"; its text: {files}" if files else ""
     licence = _plain(found.recipe.export.license)

@@ -1,6 +1,6 @@
 """The whole pipeline of a stage: what was trained, beside the rest of the base.
 
-In:  a `Trained` stage, the folder of `distill.base`.
+In:  a `TrainedStage` stage, the folder of `distill.base`.
 Out: `<run>/finetune/<stage>/export/`.
 """
 
@@ -23,14 +23,14 @@ from distill.export import pipeline_folder
 from distill.sdxl.repository import STEMS, fetch
 from distill.verify.record import VERIFICATION, Verification
 from finetune.export import card, trained
-from finetune.export.trained import Trained
+from finetune.export.trained import TrainedStage
 from finetune.train.models import UNET
 
 FOLDER = "export"
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def export(found: Trained) -> Path:
+def export(found: TrainedStage) -> Path:
     """The finished folder.
 
     Raises DataError when something read is missing, damaged or does not fit, or is in the way.
@@ -58,7 +58,7 @@ def export(found: Trained) -> Path:
     return folder
 
 
-def is_finished(folder: Path, found: Trained) -> bool:
+def is_finished(folder: Path, found: TrainedStage) -> bool:
     """Whether `folder` holds this very export, undamaged. An export of another checkpoint is to be
     replaced.
 

@@ -1,7 +1,7 @@
 """The changes of a stage with LoRA as one file, in diffusers' format or in kohya's, and the text
 encoders with theirs merged.
 
-In:  a `Trained` stage, the folder of `distill.base`.
+In:  a `TrainedStage` stage, the folder of `distill.base`.
 Out: `<run>/finetune/<stage>/lora/`: `pytorch_lora_weights.safetensors` or `<recipe>.safetensors`
      (fp32), `encoders/`, `README.md`, `manifest.json`.
 
@@ -25,7 +25,7 @@ from configs.schema.finetune import Lora
 from distill.encoders.family import Family
 from distill.export import pipeline_folder
 from finetune.export import card, trained
-from finetune.export.trained import Change, Trained
+from finetune.export.trained import Change, TrainedStage
 from finetune.train.models import UNET
 
 FOLDER, ENCODERS = "lora", "encoders"
@@ -33,7 +33,7 @@ DIFFUSERS = "pytorch_lora_weights.safetensors"
 Changes = dict[str, Change]
 
 
-def export(found: Trained, form: str) -> Path:
+def export(found: TrainedStage, form: str) -> Path:
     """The file in the format `diffusers` or `kohya`; the other one stays if it is of the same
     checkpoint.
 
@@ -75,12 +75,12 @@ def export(found: Trained, form: str) -> Path:
     return path
 
 
-def file_name(found: Trained, form: str) -> str:
+def file_name(found: TrainedStage, form: str) -> str:
     plain = re.sub(r"[^\w.-]+", "_", found.recipe.name).lstrip(".") or "lora"
     return DIFFUSERS if form == "diffusers" else f"{plain}.safetensors"
 
 
-def forms_there(folder: Path, found: Trained) -> list[str]:
+def forms_there(folder: Path, found: TrainedStage) -> list[str]:
     """The formats of this very export that are there, undamaged; none where it is to be made.
 
     Raises DataError if the folder holds anything else.
@@ -102,7 +102,7 @@ def forms_there(folder: Path, found: Trained) -> list[str]:
     return [str(form) for form in manifest.details["forms"]]
 
 
-def _made_from(found: Trained) -> dict[str, str]:
+def _made_from(found: TrainedStage) -> dict[str, str]:
     return {**found.made_from, "variants": ",".join(sorted(found.recipe.export.variants))}
 
 

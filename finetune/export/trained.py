@@ -3,7 +3,7 @@ models with everything that was learnt.
 
 In:  `<run>/finetune/<stage>/`, the checkpoints of what it started from, the folder of
      `distill.base`.
-Out: `Trained`; models in memory; text encoders on disk.
+Out: `TrainedStage`; models in memory; text encoders on disk.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ STARTS = "the weights it starts from"  # as the stage's record calls them
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedStage:
     """`recipe`: with the sections that the stage was trained with. `checkpoint`: its newest.
     `starts`: those it started from, the oldest first.
     """
@@ -77,7 +77,7 @@ class Trained:
         return any(name.startswith(f"{UNET}.") for file in files for name in tensor_shapes(file))
 
 
-def find(recipe: Recipe, stage: str | None) -> Trained:
+def find(recipe: Recipe, stage: str | None) -> TrainedStage:
     """The stage, or the last one that has a checkpoint.
 
     Raises RecipeError for a stage that the recipe has not, DataError where nothing is trained.
@@ -97,7 +97,7 @@ def find(recipe: Recipe, stage: str | None) -> Trained:
         if newest is not None:
             recipe = _as_trained(recipe, name)
             recipe, family = settled(recipe)
-            return Trained(recipe, family, name, newest, models.starts_of(recipe, name))
+            return TrainedStage(recipe, family, name, newest, models.starts_of(recipe, name))
     where = models.stage_folder(recipe, stage) if stage else recipe.run_dir / "finetune"
     raise DataError(f"{where}: there is no finished checkpoint; run finetune.train first")
 
@@ -115,7 +115,7 @@ def _as_trained(recipe: Recipe, stage: str) -> Recipe:
     return recipe.model_copy(update={"finetune": stored.finetune, "pictures": stored.pictures})
 
 
-def check_inputs(found: Trained) -> None:
+def check_inputs(found: TrainedStage) -> None:
     """What is read beside the checkpoint must be what it was when the stage began.
 
     Raises DataError.
@@ -125,20 +125,23 @@ def check_inputs(found: Trained) -> None:
         "the initial student": inputs.initial_student(recipe.run_dir / "initial_student"),
         **inputs.of_pipelines(recipe.distill),
     }
-    if found.starts:
-        now[STARTS] = file_sha256(found.starts[-1] / checkpoint.MANIFEST)
-    recorded = run_folder.recorded_inputs(found.folder)
-    for name, digest in now.items():
-        if recorded.get(name, digest) != digest:
-            what = "have" if name == STARTS else "has"
-            raise DataError(
-                f"{found.folder}: {name} {what} changed since this stage began; put the old files "
-                "back, or train again with run=ANOTHER_FOLDER"
-            )
+    assert recipe.finetune is not None
+    names = list(recipe.finetune.stages)
+    for stage in names[: names.index(found.name) + 1]:
+        start, folder = models.start_of(recipe, stage), models.stage_folder(recipe, stage)
+        weights = {STARTS: file_sha256(start / checkpoint.MANIFEST)} if start else {}
+        recorded = run_folder.recorded_inputs(folder)
+        for name, digest in {**now, **weights}.items():
+            if recorded.get(name, digest) != digest:
+                what = "have" if name == STARTS else "has"
+                raise DataError(
+                    f"{folder}: {name} {what} changed since this stage began; put the old files "
+                    "back, or train again with run=ANOTHER_FOLDER"
+                )
 
 
 @torch.no_grad()
-def load(found: Trained) -> Models:
+def load(found: TrainedStage) -> Models:
     """The models in fp32 with what the stage learnt: its weights, or its changes merged.
 
     Raises DataError.
@@ -203,7 +206,7 @@ def changes(weights: Path, lora: Lora) -> Iterator[tuple[str, Change]]:
             )
 
 
-def write_encoders(folder: Path, found: Trained, loaded: Models) -> None:
+def write_encoders(folder: Path, found: TrainedStage, loaded: Models) -> None:
     """The text encoders and tokenizers, as `distill.export` writes them. `folder` is made.
 
     Raises DataError.

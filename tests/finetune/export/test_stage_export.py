@@ -3,9 +3,12 @@ and as LoRA through diffusers' own loader, for SDXL and SD.
 """
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
+import lora_probe
 import pytest
 import torch
 import yaml
@@ -17,16 +20,18 @@ from configs import artefact
 from configs.references import TOYWORLD_MODELS
 from configs.schema.load import load_recipe
 from distill.checkpoints.checkpoint import newest
-from distill.encoders.student import initial_text_encoders
 from distill.sdxl.base import family_of, settled
 from distill.sdxl.repository import STEMS
 from distill.tokenizer import portable
 from distill.verify import __main__ as verify_entry
 from finetune.export import __main__ as entry
 from finetune.export import lora
+from finetune.export import trained as stages
 from finetune.pictures import pipeline as pictures
 from finetune.train import models, training
 
+ROOT = Path(__file__).resolve().parents[3]
+V4_PYTHON = os.environ.get("V4_PYTHON") or str(ROOT / ".venv-v4" / "bin" / "python")
 STEPS, RANK, ALPHA = 2, 2, 6
 PROMPTS = ["赤い丸", "青い四角の左に大きな緑の三角"]
 BOTH = {"trains": ["text", "unet"], "lora": {"rank": RANK, "alpha": ALPHA}}
@@ -147,42 +152,28 @@ def stock(family, folder: Path):
     return kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
 
 
-def noise_of(unet, states_BLD: torch.Tensor, pooled_BP: torch.Tensor | None) -> torch.Tensor:
-    torch.manual_seed(5)
-    latents = torch.randn(len(states_BLD), 4, 16, 16)
-    added = None
-    if pooled_BP is not None:
-        time_ids = torch.tensor([[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]] * len(states_BLD))
-        added = {"text_embeds": pooled_BP, "time_ids": time_ids}
-    with torch.no_grad():
-        return unet(latents, 500, encoder_hidden_states=states_BLD, added_cond_kwargs=added).sample
-
-
-def of_trainer(found: models.Models) -> list[torch.Tensor]:
+def of_trainer(found: models.Models) -> dict[str, torch.Tensor]:
     """States, noise and (SDXL) the pooled state."""
     with torch.no_grad():
         encoding = found.towers(found.text.tokenize(PROMPTS))
-    states_BLD = encoding.context(found.family.readers["base"])
-    noise = noise_of(found.unet, states_BLD, encoding.pooled_BP)
-    pooled = [encoding.pooled_BP] if encoding.pooled_BP is not None else []
-    return [states_BLD, noise, *pooled]
-
-
-def of_pipeline(pipeline) -> list[torch.Tensor]:
-    with torch.no_grad():
-        found = pipeline.encode_prompt(
-            PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-    pooled = found[2] if len(found) == 4 else None
-    noise = noise_of(pipeline.unet.float(), found[0], pooled)
-    return [found[0], noise, *([pooled] if pooled is not None else [])]
-
-
-def distance(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    return max(
-        float((one - other).abs().max() / other.abs().max())
-        for one, other in zip(ours, theirs, strict=True)
+    states_BLD, pooled_BP = encoding.context(found.family.readers["base"]), encoding.pooled_BP
+    noise = lora_probe.noise_of(found.unet, states_BLD, pooled_BP)
+    return {"states": states_BLD, "noise": noise} | (
+        {} if pooled_BP is None else {"pooled": pooled_BP}
     )
+
+
+def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """The largest difference, relative to the largest number."""
+    assert set(ours) == set(theirs)
+    return max(
+        float((ours[name] - other).abs().max() / other.abs().max())
+        for name, other in theirs.items()
+    )
+
+
+def of_folder(folder: Path, family) -> dict[str, torch.Tensor]:
+    return lora_probe.read(stock(family, folder), PROMPTS)
 
 
 def tensors(folder: Path, family) -> dict[str, torch.Tensor]:
@@ -203,15 +194,16 @@ def test_the_export_is_the_checkpoint_to_the_bit(runs: dict[str, str], capsys) -
     assert set(trained) == set(exported)
     assert all(trained[name].equal(exported[name]) for name in trained)
     assert all(tensor.dtype == torch.float32 for tensor in exported.values())
-    pipeline = stock(family, folder)
-    assert distance(of_pipeline(pipeline), of_trainer(reference(path, "pictures"))) < 1e-6
+    assert distance(of_folder(folder, family), of_trainer(reference(path, "pictures"))) < 1e-6
     assert verify_entry.main([str(folder)]) == 0
     assert not list(folder.glob(".*"))
     base = Path(load_recipe(path).distill.base)
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (folder / vae).samefile(base / vae)
     card = (folder / "README.md").read_text()
-    assert "| toyworld | CC0\\|\\<own\\> | 8 | " in card and "2 of them were held out" in card
+    assert (
+        "| toyworld:toyworld | CC0\\|\\<own\\> | 8 | " in card and "2 of them were held out" in card
+    )
     assert "has no safety checker" in card and str(base.parent) not in card
 
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
@@ -268,8 +260,8 @@ def test_what_a_stage_did_not_train_is_what_it_started_from(runs: dict[str, str]
     learnt = checkpoint(path, "cross")
     assert moved == set(learnt) and all(".attn2." in name for name in moved)
     assert all(cross[name].equal(learnt[name]) for name in learnt)
-    pipeline = stock(family, folder_of(path, "last", "export"))
-    assert distance(of_pipeline(pipeline), of_trainer(reference(path, "last"))) < 1e-6
+    found = of_folder(folder_of(path, "last", "export"), family)
+    assert distance(found, of_trainer(reference(path, "last"))) < 1e-6
 
 
 def test_a_half_precision_base_stays_one(runs: dict[str, str]) -> None:
@@ -288,51 +280,87 @@ def test_a_half_precision_base_stays_one(runs: dict[str, str]) -> None:
     assert "safety checker was kept" in card and "`LICENSE`" in card
     assert verify_entry.main([str(folder)]) == 0
 
+    assert entry.main([path, "export.variants=[bf16]"]) == 0
+    more = load_file(folder / "unet" / f"{STEMS['unet']}.bf16.safetensors")
+    name = next(iter(trained))
+    assert more[name.removeprefix("unet.")].equal(trained[name].bfloat16())
+    assert (folder / "text_encoder" / "model.bf16.safetensors").is_file()
+    assert load_file(folder / UNET_FILE)[name.removeprefix("unet.")].dtype == torch.float16
+
 
 @pytest.mark.parametrize("run", ["lora", "sd_lora"])
-def test_lora_is_the_same_merged_and_in_both_formats(runs: dict[str, str], run: str) -> None:
+def test_lora_is_the_same_merged_and_in_both_formats(
+    runs: dict[str, str], run: str, tmp_path: Path
+) -> None:
     path = runs[run]
     recipe, family = settled(load_recipe(path))
     trained = of_trainer(reference(path, "small"))
     assert entry.main([path]) == 0
-    merged = stock(family, folder_of(path, "small", "export"))
-    assert distance(of_pipeline(merged), trained) < 1e-6
+    export, folder = (folder_of(path, "small", name) for name in ("export", "lora"))
+    assert distance(of_folder(export, family), trained) < 1e-6
+    assert verify_entry.main([str(export)]) == 0
 
     for form in ("diffusers", "kohya"):
         assert entry.main([path, "--lora", form]) == 0
-    folder = folder_of(path, "small", "lora")
+    start = start_encoders(path, tmp_path / "start")
+    card = (folder / "README.md").read_text()
+    assert "It belongs to the text encoders and tokenizers in `encoders/` only" in card
     for file in (lora.DIFFUSERS, f"{run}.safetensors"):
-        base = stock(family, recipe.distill.base)
-        start = initial_text_encoders(
-            recipe.distill.base, family, recipe.run_dir / "initial_student"
-        )
-        for name, part in family.parts.items():
-            setattr(base, part.subfolder, start.models[name])
-            setattr(base, part.tokenizer, start.tokenizers[name])
-        assert distance(of_pipeline(base), trained) > 1e-2
-        base.load_lora_weights(str(folder), weight_name=file)
-        assert distance(of_pipeline(base), trained) < 1e-4, file
+        pipeline = lora_probe.with_encoders(Path(recipe.distill.base), start)
+        assert distance(lora_probe.read(pipeline, PROMPTS), trained) > 1e-2
+        pipeline.load_lora_weights(str(folder), weight_name=file)
+        assert distance(lora_probe.read(pipeline, PROMPTS), trained) < 1e-4, file
         # as the card says: merged text encoders, and the UNet's changes alone
-        beside = stock(family, folder_of(path, "small", "export"))
-        beside.unet = stock(family, recipe.distill.base).unet
-        state, alphas, metadata = beside.lora_state_dict(
-            str(folder), weight_name=file, return_lora_metadata=True
+        assert f"`{file}`" in card
+        lines = card.partition("```python\n")[2].partition("```")[0].replace(lora.DIFFUSERS, file)
+        lines = lines.replace('HERE = "."', f'HERE = "{folder}"')
+        lines = lines.replace(
+            f'BASE = "{Path(recipe.distill.base).name}"', f'BASE = "{recipe.distill.base}"'
         )
-        state = {name: value for name, value in state.items() if name.startswith("unet.")}
-        beside.load_lora_into_unet(state, alphas, beside.unet, metadata=metadata)
-        assert distance(of_pipeline(beside), trained) < 1e-4, file
+        names: dict = {}
+        exec(compile(lines, "README.md", "exec"), names)
+        assert distance(lora_probe.read(names["pipeline"], PROMPTS), trained) < 1e-4, file
+
     kohya = load_file(folder / f"{run}.safetensors")
-    prefixes = {"lora_unet", "lora_te"} if len(family.parts) == 1 else {"lora_unet", "lora_te1"}
-    assert prefixes <= {name.partition("_")[0] + "_" + name.split("_")[1] for name in kohya}
+    text = ["lora_te"] if run == "sd_lora" else ["lora_te1", "lora_te2"]
+    projection = "text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight"
+    assert all(f"{prefix}_{projection}" in kohya for prefix in text)
+    assert {name.partition("_text_model")[0] for name in kohya if "_te" in name} >= set(text)
     assert {float(value) for name, value in kohya.items() if name.endswith(".alpha")} == {ALPHA}
     for part in family.parts.values():
         file = Path(part.subfolder, "model.safetensors")
-        ours, whole = (folder / "encoders" / file, folder_of(path, "small", "export") / file)
-        assert ours.read_bytes() == whole.read_bytes()
+        assert (folder / "encoders" / file).read_bytes() == (export / file).read_bytes()
     assert verify_entry.main([str(folder / "encoders")]) == 0
-    card = (folder / "README.md").read_text()
-    assert "It belongs to the text encoders and tokenizers in `encoders/` only" in card
-    assert lora.DIFFUSERS in card and f"`{run}.safetensors`" in card
+
+
+def start_encoders(path: str, folder: Path) -> Path:
+    """The text encoders that the stage `small` started from, as an export has them."""
+    found = stages.find(load_recipe(path), "small")
+    stages.write_encoders(folder, found, models.load(found.recipe, found.family, found.name))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(V4_PYTHON) is None, reason="no second environment: `make test`")
+@pytest.mark.parametrize("run", ["lora", "sd_lora"])
+def test_older_diffusers_read_a_lora_alike(runs: dict[str, str], run: str, tmp_path: Path) -> None:
+    path = runs[run]
+    trained = of_trainer(reference(path, "small"))
+    start = start_encoders(path, tmp_path / "start")
+    (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    for form in ("diffusers", "kohya"):
+        assert entry.main([path, "--lora", form]) == 0
+        found = stages.find(load_recipe(path), None)
+        file = found.folder / lora.FOLDER / lora.file_name(found, form)
+        out = tmp_path / f"{form}.safetensors"
+        words = [V4_PYTHON, "tests/lora_probe.py", load_recipe(path).distill.base, start, file]
+        words += [tmp_path / "prompts.json", out]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert distance(load_file(out), trained) < 1e-4, form
 
 
 def test_refusals_are_one_line(runs: dict[str, str], tmp_path: Path, capsys) -> None:
