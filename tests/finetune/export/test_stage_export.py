@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import diffusers
 import lora_probe
 import pytest
 import torch
@@ -138,8 +139,7 @@ def reference(path: str, stage: str) -> models.Models:
 
 
 def checkpoint(path: str, stage: str) -> dict[str, torch.Tensor]:
-    folder = load_recipe(path).run_dir / "finetune" / stage
-    return load_file(newest(folder) / "student.safetensors")
+    return load_file(newest(folder_of(path, stage, ".")) / "student.safetensors")
 
 
 def folder_of(path: str, stage: str, name: str) -> Path:
@@ -147,8 +147,6 @@ def folder_of(path: str, stage: str, name: str) -> Path:
 
 
 def stock(family, folder: Path):
-    import diffusers
-
     kind = getattr(diffusers, family.pipelines[0])
     return kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
 
