@@ -57,8 +57,8 @@ def stage_folder(recipe: Recipe, stage: str) -> Path:
 
 
 def start_of(recipe: Recipe, stage: str) -> Path | None:
-    """The checkpoint that the stage starts from, its weights whole; None where the first stage
-    starts from no checkpoint. Raises DataError.
+    """The newest checkpoint that the stage starts from, its weights whole; None where the first
+    stage starts from no checkpoint. Raises DataError.
     """
     assert recipe.finetune is not None
     names = list(recipe.finetune.stages)
@@ -74,8 +74,18 @@ def start_of(recipe: Recipe, stage: str) -> Path | None:
     return newest
 
 
+def starts_of(recipe: Recipe, stage: str) -> list[Path]:
+    """Every checkpoint whose weights the stage starts from, the oldest first: each holds only what
+    its own stage trained. Raises DataError.
+    """
+    assert recipe.finetune is not None
+    names = list(recipe.finetune.stages)
+    found = [start_of(recipe, name) for name in names[: names.index(stage) + 1]]
+    return [one for one in found if one is not None]
+
+
 def load(recipe: Recipe, family: Family, stage: str) -> Models:
-    """Raises DataError."""
+    """What the stage starts from. Raises DataError."""
     assert recipe.finetune is not None
     quiet()
     settings = recipe.distill
@@ -89,12 +99,12 @@ def load(recipe: Recipe, family: Family, stage: str) -> Models:
             root / UNET, trust_remote_code=False, use_safetensors=True
         )
     unet.float().requires_grad_(False)
-    start = start_of(recipe, stage)
-    if start is not None:
-        overlay(start / STUDENT, towers, unet)
-    elif recipe.finetune.start == "random":
+    if recipe.finetune.start == "random":
+        first = next(iter(recipe.finetune.stages.values()))
         for part in family.parts:
-            reset(towers[part], recipe.finetune.stages[stage].seed)
+            reset(towers[part], first.seed)
+    for start in starts_of(recipe, stage):
+        overlay(start / STUDENT, towers, unet)
     tokenizer = load_tokenizer(initial / "tokenizer")
     return Models(
         family=family,

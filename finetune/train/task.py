@@ -76,25 +76,28 @@ class PictureTask:
         self.anchor: Anchor | None = None
 
     def one_step(self, step: int) -> tuple[dict[str, torch.Tensor], bool]:
-        """`loop.Training.one_step`."""
+        """`loop.Training.one_step`.
+
+        The pictures come last: the engine reduces the gradients that the last backward reaches, and
+        the anchor's reaches none of the UNet's.
+        """
         mine = self._mine(self.epochs.batch(step))
         parts = _parts(mine, self.stage.pictures_per_micro_batch)
-        texts = self._anchor_batches(step)
         total = torch.zeros((), device=self.engine.device)
         sums = {"loss/denoising": total}
-        for number, (places, rows) in enumerate(parts, 1):
-            self.engine.micro_batch(last=number == len(parts) and not texts)
-            batch = self.batch(rows, [self._sample(step, place) for place in places])
-            loss = self.engine("pictures", batch) / self.stage.batch_size
-            self.engine.backward(loss)
-            sums["loss/denoising"] = sums["loss/denoising"] + loss.detach()
-        for number, (pairs, length) in enumerate(texts, 1):
-            self.engine.micro_batch(last=number == len(texts))
+        for pairs, length in self._anchor_batches(step):
+            self.engine.micro_batch(last=False)
             terms = self._anchor_terms(pairs, length, step)
             self.engine.backward(self.settings.anchor * terms["loss/total"])
             for name, term in terms.items():
                 own = "loss/anchor" if name == "loss/total" else name.replace("/", "/anchor_")
                 sums[own] = sums.get(own, total) + term.detach()
+        for number, (places, rows) in enumerate(parts, 1):
+            self.engine.micro_batch(last=number == len(parts))
+            batch = self.batch(rows, [self._sample(step, place) for place in places])
+            loss = self.engine("pictures", batch) / self.stage.batch_size
+            self.engine.backward(loss)
+            sums["loss/denoising"] = sums["loss/denoising"] + loss.detach()
         anchored = self.settings.anchor * sums.get("loss/anchor", total)
         sums["loss/total"] = sums["loss/denoising"] + anchored
         return sums, self.engine.step(learning_rate(step, self.stage), self._factors(step))
