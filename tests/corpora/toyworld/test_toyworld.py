@@ -125,7 +125,7 @@ def test_a_seed_says_the_same() -> None:
 
 def test_the_shipped_models_stay_small_and_tell_no_path() -> None:
     files = [path for path in TOYWORLD_MODELS.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 12e6
+    assert sum(path.stat().st_size for path in files) < 17e6
     assert not [
         path for path in files if path.suffix == ".json" and b"_name_or_path" in path.read_bytes()
     ]
