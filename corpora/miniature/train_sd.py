@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
-from configs.files import whole_folder
+from configs.files import read_json, whole_folder, write_json
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
 from corpora.miniature.fit import TrainingStage, batch_of, fit
@@ -135,6 +135,9 @@ def write_folder(
         for name, model in (("unet", unet), ("vae", with_normalized_latents(vae))):
             model.half().save_pretrained(partial / name)
             model.float()
+        config = read_json(partial / "vae" / "config.json")
+        del config["_name_or_path"]  # of the machine it was made on
+        write_json(partial / "vae" / "config.json", config)
         _write_safety_checker(partial / "safety_checker")
         write_text_encoder(reader.encoder, partial / "text_encoder")
         shutil.copytree(TOYWORLD_MODELS / "base" / "tokenizer", partial / "tokenizer")
