@@ -21,17 +21,8 @@ class Lora(Section):
     )
 
     @property
-    def scale_numerator(self) -> int:
+    def effective_alpha(self) -> int:
         return self.rank if self.alpha is None else self.alpha
-
-
-class Validation(Section):
-    """What is painted at every evaluation, always from the same noise."""
-
-    prompts: list[str] = Field(min_length=1)
-    seeds: Positive = Field(1, description="pictures of each prompt")
-    inference_steps: Positive = 30
-    guidance_scale: float = Field(7.5, ge=0.0)
 
 
 class FinetuneStage(Pace):
@@ -89,7 +80,6 @@ class Finetune(Section):
         "forgetting; for stages that train text",
     )
     gradient_checkpointing: bool = True
-    validation: Validation | None = None
     stages: Annotated[dict[str, FinetuneStage], Field(min_length=1)] = Field(
         description="by name, in this order; each starts from the one before"
     )

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -103,6 +104,14 @@ def load_tokenizers(folder: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
         for name in ("tokenizer", "tokenizer_2")
     )
     return first, second
+
+
+def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
+    """(B, 77), padded and cut as the pipelines do."""
+    ids: torch.Tensor = tokenizer(
+        texts, padding="max_length", max_length=POSITIONS, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids
 
 
 def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:

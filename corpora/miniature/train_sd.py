@@ -65,13 +65,7 @@ class SdCaptionReader(nn.Module):
 
     def forward(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """States after the last layer norm (B, L, D) and the position of EOS (B,)."""
-        ids_BL = self.tokenizer(
-            texts,
-            padding="max_length",
-            max_length=miniature.POSITIONS,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
+        ids_BL = miniature.token_ids(self.tokenizer, texts)
         eos_position_B = (ids_BL == self.tokenizer.eos_token_id).int().argmax(dim=1)
         return self.encoder(ids_BL).last_hidden_state, eos_position_B
 

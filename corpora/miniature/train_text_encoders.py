@@ -44,16 +44,7 @@ class CaptionReader(nn.Module):
 
     def forward(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Penultimate states (B, L, D), pooled (B, P) and the position of EOS (B,)."""
-        ids = [
-            tokenizer(
-                texts,
-                padding="max_length",
-                max_length=miniature.POSITIONS,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
-            for tokenizer in self.tokenizers
-        ]
+        ids = [miniature.token_ids(tokenizer, texts) for tokenizer in self.tokenizers]
         first = self.clip_l(ids[0], output_hidden_states=True).hidden_states[-2]
         second = self.clip_bigg(ids[1], output_hidden_states=True)
         eos_position = (ids[0] == self.tokenizers[0].eos_token_id).int().argmax(dim=1)

@@ -80,15 +80,9 @@ def is_finished(folder: Path, provenance: dict[str, str], variants: tuple[str, .
 
     Raises DataError if it holds anything else.
     """
-    if not folder.exists():
+    stored = stored_export(folder)
+    if stored is None:
         return False
-    try:
-        stored = Verification.read(folder / VERIFICATION, "move it away")
-    except DataError as error:
-        raise DataError(
-            f"{folder}: holds something that is no export of this project, or a damaged one "
-            f"({error})"
-        ) from None
     if (found := stored.made_from) != provenance:
         made_from = (
             f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
@@ -103,6 +97,27 @@ def is_finished(folder: Path, provenance: dict[str, str], variants: tuple[str, .
             f" now says [{','.join(variants)}]; delete it to export it with these, or set the old "
             "ones"
         )
+    return is_undamaged(folder, stored)
+
+
+def stored_export(folder: Path) -> Verification | None:
+    """What an export says of itself; None where nothing is there.
+
+    Raises DataError if the folder holds anything else.
+    """
+    if not folder.exists():
+        return None
+    try:
+        return Verification.read(folder / VERIFICATION, "move it away")
+    except DataError as error:
+        raise DataError(
+            f"{folder}: holds something that is no export of this project, or a damaged one "
+            f"({error})"
+        ) from None
+
+
+def is_undamaged(folder: Path, stored: Verification) -> bool:
+    """Whether every file has its digest; says on stderr which has not."""
     try:
         artefact.check_files(folder, stored.files, "it is exported again", VERIFICATION)
     except DataError as error:

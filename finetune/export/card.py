@@ -60,7 +60,7 @@ def write_lora(folder: Path, found: TrainedStage, files: dict[str, str], trains_
     text = f"""\
 # {_plain(found.recipe.name)}: a LoRA for {language} text to picture
 
-Changes of the {parts} of {_base(found)}, of rank {lora.rank} and alpha {lora.scale_numerator}.
+Changes of the {parts} of {_base(found)}, of rank {lora.rank} and alpha {lora.effective_alpha}.
 
 {named}
 

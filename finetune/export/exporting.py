@@ -5,7 +5,6 @@ Out: `<run>/finetune/<stage>/export/`.
 """
 
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from configs import artefact
-from configs.errors import DataError, one_line
+from configs.errors import DataError
 from configs.files import link, whole_folder
 from distill.export import exporting as distilled
 from distill.export import pipeline_folder
 from distill.sdxl.repository import STEMS, fetch
-from distill.verify.record import VERIFICATION, Verification
 from finetune.export import card, trained
 from finetune.export.trained import TrainedStage
 from finetune.train.models import UNET
@@ -64,26 +61,15 @@ def is_finished(folder: Path, found: TrainedStage) -> bool:
 
     Raises DataError if it holds anything that is no export.
     """
-    if not folder.exists():
+    stored = distilled.stored_export(folder)
+    if stored is None:
         return False
-    try:
-        stored = Verification.read(folder / VERIFICATION, "move it away")
-    except DataError as error:
-        raise DataError(
-            f"{folder}: holds something that is no export of this project, or a damaged one "
-            f"({error})"
-        ) from None
     variants = set(found.recipe.export.variants)
     if stored.made_from != found.made_from or distilled.written_variants(stored) != variants:
         before = stored.made_from.get("checkpoint")
         print(f"{folder}: holds an export of {before}, or with other settings; it is made again")
         return False
-    try:
-        artefact.check_files(folder, stored.files, "it is exported again", VERIFICATION)
-    except DataError as error:
-        print(one_line(error), file=sys.stderr)
-        return False
-    return True
+    return distilled.is_undamaged(folder, stored)
 
 
 def write_unet(folder: Path, base: Path, unet: Any, variants: Sequence[str]) -> None:

@@ -121,7 +121,7 @@ def write_diffusers(path: Path, changes: Changes, family: Family, lora: Lora) ->
     # the fields of peft's LoraConfig that every version knows, and those diffusers asks for
     config: dict[str, Any] = {
         "r": lora.rank,
-        "lora_alpha": lora.scale_numerator,
+        "lora_alpha": lora.effective_alpha,
         "rank_pattern": {},
         "alpha_pattern": {},
         "lora_bias": False,
@@ -148,10 +148,10 @@ def write_kohya(path: Path, changes: Changes, family: Family, lora: Lora) -> Non
         key = f"{prefixes[part]}_{module.replace('.', '_')}"
         tensors[f"{key}.lora_down.weight"] = change.down
         tensors[f"{key}.lora_up.weight"] = change.up
-        tensors[f"{key}.alpha"] = torch.tensor(float(lora.scale_numerator))
+        tensors[f"{key}.alpha"] = torch.tensor(float(lora.effective_alpha))
     about = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(lora.rank),
-        "ss_network_alpha": str(float(lora.scale_numerator)),
+        "ss_network_alpha": str(float(lora.effective_alpha)),
     }
     save_file(tensors, path, metadata={"format": "pt", **about})

@@ -201,7 +201,7 @@ def changes(weights: Path, lora: Lora) -> Iterator[tuple[str, Change]]:
                 Change(
                     file.get_tensor(f"{module}{DOWN}"),
                     file.get_tensor(f"{module}{UP}"),
-                    lora.scale_numerator / lora.rank,
+                    lora.effective_alpha / lora.rank,
                 ),
             )
 

@@ -155,61 +155,50 @@ def trained_parameters(models: Models, stage: FinetuneStage) -> dict[str, nn.Par
 
     With LoRA the models are given adapters, and only these are trained.
     """
-    text, unet = "text" in stage.trains, {UNET, "cross_attention"} & set(stage.trains)
+    text = "text" in stage.trains
+    models.towers.requires_grad_(text and stage.lora is None)
+    if text and stage.lora is not None:
+        inject_adapter_in_model(_lora(stage.lora, TEXT_PROJECTIONS), models.towers)
+    for part in models.family.parts:
+        for parameter in models.towers[part].dead_parameters():
+            parameter.requires_grad_(False)
     if stage.lora is not None:
-        models.towers.requires_grad_(False)
-        if text:
-            inject_adapter_in_model(_lora(stage.lora, TEXT_PROJECTIONS), models.towers)
-            for name, parameter in models.towers.named_parameters():
-                if any(name.startswith(f"{dead}.") for dead in _dead_layers(models)):
-                    parameter.requires_grad_(False)
-        if unet:
-            only = CROSS_ATTENTION if "cross_attention" in stage.trains else "."
-            projections = [
-                name
-                for name, _ in models.unet.named_modules()
-                if only in f".{name}" and name.endswith(UNET_PROJECTIONS) and ".attn" in name
-            ]
+        if projections := lora_projections(models.unet, stage):
             models.unet.add_adapter(_lora(stage.lora, tuple(projections)))
         both = [*models.towers.named_parameters()] + [
             (f"{UNET}.{name}", value) for name, value in models.unet.named_parameters()
         ]
         return {name: value for name, value in both if value.requires_grad}
     found: dict[str, nn.Parameter] = dict(models.towers.named_parameters()) if text else {}
-    models.towers.requires_grad_(text)
-    if text:
-        for part in models.family.parts:
-            for parameter in models.towers[part].dead_parameters():
-                parameter.requires_grad_(False)
     for name, parameter in models.unet.named_parameters():
-        if UNET in stage.trains or (unet and CROSS_ATTENTION in f".{name}"):
+        if is_trained(name, stage):
             parameter.requires_grad_(True)
             found[f"{UNET}.{name}"] = parameter
     return found
 
 
-def _lora(lora: Lora, targets: tuple[str, ...]) -> LoraConfig:
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.scale_numerator,
-        target_modules=list(targets),
-        init_lora_weights="gaussian",
+def is_trained(name: str, stage: FinetuneStage) -> bool:
+    """Whether the stage trains this parameter, or module, of the UNet."""
+    return UNET in stage.trains or (
+        "cross_attention" in stage.trains and CROSS_ATTENTION in f".{name}"
     )
 
 
-def _dead_layers(models: Models) -> list[str]:
-    """Names of the modules of the towers that no UNet reads."""
-    dead = {
-        id(parameter)
-        for part in models.family.parts
-        for parameter in models.towers[part].dead_parameters()
-    }
-    return sorted(
-        {
-            name.rpartition(".")[0].removesuffix(".base_layer")
-            for name, parameter in models.towers.named_parameters()
-            if id(parameter) in dead
-        }
+def lora_projections(unet: Any, stage: FinetuneStage) -> list[str]:
+    """The modules of the UNet that a stage by LoRA changes."""
+    return [
+        name
+        for name, _ in unet.named_modules()
+        if ".attn" in name and name.endswith(UNET_PROJECTIONS) and is_trained(name, stage)
+    ]
+
+
+def _lora(lora: Lora, targets: tuple[str, ...]) -> LoraConfig:
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.effective_alpha,
+        target_modules=list(targets),
+        init_lora_weights="gaussian",
     )
 
 

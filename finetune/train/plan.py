@@ -18,12 +18,7 @@ from distill.plan.estimate import in_bytes, in_time
 from distill.plan.shapes import read_config, student_vocabulary
 from distill.sdxl.base import settled
 from distill.tokens.prompts import POSITIONS
-from finetune.train.models import (
-    CROSS_ATTENTION,
-    TEXT_PROJECTIONS,
-    UNET,
-    UNET_PROJECTIONS,
-)
+from finetune.train.models import TEXT_PROJECTIONS, is_trained, lora_projections
 from finetune.train.unet_cost import UNetCost, count, unet_on_meta
 
 PIXELS_A_LATENT = 8  # of every SD and SDXL; miniatures have fewer
@@ -102,22 +97,13 @@ def _choose(unet: Any, stage: FinetuneStage) -> int:
     """
     if stage.lora is None:
         for name, one in unet.named_parameters():
-            cross = "cross_attention" in stage.trains and CROSS_ATTENTION in name
-            one.requires_grad_(UNET in stage.trains or cross)
+            one.requires_grad_(is_trained(name, stage))
         return 0
     added = 0
-    for name, module in unet.named_modules():
-        chosen = (
-            ".attn" in name
-            and name.endswith(UNET_PROJECTIONS)
-            and (
-                UNET in stage.trains
-                or ("cross_attention" in stage.trains and CROSS_ATTENTION in name)
-            )
-        )
-        if chosen:
-            module.weight.requires_grad_(True)
-            added += stage.lora.rank * (module.in_features + module.out_features)
+    for name in lora_projections(unet, stage):
+        module = unet.get_submodule(name)
+        module.weight.requires_grad_(True)
+        added += stage.lora.rank * (module.in_features + module.out_features)
     return added
 
 

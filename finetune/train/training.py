@@ -93,7 +93,7 @@ def _scope(recipe: Recipe) -> run_folder.Scope:
         for stage in recipe.finetune.stages
         for key in run_folder.PACE
     ]
-    return run_folder.Scope(("finetune", "pictures"), (*harmless, "finetune.validation"))
+    return run_folder.Scope(("finetune", "pictures"), tuple(harmless))
 
 
 def _inputs(recipe: Recipe, family: Family, name: str) -> dict[str, str]:

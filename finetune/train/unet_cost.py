@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from distill.tokens.prompts import POSITIONS
 
 TIME_IDS = 6
-_SCALED_DOT_PRODUCT = F.scaled_dot_product_attention
 
 
 @dataclass(frozen=True)
