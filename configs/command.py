@@ -4,6 +4,7 @@ folder locked, its seconds on record.
 
 import argparse
 import os
+import re
 import sys
 import threading
 import time
@@ -41,6 +42,14 @@ def parser(prog: str, description: str) -> Parser:
         help="settings that replace the recipe's",
     )
     return result
+
+
+def under_a_launcher(argv: list[str] | None) -> list[str]:
+    """The arguments (None: the program's own) without what torch.distributed.launch and deepspeed
+    add: the process's number on its machine, which LOCAL_RANK says too.
+    """
+    given = sys.argv[1:] if argv is None else argv
+    return [one for one in given if not re.fullmatch(r"--local[-_]rank=\d+", one)]
 
 
 def output_file(text: str) -> Path:

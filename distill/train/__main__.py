@@ -11,9 +11,6 @@ The same command resumes after a kill; SIGTERM, SIGUSR1 and SIGHUP save first an
 SIGINT with 130.
 """
 
-import re
-import sys
-
 from configs import command
 from configs.schema.recipe import Recipe
 
@@ -25,18 +22,11 @@ def stage(recipe: Recipe) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK
-    # says it too.
-    arguments = [
-        argument
-        for argument in (sys.argv[1:] if argv is None else argv)
-        if not re.fullmatch(r"--local[-_]rank=\d+", argument)
-    ]
     return command.run(
         "distill.train",
         "Distils the English text encoders into Japanese ones; the same command resumes.",
         stage,
-        arguments,
+        command.under_a_launcher(argv),
     )
 
 

@@ -11,9 +11,6 @@ Out: `<run>/finetune/<stage>/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, 
 The same command resumes, as `distill.train` does.
 """
 
-import re
-import sys
-
 from configs import command
 from configs.schema.load import load_recipe
 from distill.plan.__main__ import add_rates
@@ -22,14 +19,6 @@ DESCRIPTION = "Learns with the diffusion model, from captioned pictures; the sam
 
 
 def main(argv: list[str] | None = None) -> int:
-    # torch.distributed.launch and deepspeed add the process's number on its machine; LOCAL_RANK
-    # says it too.
-    given = [
-        argument
-        for argument in (sys.argv[1:] if argv is None else argv)
-        if not re.fullmatch(r"--local[-_]rank=\d+", argument)
-    ]
-
     def body() -> None:
         parser = command.parser("finetune.train", DESCRIPTION)
         parser.add_argument("--stage", help="this stage alone; without it, all in order")
@@ -37,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
             "--plan", action="store_true", help="print what it costs, and do nothing else"
         )
         add_rates(parser)
-        arguments = parser.parse_intermixed_args(given)
+        arguments = parser.parse_intermixed_args(command.under_a_launcher(argv))
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         if arguments.plan:
             from finetune.train.plan import report
