@@ -92,11 +92,13 @@ class CocoPictures(PictureSource):
 
 class ToyworldPictures(PictureSource):
     """Scenes of toyworld that anyone may be trained on, painted by its renderer and said in both
-    languages.
+    languages; those with kamon in Japanese alone.
     """
 
     kind: Literal["toyworld"]
-    world: Literal["toyworld"] = "toyworld"
+    world: Literal["toyworld", "kamon"] = Field(
+        "toyworld", description="kamon: scenes with a shape that has a Japanese name only"
+    )
     scenes: Positive
     style: Literal["plain", "shaded", "soft"] = "plain"
     seed: int = 0

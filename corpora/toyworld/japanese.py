@@ -44,6 +44,15 @@ SHAPE_WORDS = {
     "cross": ("十字", "十字架"),
     "ring": ("輪", "リング"),
 }
+KAMON_WORDS = {
+    "mikazuki": ("三日月",),
+    "kuginuki": ("釘抜", "釘抜き"),
+    "futatsubiki": ("二つ引", "二引両"),
+    "yamagata": ("山形",),
+    "mitsuboshi": ("三つ星",),
+    "tomoe": ("巴",),
+}
+NAMES_OF_SHAPES = SHAPE_WORDS | KAMON_WORDS
 RELATIONS = {
     "left": ("左", "左側"),
     "right": ("右", "右側"),
@@ -194,7 +203,7 @@ def plain(scene: Scene, rng: random.Random) -> Sentence:
         things = [
             replace(
                 things[0],
-                shape=rng.choice(SHAPE_WORDS[thing.shape]),
+                shape=rng.choice(NAMES_OF_SHAPES[thing.shape]),
                 size=rng.choice(SIZES[thing.size]),
             )
         ]
@@ -213,7 +222,7 @@ def relative(scene: Scene, rng: random.Random) -> Sentence:
 
 def modifiers(scene: Scene, rng: random.Random) -> Sentence:
     # two circles get the same word
-    shapes = {thing.shape: rng.choice(SHAPE_WORDS[thing.shape]) for thing in scene.things}
+    shapes = {thing.shape: rng.choice(NAMES_OF_SHAPES[thing.shape]) for thing in scene.things}
     alike = len(shapes) < len(scene.things)
     forms = (*MODIFIED, MODIFIED_OF_TWO_ALIKE) if alike else MODIFIED
     things = tuple(
@@ -269,7 +278,7 @@ def _others(scene: Scene, rng: random.Random) -> dict[str, str]:
 
 def _thing(thing: Thing, rng: random.Random) -> Words:
     """Size and color in either order, or joined by the te-form."""
-    size, shape = rng.choice(SIZES[thing.size]), rng.choice(SHAPE_WORDS[thing.shape])
+    size, shape = rng.choice(SIZES[thing.size]), rng.choice(NAMES_OF_SHAPES[thing.shape])
     adjectives, joined, color = COLOR_WORDS[thing.color]
     adjective = rng.choice(adjectives)
     phrase = rng.choice(
@@ -283,7 +292,7 @@ def _filled(
 ) -> Words:
     """The thing named by the given form."""
     adjectives, joined, color = COLOR_WORDS[thing.color]
-    size, shape = rng.choice(SIZES[thing.size]), shape or rng.choice(SHAPE_WORDS[thing.shape])
+    size, shape = rng.choice(SIZES[thing.size]), shape or rng.choice(NAMES_OF_SHAPES[thing.shape])
     words = {
         "shape": shape,
         "color": color,

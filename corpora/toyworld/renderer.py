@@ -4,12 +4,14 @@ Shape letters: N pictures, T things (1 or 2), H = W = 32.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Layout, Scene
+from corpora.toyworld.scenes import BACKGROUNDS, COLORS, KAMON, SHAPES, SIZES, Layout, Scene
+from corpora.toyworld.shapes import INSIDE
 
 SIDE = 32
 RADIUS = {"small": 5.0, "big": 7.0}  # pixels
@@ -23,25 +25,10 @@ JITTERS = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 SUPERSAMPLING = 8
 # "shaded" (lit from the upper left) and "soft" (soft edges) are for UNets that training never saw.
 Style = Literal["plain", "shaded", "soft"]
+STYLES: tuple[Style, ...] = get_args(Style)
 SHADING = (1.12 - 0.4 * np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SIDE)).astype(
     np.float32
 )[..., None]
-
-
-def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points are in the shape of radius 1 around the origin (y grows downwards)."""
-    if shape == "circle":
-        return x**2 + y**2 <= 1
-    if shape == "ring":
-        return (x**2 + y**2 <= 1) & (x**2 + y**2 >= 0.45**2)
-    if shape == "square":
-        return np.maximum(abs(x), abs(y)) <= 0.92
-    if shape == "diamond":
-        return abs(x) + abs(y) <= 1
-    if shape == "triangle":
-        return (y <= 0.9) & (2 * abs(x) <= y + 1)
-    assert shape == "cross", shape
-    return (np.minimum(abs(x), abs(y)) <= 0.28) & (np.maximum(abs(x), abs(y)) <= 1)
 
 
 @functools.cache
@@ -49,7 +36,7 @@ def coverage(shape: str, size: str) -> np.ndarray:
     """(H, W) in 0..1: how much of each pixel a thing in the middle of the picture covers."""
     points = (np.arange(SIDE * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - SIDE / 2
     y, x = np.meshgrid(points, points, indexing="ij")
-    inside = _inside(shape, x / RADIUS[size], y / RADIUS[size])
+    inside = INSIDE[shape](x / RADIUS[size], y / RADIUS[size])
     return (
         inside.reshape(SIDE, SUPERSAMPLING, SIDE, SUPERSAMPLING)
         .mean(axis=(1, 3))
@@ -73,19 +60,34 @@ def render(
 
     The miniature was trained on the plain style.
     """
-    pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.float32)
+    pictures = np.empty((len(scenes), SIDE, SIDE, 3), np.uint8)
     for picture, scene in zip(pictures, scenes, strict=True):
-        picture[:] = BACKGROUNDS[scene.background]
-        for thing, place in zip(scene.in_picture_order, PLACES[scene.layout], strict=True):
-            jitter = JITTERS[rng.integers(len(JITTERS))] if rng is not None else (0, 0)
-            alpha = coverage_at(thing.shape, thing.size, place, jitter)
-            color_HW3 = np.array(COLORS[thing.color], np.float32) * (
-                SHADING if style == "shaded" else 1.0
-            )
-            picture += (_softened(alpha) if style == "soft" else alpha)[..., None] * (
-                color_HW3 - picture
-            )
-    return pictures.round().clip(0, 255).astype(np.uint8)
+        shifts = [
+            JITTERS[rng.integers(len(JITTERS))] if rng is not None else (0, 0) for _ in scene.things
+        ]
+        picture[:] = _paint(scene, shifts, style)
+    return pictures
+
+
+def every_place(scene: Scene, style: Style = "plain") -> np.ndarray:
+    """(9 or 81, H, W, 3) uint8: the scene with its things shifted in every possible way."""
+    shifts = itertools.product(JITTERS, repeat=len(scene.things))
+    return np.stack([_paint(scene, one, style) for one in shifts])
+
+
+def _paint(scene: Scene, jitters: Sequence[tuple[int, int]], style: Style) -> np.ndarray:
+    picture = np.empty((SIDE, SIDE, 3), np.float32)
+    picture[:] = BACKGROUNDS[scene.background]
+    places = PLACES[scene.layout]
+    for thing, place, jitter in zip(scene.in_picture_order, places, jitters, strict=True):
+        alpha = coverage_at(thing.shape, thing.size, place, jitter)
+        color_HW3 = np.array(COLORS[thing.color], np.float32) * (
+            SHADING if style == "shaded" else 1.0
+        )
+        picture += (_softened(alpha) if style == "soft" else alpha)[..., None] * (
+            color_HW3 - picture
+        )
+    return picture.round().clip(0, 255).astype(np.uint8)
 
 
 def _softened(alpha: np.ndarray) -> np.ndarray:
@@ -95,4 +97,4 @@ def _softened(alpha: np.ndarray) -> np.ndarray:
     return np.asarray(0.35 * alpha + 0.65 * mean, np.float32)
 
 
-assert set(RADIUS) == set(SIZES) and len(set(SHAPES)) == len(SHAPES)
+assert set(RADIUS) == set(SIZES) and list(INSIDE) == [*SHAPES, *KAMON]

@@ -14,6 +14,7 @@ from corpora.toyworld.renderer import JITTERS, PLACES, SIDE, coverage_at
 from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Layout, Scene, Thing
 
 MAX_COLOR_DISTANCE = 60.0  # Euclidean, sRGB units
+Shapes = tuple[str, ...]
 CORNER = 4  # pixels: no thing ever reaches this square in a corner
 
 
@@ -54,16 +55,19 @@ def attribute_matches(scene: Scene, reading: SceneReading) -> dict[str, bool]:
     }
 
 
-def read(pictures: np.ndarray) -> list[SceneReading]:
-    """Reads (N, 32, 32, 3) uint8 pictures. Raises ValueError for another shape or type."""
+def read(pictures: np.ndarray, shapes: Shapes = SHAPES) -> list[SceneReading]:
+    """Reads (N, 32, 32, 3) uint8 pictures that may show `shapes`.
+
+    Raises ValueError for pictures of another size or type.
+    """
     if pictures.ndim != 4 or pictures.shape[1:] != (SIDE, SIDE, 3) or pictures.dtype != np.uint8:
         raise ValueError(
             f"pictures must be (N, {SIDE}, {SIDE}, 3) uint8, not {pictures.shape} {pictures.dtype}"
         )
-    return [_read_one(picture.astype(np.float32)) for picture in pictures]
+    return [_read_one(picture.astype(np.float32), shapes) for picture in pictures]
 
 
-def _read_one(picture: np.ndarray) -> SceneReading:
+def _read_one(picture: np.ndarray, shapes: Shapes) -> SceneReading:
     corners = np.concatenate(
         [
             picture[y, x].reshape(-1, 3)
@@ -72,7 +76,7 @@ def _read_one(picture: np.ndarray) -> SceneReading:
         ]
     )
     background = np.median(corners, axis=0)
-    explanations = [_explain(picture, background, layout) for layout in PLACES]
+    explanations = [_explain(picture, background, layout, shapes) for layout in PLACES]
     error, layout, things = min(explanations, key=lambda explanation: explanation[0])
     return SceneReading(
         _nearest(background, BACKGROUNDS), layout, things, float(np.sqrt(error / picture.size))
@@ -80,12 +84,12 @@ def _read_one(picture: np.ndarray) -> SceneReading:
 
 
 def _explain(
-    picture: np.ndarray, background: np.ndarray, layout: Layout
+    picture: np.ndarray, background: np.ndarray, layout: Layout, shapes: Shapes
 ) -> tuple[float, Layout, tuple[Thing | None, ...]]:
     """The least squared error of things in this layout; the layout; those things."""
     total, things = 0.0, []
     for place, part in zip(PLACES[layout], _parts(picture - background, layout), strict=True):
-        masks_CM, labels = _candidates(layout, place)
+        masks_CM, labels = _candidates(layout, place, shapes)
         # Least squares, color relative to the background: d = m.x / m.m leaves x.x - (m.x)^2 / m.m.
         products_C3 = masks_CM @ part.reshape(-1, 3)
         norms_C = (masks_CM**2).sum(axis=1)
@@ -105,13 +109,15 @@ def _parts(picture: np.ndarray, layout: Layout) -> list[np.ndarray]:
 
 
 @functools.cache
-def _candidates(layout: Layout, place: tuple[int, int]) -> tuple[np.ndarray, list[tuple[str, str]]]:
+def _candidates(
+    layout: Layout, place: tuple[int, int], shapes: Shapes
+) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """Coverage masks (candidates, pixels) of this place's part of the picture, and the shape and
     size of each.
     """
     index = PLACES[layout].index(place)
     labels, masks = [], []
-    for shape in SHAPES:
+    for shape in shapes:
         for size in SIZES:
             for jitter in JITTERS:
                 labels.append((shape, size))

@@ -29,6 +29,9 @@ BACKGROUNDS = {
     "brown": (100, 64, 36),
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
+# Figures of Japanese family crests. They are in no scene of `sample`, so no miniature ever saw one:
+# corpora/toyworld/kamon.py has their scenes.
+KAMON = ("mikazuki", "kuginuki", "futatsubiki", "yamagata", "mitsuboshi", "tomoe")
 SIZES = ("small", "big")
 RELATIONS = ("left", "right", "above", "below")
 

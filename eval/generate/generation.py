@@ -6,14 +6,11 @@ import gc
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from configs.errors import DataError
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
 from corpora.toyworld import captions as toyworld_captions
-from corpora.toyworld import scene_reader
 from corpora.toyworld.scenes import Scene
 from distill.encoders.family import Family
 from distill.sdxl.base import settled
@@ -21,9 +18,9 @@ from distill.sdxl.pipelines import load_pipelines, quiet, require
 from eval import card, held_out, results
 from eval.pictures import agreement, painted, painting
 from eval.pictures.painting import picture_path, png, sdxl_folders
+from eval.pictures.scene_accuracy import by_source, scene_accuracy
 from eval.report import report
 from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
-from eval.states.metrics import share
 
 COMMAND = "python -m eval.generate RECIPE"
 OF_THE_STUDENT = (STUDENT, STUDENT_ENGLISH)
@@ -190,49 +187,6 @@ def measure(recipe: Recipe, captions: HeldOutCaptions, rows: dict[str, Path]) ->
             for source in sorted(set(captions.sources))
         },
         "examples": examples,
-    }
-
-
-def scene_accuracy(
-    scenes: list[Scene], sources: list[str], folder: Path
-) -> tuple[dict[str, Any], list[bool]]:
-    """Shares of the pictures with every attribute right (also by source), and with each attribute
-    right; and which pictures are right.
-
-    Raises DataError when the pictures do not have toyworld's size.
-    """
-    try:
-        readings = scene_reader.read(
-            np.stack([np.asarray(_open(folder, i)) for i in range(len(scenes))])
-        )
-    except ValueError as error:
-        raise DataError(
-            f"{folder}: no scenes can be read from these pictures ({error}); the recipe's base is "
-            "not toyworld's"
-        ) from None
-    right = [
-        scene_reader.matches(scene, reading)
-        for scene, reading in zip(scenes, readings, strict=True)
-    ]
-    attributes = [
-        scene_reader.attribute_matches(scene, reading)
-        for scene, reading in zip(scenes, readings, strict=True)
-    ]
-    accuracies = {
-        "scene_accuracy": share(right),
-        "scene_accuracy_by_source": {
-            source: share(part) for source, part in by_source(right, sources).items()
-        },
-        "attributes": {name: share([one[name] for one in attributes]) for name in attributes[0]},
-    }
-    return accuracies, right
-
-
-def by_source(values: list[Any], sources: list[str]) -> dict[str, list[Any]]:
-    """The values of each source's captions."""
-    return {
-        source: [value for value, of in zip(values, sources, strict=True) if of == source]
-        for source in sorted(set(sources))
     }
 
 

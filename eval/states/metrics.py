@@ -22,10 +22,8 @@ What the numbers mean, for a Japanese student against the English teacher:
 """
 
 import math
-from typing import Any
 
 import torch
-from scipy.stats import binomtest
 
 # Cosines of equal vectors come out of a matrix product a few rounding errors apart; closer than
 # this is a tie.
@@ -113,17 +111,3 @@ def mean_pairwise_cosine(vectors_BD: torch.Tensor, mean_D: torch.Tensor) -> floa
     return (
         (unit_BD.sum(dim=0).square().sum() - unit_BD.square().sum()) / (count * (count - 1))
     ).item()
-
-
-def share(right: list[bool]) -> dict[str, Any]:
-    """A share with its 95 % confidence interval (Wilson 1927), sound near 0 and 1 and for few
-    trials: `{"value", "low", "high", "right", "total"}`.
-    """
-    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
-    return {
-        "value": sum(right) / len(right),
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "right": sum(right),
-        "total": len(right),
-    }

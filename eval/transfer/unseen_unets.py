@@ -17,6 +17,7 @@ from eval.compare_hidden_states.compare import encode as encode_batch
 from eval.compare_hidden_states.compare import on_cpu
 from eval.generate import generation
 from eval.pictures import painting
+from eval.pictures.scene_accuracy import scene_accuracy
 from eval.rows import STUDENT, TEACHER
 from eval.states import noise_gap
 
@@ -148,7 +149,7 @@ def paint(
             ),
         }
         painting.paint_all(pipelines, prompts, folder, inputs, recipe.eval)
-        accuracies[row] = generation.scene_accuracy(captions.scenes, captions.sources, folder)[0][
+        accuracies[row] = scene_accuracy(captions.scenes, captions.sources, folder)[0][
             "scene_accuracy"
         ]
     return accuracies

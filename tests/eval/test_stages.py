@@ -22,6 +22,7 @@ from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
 from eval.generate import __main__ as generate_entry
 from eval.generate import generation
 from eval.pictures import painting
+from eval.pictures.scene_accuracy import scene_accuracy
 
 
 def outputs(recipe: str) -> Path:
@@ -109,11 +110,11 @@ def test_scene_accuracy_reads_the_pictures(tmp_path: Path) -> None:
     for shift in (0, 1):
         for i, picture in enumerate(renderer.render(scenes)):
             Image.fromarray(picture).save(painting.picture_path(tmp_path, (i + shift) % 12))
-        numbers, right = generation.scene_accuracy(scenes, sources, tmp_path)
+        numbers, right = scene_accuracy(scenes, sources, tmp_path)
         assert numbers["scene_accuracy"]["right"] == sum(right) == (12 if shift == 0 else 0)
     for i in (0, 2, 3):  # three of the eight of source "a"
         Image.fromarray(renderer.render([scenes[i]])[0]).save(painting.picture_path(tmp_path, i))
-    numbers, _ = generation.scene_accuracy(scenes, sources, tmp_path)
+    numbers, _ = scene_accuracy(scenes, sources, tmp_path)
     found = {
         source: (part["right"], part["total"])
         for source, part in numbers["scene_accuracy_by_source"].items()
@@ -122,7 +123,7 @@ def test_scene_accuracy_reads_the_pictures(tmp_path: Path) -> None:
     for i in range(12):
         Image.new("RGB", (64, 64)).save(painting.picture_path(tmp_path, i))
     with pytest.raises(ValueError, match="not toyworld's"):
-        generation.scene_accuracy(scenes, sources, tmp_path)
+        scene_accuracy(scenes, sources, tmp_path)
 
 
 def test_file_sources(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Scenes of toyworld, painted and said in both languages; those it holds out are never among them.
+"""Scenes of toyworld, painted and captioned; those it holds out are never among them.
 
 A picture comes as a BMP file, whose bytes no version of a library changes.
 """
@@ -10,18 +10,28 @@ import numpy as np
 from PIL import Image
 
 from configs.schema.pictures import ToyworldPictures
-from corpora.toyworld import captions, renderer
+from corpora.toyworld import captions, kamon, renderer
 from corpora.toyworld.scenes import Scene
 from finetune.pictures.sources.captioned import CaptionedPicture
 
 
 def read(source: ToyworldPictures) -> Iterator[CaptionedPicture]:
-    for number, caption in enumerate(captions.pairs(source.scenes, "train", source.seed)):
+    for number, (scene, ja, en) in enumerate(_captioned(source)):
 
-        def load(scene: Scene = caption.scene, number: int = number) -> bytes:
+        def load(scene: Scene = scene, number: int = number) -> bytes:
             rng = np.random.default_rng([source.seed, number])  # of the places' jitter
             file = io.BytesIO()
             Image.fromarray(renderer.render([scene], rng, source.style)[0]).save(file, "BMP")
             return file.getvalue()
 
-        yield CaptionedPicture(f"scene {number}", load, [caption.ja], [caption.en])
+        yield CaptionedPicture(f"scene {number}", load, [ja], en)
+
+
+def _captioned(source: ToyworldPictures) -> Iterator[tuple[Scene, str, list[str]]]:
+    """Scene, Japanese caption, English captions."""
+    if source.world == "kamon":
+        for caption in kamon.pairs(source.scenes, "train", source.seed):
+            yield caption.scene, caption.ja, []
+    else:
+        for one in captions.pairs(source.scenes, "train", source.seed):
+            yield one.scene, one.ja, [one.en]

@@ -411,7 +411,7 @@ def test_bootstrap_equals_the_normal_interval_and_draws_pairs_whole() -> None:
 def test_the_interval_of_a_share_is_wilsons(case: tuple[int, int]) -> None:
     """Against the formula of Wilson 1927, and the share is inside its own interval."""
     right, total = case
-    found = metrics.share([True] * right + [False] * (total - right))
+    found = intervals.share([True] * right + [False] * (total - right))
     z = NormalDist().inv_cdf(0.975)
     value, spread = right / total, z * z / total
     middle = (value + spread / 2) / (1 + spread)
@@ -422,5 +422,5 @@ def test_the_interval_of_a_share_is_wilsons(case: tuple[int, int]) -> None:
 
 
 def test_share() -> None:
-    assert metrics.share([True, True, False, True])["value"] == 0.75
-    assert metrics.share([True, True, False, True])["right"] == 3
+    assert intervals.share([True, True, False, True])["value"] == 0.75
+    assert intervals.share([True, True, False, True])["right"] == 3

@@ -1,0 +1,64 @@
+"""Whether painted pictures show the scenes that were asked for, in toyworld.
+
+Shape letters: N pictures, H = W = 32.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from configs.errors import DataError
+from corpora.toyworld import scene_reader
+from corpora.toyworld.scenes import SHAPES, Scene
+from eval.intervals import share
+from eval.pictures.painting import picture_path
+
+
+def scene_accuracy(
+    scenes: list[Scene], sources: list[str], folder: Path, shapes: tuple[str, ...] = SHAPES
+) -> tuple[dict[str, Any], list[bool]]:
+    """Shares of the pictures with every attribute right (also by source), and with each attribute
+    right; and which pictures are right. A picture may show `shapes`.
+
+    Raises DataError when the pictures do not have toyworld's size.
+    """
+    try:
+        readings = scene_reader.read(pictures_in(folder, len(scenes)), shapes)
+    except ValueError as error:
+        raise DataError(
+            f"{folder}: no scenes can be read from these pictures ({error}); the base is not "
+            "toyworld's"
+        ) from None
+    right = [
+        scene_reader.matches(scene, reading)
+        for scene, reading in zip(scenes, readings, strict=True)
+    ]
+    attributes = [
+        scene_reader.attribute_matches(scene, reading)
+        for scene, reading in zip(scenes, readings, strict=True)
+    ]
+    accuracies = {
+        "scene_accuracy": share(right),
+        "scene_accuracy_by_source": {
+            source: share(part) for source, part in by_source(right, sources).items()
+        },
+        "attributes": {name: share([one[name] for one in attributes]) for name in attributes[0]},
+    }
+    return accuracies, right
+
+
+def by_source(values: list[Any], sources: list[str]) -> dict[str, list[Any]]:
+    """The values of each source's captions."""
+    return {
+        source: [value for value, of in zip(values, sources, strict=True) if of == source]
+        for source in sorted(set(sources))
+    }
+
+
+def pictures_in(folder: Path, count: int) -> np.ndarray:
+    """(N, H, W, 3) uint8: the first `count` that were painted there."""
+    return np.stack(
+        [np.asarray(Image.open(picture_path(folder, i)).convert("RGB")) for i in range(count)]
+    )
