@@ -25,7 +25,7 @@ from distill.encoders.tower import tower_of
 from distill.export import pipeline_folder
 from distill.export.__main__ import main as export
 from distill.model_card.__main__ import main as write_cards
-from distill.objective import query_bank
+from distill.objective import query_bank, recording
 from distill.sdxl.pipelines import Pipelines, load_pipelines
 from distill.verify.__main__ import main as verify
 from eval.compare_hidden_states.__main__ import main as compare_hidden_states
@@ -183,7 +183,7 @@ def test_the_bank_holds_the_layers_of_an_sd_unet(tiny_sd: Path, tmp_path: Path) 
     """Each layer's queries, projections and influence, recorded through the stock pipeline."""
     bank = load_recipe(ROOT / "configs" / "toyworld_sd.yaml", list(SMALL)).distill.query_bank
     teacher, folders = load_text_encoders(tiny_sd, SD), {"base": str(tiny_sd)}
-    query_bank.record(tmp_path / "bank", folders, teacher, PROMPTS, bank, seed=0)
+    recording.record(tmp_path / "bank", folders, teacher, PROMPTS, bank, seed=0)
     layers = query_bank.load(tmp_path / "bank", folders, bank, SD)
     unet = load_pipelines(str(tiny_sd), None, SD).base.unet
     attention = {name: one for name, one in unet.named_modules() if name.endswith("attn2")}

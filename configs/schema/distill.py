@@ -97,7 +97,7 @@ class QueryBank(Section):
     prompts.
     """
 
-    prompts: Positive = 64
+    prompts: int = Field(64, ge=2, description="a layer's influence is what another prompt changes")
     inference_steps: int = Field(
         8, ge=4, description="of base and refiner; the refiner paints the last 30 % of them"
     )

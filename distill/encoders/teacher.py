@@ -114,7 +114,19 @@ class TextEncoders:
         return Encoding.of(tensors)
 
     def encode(self, texts: list[str]) -> Encoding:
-        return self.encode_ids(self.tokenize(texts))
+        """On the models' device."""
+        return self.encode_ids(self.tokenize(texts).to(self.device))
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(iter(self.models.values())).device
+        return device
+
+    def to(self, device: torch.device | str) -> "TextEncoders":
+        """Moves the models; returns itself."""
+        for model in self.models.values():
+            model.to(device)
+        return self
 
 
 def states_read(output: Any, part: EncoderPart) -> torch.Tensor:

@@ -81,7 +81,7 @@ def record(
     seed: int,
 ) -> None:
     """Measures the variance over `prompts` of each layer's outputs."""
-    encoding = teacher.encode(prompts)
+    encoding = teacher.encode(prompts).map(torch.Tensor.cpu)
     some = torch.arange(64)
     variances = [
         layer.output(encoding, some).var(dim=0, correction=0).mean()

@@ -34,13 +34,14 @@ class Statistics:
 @torch.no_grad()
 def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
     """Measures the variances over `prompts`, chunk by chunk, summed in fp64."""
-    towers = teacher_towers(teacher)
+    towers = teacher_towers(teacher).to(teacher.device)
     sums: dict[str, list[torch.Tensor]] = {}
     counts: dict[str, int] = {}
     for start in tqdm(
         range(0, len(prompts), PROMPTS_AT_ONCE), desc="statistics", unit="batch", leave=False
     ):
-        encoding = towers(teacher.tokenize(prompts[start : start + PROMPTS_AT_ONCE]))
+        chunk = prompts[start : start + PROMPTS_AT_ONCE]
+        encoding = towers(teacher.tokenize(chunk).to(teacher.device))
         for name, rows_RD in _rows(encoding).items():
             double_RD = rows_RD.double()
             moments = [double_RD.sum(dim=0), double_RD.square().sum(dim=0)]
@@ -51,7 +52,7 @@ def record(path: Path, teacher: TextEncoders, prompts: list[str]) -> None:
             )
             counts[name] = counts.get(name, 0) + len(rows_RD)
     tensors = {
-        name: (square / counts[name] - (total / counts[name]).square()).clamp_min(0).float()
+        name: (square / counts[name] - (total / counts[name]).square()).clamp_min(0).float().cpu()
         for name, (total, square) in sums.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)

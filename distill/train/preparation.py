@@ -1,24 +1,18 @@
 """Everything training needs, gathered from disk: what one process prepares for all, and what each
 process loads.
 
-Out: `<run>/tokens/`, and in `<run>/distill/measured/` `teacher_statistics.safetensors` and, for the
-     objectives that need them, `query_bank.safetensors` and `random_attention.safetensors`, with a
-     manifest that says what they were made from. Each is made once; what is damaged, or made from
-     other inputs before the first checkpoint, is made again. `<run>/distill/run.json`, the inputs'
-     digests.
+Out: `<run>/tokens/` and `<run>/distill/measured/` (`measuring.py`). Each is made once; what is
+     damaged, or made from other inputs before the first checkpoint, is made again.
+     `<run>/distill/run.json`, the inputs' digests.
 """
 
-import itertools
 from pathlib import Path
 
 import torch
 
-from configs import artefact
-from configs.files import whole_folder
 from configs.lock import locked
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
-from corpora.pair import read_pairs
 from distill import inputs, run_folder
 from distill.encoders.family import Family
 from distill.encoders.student import Towers, initial_student, teacher_towers
@@ -30,16 +24,9 @@ from distill.parallel.engine import Engine, weights_dtype
 from distill.tokenizer.portable import load as load_tokenizer
 from distill.tokens import store, token_pairs
 from distill.tokens.batches import Batches, special_ids
-from distill.train import held_out
+from distill.train import held_out, measuring
+from distill.train.measuring import MEASURED, QUERY_BANK, RANDOM_LAYERS, STATISTICS
 from distill.train.work import Work
-
-STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
-MEASURED = "measured"
-STATISTICS, QUERY_BANK, RANDOM_LAYERS = (
-    "teacher_statistics.safetensors",
-    "query_bank.safetensors",
-    "random_attention.safetensors",
-)
 
 
 def prepare(recipe: Recipe, family: Family) -> TextEncoders | None:
@@ -56,48 +43,12 @@ def prepare(recipe: Recipe, family: Family) -> TextEncoders | None:
         store.prepare(recipe, family, inputs.of_tokens_among(found))
     teacher, made_from = None, inputs.of_measurements(found)
     if run_folder.must_be_made(run / MEASURED, made_from, run):
-        with whole_folder(run / MEASURED, replace=True) as folder:
-            teacher = _measure(recipe, family, folder)
-            artefact.seal(folder, made_from)
+        teacher = measuring.measure(recipe, family, run / MEASURED, made_from)
     known = run_folder.recorded_inputs(run) if run_folder.has_checkpoints(run) else {}
     for_export = {name: digest for name, digest in known.items() if name not in found}
     run_folder.record_inputs(
         recipe, run, found | (for_export or inputs.of_pipelines(recipe.distill))
     )
-    return teacher
-
-
-def _measure(recipe: Recipe, family: Family, folder: Path) -> TextEncoders:
-    """Statistics, and the random layers and query bank where the objective uses them; returns the
-    teacher.
-    """
-    settings = recipe.distill
-    teacher = load_text_encoders(settings.base.path, family, settings.teacher)
-    count = max(STATISTICS_PROMPTS, settings.query_bank.prompts)
-    prompts = [
-        pair.en for pair in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
-    ]
-    teacher_statistics.record(folder / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
-    if settings.objective.uses("random_attention"):
-        measured = teacher_statistics.load(folder / STATISTICS, family)
-        random_attention.record(
-            folder / RANDOM_LAYERS,
-            settings.random_attention,
-            measured,
-            teacher,
-            prompts[:VARIANCE_PROMPTS],
-            settings.seed,
-        )
-    if settings.objective.uses("cross_attention"):
-        bank = settings.query_bank
-        query_bank.record(
-            folder / QUERY_BANK,
-            unet_folders(settings),
-            teacher,
-            prompts[: bank.prompts],
-            bank,
-            settings.seed,
-        )
     return teacher
 
 

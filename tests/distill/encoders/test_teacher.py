@@ -29,7 +29,7 @@ from distill.encoders.student import teacher_towers
 from distill.encoders.teacher import Encoding, TextEncoders, load_text_encoders
 from distill.encoders.tower import tower_of
 from distill.objective import teacher_statistics
-from distill.train import preparation
+from distill.train import measuring, preparation
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
 from vocab_init import __main__ as vocab_init
 from vocab_init import transplant
@@ -183,7 +183,7 @@ def test_training_learns_from_that_teacher_and_starts_from_it(
     )
     states_BLD, pooled_BP = forward(theirs, ids_BL)
     variances = teacher_statistics.load(
-        recipe.run_dir / "distill" / preparation.MEASURED / preparation.STATISTICS, SDXL
+        recipe.run_dir / "distill" / measuring.MEASURED / measuring.STATISTICS, SDXL
     )
     torch.testing.assert_close(
         variances.states["clip_bigg"],

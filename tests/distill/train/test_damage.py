@@ -3,10 +3,12 @@ a line and the same numbers.
 """
 
 import hashlib
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
 from distill import inputs, run_folder
 from distill.encoders.family import SDXL
+from distill.objective import random_attention, recording, teacher_statistics
 from distill.tokens import token_pairs
 from distill.train import preparation
 
@@ -292,3 +295,54 @@ def test_harmless_settings_may_change_and_the_version_of_the_code_is_named(copy:
         file.write("of_the_future: 1\n")
     with pytest.raises(DataError, match=r"of_the_future.*written by version 9\.9, this is "):
         run_folder.claim_run(settings, run)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "calls", "kept"),
+    [
+        (random_attention, "record", 0, {"teacher_statistics.record"}),
+        (recording, "_generate", 0, {"teacher_statistics.record", "random_attention.record"}),
+        (recording, "write_json", 3, {"teacher_statistics.record", "recording._generate"}),
+    ],
+)
+def test_what_was_measured_before_an_interruption_is_not_measured_again(
+    module: Any,
+    name: str,
+    calls: int,
+    kept: set[str],
+    copy: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At real size each measurement takes minutes. The end is the same to the bit."""
+    folder = copy / "run" / "distill"
+    expected = start(recipe(copy))
+    shutil.rmtree(folder / "measured")
+    original, count = getattr(module, name), itertools.count()
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(count) == calls:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start(recipe(copy))
+    assert not (folder / "measured").exists()
+    modules = {
+        one.__name__.rpartition(".")[2]: one
+        for one in (teacher_statistics, random_attention, recording)
+    }
+    with monkeypatch.context() as patch:
+        for one in kept:
+            of_module, _, function = one.partition(".")
+            patch.setattr(modules[of_module], function, lambda *_: pytest.fail("measured again"))
+        assert start(recipe(copy)) == expected
+    assert {path.name for path in folder.glob("measured*")} == {"measured"}
+    assert not {path.name for path in (folder / "measured").iterdir()} - {
+        "teacher_statistics.safetensors",
+        "random_attention.safetensors",
+        "query_bank.safetensors",
+        "manifest.json",
+    }

@@ -2,6 +2,7 @@
 batches a pure function of the step.
 """
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,13 @@ from configs.errors import DataError
 from configs.schema.distill import Distill, Objective, QueryBank, Ramp, RandomAttention
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import Encoding, load_text_encoders
-from distill.objective import distances, query_bank, random_attention, teacher_statistics
+from distill.objective import (
+    distances,
+    query_bank,
+    random_attention,
+    recording,
+    teacher_statistics,
+)
 from distill.objective.projections import Projections
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
@@ -401,7 +408,7 @@ def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
     bank = QueryBank(prompts=3, inference_steps=4, queries_per_layer=50)
     folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner")}
     for name in ("one", "two"):
-        query_bank.record(
+        recording.record(
             tmp_path / name, folders, teacher, ["a cat", "two dogs", "!"], bank, seed=3
         )
     one, two = (load_file(tmp_path / name) for name in ("one", "two"))
@@ -449,7 +456,7 @@ def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(
         "refiner": str(tiny_sdxl / "refiner"),
         "tuned": str(tuned),
     }
-    query_bank.record(tmp_path / "bank", folders, teacher, ["a cat", "two dogs"], bank, seed=3)
+    recording.record(tmp_path / "bank", folders, teacher, ["a cat", "two dogs"], bank, seed=3)
     loaded = query_bank.load(tmp_path / "bank", folders, bank, SDXL)
     layers = {layer.name: layer for layer in loaded}
     shares = {
@@ -464,7 +471,7 @@ def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(
     with pytest.raises(ValueError, match="'refiner' cannot be a name"):
         QueryBank(unets={"refiner": "x"})
     with pytest.raises(DataError, match="its UNet reads states of width"):
-        query_bank.record(
+        recording.record(
             tmp_path / "none",
             folders | {"tuned": folders["refiner"]},
             teacher,
@@ -475,7 +482,9 @@ def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_layers_influence_is_what_the_unet_says_without_it(tiny_sdxl: Path) -> None:
+def test_a_layers_influence_is_what_the_unet_says_without_it(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
     """The only layer moves all that the states move; a layer whose values are zero moves
     nothing.
     """
@@ -494,17 +503,30 @@ def test_a_layers_influence_is_what_the_unet_says_without_it(tiny_sdxl: Path) ->
     layers = [name for name, _ in unet.named_modules() if name.endswith("attn2")]
     for name in layers[1:]:
         torch.nn.init.zeros_(unet.get_submodule(name).to_v.weight)
-    found = query_bank.influences(unet, layers, [call])
+    path = tmp_path / "influences.json"
+    found = recording.influences(unet, layers, [call], path)
     with torch.no_grad():
         moved = (
             unet(**call | {"encoder_hidden_states": states_BLD.roll(1, 0)}).sample
             - unet(**call).sample
         )
     assert (
-        found[layers[0]].item() == pytest.approx(moved.square().mean().item(), rel=1e-4)
+        found[layers[0]] == pytest.approx(moved.square().mean().item(), rel=1e-4)
         and moved.abs().max() > 0
     )
-    assert all(found[name].item() == 0 for name in layers[1:])
+    assert all(found[name] == 0 for name in layers[1:])
+    path.write_text(json.dumps({layers[0]: 7.0}), encoding="utf-8")
+    again = recording.influences(unet, layers, [call], path)
+    assert again == {**found, layers[0]: 7.0}, "what is there is not measured again"
+
+
+def test_prompts_that_are_all_the_same_are_one_line(tiny_sdxl: Path, tmp_path: Path) -> None:
+    teacher = load_text_encoders(tiny_sdxl / "base", SDXL)
+    bank, folders = QueryBank(prompts=2), {"base": str(tiny_sdxl / "base")}
+    with pytest.raises(DataError, match="all 2 are 'a cat'"):
+        recording.record(tmp_path / "bank", folders, teacher, ["a cat"] * 2, bank, seed=0)
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        QueryBank(prompts=1)
 
 
 def test_projections_are_found_in_shards_and_a_unet_without_safetensors_is_one_line(
