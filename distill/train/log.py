@@ -50,7 +50,7 @@ class Log:
         row = {
             "step": step,
             **row,
-            f"{unit}_per_second": round(rate, 1),
+            f"{unit}_per_second": float(f"{rate:.4g}"),
             **self.meter.row(),
         }
         self._file.write(json.dumps(row) + "\n")
@@ -58,7 +58,7 @@ class Log:
         for name, value in row.items():
             self._board.add_scalar(name, value, step)
         self._bar.set_postfix_str(
-            f"loss={row['loss/total']:.4f}, {rate:.0f} {unit}/s", refresh=False
+            f"loss={row['loss/total']:.4f}, {shown(rate)} {unit}/s", refresh=False
         )
         self._bar.update(step - self._bar.n)
 
@@ -66,3 +66,8 @@ class Log:
         self._bar.close()
         self._file.close()
         self._board.close()
+
+
+def shown(rate: float) -> str:
+    """At least three digits: a step of a large model may take minutes."""
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"

@@ -2,26 +2,28 @@
 changes because of the difference.
 """
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from configs.errors import DataError, RecipeError
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from distill.encoders.family import Family
-from distill.encoders.teacher import Encoding, TextEncoders
+from distill.encoders.teacher import Encoding
 from distill.sdxl.base import settled
-from distill.sdxl.pipelines import Pipelines, device, load_pipelines, quiet
+from distill.sdxl.pipelines import Pipelines, load_pipelines, quiet
 from eval import card, held_out, results
 from eval.compare_hidden_states import table
+from eval.compare_hidden_states.states import compare_states
 from eval.intervals import bootstrap
 from eval.pictures import painting
 from eval.report import report
 from eval.rows import ROWS, STUDENT, TEACHER
 from eval.states import collapse, noise_gap, reference_rows, word_order
 from eval.states.metrics import similarities
-from eval.states.noise_gap import EMPTY, Distances
-from eval.states.pair_numbers import Moments, Place, RowNumbers, whole_text
-from eval.states.reference_rows import RowReader
+from eval.states.noise_gap import Distances
+from eval.states.pair_numbers import Place, RowNumbers, whole_text
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
 EXAMPLES = 12
@@ -92,15 +94,21 @@ def compare(recipe: Recipe) -> None:
         print(f"{path} is already there for these settings")
     else:
         read = {"export_sha256": results.export_sha256(student)}
-        found = measure(recipe, family)
+        work = path.with_name(f"{path.stem}.unfinished-{digest[:12]}")
+        for other in path.parent.glob(f"{path.stem}.unfinished-*"):
+            if other != work:
+                shutil.rmtree(other)
+        work.mkdir(parents=True, exist_ok=True)
+        found = measure(recipe, family, work)
         found = {"recipe": recipe.name, "fingerprint": digest, **read, **found}
         results.write(path, found | {"card": card.states(found, family, recipe.text_language.name)})
+        shutil.rmtree(work)
     print(table.table(results.read(path, COMMAND), family))
     print(f"report: {report.render(recipe, family)}")
 
 
-def measure(recipe: Recipe, family: Family) -> dict[str, Any]:
-    """All numbers.
+def measure(recipe: Recipe, family: Family, work: Path) -> dict[str, Any]:
+    """All numbers; `work` keeps those of rows that are done.
 
     `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}},
     "pooled_intervals", "by_length", "by_source", "collapse", "noise_gap", "refiner_noise_gap"}},
@@ -111,7 +119,7 @@ def measure(recipe: Recipe, family: Family) -> dict[str, Any]:
     pairs = held_out.read(recipe, recipe.eval.pairs)
     quiet()
     readers = reference_rows.readers(recipe, family, pairs)
-    rows, encodings, lengths = compare_states(recipe, pairs, readers)
+    rows, encodings, lengths = compare_states(recipe.eval, pairs, readers, work)
     shown = [name for name in (*ROWS, *recipe.eval.repositories) if name in rows]
     gaps = measure_gaps(
         recipe, family, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown
@@ -134,85 +142,6 @@ def measure(recipe: Recipe, family: Family) -> dict[str, Any]:
         "warnings": collapse.warnings(measured),
         "examples": examples(pairs, rows[STUDENT], teacher, whole),
     }
-
-
-def compare_states(
-    recipe: Recipe, pairs: list[Pair], readers: list[RowReader]
-) -> tuple[dict[str, RowNumbers], dict[str, Encoding], list[int]]:
-    """Every row's numbers, its encodings of the pairs the gap is measured on, and each pair's
-    length in English tokens. Raises DataError.
-    """
-    from tqdm import tqdm
-
-    size, some = recipe.eval.batch_size, recipe.eval.gap_pairs
-    english = [pair.en for pair in pairs]
-    teacher = readers[0].load()
-    tokenizer = next(iter(teacher.tokenizers.values()))
-    lengths = [len(ids) for ids in tokenizer(english).input_ids]
-    starts = range(0, len(pairs), size)
-    moments = Moments()
-    for start in tqdm(starts, desc="the teacher's variance", unit="batch"):
-        texts = english[start : start + size]
-        moments.add(encode(teacher, texts), teacher.tokenize(texts))
-    empty = encode(teacher, [""])
-    rows: dict[str, RowNumbers] = {}
-    kept = {EMPTY: on_cpu([empty], 1)}
-    for reader in readers:
-        encoders = teacher if reader is readers[0] else reader.load()
-        check_comparable(
-            next(iter(reader.rows)), encode(encoders, [""]), empty
-        )  # before the long work
-        rows |= {name: RowNumbers(moments, len(pairs)) for name in reader.rows}
-        parts: dict[str, list[Encoding]] = {name: [] for name in reader.rows}
-        for start in tqdm(
-            starts, desc=f"{len(reader.rows)} rows from {next(iter(reader.rows))}", unit="batch"
-        ):
-            part = slice(start, start + size)
-            wanted, ids = encode(teacher, english[part]), teacher.tokenize(english[part])
-            for name, prompts in reader.rows.items():
-                encoding = encode(encoders, prompts[part])
-                check_comparable(name, encoding, wanted)
-                rows[name].add(start, encoding, wanted, ids)
-                if start < some:
-                    parts[name].append(encoding)
-        kept |= {name: on_cpu(found, some) for name, found in parts.items()}
-    for numbers in rows.values():
-        numbers.rank(rows[TEACHER])
-    return rows, kept, lengths
-
-
-def encode(encoders: TextEncoders, texts: list[str]) -> Encoding:
-    """One batch, on the GPU where there is one."""
-    for model in encoders.models.values():
-        model.to(device())
-    return encoders.encode_ids(encoders.tokenize(texts).to(device()))
-
-
-def on_cpu(parts: list[Encoding], count: int) -> Encoding:
-    """The first `count` prompts of some batches in main memory, fp32."""
-    import torch
-
-    return Encoding.of(
-        {
-            name: torch.cat([part.named()[name].float().cpu() for part in parts])[:count]
-            for name in parts[0].named()
-        }
-    )
-
-
-def check_comparable(name: str, encoding: Encoding, teacher: Encoding) -> None:
-    """Raises DataError when a row has other widths than the teacher, or holds NaN or infinity."""
-    for kind, want in teacher.named().items():
-        got = encoding.named()[kind]
-        if got.shape != want.shape:
-            shapes = f"{tuple(got.shape)}, the teacher's has {tuple(want.shape)}"
-            raise DataError(
-                f"{name}: {kind} has the shape {shapes}; was it made from another base?"
-            )
-        if not got.isfinite().all():
-            raise DataError(
-                f"{name}: {kind} holds NaN or infinity; train and export the student again"
-            )
 
 
 def summary(

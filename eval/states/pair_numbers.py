@@ -62,6 +62,21 @@ class Moments:
     def __init__(self) -> None:
         self._sums: dict[Place, tuple[int, torch.Tensor, torch.Tensor]] = {}
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """To be kept in a file; `of` reads them."""
+        found = {}
+        for place, (count, sum_D, square_D) in self._sums.items():
+            found[f"{_name(place)}|count"] = torch.tensor(count)
+            found |= {f"{_name(place)}|sum": sum_D, f"{_name(place)}|square": square_D}
+        return found
+
+    @classmethod
+    def of(cls, tensors: dict[str, torch.Tensor]) -> "Moments":
+        moments = cls()
+        for place, found in _by_place(tensors).items():
+            moments._sums[place] = int(found["count"]), found["sum"], found["square"]
+        return moments
+
     def add(self, teacher: Encoding, english: TokenIds) -> None:
         for place, states_BLD, mask_BL in places(teacher, english):
             rows_RD = states_BLD[mask_BL].double().cpu()
@@ -104,6 +119,25 @@ class RowNumbers:
         self.moments, self.pairs = moments, pairs
         self.at: dict[Place, PairNumbers] = {}
         self._ranks: dict[Place, tuple[np.ndarray, np.ndarray]] = {}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All but the ranks, to be kept in a file; `of` reads them."""
+        return {
+            f"{_name(place)}|{name}": torch.as_tensor(value)
+            for place, numbers in self.at.items()
+            for name, value in vars(numbers).items()
+        }
+
+    @classmethod
+    def of(cls, moments: Moments, pairs: int, tensors: dict[str, torch.Tensor]) -> "RowNumbers":
+        row = cls(moments, pairs)
+        for place, found in _by_place(tensors).items():
+            vector_BD = found.pop("vector_BD")
+            row.at[place] = PairNumbers(pairs, vector_BD.shape[1])
+            row.at[place].vector_BD = vector_BD
+            for name, values_B in found.items():
+                setattr(row.at[place], name, values_B.numpy())
+        return row
 
     @property
     def encoders(self) -> list[str]:
@@ -219,3 +253,16 @@ class RowNumbers:
             )
             sides.append(total_BD / sum(weights) / self.moments.variance(regions[0]).sqrt())
         return torch.cat(sides, dim=1)
+
+
+def _name(place: Place) -> str:
+    return "|".join(place)
+
+
+def _by_place(tensors: dict[str, torch.Tensor]) -> dict[Place, dict[str, torch.Tensor]]:
+    """Tensors whose names begin with `_name(place)`, in the order of the places' names."""
+    found: dict[Place, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        encoder, region, name = key.split("|")
+        found.setdefault((encoder, region), {})[name] = tensor
+    return found

@@ -13,8 +13,7 @@ from distill.sdxl.base import settled
 from distill.sdxl.pipelines import Pipelines, device, load_base, load_refiner, quiet
 from distill.sdxl.repository import fetch, read_index
 from eval import held_out, results
-from eval.compare_hidden_states.compare import encode as encode_batch
-from eval.compare_hidden_states.compare import on_cpu
+from eval.compare_hidden_states.states import on_cpu
 from eval.generate import generation
 from eval.pictures import painting
 from eval.pictures.scene_accuracy import scene_accuracy
@@ -106,9 +105,10 @@ def measure(
 
 def encode(encoders: TextEncoders, texts: list[str], batch_size: int) -> Encoding:
     """All texts, on the CPU."""
+    encoders.to(device())
     starts = range(0, len(texts), batch_size)
     return on_cpu(
-        [encode_batch(encoders, texts[start : start + batch_size]) for start in starts], len(texts)
+        [encoders.encode(texts[start : start + batch_size]) for start in starts], len(texts)
     )
 
 

@@ -20,11 +20,11 @@ from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from corpora.toyworld import captions
 from distill.encoders.family import SDXL
-from distill.encoders.teacher import load_text_encoders
+from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.sdxl.pipelines import Pipelines, load_base, load_pipelines
 from eval import compare_runs, results
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
-from eval.compare_hidden_states import bounds, compare, table
+from eval.compare_hidden_states import bounds, compare, states, table
 from eval.report import report
 from eval.rows import ROWS, STUDENT, TEACHER
 from eval.states import noise_gap, prompt_variants
@@ -296,12 +296,38 @@ def test_other_repositories_and_a_translator_are_rows(
     assert "model_max_length is 1e+30, not 77" in capsys.readouterr().err
 
 
+def test_an_interrupted_comparison_encodes_no_row_twice(
+    finished_run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = finished_run()
+    folder = load_recipe(recipe).run_dir / "eval"
+    read = states._read
+    begun: list[str] = []
+
+    def interrupted(reader, *arguments):
+        begun.append(next(iter(reader.rows)))
+        if begun == [TEACHER, STUDENT]:
+            raise KeyboardInterrupt
+        return read(reader, *arguments)
+
+    monkeypatch.setattr(states, "_read", interrupted)
+    assert compare_hidden_states_entry.main([recipe]) == 130
+    assert len(list(folder.glob("compare_hidden_states.unfinished-*"))) == 1
+    assert compare_hidden_states_entry.main([recipe]) == 0
+    assert begun[2:] == [STUDENT, "student_before_training"]
+    assert not list(folder.glob("*.unfinished-*"))
+    found = result_of(recipe)
+    (folder / "compare_hidden_states.json").unlink()
+    assert compare_hidden_states_entry.main([recipe]) == 0
+    assert json.dumps(result_of(recipe)) == json.dumps(found), "names in the same order too"
+
+
 def test_another_base_is_refused(
     finished_run: Callable[..., str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encode, calls = compare.encode, []
+    encode, calls = TextEncoders.encode, []
 
     def narrow(encoders, texts):
         """The student's first encoding is that of "", right after its loading; the teacher's own
@@ -315,7 +341,7 @@ def test_another_base_is_refused(
             else encoding
         )
 
-    monkeypatch.setattr(compare, "encode", narrow)
+    monkeypatch.setattr(TextEncoders, "encode", narrow)
     assert compare_hidden_states_entry.main([finished_run()]) == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert (

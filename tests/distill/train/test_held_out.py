@@ -19,6 +19,7 @@ from distill.parallel import engine
 from distill.plan.cost import AttentionCost, Tower, flop_per_pair
 from distill.plan.shapes import read_config
 from distill.train import held_out, preparation, speed, training
+from distill.train import log as log_module
 
 PAIRS, HELD_OUT, STEPS, EVERY = 30, 20, 6, 2
 EVALUATED = [2, 4, 6]
@@ -178,3 +179,10 @@ def test_peaks_are_those_of_the_device_and_of_bf16() -> None:
     for unknown in ("", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 4090"):
         assert speed.peak_flop(unknown, "bf16") is None
     assert speed.peak_flop("NVIDIA H200", "fp32") is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(0.00423, "0.00423"), (1.5, "1.5"), (99.96, "100"), (12345.6, "12346")]
+)
+def test_a_slow_step_has_a_rate_too(rate: float, expected: str) -> None:
+    assert log_module.shown(rate) == expected
