@@ -108,6 +108,6 @@ def attention_errors(
     student_BHNK: torch.Tensor, teacher_BHNK: torch.Tensor, variance: torch.Tensor
 ) -> torch.Tensor:
     """(B,): mean squared error of one layer's outputs, divided by the teacher outputs' variance
-    over prompts.
+    over prompts; in fp32, whatever the layer was computed in.
     """
-    return (student_BHNK - teacher_BHNK).square().mean(dim=(1, 2, 3)) / variance
+    return (student_BHNK.float() - teacher_BHNK.float()).square().mean(dim=(1, 2, 3)) / variance

@@ -46,10 +46,12 @@ class CrossAttentionLayer:
     def output(
         self, encoding: Encoding, chosen_N: torch.Tensor, visible_BL: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(B, H, N, K): the layer's output for the chosen queries; `visible_BL` masks states."""
+        """(B, H, N, K): the layer's output for the chosen queries, in the precision of its weights;
+        `visible_BL` masks states.
+        """
         return attention_output(
             self.queries_NHK[chosen_N],
-            encoding.context(self.parts),
+            encoding.context(self.parts).to(self.to_k_ED.dtype),
             self.to_k_ED,
             self.to_v_ED,
             visible_BL,

@@ -98,6 +98,7 @@ def load(
     statistics: Statistics,
     seed: int,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> list[CrossAttentionLayer]:
     """The layers with their measured variances, on the device."""
     variances = load_file(path)["variance"]
@@ -105,9 +106,9 @@ def load(
     return [
         replace(
             layer,
-            queries_NHK=layer.queries_NHK.to(device),
-            to_k_ED=layer.to_k_ED.to(device),
-            to_v_ED=layer.to_v_ED.to(device),
+            queries_NHK=layer.queries_NHK.to(device, dtype),
+            to_k_ED=layer.to_k_ED.to(device, dtype),
+            to_v_ED=layer.to_v_ED.to(device, dtype),
             variance=variance.to(device),
         )
         for layer, variance in zip(layers, variances, strict=True)

@@ -177,7 +177,7 @@ class AttentionCost:
     """Cost of an attention objective. `layers`, `queries`: sampled per step. `width`: mean layer
     width. `states_by_width`: mean size of one K or V projection.
 
-    `held_bytes`: all its layers in a GPU's memory, fp32.
+    `held_bytes`: all its layers in a GPU's memory. `word`: bytes of one number, as the towers'.
     """
 
     layers: int
@@ -185,9 +185,12 @@ class AttentionCost:
     width: float
     states_by_width: float
     held_bytes: int
+    word: int = 4
 
     @classmethod
-    def of_unets(cls, unets: dict[str, dict[str, Any]], bank: QueryBank) -> "AttentionCost":
+    def of_unets(
+        cls, unets: dict[str, dict[str, Any]], bank: QueryBank, word: int
+    ) -> "AttentionCost":
         """`cross_attention`, as if all layers of a UNet were sampled equally often.
 
         Raises KeyError.
@@ -204,12 +207,13 @@ class AttentionCost:
             bank.queries_per_step,
             width,
             states_by_width,
-            unet_layers_bytes(unets, bank),
+            unet_layers_bytes(unets, bank, word),
+            word,
         )
 
     @classmethod
     def of_random(
-        cls, towers: Sequence[Tower], family: Family, settings: RandomAttention
+        cls, towers: Sequence[Tower], family: Family, settings: RandomAttention, word: int
     ) -> "AttentionCost":
         """`random_attention`: as many layers for every reader of the family (`towers`: of its
         parts).
@@ -218,8 +222,9 @@ class AttentionCost:
         readers = [sum(widths[name] for name in parts) for parts in family.readers.values()]
         width, states = settings.heads * settings.head_width, sum(readers) / len(readers)
         # the K and V projections; the few queries are left out
-        held = 4 * settings.layers * 2 * width * sum(readers)
-        return cls(settings.layers_per_step, settings.queries_per_step, width, width * states, held)
+        held = word * settings.layers * 2 * width * sum(readers)
+        sampled = settings.layers_per_step, settings.queries_per_step
+        return cls(*sampled, width, width * states, held, word)
 
     def flop(self, length: int) -> float:
         """Per pair of `length` positions: the K and V projections of teacher, student and the
@@ -232,10 +237,12 @@ class AttentionCost:
         )
 
     def kept_bytes(self, length: int) -> float:
-        """Per pair of `length` positions, in fp32: the student's keys and values; per query the
-        attention's output and its error.
+        """Per pair of `length` positions: the student's keys and values; per query the attention's
+        output and, in fp32, its error.
         """
-        return 4 * self.layers * 2 * self.width * (length + self.queries)
+        return (
+            self.layers * self.width * (self.word * (2 * length + self.queries) + 4 * self.queries)
+        )
 
 
 def bank_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
@@ -247,10 +254,10 @@ def bank_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
     )
 
 
-def unet_layers_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank) -> int:
-    """The UNets' layers in a GPU's memory, fp32: K and V projections and the bank's queries."""
+def unet_layers_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank, word: int) -> int:
+    """The UNets' layers in a GPU's memory: K and V projections and the bank's queries."""
     return sum(
-        4
+        word
         * (2 * unet["cross_attention_dim"] + bank.queries_per_layer)
         * sum(cross_attention_widths(unet))
         for unet in unets.values()

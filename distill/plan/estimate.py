@@ -148,13 +148,14 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
             for part in family.parts.values()
         ]
         unets = read_unets(settings) if settings.objective.uses("cross_attention") else {}
-        attention = [AttentionCost.of_unets(unets, settings.query_bank)] if unets else []
+        word = cost.word_bytes(settings.precision)
+        attention = [AttentionCost.of_unets(unets, settings.query_bank, word)] if unets else []
     except KeyError as error:
         raise DataError(
             f"{settings.base}: a config.json lacks {error}; fetch the folder again"
         ) from None
     if settings.objective.uses("random_attention"):
-        attention.append(AttentionCost.of_random(towers, family, settings.random_attention))
+        attention.append(AttentionCost.of_random(towers, family, settings.random_attention, word))
     vocabulary, source = student_vocabulary(recipe)
     found = _stored(recipe, family)
     load = (

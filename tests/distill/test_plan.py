@@ -409,7 +409,7 @@ def test_the_objective_at_full_size_costs_what_the_flop_counter_sees() -> None:
     counted = bank.layers_per_step * (
         (1 - bank.refiner_share) * mean["base"] + bank.refiner_share * mean["refiner"]
     )
-    assert counted == pytest.approx(AttentionCost.of_unets(unets, bank).flop(77), rel=0.01)
+    assert counted == pytest.approx(AttentionCost.of_unets(unets, bank, 4).flop(77), rel=0.01)
     assert 0.03 < counted / cost.flop_per_pair(published, 77) < 0.05
 
 

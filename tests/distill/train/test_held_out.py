@@ -131,7 +131,7 @@ def is_that_of_training(path: str, alone: str) -> None:
     towers = [
         Tower.of(read_config(settings.base, part.subfolder), part) for part in SDXL.parts.values()
     ]
-    reading = AttentionCost.of_random(towers, SDXL, settings.random_attention)
+    reading = AttentionCost.of_random(towers, SDXL, settings.random_attention, 4)
     for length, flop in enumerate(speed.flop_by_length(work, settings).T):
         assert flop == pytest.approx([flop_per_pair(towers, length), reading.flop(length)])
 
