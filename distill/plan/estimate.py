@@ -134,21 +134,64 @@ def kept_bytes(
     )
 
 
-def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list[str]:
-    """The lines printed.
+@dataclass(frozen=True)
+class Counted:
+    """A recipe's shapes and work. `unets`: configs by name; `source`: where `vocabulary` was read;
+    `found`: the tokens, where they are there.
+    """
 
-    Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch size.
+    recipe: Recipe
+    family: Family
+    towers: list[Tower]
+    unets: dict[str, Any]
+    attention: list[AttentionCost]
+    vocabulary: int
+    source: str
+    found: TokenPairs | None
+    load: Load
+    gpus: int
+
+    @property
+    def pairs(self) -> int:
+        return self.recipe.distill.steps * self.recipe.distill.batch_size
+
+    @property
+    def flop(self) -> float:
+        """Of the busiest process, over all steps."""
+        of_a_pair = self.load.towers + self.load.objective
+        return self.pairs * of_a_pair * self.load.slowest / self.gpus
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes a GPU. `state`: weights, gradients and optimizer under ZeRO-1; `layers`: the
+    objective's; `states`: what the loss compares; `activations`: what autograd saves.
+    """
+
+    state: float
+    layers: float
+    states: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.state + self.layers + self.states + self.activations
+
+
+def count(recipe: Recipe, gpus: int) -> Counted:
+    """Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch
+    size.
     """
     recipe, family = settled(recipe)
     settings = recipe.distill
     settings.check_processes(gpus)
+    word = cost.word_bytes(settings.precision)
     try:
         towers = [
             Tower.of(read_config(settings.base, part.subfolder), part)
             for part in family.parts.values()
         ]
         unets = read_unets(settings) if settings.objective.uses("cross_attention") else {}
-        word = cost.word_bytes(settings.precision)
         attention = [AttentionCost.of_unets(unets, settings.query_bank, word)] if unets else []
     except KeyError as error:
         raise DataError(
@@ -163,7 +206,26 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
         if found is None
         else real_load(settings, found, towers, attention, gpus)
     )
-    pairs = settings.steps * settings.batch_size
+    return Counted(recipe, family, towers, unets, attention, vocabulary, source, found, load, gpus)
+
+
+def memory(counted: Counted) -> Memory:
+    settings, towers = counted.recipe.distill, counted.towers
+    pairs, length = counted.load.largest
+    trained = sum(tower.trained_parameters(counted.vocabulary) for tower in towers)
+    whole = sum(tower.parameters() + tower.parameters(counted.vocabulary) for tower in towers)
+    return Memory(
+        state=cost.state_bytes(trained, whole - trained, settings, counted.gpus),
+        layers=sum(one.held_bytes for one in counted.attention),
+        states=pairs * length * cost.states_bytes(towers, settings),
+        activations=kept_bytes(counted.load.largest, towers, counted.attention, settings.precision),
+    )
+
+
+def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list[str]:
+    """The lines printed. Raises what `count` raises."""
+    counted = count(recipe, gpus)
+    settings, found, pairs = counted.recipe.distill, counted.found, counted.pairs
     seen = (
         f", {pairs / len(found):.3g} times the {len(found):,} of {recipe.run_dir / 'tokens'}"
         if found is not None
@@ -172,24 +234,19 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
     teacher, student = (
         " + ".join(
             f"{name} {tower.parameters(size):,}"
-            for name, tower in zip(family.parts, towers, strict=True)
+            for name, tower in zip(counted.family.parts, counted.towers, strict=True)
         )
-        for size in (None, vocabulary)
+        for size in (None, counted.vocabulary)
     )
     return [
         f"{recipe.name}: {settings.steps:,} steps of {settings.batch_size:,} pairs = {pairs:,} "
         f"pairs on {gpus} GPU{'s' if gpus > 1 else ''}{seen}",
         f"  teacher   {teacher} parameters, frozen",
-        f"  student   {student} parameters; vocabulary {vocabulary:,} ({source})",
-        *_flop_lines(recipe, family, towers, load),
-        *_memory_lines(settings, towers, attention, vocabulary, load, gpus),
-        *_time_lines(
-            pairs * (load.towers + load.objective) * load.slowest / (gpus * tflops * 1e12),
-            gpus,
-            tflops,
-            utilisation,
-        ),
-        *_disk_lines(recipe, family, towers, unets, vocabulary, found),
+        f"  student   {student} parameters; vocabulary {counted.vocabulary:,} ({counted.source})",
+        *_flop_lines(counted.recipe, counted.family, counted.towers, counted.load),
+        *_memory_lines(counted),
+        *_time_lines(counted.flop / (tflops * 1e12), gpus, tflops, utilisation),
+        *_disk_lines(counted),
     ]
 
 
@@ -224,34 +281,23 @@ def _flop_lines(recipe: Recipe, family: Family, towers: list[Tower], load: Load)
     ]
 
 
-def _memory_lines(
-    settings: Distill,
-    towers: list[Tower],
-    attention: list[AttentionCost],
-    vocabulary: int,
-    load: Load,
-    gpus: int,
-) -> list[str]:
-    pairs, length = load.largest
-    trained = sum(tower.trained_parameters(vocabulary) for tower in towers)
-    frozen = sum(tower.parameters() + tower.parameters(vocabulary) for tower in towers) - trained
-    state = cost.state_bytes(trained, frozen, settings, gpus)
-    kept = kept_bytes(load.largest, towers, attention, settings.precision)
-    states = pairs * length * cost.states_bytes(towers, settings)
-    layers = sum(one.held_bytes for one in attention)
+def _memory_lines(counted: Counted) -> list[str]:
+    settings, of = counted.recipe.distill, memory(counted)
+    pairs, length = counted.load.largest
     bucket = (
         ""
         if settings.precision == "bf16"
         else f" ({in_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
     )
-    of_layers = f", {in_bytes(layers)} of the objective's layers" if layers else ""
+    of_layers = f", {in_bytes(of.layers)} of the objective's layers" if of.layers else ""
     return [
-        f"  memory    {in_bytes(state + kept + states + layers)} a GPU and temporaries "
+        f"  memory    {in_bytes(of.total)} a GPU and temporaries "
         "(not counted: CUDA's own, buffers, gaps)",
-        f"            {in_bytes(state)} of state under ZeRO-1 in "
+        f"            {in_bytes(of.state)} of state under ZeRO-1 in "
         f"{settings.precision}{bucket}{of_layers},"
-        f" {in_bytes(states)} of states to compare",
-        f"            {in_bytes(kept)} of activations, {in_bytes(kept / pairs / length)} a "
+        f" {in_bytes(of.states)} of states to compare",
+        f"            {in_bytes(of.activations)} of activations, "
+        f"{in_bytes(of.activations / pairs / length)} a "
         f"position: micro-batches of {pairs:,} pairs, {length} positions"
         f" (tokens_per_micro_batch: {settings.tokens_per_micro_batch or 'no limit'})",
     ]
@@ -270,16 +316,10 @@ def _time_lines(seconds: float, gpus: int, tflops: float, utilisation: float) ->
     ]
 
 
-def _disk_lines(
-    recipe: Recipe,
-    family: Family,
-    towers: list[Tower],
-    unets: dict[str, Any],
-    vocabulary: int,
-    found: TokenPairs | None,
-) -> list[str]:
-    settings, folder = recipe.distill, recipe.run_dir / "tokens"
-    if found is not None:
+def _disk_lines(counted: Counted) -> list[str]:
+    settings, folder = counted.recipe.distill, counted.recipe.run_dir / "tokens"
+    towers, unets, vocabulary = counted.towers, counted.unets, counted.vocabulary
+    if counted.found is not None:
         tokens = (
             f"{in_bytes(sum(path.stat().st_size for path in folder.iterdir()))} of tokens, "
             "which are there"
@@ -287,13 +327,14 @@ def _disk_lines(
     else:
         vocabularies = dict(
             zip(
-                sides_of(family),
+                sides_of(counted.family),
                 [tower.vocabulary for tower in towers] + [vocabulary] * 2,
                 strict=True,
             )
         )
-        pairs = settings.steps * settings.batch_size
-        estimate = cost.token_bytes(pairs, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies)
+        estimate = cost.token_bytes(
+            counted.pairs, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies
+        )
         tokens = (
             f"{in_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a "
             "text, an assumption"
