@@ -1,5 +1,8 @@
 """Reads a recipe: one YAML file and dotted overrides (`distill.learning_rate=3e-4`).
 
+A recipe with the key `like: FILE` holds only what differs from that other recipe, whose path is
+relative to its own.
+
 Anything unknown, misspelt, missing or of the wrong type raises one `RecipeError` line that names
 the field, the value and the way out.
 """
@@ -18,6 +21,7 @@ from configs.schema.recipe import Recipe
 from configs.schema.section import Section
 from configs.secrets import masked_tree
 
+LIKE = "like"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 _SHORT.maxdict = _SHORT.maxlist = 6
@@ -27,11 +31,23 @@ _SHORT.maxlevel = 3
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Reads a recipe and applies `section.key=value` overrides. Raises RecipeError."""
     path = Path(os.path.expanduser(path))
+    tree = _read(path)
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_one_line(error)}") from None
+
+
+def _read(path: Path, before: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's tree over that of the recipe it is `like`. Raises RecipeError."""
+    where = f"{before[-1]}: like" if before else str(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
-            f"{path}: the recipe cannot be read ({error}); give the path of a YAML file such as "
+            f"{where}: the recipe cannot be read ({error}); give the path of a YAML file such as "
             "configs/toyworld.yaml"
         ) from None
     tree = _parse(text, str(path))
@@ -40,12 +56,23 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
             f"{path}: a recipe is a mapping of sections, this file holds {type(tree).__name__}; "
             "start from configs/toyworld.yaml"
         )
-    for override in overrides or []:
-        _apply(tree, override)
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {_one_line(error)}") from None
+    if LIKE not in tree:
+        return tree
+    like = tree.pop(LIKE)
+    if not isinstance(like, str):
+        raise RecipeError(f"{path}: like: {_short(like)} is no file; name another recipe")
+    other = path.parent / like
+    if other.resolve() in {one.resolve() for one in (*before, path)}:
+        raise RecipeError(f"{path}: like: {like} is like this one itself; name another recipe")
+    found: dict[str, Any] = _over(tree, _read(other, (*before, path)))
+    return found
+
+
+def _over(own: Any, other: Any) -> Any:
+    """Sections are joined key by key; lists and values are replaced."""
+    if not isinstance(own, dict) or not isinstance(other, dict):
+        return own
+    return other | {key: _over(value, other.get(key)) for key, value in own.items()}
 
 
 def dump_recipe(recipe: Recipe) -> str:

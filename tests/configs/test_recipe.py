@@ -29,7 +29,7 @@ TOYWORLD = ROOT / "configs" / "toyworld.yaml"
 def test_shipped_recipes_load_and_open_with_commands_time_and_result(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem and recipe.run_dir == Path("runs") / path.stem
-    opening = path.read_text(encoding="utf-8").split("\nname:")[0]
+    opening = re.split(r"\n(?:name|like):", path.read_text(encoding="utf-8"))[0]
     assert all(line.startswith("#") or not line for line in opening.splitlines())
     assert (
         f"python -m corpora.prepare configs/{path.name}" in opening
@@ -46,6 +46,43 @@ def test_dump_reads_back_equal(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "config.yaml"
     copy.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(copy) == recipe
+
+
+def test_a_recipe_like_another_holds_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    own, other = tmp_path / "own.yaml", tmp_path / "other" / "first.yaml"
+    other.write_text(f"like: {TOYWORLD}\nname: first\ndistill: {{steps: 900, seed: 4}}\n")
+    own.write_text(
+        "like: other/first.yaml\nname: own\ncaptions: null\n"
+        "distill: {seed: 5, objective: {position: 1.0}}\n"
+        "corpora: {sources: [{kind: toyworld, pairs: 7, held_out_pairs: 2}]}\n"
+    )
+    found, toyworld = load_recipe(own, ["distill.batch_size=8"]), load_recipe(TOYWORLD)
+    assert (found.name, found.captions, found.run) == ("own", None, toyworld.run)
+    assert (found.distill.steps, found.distill.seed, found.distill.batch_size) == (900, 5, 8)
+    assert found.distill.objective.position == found.distill.objective.cross_attention == 1.0
+    assert found.distill.query_bank == toyworld.distill.query_bank
+    assert [source.pairs for source in found.corpora.sources] == [7]
+    assert "like" not in dump_recipe(found)
+
+
+@pytest.mark.parametrize(
+    ("like", "complaint"),
+    [
+        ("none.yaml", "own.yaml: like: the recipe cannot be read"),
+        ("own.yaml", "like: own.yaml is like this one itself"),
+        ("back.yaml", "like: own.yaml is like this one itself"),
+        ("[a, b]", "like: ['a', 'b'] is no file"),
+        ("list.yaml", "a recipe is a mapping of sections"),
+    ],
+)
+def test_a_recipe_like_no_other_is_one_line(like: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(f"like: {like}\nname: own\n")
+    (tmp_path / "back.yaml").write_text("like: own.yaml\n")
+    (tmp_path / "list.yaml").write_text("[1, 2]\n")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(tmp_path / "own.yaml")
+    assert complaint in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_reference_numbers_stand_in_the_reference_recipe() -> None:
