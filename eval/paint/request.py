@@ -100,7 +100,7 @@ def check(request: Request) -> None:
         if side is not None and (side <= 0 or side % MULTIPLE):
             raise RecipeError(
                 f"--{name}: {side} is not a multiple of {MULTIPLE}; the nearest is "
-                f"{max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)}"
+                f"{max(MULTIPLE, (side + MULTIPLE // 2 - 1) // MULTIPLE * MULTIPLE)}"
             )
     if request.strength is not None and request.init_image is None:
         raise RecipeError(

@@ -354,6 +354,7 @@ WRONG_OPTIONS = [
     ("--prompt x --guidance nan", "--guidance: nan is no guidance scale"),
     ("--prompt x --height 100", "--height: 100 is not a multiple of 8; the nearest is 96"),
     ("--prompt x --width 3", "--width: 3 is not a multiple of 8; the nearest is 8"),
+    (f"--prompt x --width 1{'0' * 400}1", "is not a multiple of 8"),
     (
         "--prompt x --scheduler eular",
         "--scheduler: there is no 'eular'; the names are ddim, ddpm, pndm, lms, euler",
