@@ -17,6 +17,9 @@ INSTALLED := .venv/.installed
 # A second environment, the stack of users who stayed on transformers 4: exports must load there too. All else is borrowed from .venv.
 V4 := .venv-v4/.installed
 V4_STACK := transformers==4.57.6 diffusers==0.35.2 huggingface_hub==0.36.2 tokenizers==0.22.2
+# The invisible watermark is tested there alone: its package asks for opencv-python, which loads only where a desktop's libGL is, and then
+# no SDXL pipeline loads without it either. The headless one is the same for our purpose.
+V4_MARK := invisible-watermark==0.2.0 'opencv-python-headless>=4.10,<5' PyWavelets
 ROAD := corpora.prepare vocab_init distill.train distill.export eval.compare_hidden_states eval.generate distill.model_card eval.summary
 
 # $(call travel,overrides): every stage in order; a stage already finished for the same settings says so and does nothing.
@@ -67,5 +70,5 @@ $(V4): $(INSTALLED) Makefile
 	$(PYTHON) -m venv --clear .venv-v4
 	$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	    > $$(.venv-v4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth
-	.venv-v4/bin/python -m pip install --disable-pip-version-check --no-deps --ignore-installed $(V4_STACK)
+	.venv-v4/bin/python -m pip install --disable-pip-version-check --no-deps --ignore-installed $(V4_STACK) $(V4_MARK)
 	@touch $@

@@ -106,6 +106,16 @@ def write_tiny_sd(folder: Path, seed: int) -> None:
     train_sd._write_safety_checker(folder / "safety_checker")  # keys that every version reads
 
 
+def write_flagging_sd(sd: Path, folder: Path) -> Path:
+    """A copy of an SD whose safety checker flags every picture."""
+    shutil.copytree(sd, folder)
+    weights = folder / "safety_checker" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["concept_embeds_weights"].fill_(-2.0)  # the thresholds: below any cosine
+    save_file(tensors, weights, metadata={"format": "pt"})
+    return folder
+
+
 def _vae():
     from diffusers import AutoencoderKL
 

@@ -59,6 +59,7 @@ DOORS = {
     "fsspec": ["corpora/sources/files.py"],
     "ctranslate2": ["corpora/captions/translator.py"],
     "ray": ["corpora/executor/on_ray.py"],
+    "imwatermark": ["eval/paint/watermark.py"],
 }
 # What loads other people's models and data sets, beside `from_pretrained`.
 # `load_dataset_builder` knows no such argument: `datasets` runs no scripts since its version 4.

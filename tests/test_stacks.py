@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_checkpoint
+from conftest import write_checkpoint, write_flagging_sd
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -112,6 +113,19 @@ def test_every_stack_reads_an_sd_export_as_the_trainer_does(
         torch.testing.assert_close(found["states"], trained_BLD, rtol=0, atol=1e-6)
         torch.testing.assert_close(found["last hidden state"], found["states"], rtol=0, atol=1e-6)
         assert found["flagged"].tolist() == [False]
+
+
+def test_the_older_stack_blackens_what_an_sds_checker_flags(tmp_path: Path) -> None:
+    """By the checker's own weights, published under names that the versions write differently."""
+    harmless = TOYWORLD_MODELS / "sd"
+    flags = write_flagging_sd(harmless, tmp_path / "flags")
+    words = ("--prompt", "a red circle", "--plms", "--ddim_steps", "2", "--outdir")
+    for folder in (harmless, flags):
+        said = go("v4", "-m", "eval.paint", folder, *words, tmp_path / "out" / folder.name)
+        assert ("(black: flagged" in said) is (folder == flags)
+        with Image.open(tmp_path / "out" / folder.name / "0000.png") as picture:
+            brightest = max(high for _, high in picture.convert("RGB").getextrema())
+        assert (brightest == 0) is (folder == flags)
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,9 @@ class Family:
     """`name` for messages, `title` for readers, `tag` for the Hub. `parts` by the name that files,
     logs and checkpoints give them. `readers`: by kind of UNet, the parts whose states its
     cross-attention reads, concatenated along the width. `pipelines`: classes of diffusers, first
-    text to image, then image to image. `published`: hub names known to be of this family before
-    anything of them is fetched.
+    text to image, then image to image; `guidance_scales`: the usual ones of these two. `watermark`:
+    the text that its authors hide in its pictures; None where the pipelines have one of their own.
+    `published`: hub names known to be of this family before anything of them is fetched.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Family:
     parts: dict[str, EncoderPart]
     readers: dict[str, tuple[str, ...]]
     pipelines: tuple[str, ...]
+    guidance_scales: tuple[float, float]
+    watermark: str | None
     published: tuple[str, ...]
 
     @property
@@ -84,6 +87,8 @@ SDXL = Family(
         "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionXLInpaintPipeline",
     ),
+    guidance_scales=(5.0, 5.0),
+    watermark=None,
     published=("stabilityai/stable-diffusion-xl-base-1.0",),
 )
 # 1.x and 2.x: they differ in their configs alone. 2.x reads the final states too: diffusers leaves
@@ -99,6 +104,8 @@ SD = Family(
     },
     readers={"base": ("clip",)},
     pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
+    guidance_scales=(7.5, 5.0),
+    watermark="StableDiffusionV1",
     published=(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "CompVis/stable-diffusion-v1-4",

@@ -32,9 +32,16 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(folder: str, family: Family, dtype: torch.dtype = torch.float32) -> Any:
-    """The text-to-image pipeline on the device, without progress bars. Raises DataError."""
-    return _load(family.pipelines[0], folder, dtype)
+def load_base(
+    folder: str,
+    family: Family,
+    dtype: torch.dtype = torch.float32,
+    without: tuple[str, ...] = (),
+) -> Any:
+    """The text-to-image pipeline on the device, without progress bars. Parts named in `without` are
+    not loaded, where the folder has them. Raises DataError.
+    """
+    return _load(family.pipelines[0], folder, dtype, without)
 
 
 def load_refiner(folder: str, family: Family, dtype: torch.dtype = torch.float32) -> Any:
@@ -42,11 +49,21 @@ def load_refiner(folder: str, family: Family, dtype: torch.dtype = torch.float32
     return _load(family.pipelines[1], folder, dtype)
 
 
-def load_pipelines(base: str, refiner: str | None, family: Family) -> Pipelines:
-    """Both pipelines: fp32 on a CPU, fp16 on a GPU. Raises DataError."""
-    dtype = torch.float16 if device().type == "cuda" else torch.float32
+def load_pipelines(
+    base: str,
+    refiner: str | None,
+    family: Family,
+    dtype: torch.dtype | None = None,
+    without: tuple[str, ...] = (),
+) -> Pipelines:
+    """Both pipelines, the base without the parts named in `without`; by default fp32 on a CPU, fp16
+    on a GPU. Raises DataError.
+    """
+    if dtype is None:
+        dtype = torch.float16 if device().type == "cuda" else torch.float32
     return Pipelines(
-        load_base(base, family, dtype), load_refiner(refiner, family, dtype) if refiner else None
+        load_base(base, family, dtype, without),
+        load_refiner(refiner, family, dtype) if refiner else None,
     )
 
 
@@ -122,16 +139,18 @@ def require(*folders: str | None) -> None:
             )
 
 
-def _load(class_name: str, folder: str, dtype: torch.dtype) -> Any:
+def _load(class_name: str, folder: str, dtype: torch.dtype, without: tuple[str, ...] = ()) -> Any:
     require(folder)
     model_folder.check(folder)
-    if Path(folder).is_dir():
-        read_index(Path(folder))
+    index = read_index(Path(folder)) if Path(folder).is_dir() else {}
+    unwanted = {part: None for part in without if part in index}
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     kind = getattr(diffusers, class_name)
     try:
-        pipeline = kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+        pipeline = kind.from_pretrained(
+            folder, trust_remote_code=False, use_safetensors=True, **unwanted
+        )
     # each library raises its own kinds for the same cause: a file that is missing or damaged
     except Exception as error:
         if looks_like_hub_name(folder):

@@ -1,12 +1,14 @@
-"""Your own prompts to pictures, through any SDXL repository: text to image, image to image, base
-and refiner.
+"""Your own prompts to pictures, through any SDXL or SD repository: text to image, image to image,
+base and refiner.
 """
 
 import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from tqdm import tqdm
 
 from configs.errors import one_line
@@ -23,12 +25,14 @@ SHOWN, LONGEST_SHOWN = (
 
 
 def paint(asked: Request, out: Path) -> list[Path]:
-    """Paints all batches into `out`; the pictures' paths.
+    """Paints all batches into `out`; the paths of the pictures that are kept.
 
-    Raises DataError, and only before the first is painted.
+    Raises RecipeError and DataError, and only before the first is painted.
     """
     request.check(asked)
     loaded = painter.load(asked)
+    for notice in loaded.notices:
+        print(f"eval.paint: {notice}", file=sys.stderr)
     for prompt in dict.fromkeys((*asked.prompts, asked.negative_prompt or "")):
         if cut := painter.not_read(loaded, prompt):
             what = (
@@ -36,34 +40,43 @@ def paint(asked: Request, out: Path) -> list[Path]:
                 f"{one_line(cut, SHOWN)}"
             )
             print(f"eval.paint: {what}", file=sys.stderr)
-    made, last = [], None
+    made, count, last = [], 0, None
     jobs = [(iteration, prompt) for iteration in range(asked.n_iter) for prompt in asked.prompts]
     for iteration, prompt in tqdm(jobs, desc="pictures", unit="batch", disable=len(jobs) == 1):
         batch = painter.paint(loaded, prompt, asked.seeds(iteration))
         for last in batch:
             path = next_path(out, "")
-            results.write_bytes(
-                path, painting.png(last.picture, picture_text.texts(last.made_with))
-            )
-            made.append(path)
-            black = (
-                "  (black: flagged by the safety checker)"
-                if last.made_with["flagged_by_safety_checker"]
-                else ""
-            )
-            tqdm.write(f"{path}  {one_line(prompt, SHOWN)}{black}")
-        if len(batch) > 1:
-            sheet = painting.sheet([one.picture for one in batch], asked.n_rows or len(batch))
-            settings = batch[0].made_with | {"seeds": [one.made_with["seed"] for one in batch]}
-            results.write_bytes(
-                next_path(out, "grid-"), painting.png(sheet, picture_text.texts(settings))
-            )
+            if not asked.skip_save:
+                _write(path, last.picture, last.made_with)
+                made.append(path)
+            name = f"seed {last.made_with['seed']}" if asked.skip_save else path
+            flagged = last.made_with[painter.FLAGGED]
+            black = "  (black: flagged by the safety checker)" if flagged else ""
+            tqdm.write(f"{name}  {one_line(prompt, SHOWN)}{black}")
+        count += len(batch)
+        if not asked.skip_grid and (len(batch) > 1 or asked.skip_save):
+            _write_grid(loaded, batch, out)
     assert last is not None
+    kept = " (not kept)" if asked.skip_save else ""
     print(
-        f"{len(made)} pictures of {len(asked.prompts)} prompts; invisible watermark: "
+        f"{count} pictures of {len(asked.prompts)} prompts{kept}; invisible watermark: "
         f"{last.made_with['watermark']}"
     )
     return made
+
+
+def _write_grid(loaded: painter.Painter, batch: list[painter.Painted], out: Path) -> None:
+    """One batch side by side; in a family whose pipelines write no watermark it has its own."""
+    columns = loaded.request.n_rows or len(batch)
+    sheet = painting.sheet([one.picture for one in batch], columns)
+    settings = batch[0].made_with | {"seeds": [one.made_with["seed"] for one in batch]}
+    if loaded.family.watermark is not None:
+        settings["watermark"] = painter.mark(loaded, sheet)
+    _write(next_path(out, "grid-"), painter.marked(loaded, sheet), settings)
+
+
+def _write(path: Path, picture: Image.Image, made_with: dict[str, Any]) -> None:
+    results.write_bytes(path, painting.png(picture, picture_text.texts(made_with)))
 
 
 def next_path(folder: Path, prefix: str) -> Path:

@@ -1,5 +1,5 @@
-"""Paints one batch of a request: SDXL's unmodified pipelines, from noise or from a picture, with or
-without the refiner.
+"""Paints one batch of a request: the unmodified pipelines of SDXL or SD, from noise or from a
+picture, with or without SDXL's refiner.
 
 In:  a `Request`; the repositories it names, in diffusers layout.
 Out: pictures in memory, and for each the settings it was made with.
@@ -8,35 +8,26 @@ Each picture has a generator of its own, on the CPU: the same seed gives the sam
 batch and on any device, but for the last digits of the sums.
 """
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import diffusers
 import torch
 import transformers
-from diffusers import StableDiffusionXLImg2ImgPipeline
 from PIL import Image, ImageOps
 
-from configs.errors import DataError
+from configs.errors import DataError, RecipeError
 from configs.files import file_sha256
 from corpora.captions.images import as_rgb
-from distill.encoders.family import SDXL
-from distill.sdxl import repository
+from distill.encoders.family import Family
 from distill.sdxl.pipelines import load_pipelines, quiet
-from distill.sdxl.repository import INDEX
-from eval.paint import safety, schedulers, window
+from distill.sdxl.repository import Repository
+from eval.paint import kinds, safety, samplers, schedulers, watermark, window
 from eval.paint.request import DENOISING_END, MULTIPLE, STRENGTH, Request
 
-TEXT_TO_IMAGE, IMAGE_TO_IMAGE, _ = SDXL.pipelines
-FILES = [
-    "*.json",
-    "*/*.safetensors",
-    "*.txt",
-]  # of a hub repository: the folders' weights, not the same again in one file for other programs
-TWICE = ["*.fp16.*", "*.bf16.*"]
-# the invisible watermark needs so many pixels: diffusers leaves smaller pictures as they are
-WATERMARKED_SIDE = 256
+DTYPES = {"full": torch.float32, "autocast": None, "bf16": torch.bfloat16}  # None: by the device
+FLAGGED = "flagged_by_safety_checker"  # None where none ran
 
 
 class Painted(NamedTuple):
@@ -46,32 +37,56 @@ class Painted(NamedTuple):
 
 @dataclass(frozen=True)
 class Painter:
-    """`first` paints from noise, or from `start`; `refiner` goes on from its latents."""
+    """`first` paints from noise, or from `start`; `refiner` goes on from its latents. `request` has
+    the guidance scale and the size that it left open; `notices` are lines for the user.
+    """
 
     request: Request
+    family: Family
     first: Any
     refiner: Any | None
     start: Image.Image | None
     safety_checker: safety.SafetyChecker | None
+    notices: tuple[str, ...]
 
 
 def load(request: Request) -> Painter:
-    """Raises DataError for repositories, pictures and checkers that cannot be used."""
+    """Raises RecipeError for options that do not fit the repository, DataError for repositories,
+    pictures and checkers that cannot be used.
+    """
     quiet()
     start = _opened(request) if request.init_image else None
-    base, refiner = (
-        _folder(request.repository, TEXT_TO_IMAGE),
-        _folder(request.refiner, IMAGE_TO_IMAGE) if request.refiner else None,
+    stored = kinds.base(request.repository)
+    family = stored.family
+    if request.refiner and "refiner" not in family.readers:
+        raise RecipeError(f"--refiner: an {family.name} has none; leave it out")
+    refiner = kinds.refiner(request.refiner) if request.refiner else None
+    checker, checked = _safety_checker(request, stored)
+    pipelines = load_pipelines(
+        str(stored.folder),
+        str(refiner) if refiner else None,
+        family,
+        DTYPES[request.precision],
+        without=(safety.PART, safety.PROCESSOR),
     )
-    checker = safety.load(request.safety_checker) if request.safety_checker else None
-    pipelines = load_pipelines(str(base), str(refiner) if refiner else None, SDXL)
-    first = _image_to_image(pipelines.base) if start else pipelines.base
-    painter = Painter(request, first, pipelines.refiner, start, checker)
+    _check_latents(request, pipelines.base)
+    first = _image_to_image(pipelines.base, family) if start else pipelines.base
+    notices = [checked]
     for pipeline in filter(None, (first, pipelines.refiner)):
-        if request.scheduler:
-            pipeline.scheduler = schedulers.scheduler(request.scheduler, pipeline.scheduler.config)
-        if not request.watermark:
-            pipeline.watermark = None
+        pipeline.scheduler, notice = samplers.chosen(request, pipeline.scheduler)
+        notices.append(notice)
+        if family.watermark is None and pipeline.watermark is not None:
+            marker = watermark.AreaChecked(pipeline.watermark) if request.watermark else None
+            pipeline.watermark = marker
+    painter = Painter(
+        _settled(request, first, family),
+        family,
+        first,
+        pipelines.refiner,
+        start,
+        checker,
+        tuple(dict.fromkeys(filter(None, notices))),
+    )
     _check_both_have_steps(painter)
     return painter
 
@@ -79,12 +94,14 @@ def load(request: Request) -> Painter:
 @torch.inference_mode()
 def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
     """One picture a seed."""
-    request = painter.request
+    request, negative = painter.request, painter.request.negative_prompt
     shared = {
         "prompt": [prompt] * len(seeds),
-        "negative_prompt": request.negative_prompt,
+        # SD's pipeline takes as many as prompts; SDXL's reads None otherwise than an empty one
+        "negative_prompt": None if negative is None else [negative] * len(seeds),
         "num_inference_steps": request.steps,
         "guidance_scale": request.guidance_scale,
+        "eta": request.eta,
         "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
     }
     if painter.start is not None:
@@ -97,16 +114,12 @@ def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
         end = _denoising_end(request)
         latents = painter.first(**what, **shared, denoising_end=end, output_type="latent").images
         pictures = painter.refiner(image=latents, denoising_start=end, **shared).images
-    flagged = [False] * len(pictures)
+    flagged: Sequence[bool | None] = [None] * len(pictures)
     if painter.safety_checker:
         pictures, flagged = safety.blacken(painter.safety_checker, pictures)
     settings = _settings(painter, prompt, pictures[0])
     return [
-        Painted(
-            picture,
-            settings
-            | {"seed": seed, "flagged_by_safety_checker": bad if painter.safety_checker else None},
-        )
+        Painted(marked(painter, picture), settings | {"seed": seed, FLAGGED: bad})
         for picture, seed, bad in zip(pictures, seeds, flagged, strict=True)
     ]
 
@@ -114,23 +127,38 @@ def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
 def not_read(painter: Painter, prompt: str) -> str:
     """The end of a prompt that lies beyond the encoders' window. The refiner may have another
     tokenizer."""
-    pipelines = filter(None, (painter.first, painter.refiner))
-    both = ((pipeline.tokenizer, pipeline.tokenizer_2) for pipeline in pipelines)
-    return window.not_read(prompt, [one for two in both for one in two if one is not None])
+    pipelines = list(filter(None, (painter.first, painter.refiner)))
+    parts = painter.family.parts.values()
+    both = (getattr(pipeline, part.tokenizer) for pipeline in pipelines for part in parts)
+    return window.not_read(prompt, [one for one in both if one is not None])
 
 
-def watermark(painter: Painter, picture: Image.Image) -> str:
-    """Whether the pipeline put its invisible watermark on a picture, and if not, why.
-
-    Flat pictures hardly hold it: it may not be read back.
+def marked(painter: Painter, picture: Image.Image) -> Image.Image:
+    """A painted picture, or a grid of them, with the invisible watermark of a family whose
+    pipelines write none.
     """
+    text = painter.family.watermark
+    if text is None or _not_marked(painter, picture):
+        return picture
+    return watermark.written(picture, text)
+
+
+def mark(painter: Painter, picture: Image.Image) -> str:
+    """What invisible watermark a picture of this size gets, or `none` and why."""
+    why = _not_marked(painter, picture)
+    return f"none ({why})" if why else painter.family.watermark or "applied by the pipeline"
+
+
+def _not_marked(painter: Painter, picture: Image.Image) -> str:
     if not painter.request.watermark:
-        return "none (--no-watermark)"
+        return "--no-watermark"
+    if painter.family.watermark is not None:
+        return watermark.missing() or watermark.too_small(*picture.size)
     if (painter.refiner or painter.first).watermark is None:
-        return "none (the package invisible-watermark is not installed)"
-    if picture.width < WATERMARKED_SIDE:
-        return f"none (the picture is less than {WATERMARKED_SIDE} pixels wide)"
-    return "applied by the pipeline"
+        return watermark.NOT_INSTALLED
+    if picture.width < watermark.LEAST_WIDTH_OF_DIFFUSERS:
+        return f"the picture is less than {watermark.LEAST_WIDTH_OF_DIFFUSERS} pixels wide"
+    return watermark.too_small(*picture.size)
 
 
 def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, Any]:
@@ -141,7 +169,13 @@ def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, 
         "prompts",
         "n_iter",
         "n_samples",
+        "fixed_code",
         "n_rows",
+        "skip_grid",
+        "skip_save",
+        "latent_channels",
+        "pixels_per_latent",
+        "no_safety_checker",
     ):  # of the whole request, not of a picture
         del asked[name]
     return (
@@ -162,7 +196,9 @@ def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, 
             "sampler": schedulers.named(request.scheduler).title
             if request.scheduler
             else schedulers.title(class_name),
-            "watermark": watermark(painter, picture),
+            "watermark": mark(painter, picture),
+            "safety_checker": request.safety_checker
+            or ("the repository's own" if painter.safety_checker else None),
             "versions": {
                 library.__name__: library.__version__
                 for library in (torch, transformers, diffusers)
@@ -179,45 +215,71 @@ def _denoising_end(request: Request) -> float:
     return DENOISING_END if request.denoising_end is None else request.denoising_end
 
 
-def _folder(reference: str, pipeline: str) -> Path:
-    """The repository's folder, checked before anything in it is loaded.
+def _safety_checker(
+    request: Request, stored: Repository
+) -> tuple[safety.SafetyChecker | None, str]:
+    """The one to run, and a line that says which. Raises DataError."""
+    own = bool(stored.index.get(safety.PART, [None])[0])
+    if request.safety_checker:
+        return safety.load(request.safety_checker), f"safety checker: {request.safety_checker}"
+    if not own:  # SDXLs know of no such part
+        lacks = safety.PART in stored.index
+        return None, "safety checker: none, the repository has none" if lacks else ""
+    if request.no_safety_checker:
+        return None, "safety checker: none (--no-safety-checker)"
+    return (
+        safety.load_own(stored.folder),
+        "safety checker: the repository's own, which blackens what it flags; --no-safety-checker "
+        "leaves it out",
+    )
 
-    Raises DataError for one of another kind.
+
+def _check_latents(request: Request, pipeline: Any) -> None:
+    """Raises RecipeError where the repository's latents are others than the user says."""
+    for option, asked, found in (
+        ("--C", request.latent_channels, pipeline.vae.config.latent_channels),
+        ("--f", request.pixels_per_latent, pipeline.vae_scale_factor),
+    ):
+        if asked not in (None, found):
+            raise RecipeError(f"{option}: {asked}, but the repository's is {found}; leave it out")
+
+
+def _settled(request: Request, pipeline: Any, family: Family) -> Request:
+    """With the family's guidance scale and the UNet's size where it gives none. SD's pipeline
+    would take the UNet's for both sides where one is given.
     """
-    folder = repository.fetch(reference, FILES, TWICE)
-    found = repository.open_folder(folder)
-    if not found.index:
-        raise DataError(
-            f"{folder}: holds text encoders alone; put them into an SDXL with: python -m "
-            "distill.export RECIPE --assemble ORG/SDXL"
-        )
-    if found.pipeline != pipeline:
-        hint = (
-            "give an SDXL base, and its refiner with --refiner"
-            if pipeline == TEXT_TO_IMAGE
-            else "give an SDXL refiner with --refiner"
-        )
-        raise DataError(
-            f"{folder / INDEX}: a {found.pipeline}, where a {pipeline} is needed; {hint}"
-        )
-    return folder
+    scale = request.guidance_scale
+    if scale is None:
+        scale = family.guidance_scales[1 if request.init_image else 0]
+    side = pipeline.unet.config.sample_size
+    sides = side if isinstance(side, list | tuple) else (side, side)
+    height, width = (one and one * pipeline.vae_scale_factor for one in sides)
+    return replace(
+        request,
+        guidance_scale=scale,
+        height=request.height or height,
+        width=request.width or width,
+    )
 
 
-def _image_to_image(base: Any) -> StableDiffusionXLImg2ImgPipeline:
+def _image_to_image(base: Any, family: Family) -> Any:
     """The same models, painting from a picture.
 
     Not by `from_pipe`, which turns half precision into single in diffusers 0.35.
     """
-    pipeline = StableDiffusionXLImg2ImgPipeline(
-        **base.components, force_zeros_for_empty_prompt=base.config.force_zeros_for_empty_prompt
-    )
+    settings = {
+        name: base.config[name]
+        for name in ("force_zeros_for_empty_prompt", "requires_safety_checker")
+        if name in base.config
+    }
+    pipeline = getattr(diffusers, family.pipelines[1])(**base.components, **settings)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def _opened(request: Request) -> Image.Image:
     """The picture to start from, upright, in RGB and in the size asked for, or its own cut down to
-    what SDXL takes. Raises DataError.
+    what the pipelines take. Raises DataError.
     """
     assert request.init_image is not None
     try:
@@ -243,23 +305,20 @@ def _opened(request: Request) -> Image.Image:
 def _check_both_have_steps(painter: Painter) -> None:
     """A base or refiner without a step hands on noise, or stops with a message about tensors.
 
-    Raises DataError.
+    Raises RecipeError.
     """
     if painter.refiner is None:
         return
     request, scheduler = painter.request, painter.first.scheduler
     scheduler.set_timesteps(request.steps)
-    start = (
-        request.steps - int(request.steps * _strength(request)) if painter.start is not None else 0
-    )
-    timesteps = scheduler.timesteps[start * scheduler.order :]
+    timesteps = scheduler.timesteps[request.skipped_steps() * scheduler.order :]
     cutoff = round((1 - _denoising_end(request)) * scheduler.config.num_train_timesteps)
     for whose, steps in (
         ("the base", (timesteps >= cutoff).sum()),
         ("the refiner", (timesteps < cutoff).sum()),
     ):
         if not steps:
-            raise DataError(
+            raise RecipeError(
                 f"--denoising-end: {_denoising_end(request)} leaves {whose} none of "
                 f"{request.steps} steps; give more --steps, or another"
             )

@@ -1,11 +1,12 @@
-"""Stable Diffusion's safety checker over painted pictures: SDXL ships none, so it runs only where
-the user names one.
+"""Stable Diffusion's safety checker over painted pictures: an SD has one of its own; SDXL ships
+none, so there it runs only where the user names one.
 
-In:  pictures, and a checker: a folder or a hub name such as
+In:  pictures, and a checker: a repository's own, or a folder or a hub name such as
      CompVis/stable-diffusion-safety-checker.
 Out: the same pictures, those it flags all black, and which they are.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from transformers import CLIPImageProcessor
 from distill.sdxl.pipelines import device
 from eval.pictures import stock_models
 
+PART, PROCESSOR = "safety_checker", "feature_extractor"  # of an SD's repository
+
 
 class SafetyChecker(NamedTuple):
     model: Any
@@ -24,12 +27,26 @@ class SafetyChecker(NamedTuple):
 
 
 def load(reference: str) -> SafetyChecker:
-    """Raises DataError."""
+    """One that the user names. Raises DataError."""
     return SafetyChecker(
         *stock_models.load(
             "--safety-checker", reference, StableDiffusionSafetyChecker, CLIPImageProcessor
         )
     )
+
+
+def load_own(folder: Path) -> SafetyChecker:
+    """A repository's own, in fp32. Not through its pipeline, which would go on with random numbers
+    where weights are missing. Raises DataError.
+    """
+    model, processor = stock_models.load(
+        "safety checker",
+        str(folder / PART),
+        StableDiffusionSafetyChecker,
+        CLIPImageProcessor,
+        processor_reference=str(folder / PROCESSOR),
+    )
+    return SafetyChecker(model, processor)
 
 
 @torch.inference_mode()

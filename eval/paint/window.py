@@ -1,4 +1,5 @@
-"""The end of a prompt that is not read: SDXL reads one window of 77 tokens, BOS and EOS among them.
+"""The end of a prompt that is not read: SDXL and SD read one window of 77 tokens, BOS and EOS
+among them.
 
 In:  a prompt and the tokenizers that read it.
 Out: the text beyond the window. The stock pipelines truncate it and only log that.

@@ -11,9 +11,15 @@ from configs.errors import DataError, explained
 from distill.sdxl.pipelines import device
 
 
-def load(setting: str, reference: str, model_kind: Any, processor_kind: Any) -> tuple[Any, Any]:
+def load(
+    setting: str,
+    reference: str,
+    model_kind: Any,
+    processor_kind: Any,
+    processor_reference: str | None = None,
+) -> tuple[Any, Any]:
     """Raises DataError, which names the setting, for what is missing, damaged, a pickle, or not all
-    there.
+    there. The processor lies beside the model, unless it has a reference of its own.
 
     Weights that a file lacks transformers fills with random numbers and goes on; a pooling layer
     alone may be lacking, as none is read here.
@@ -29,7 +35,9 @@ def load(setting: str, reference: str, model_kind: Any, processor_kind: Any) -> 
         model, found = model_kind.from_pretrained(
             reference, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-        processor = processor_kind.from_pretrained(reference, trust_remote_code=False)
+        processor = processor_kind.from_pretrained(
+            processor_reference or reference, trust_remote_code=False
+        )
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise DataError(

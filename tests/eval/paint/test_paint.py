@@ -7,7 +7,6 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +15,9 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
+from distill.sdxl.pipelines import Pipelines, load_pipelines
 from eval.paint import __main__ as paint_entry
-from eval.paint import painter, picture_text, schedulers
+from eval.paint import painter, picture_text, samplers, schedulers
 from eval.paint.request import Request
 from eval.pictures import painting
 
@@ -200,9 +200,9 @@ def test_every_scheduler_paints_alike_in_any_batch(
     painters: list[painter.Painter], name: str
 ) -> None:
     """Those that draw noise on the way draw it by the picture's seed."""
-    for loaded in painters if schedulers.SCHEDULERS[name].starts_midway else painters[:1]:
+    for loaded in painters if schedulers.SCHEDULERS[name].fits(True, True) else painters[:1]:
         for pipeline in filter(None, (loaded.first, loaded.refiner)):
-            pipeline.scheduler = schedulers.scheduler(name, pipeline.scheduler.config)
+            pipeline.scheduler = samplers.named(name, pipeline.scheduler.config)
             assert (
                 pipeline.scheduler.config.beta_end == 0.012
             )  # the pipeline's own, not the class's
@@ -311,83 +311,94 @@ def test_what_the_safety_checker_flags_is_black(
     assert capsys.readouterr().out.count("black: flagged by the safety checker") == 2
 
 
+class Marker:
+    """In place of diffusers' watermarker: the package raises as this does."""
+
+    def apply_watermark(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-1] * images.shape[-2] < 256 * 256:
+            raise RuntimeError("image too small, should be larger than 256x256")
+        return torch.ones_like(images)
+
+
 def test_the_watermark_is_the_pipelines_own_and_can_be_left_out(
     tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in for the package's encoder: a wide picture takes it, a small one does not, and
-    `watermark=False` none at all.
+    """A large picture takes it; a wide one of a small area does not, at which diffusers raises; and
+    `watermark=False` leaves it out.
     """
-    request = Request(str(tiny_sdxl / "base"), (PROMPT,), steps=2, width=256)
-    loaded, without = painter.load(request), painter.load(replace(request, watermark=False))
+    request = Request(str(tiny_sdxl / "base"), (PROMPT,), steps=1, width=256, height=256)
+
+    def with_marker(*words: object, **options: object) -> Pipelines:
+        pipelines = load_pipelines(*words, **options)
+        pipelines.base.watermark = Marker()
+        return pipelines
+
+    monkeypatch.setattr(painter, "load_pipelines", with_marker)
     said = []
-    for one in (loaded, without):
-        if one is loaded:
-            monkeypatch.setattr(
-                loaded.first,
-                "watermark",
-                SimpleNamespace(apply_watermark=lambda images: torch.ones_like(images)),
-            )
-        (painted,) = painter.paint(one, PROMPT, [0])
-        said.append(
-            (painted.made_with["watermark"], bool(np.asarray(painted.picture).min() == 255))
-        )
-    assert said == [("applied by the pipeline", True), ("none (--no-watermark)", False)]
-    assert (
-        painter.watermark(loaded, Image.new("RGB", (248, 512)))
-        == "none (the picture is less than 256 pixels wide)"
-    )
+    for changes in ({}, {"width": 512, "height": 64}, {"watermark": False}):
+        (painted,) = painter.paint(painter.load(replace(request, **changes)), PROMPT, [0])
+        white = bool(np.asarray(painted.picture).min() == 255)
+        said.append((painted.made_with["watermark"], white))
+    assert said == [
+        ("applied by the pipeline", True),
+        ("none (the picture has less than 65,536 pixels)", False),
+        ("none (--no-watermark)", False),
+    ]
+
+
+WRONG_OPTIONS = [
+    ("", "no prompt; give one with --prompt"),
+    ("--prompt x --steps 0", "--steps: 0 is too few"),
+    ("--prompt x --n-samples 0", "--n-samples: 0 is too few"),
+    ("--prompt x --seed -1", "--seed: -1 is no seed; give one from 0"),
+    ("--prompt x --guidance nan", "--guidance: nan is no guidance scale"),
+    ("--prompt x --height 100", "--height: 100 is not a multiple of 8; the nearest is 96"),
+    ("--prompt x --width 3", "--width: 3 is not a multiple of 8; the nearest is 8"),
+    (f"--prompt x --width 1{'0' * 400}1", "is not a multiple of 8"),
+    (
+        "--prompt x --scheduler eular",
+        "--scheduler: there is no 'eular'; the names are ddim, ddpm, pndm, lms, euler",
+    ),
+    ("--prompt x --scheduler lms --refiner REFINER", "--scheduler: lms cannot start midway"),
+    ("--prompt x --strength 0.5", "--strength: 0.5 of no picture; give one with --init-image"),
+    ("--prompt x --denoising-end 0.5", "--denoising-end: 0.5 hands over to no refiner"),
+    (
+        "--prompt x --refiner REFINER --denoising-end 1",
+        "--denoising-end: 1.0 is not between 0 and 1",
+    ),
+    ("--prompt x --refiner REFINER --denoising-end 0.9995", "leaves the refiner none of 4 steps"),
+    (
+        "--prompt x --refiner REFINER --init-image PICTURE --strength 0.25 --denoising-end 0.3",
+        "leaves the base none of 4 steps",
+    ),
+    ("--prompt x --init-image PICTURE --strength 0", "--strength: 0.0 is not above 0"),
+    ("--prompt x --init-image PICTURE --strength 0.1", "--strength: 0.1 of 4 steps is no step"),
+    ("--prompt \udc82\udca0", "is not UTF-8; write it in a UTF-8 terminal"),
+]
+WRONG_FILES = [
+    ("--prompt x --init-image missing.png", "--init-image missing.png: there is no such file"),
+    ("--prompt x --init-image TEXT", "no picture can be read"),
+    ("--prompt x --init-image DOT", "4 x 4 pixels are too few"),
+    (
+        "--from-file missing.txt",
+        "--from-file missing.txt: cannot be read (No such file or directory)",
+    ),
+    ("--from-file BLANK", "holds no prompt; write one a line"),
+    ("--from-file PICTURE", "is not UTF-8; save the file as UTF-8"),
+    (
+        "--prompt x --refiner BASE",
+        "where a StableDiffusionXLImg2ImgPipeline is needed; give an SDXL refiner",
+    ),
+    ("--prompt x --refiner BLANK/none", "there is no such folder"),
+    ("--prompt x --safety-checker BASE/text_encoder", "--safety-checker"),
+    ("--show TEXT", "cannot be read as a picture with settings"),
+    ("--show PICTURE", "holds no settings"),
+]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "no prompt; give one with --prompt"),
-        ("--prompt x --steps 0", "--steps: 0 is too few"),
-        ("--prompt x --n-samples 0", "--n-samples: 0 is too few"),
-        ("--prompt x --seed -1", "--seed: -1 is no seed; give one from 0"),
-        ("--prompt x --guidance nan", "--guidance: nan is no guidance scale"),
-        ("--prompt x --height 100", "--height: 100 is not a multiple of 8; the nearest is 96"),
-        ("--prompt x --width 3", "--width: 3 is not a multiple of 8; the nearest is 8"),
-        (
-            "--prompt x --scheduler eular",
-            "--scheduler: there is no 'eular'; the names are ddim, ddpm, pndm, lms, euler",
-        ),
-        ("--prompt x --scheduler lms --refiner REFINER", "--scheduler: lms cannot start midway"),
-        ("--prompt x --strength 0.5", "--strength: 0.5 of no picture; give one with --init-image"),
-        ("--prompt x --denoising-end 0.5", "--denoising-end: 0.5 hands over to no refiner"),
-        (
-            "--prompt x --refiner REFINER --denoising-end 1",
-            "--denoising-end: 1.0 is not between 0 and 1",
-        ),
-        (
-            "--prompt x --refiner REFINER --denoising-end 0.9995",
-            "leaves the refiner none of 4 steps",
-        ),
-        (
-            "--prompt x --refiner REFINER --init-image PICTURE --strength 0.25 --denoising-end 0.3",
-            "leaves the base none of 4 steps",
-        ),
-        ("--prompt x --init-image missing.png", "--init-image missing.png: there is no such file"),
-        ("--prompt x --init-image TEXT", "no picture can be read"),
-        ("--prompt x --init-image DOT", "4 x 4 pixels are too few"),
-        ("--prompt x --init-image PICTURE --strength 0", "--strength: 0.0 is not above 0"),
-        ("--prompt x --init-image PICTURE --strength 0.1", "--strength: 0.1 of 4 steps is no step"),
-        (
-            "--from-file missing.txt",
-            "--from-file missing.txt: cannot be read (No such file or directory)",
-        ),
-        ("--from-file BLANK", "holds no prompt; write one a line"),
-        ("--from-file PICTURE", "is not UTF-8; save the file as UTF-8"),
-        ("--prompt \udc82\udca0", "is not UTF-8; write it in a UTF-8 terminal"),
-        (
-            "--prompt x --refiner BASE",
-            "where a StableDiffusionXLImg2ImgPipeline is needed; give an SDXL refiner",
-        ),
-        ("--prompt x --refiner BLANK/none", "there is no such folder"),
-        ("--prompt x --safety-checker BASE/text_encoder", "--safety-checker"),
-        ("--show TEXT", "cannot be read as a picture with settings"),
-        ("--show PICTURE", "holds no settings"),
-    ],
+    ("arguments", "message", "code"),
+    [(*one, 2) for one in WRONG_OPTIONS] + [(*one, 3) for one in WRONG_FILES],
 )
 def test_mistakes_are_one_line_and_paint_nothing(
     tiny_sdxl: Path,
@@ -395,6 +406,7 @@ def test_mistakes_are_one_line_and_paint_nothing(
     capsys: pytest.CaptureFixture[str],
     arguments: str,
     message: str,
+    code: int,
 ) -> None:
     Image.new("RGB", (32, 32), "red").save(tmp_path / "picture.png")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "dot.png")
@@ -406,7 +418,7 @@ def test_mistakes_are_one_line_and_paint_nothing(
     words = [
         re.sub("|".join(places), lambda found: places[found[0]], word) for word in arguments.split()
     ]
-    assert run(tiny_sdxl / "base", tmp_path / "out", *words) == 3
+    assert run(tiny_sdxl / "base", tmp_path / "out", *words) == code
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error and not (tmp_path / "out").exists()
 
@@ -423,5 +435,5 @@ def test_a_refiner_or_bare_encoders_are_no_base(
     ):
         assert run(folder, tmp_path / "out", "--prompt", "x") == 3
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
-    assert paint_entry.main(["--prompt", "x"]) == 3
+    assert paint_entry.main(["--prompt", "x"]) == 2
     assert "no repository" in capsys.readouterr().err
