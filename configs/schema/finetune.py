@@ -58,6 +58,15 @@ class FinetuneStage(Pace):
         return self
 
 
+class Validation(Section):
+    """Pictures painted while a stage trains, always from the same noise."""
+
+    every: Positive = Field(500, description="steps; also before the first and after the last")
+    prompts: list[str] = Field(min_length=1)
+    seeds: Positive = Field(2, description="pictures of each prompt")
+    sampling_steps: Positive = Field(30, description="of the base's own sampler")
+
+
 class Finetune(Section):
     start: Literal["export", "initial_student", "random"] = Field(
         "export",
@@ -80,6 +89,7 @@ class Finetune(Section):
         "forgetting; for stages that train text",
     )
     gradient_checkpointing: bool = True
+    validation: Validation | None = None
     stages: Annotated[dict[str, FinetuneStage], Field(min_length=1)] = Field(
         description="by name, in this order; each starts from the one before"
     )

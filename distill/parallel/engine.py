@@ -187,6 +187,11 @@ class Engine:
         return (WEIGHT, *MOMENTS, AVERAGE) if self._averaged else (WEIGHT, *MOMENTS)
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """Those of `parts` that there are by now: the optimizer's begin with its first step."""
+        return self.parts if self._linked else (WEIGHT,)
+
+    @property
     def exported(self) -> Literal["weight", "average"]:
         """The part that is exported as the student: the running average of the weights if one is
         kept, else the weights.

@@ -23,6 +23,7 @@ from distill.train import loop, preparation
 from finetune.pictures.store import FOLDER, PictureStore
 from finetune.train import models
 from finetune.train.task import Anchor, PictureTask
+from finetune.train.validation_pictures import Painter
 
 
 class PictureMeter:
@@ -93,7 +94,7 @@ def _scope(recipe: Recipe) -> run_folder.Scope:
         for stage in recipe.finetune.stages
         for key in run_folder.PACE
     ]
-    return run_folder.Scope(("finetune", "pictures"), tuple(harmless))
+    return run_folder.Scope(("finetune", "pictures"), ("finetune.validation", *harmless))
 
 
 def _inputs(recipe: Recipe, family: Family, name: str) -> dict[str, str]:
@@ -112,7 +113,7 @@ def _inputs(recipe: Recipe, family: Family, name: str) -> dict[str, str]:
 
 def _load(recipe: Recipe, name: str) -> tuple[PictureTask, str]:
     assert recipe.finetune is not None
-    stage = recipe.finetune.stages[name]
+    stage, validation = recipe.finetune.stages[name], recipe.finetune.validation
     recipe, family = settled(recipe)
     found = models.load(recipe, family, name)
     store = PictureStore(recipe.run_dir / FOLDER, checked=False)
@@ -124,6 +125,8 @@ def _load(recipe: Recipe, name: str) -> tuple[PictureTask, str]:
         teacher = load_text_encoders(settings.base.path, family, settings.teacher)
         work = preparation.work_of(anchored, teacher, found.towers, task.engine, {})
         task.anchor = Anchor(work, settings)
+    if validation is not None:
+        task.painter = Painter(recipe, name, validation, found, task.engine)
     pictures = sum(store.buckets("train").values())
     return task, (
         f"{' and '.join(stage.trains)}{' by LoRA' if stage.lora else ''}: {pictures:,} pictures, "
