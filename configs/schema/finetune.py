@@ -32,6 +32,9 @@ class FinetuneStage(Pace):
         min_length=1, description="text encoders, the whole UNet, or its cross-attention alone"
     )
     lora: Lora | None = None
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit keeps the moments in 8 bits; needs bitsandbytes"
+    )
     pictures_per_micro_batch: Positive | None = Field(
         None, description="pictures a process computes at once; no limit when left out"
     )

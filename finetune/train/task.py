@@ -72,7 +72,7 @@ class PictureTask:
         if self.settings.gradient_checkpointing:
             models.unet.enable_gradient_checkpointing()
         models.unet.train()  # some versions of diffusers checkpoint in this mode only
-        self.engine = Engine(Bundle(parameters, self._compute), stage, group_of)
+        self.engine = Engine(Bundle(parameters, self._compute), stage, group_of, stage.optimizer)
         dtype = weights_dtype(stage.precision)
         models.towers.to(self.engine.device, dtype)
         models.unet.to(self.engine.device, dtype)

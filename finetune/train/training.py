@@ -17,7 +17,7 @@ from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_text_encoders
-from distill.parallel import engine, processes
+from distill.parallel import engine, optimizers, processes
 from distill.sdxl.base import settled
 from distill.train import loop, preparation
 from finetune.pictures.store import FOLDER, PictureStore
@@ -76,6 +76,7 @@ def _prepare(recipe: Recipe, name: str, session: loop.Session) -> None:
     assert recipe.finetune is not None
     stage = recipe.finetune.stages[name]
     stage.check_processes(engine.world_size())
+    optimizers.check_installed(stage.optimizer)
     recipe, family = settled(recipe)
     scope = _scope(recipe)
     session.hold("inputs", lambda: run_folder.claim_run(recipe, session.folder, scope))
