@@ -108,6 +108,32 @@ def test_it_trains_as_adamw_does_and_resumes_to_the_bit(tmp_path: Path) -> None:
 
 
 @needs_bitsandbytes
+def test_moments_read_and_written_are_the_same_codes() -> None:
+    """Whatever the sizes in a block, zeros among them; read in parts too."""
+    torch.manual_seed(0)
+    flat = nn.Parameter(torch.randn(100_003))
+    group = {"params": [flat], "group": ""}
+    optimizer = optimizers.make("adamw8bit", [group], 0.0, {"lr": 1e-3})
+    sizes = 10 ** (-12 * torch.rand(len(flat)))
+    sizes[20_000:40_000] = 0
+    for _ in range(5):
+        flat.grad = sizes * torch.randn_like(flat)
+        optimizer.step()
+    moments, state = optimizers.EightBitMoments(optimizer), optimizer.state[flat]
+    for part, (codes, largest, _) in optimizers.STORED.items():
+        numbers = moments.read(0, part, 0, len(flat))
+        for start in (0, 777, 99_000):
+            assert moments.read(0, part, start, 1003).equal(numbers[start : start + 1003])
+        before, blocks = state[codes].clone(), state[largest].clone()
+        state[codes].zero_()
+        state[largest].zero_()
+        moments.write(0, part, numbers)
+        there = blocks.repeat_interleave(optimizers.BLOCK)[: len(flat)] > 0
+        assert state[largest].equal(blocks) and 0 < there.sum() < len(flat)
+        assert state[codes][there].equal(before[there])
+
+
+@needs_bitsandbytes
 def test_its_state_takes_two_bytes_a_parameter(tmp_path: Path) -> None:
     flat = nn.Parameter(torch.randn(100_000))
     flat.grad = torch.randn_like(flat)
