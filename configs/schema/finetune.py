@@ -54,6 +54,10 @@ class FinetuneStage(Pace):
         for key in ("text_learning_rate", "text_until"):
             if getattr(self, key) is not None and "text" not in self.trains:
                 raise ValueError(f"finetune: {key} is set in a stage that does not train text")
+        if self.text_until is not None and self.text_until >= self.steps:
+            raise ValueError(
+                f"finetune: text_until ({self.text_until}) must be below steps ({self.steps})"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"finetune: warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"

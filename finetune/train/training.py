@@ -20,6 +20,7 @@ from distill.encoders.teacher import load_text_encoders
 from distill.parallel import engine, optimizers, processes
 from distill.sdxl.base import settled
 from distill.train import loop, preparation
+from finetune.pictures import pipeline
 from finetune.pictures.store import FOLDER, PictureStore
 from finetune.train import models
 from finetune.train.task import Anchor, PictureTask
@@ -101,6 +102,7 @@ def _scope(recipe: Recipe) -> run_folder.Scope:
 def _inputs(recipe: Recipe, family: Family, name: str) -> dict[str, str]:
     """Digests of what the stage is made from. Raises DataError."""
     store = PictureStore(recipe.run_dir / FOLDER, checked=True)
+    pipeline.check_current(recipe, store.manifest)
     start = models.start_of(recipe, name)
     found = {
         "the pictures": file_sha256(store.folder / "manifest.json"),
