@@ -22,7 +22,7 @@ from finetune.pictures.store import PictureRow, PictureStore, time_ids
 from finetune.train.denoising import Denoising
 from finetune.train.draws import Epochs, Sample, sample
 from finetune.train.models import Bundle, Models
-from finetune.train.validation_pictures import Painter
+from finetune.train.validation_pictures import ValidationPainter
 
 TEXT, UNET = "text", "unet"
 HELD_OUT = 256  # pictures at most
@@ -77,7 +77,7 @@ class PictureTask:
         models.towers.to(self.engine.device, dtype)
         models.unet.to(self.engine.device, dtype)
         self.anchor: Anchor | None = None
-        self.painter: Painter | None = None
+        self.painter: ValidationPainter | None = None
 
     def one_step(self, step: int) -> tuple[dict[str, torch.Tensor], bool]:
         """`loop.Training.one_step`.

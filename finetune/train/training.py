@@ -24,7 +24,7 @@ from finetune.pictures import pipeline
 from finetune.pictures.store import FOLDER, PictureStore
 from finetune.train import models
 from finetune.train.task import Anchor, PictureTask
-from finetune.train.validation_pictures import Painter
+from finetune.train.validation_pictures import ValidationPainter
 
 
 class PictureMeter:
@@ -129,7 +129,7 @@ def _load(recipe: Recipe, name: str) -> tuple[PictureTask, str]:
         work = preparation.work_of(anchored, teacher, found.towers, task.engine, {})
         task.anchor = Anchor(work, settings)
     if validation is not None:
-        task.painter = Painter(recipe, name, validation, found, task.engine)
+        task.painter = ValidationPainter(recipe, name, validation, found, task.engine)
     pictures = sum(store.buckets("train").values())
     return task, (
         f"{' and '.join(stage.trains)}{' by LoRA' if stage.lora else ''}: {pictures:,} pictures, "

@@ -32,7 +32,7 @@ from finetune.train.models import Models, stage_folder
 FOLDER = "validation"
 
 
-class Painter:
+class ValidationPainter:
     """Every rank calls `paint`; rank 0 paints, the others wait for each picture."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Painter:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _picture(self, pipeline: Any, prompt: str, seed: int) -> Image.Image:
+    def _picture(self, painting: Any, prompt: str, seed: int) -> Image.Image:
         models, device = self._models, self._engine.device
         encoding = models.towers(models.text.tokenize([prompt, ""]).to(device))
         # the second is "no negative prompt", as the pipeline itself takes it
@@ -145,7 +145,7 @@ class Painter:
             pooled_BP = encoding.pooled_BP * kept_B[:, None]
             embeds |= {"pooled_prompt_embeds": pooled_BP[:1]}
             embeds |= {"negative_pooled_prompt_embeds": pooled_BP[1:]}
-        painted = pipeline(
+        painted = painting(
             **embeds,
             height=self._side,
             width=self._side,
