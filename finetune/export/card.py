@@ -276,6 +276,7 @@ def _plain(text: str) -> str:
 def _put(folder: Path, text: str) -> None:
     """An unchanged card keeps its time."""
     path = folder / "README.md"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    content = text.encode()
+    if not path.is_file() or path.read_bytes() != content:  # a damaged one need not be text
         with whole(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)

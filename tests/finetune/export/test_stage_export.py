@@ -203,6 +203,8 @@ def test_the_export_is_the_checkpoint_to_the_bit(
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (folder / vae).samefile(base / vae)
     card = (folder / "README.md").read_text()
+    (folder / "README.md").write_bytes(b"\xf6" + card.encode())
+    assert entry.main([path]) == 0 and (folder / "README.md").read_text() == card
     assert (
         "| toyworld:toyworld | CC0\\|\\<own\\> | 8 | " in card and "2 of them were held out" in card
     )
