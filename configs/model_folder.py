@@ -61,6 +61,13 @@ def check_folder(folder: Path) -> None:
             _check_json(path, folder)
 
 
+def check_links(folder: Path) -> None:
+    """Of all files below. Raises DataError for a link out of the folder."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir():
+            _check_link(path, folder)
+
+
 def check_weights(config: dict[str, Any], shapes: dict[str, list[int]], path: Path) -> None:
     """Raises DataError where `config` (of `path`) describes more layers or larger ones than there
     are tensors of these shapes."""

@@ -31,6 +31,27 @@ from sentencepiece import SentencePieceTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Tokenizer
 from transformers.utils import logging
 
+
+class JapaneseStableDiffusionPipeline(StableDiffusionPipeline):
+    """What rinnakk/japanese-stable-diffusion's pipeline of that name adds to the stock one."""
+
+    def __init__(
+        self,
+        vae,
+        text_encoder,
+        tokenizer,
+        unet,
+        scheduler,
+        safety_checker,
+        feature_extractor,
+        requires_safety_checker=True,
+    ) -> None:
+        tokenizer.do_lower_case = True
+        tokenizer.model_max_length = 77
+        first = vae, text_encoder, tokenizer, unet, scheduler, safety_checker, feature_extractor
+        super().__init__(*first, requires_safety_checker=requires_safety_checker)
+
+
 ROWS = 760  # of each table: more than the pieces of any model here and its hundred sentinels
 # name: pipeline, byte fallback, T5Tokenizer's options, the encoders' eos_token_id (2: pooled at the
 # highest id; another: where it comes first)
@@ -61,6 +82,12 @@ KINDS = {
     ),
     "sd": (StableDiffusionPipeline, False, {"legacy": False, "extra_ids": 3}, 2),
     "sd_bytes": (StableDiffusionPipeline, True, {"legacy": True, "do_lower_case": True}, 2),
+    "jsd": (
+        JapaneseStableDiffusionPipeline,
+        False,
+        {"extra_ids": 0, "bos_token": "<s>", "sep_token": "[SEP]", "legacy": True},
+        2,
+    ),
 }
 
 
@@ -121,7 +148,7 @@ def write(name: str, sdxl: Path, sentences: Path, out: Path) -> None:
         if pipeline is StableDiffusionXLImg2ImgPipeline
         else T5Tokenizer(spiece, **options),
     }
-    if pipeline is StableDiffusionPipeline:
+    if issubclass(pipeline, StableDiffusionPipeline):
         unet = UNet2DConditionModel(
             block_out_channels=(8, 16),
             cross_attention_dim=16,
@@ -143,12 +170,15 @@ def write(name: str, sdxl: Path, sentences: Path, out: Path) -> None:
             "tokenizer_2": T5Tokenizer(spiece, **options),
         }
         parts |= {"text_encoder_2": text_encoder(CLIPTextModelWithProjection, 24, eos_token_id)}
-    pipeline(**parts).save_pretrained(out / name)
+    # JSD's are pickles (.bin)
+    safe = pipeline is not JapaneseStableDiffusionPipeline
+    pipeline(**parts).save_pretrained(out / name, safe_serialization=safe)
 
 
 def load(folder: Path):
     kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
-    return getattr(diffusers, kind).from_pretrained(folder)
+    own = {"JapaneseStableDiffusionPipeline": JapaneseStableDiffusionPipeline}
+    return (own.get(kind) or getattr(diffusers, kind)).from_pretrained(folder)
 
 
 def encode(pipeline, prompts: list[str]) -> dict[str, torch.Tensor]:
@@ -167,11 +197,8 @@ def encode(pipeline, prompts: list[str]) -> dict[str, torch.Tensor]:
 
 
 def tokenizers(pipeline) -> dict:
-    return {
-        name: part
-        for name, part in pipeline.components.items()
-        if name.startswith("tokenizer") and part is not None
-    }
+    found = {name: getattr(pipeline, name, None) for name in ("tokenizer", "tokenizer_2")}
+    return {name: part for name, part in found.items() if part is not None}
 
 
 def ids(tokenizer, strings: list[str], length: int) -> list[list[int]]:

@@ -53,6 +53,7 @@ DOORS = {
         "benchmarks/pooled_only.py",
     ],
     "deepspeed": ["distill/parallel/engine.py"],
+    "bitsandbytes": ["distill/parallel/optimizers.py"],
     "open_clip": ["distill/encoders/open_clip_weights.py", "benchmarks/encoders.py"],
     "datatrove": ["corpora/executor/*.py"],
     "datasets": ["corpora/sources/hub.py", "benchmarks/loader.py"],

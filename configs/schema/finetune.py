@@ -32,6 +32,9 @@ class FinetuneStage(Pace):
         min_length=1, description="text encoders, the whole UNet, or its cross-attention alone"
     )
     lora: Lora | None = None
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit keeps the moments in 8 bits; needs bitsandbytes"
+    )
     pictures_per_micro_batch: Positive | None = Field(
         None, description="pictures a process computes at once; no limit when left out"
     )
@@ -51,11 +54,24 @@ class FinetuneStage(Pace):
         for key in ("text_learning_rate", "text_until"):
             if getattr(self, key) is not None and "text" not in self.trains:
                 raise ValueError(f"finetune: {key} is set in a stage that does not train text")
+        if self.text_until is not None and self.text_until >= self.steps:
+            raise ValueError(
+                f"finetune: text_until ({self.text_until}) must be below steps ({self.steps})"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"finetune: warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"
             )
         return self
+
+
+class Validation(Section):
+    """Pictures painted while a stage trains, always from the same noise."""
+
+    every: Positive = Field(500, description="steps; also before the first and after the last")
+    prompts: list[str] = Field(min_length=1)
+    seeds: Positive = Field(2, description="pictures of each prompt")
+    sampling_steps: Positive = Field(30, description="of the base's own sampler")
 
 
 class Finetune(Section):
@@ -80,6 +96,7 @@ class Finetune(Section):
         "forgetting; for stages that train text",
     )
     gradient_checkpointing: bool = True
+    validation: Validation | None = None
     stages: Annotated[dict[str, FinetuneStage], Field(min_length=1)] = Field(
         description="by name, in this order; each starts from the one before"
     )

@@ -20,6 +20,9 @@ from configs.errors import DataError, RecipeError, SetupError, cause_of_system, 
 from configs.schema.distill import REDUCE_BUCKET
 from configs.schema.pace import Pace
 from configs.signals import rank as rank
+from distill.parallel import optimizers
+from distill.parallel.optimizers import ADAMW, ADAMW_8BIT, MOMENTS, EightBitMoments
+from distill.parallel.optimizers import AVERAGE as AVERAGE
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 # Longer than `distill.hung_after_seconds`, whose message names the process that hangs.
@@ -27,41 +30,15 @@ COLLECTIVE = timedelta(minutes=30)
 # The parts of the training state: what is kept of every trained parameter, each in fp32 and of
 # the parameter's shape.
 WEIGHT: Final = "weight"
-MOMENTS: Final = ("exp_avg", "exp_avg_sq")
-AVERAGE: Final = "average"
 T = TypeVar("T")
-
-
-class AveragingAdamW(torch.optim.AdamW):
-    """AdamW that keeps an exponential moving average of the weights beside its moments: so ZeRO
-    shards it, and checkpoints hold it, as them.
-
-    The decay of step n is min(`decay`, (1 + n) / (10 + n)), as in TensorFlow's
-    ExponentialMovingAverage: else the start would linger.
-    """
-
-    def __init__(self, parameters: list[Any], decay: float, **rates: Any) -> None:
-        super().__init__(parameters, **rates)
-        self.decay = decay
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        super().step(closure)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if AVERAGE not in state:
-                    state[AVERAGE] = parameter.clone()
-                state[AVERAGE].lerp_(
-                    parameter, (9 / (10 + state["step"])).clamp_min(1 - self.decay).to(parameter)
-                )
 
 
 class Engine:
     """The module that is trained, inside DeepSpeed's engine; what is frozen beside it never enters
     it.
 
-    `group_of`: by the name of a parameter, the group whose learning rate it follows.
+    `group_of`: by the name of a parameter, the group whose learning rate it follows. `optimizer`:
+    of distill/parallel/optimizers.py.
     """
 
     def __init__(
@@ -69,6 +46,7 @@ class Engine:
         module: nn.Module,
         settings: Pace,
         group_of: Callable[[str], str] = lambda name: "",
+        optimizer: str = ADAMW,
     ) -> None:
         import deepspeed
 
@@ -81,17 +59,13 @@ class Engine:
             "lr": settings.learning_rate,
             "betas": settings.betas,
             "weight_decay": settings.weight_decay,
-            "fused": True,
         }
         averaged = settings.ema_decay > 0
-        optimizer = (
-            AveragingAdamW(trained, settings.ema_decay, **rates)
-            if averaged
-            else torch.optim.AdamW(trained, **rates)
-        )
+        base = optimizers.make(optimizer, trained, settings.ema_decay, rates)
+        self._eight_bit = EightBitMoments(base) if optimizer == ADAMW_8BIT else None
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
-            optimizer=optimizer,
+            optimizer=base,
             config=_config(settings, world_size()),
             dist_init_required=False,
         )
@@ -160,9 +134,8 @@ class Engine:
             group = groups[self._group_of(name)]
             decay = group["lr"] * group["weight_decay"]
             first, second = (1 - beta**updates for beta in group["betas"])
-            weight, mean, square = (
-                mapping.get_hp_fragment(part).detach() for part in (None, *MOMENTS)
-            )
+            weight = mapping.get_hp_fragment().detach()
+            mean, square = (self._moment(mapping, part) for part in MOMENTS)
             denominator = square.sqrt().div_(second**0.5).add_(group["eps"])
             change = (mean / denominator).mul_(group["lr"] / first)
             # With the decayed weight d * w, w after the step: (change + d * w) / (1 - d).
@@ -187,6 +160,11 @@ class Engine:
         return (WEIGHT, *MOMENTS, AVERAGE) if self._averaged else (WEIGHT, *MOMENTS)
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """Those of `parts` that there are by now: the optimizer's begin with its first step."""
+        return self.parts if self._linked else (WEIGHT,)
+
+    @property
     def exported(self) -> Literal["weight", "average"]:
         """The part that is exported as the student: the running average of the weights if one is
         kept, else the weights.
@@ -202,13 +180,27 @@ class Engine:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         parameter = self.parameters[name]
+        found: torch.Tensor
         if not parameter.requires_grad or (part == WEIGHT and self._fp32):
             found = parameter
         elif part == WEIGHT:
             found = safe_get_full_fp32_param(parameter)
+        elif self._eight_bit is not None and part in MOMENTS:
+            found = torch.zeros(parameter.numel(), device=self.device)
+            if (mapping := getattr(parameter, "_hp_mapping", None)) is not None:
+                place = mapping.lp_fragment_address
+                found[place.start :][: place.numel] = self._moment(mapping, part)
+            found = all_reduce_sum(found).view_as(parameter)
         else:
             found = safe_get_full_optimizer_state(parameter, part)
         return found.detach().float().cpu().contiguous()
+
+    def _moment(self, mapping: Any, part: str) -> torch.Tensor:
+        """This process's fragment of a parameter's moment, flat; `mapping` is DeepSpeed's."""
+        if self._eight_bit is None:
+            return mapping.get_hp_fragment(part).detach()
+        place = mapping.get_hp_fragment_address()
+        return self._eight_bit.read(mapping.param_group_index, part, place.start, place.numel)
 
     def set_state(
         self, step: int, skipped_steps: int, read: Callable[[str, str], torch.Tensor]
@@ -227,8 +219,27 @@ class Engine:
                 continue
             safe_set_full_fp32_param(parameter, read(name, WEIGHT))
             for part in self.parts[1:]:
-                safe_set_full_optimizer_state(parameter, read(name, part), part)
+                if self._eight_bit is None or part not in MOMENTS:
+                    safe_set_full_optimizer_state(parameter, read(name, part), part)
+        if self._eight_bit is not None:
+            self._set_eight_bit(self._eight_bit, read)
         self._engine.global_steps, self._engine.skipped_steps = step, skipped_steps
+
+    def _set_eight_bit(
+        self, moments: EightBitMoments, read: Callable[[str, str], torch.Tensor]
+    ) -> None:
+        """A moment of a whole group at once: its blocks reach over parameters."""
+        for number, group in enumerate(self._optimizer.param_groups):
+            for part in MOMENTS:
+                whole = torch.zeros_like(group["params"][0])
+                for name, parameter in self.parameters.items():
+                    mapping = getattr(parameter, "_hp_mapping", None)
+                    if mapping is None or mapping.param_group_index != number:
+                        continue
+                    here, there = mapping.get_hp_fragment_address(), mapping.lp_fragment_address
+                    value = read(name, part).flatten()[there.start :][: there.numel]
+                    whole[here.start :][: here.numel] = value.to(whole)
+                moments.write(number, part, whole)
 
     def share_weights(self) -> None:
         """The student's weights become those that `set_state` has set.
@@ -241,11 +252,14 @@ class Engine:
         """Creates the state that AdamW creates at its first step, and lets DeepSpeed map each
         parameter to its fragment of it.
         """
+        if self._eight_bit is not None:
+            self._eight_bit.make(updates)
         for group in self._optimizer.param_groups:
             for flat in group["params"]:
                 state = self._optimizer.state[flat]
-                state["step"] = torch.tensor(float(updates), device=flat.device)
-                for part in self.parts[1:]:
+                if self._eight_bit is None:
+                    state["step"] = torch.tensor(float(updates), device=flat.device)
+                for part in self.parts[1:] if self._eight_bit is None else self.parts[3:]:
                     if part not in state:
                         state[part] = torch.zeros_like(flat, requires_grad=False)
         self._link_states()
@@ -275,6 +289,7 @@ class Engine:
         ends = [torch.stack(torch.aminmax(piece)).float() for piece in pieces.values()]
         finite = torch.isfinite(torch.stack(ends)).all(dim=1).tolist() if ends else []
         bad = [name for name, good in zip(pieces, finite, strict=True) if not good]
+        bad += self._eight_bit.not_finite() if self._eight_bit is not None else []
         return sorted({name for found in in_all(lambda: bad) for name in found})
 
 

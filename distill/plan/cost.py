@@ -264,9 +264,11 @@ def unet_layers_bytes(unets: dict[str, dict[str, Any]], bank: QueryBank, word: i
     )
 
 
-def state_bytes(trained: int, frozen: int, settings: Pace, gpus: int) -> float:
+def state_bytes(
+    trained: int, frozen: int, settings: Pace, gpus: int, eight_bit: bool = False
+) -> float:
     """Bytes per GPU during a backward under ZeRO-1, as distill/parallel/engine.py sets it up.
-    `trained`, `frozen`: numbers of parameters.
+    `trained`, `frozen`: numbers of parameters. `eight_bit`: the moments are codes of one byte.
 
     bf16: every GPU holds the weights, their gradients and the fp32 sum of gradients over
     micro-batches; fp32 master weights, two moments and the averaged weights (if kept) are sharded.
@@ -275,7 +277,7 @@ def state_bytes(trained: int, frozen: int, settings: Pace, gpus: int) -> float:
     word, bf16 = word_bytes(settings.precision), settings.precision == "bf16"
     whole = word + word + (4 if bf16 else 0)
     return (
-        trained * (whole + _shared_bytes(settings) / gpus)
+        trained * (whole + _shared_bytes(settings, 2 if eight_bit else 8) / gpus)
         + frozen * word
         + (0 if bf16 else 4 * REDUCE_BUCKET)
     )
@@ -288,9 +290,9 @@ def checkpoint_bytes(student: int, trained: int, settings: Pace) -> int:
     return 4 * student + (_shared_bytes(settings) - 4) * trained
 
 
-def _shared_bytes(settings: Pace) -> int:
-    """Per parameter, fp32: master weight, two moments, and the averaged weight if one is kept."""
-    return 16 if settings.ema_decay else 12
+def _shared_bytes(settings: Pace, moments: int = 8) -> int:
+    """Per parameter: fp32 master weight, two moments, and the averaged weight if one is kept."""
+    return 4 + moments + (4 if settings.ema_decay else 0)
 
 
 def states_bytes(towers: Sequence[Tower], settings: Distill) -> int:

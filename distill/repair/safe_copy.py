@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -13,7 +15,7 @@ from configs.files import read_json, whole_folder, write_json
 from distill.encoders.tower import with_prefix
 from distill.export import pipeline_folder
 from distill.export.pipeline_folder import DROPPED_KEYS, RENAMED, TOKENIZER_CLASS, link_files
-from distill.repair import t5_tokenizer
+from distill.repair import earlier_folder, t5_tokenizer
 from distill.repair.t5_tokenizer import SPIECE, T5Tokenizer, write_portable
 from distill.sdxl import repository
 from distill.sdxl.repository import INDEX, TOKEN_EMBEDDING, Repository, StoredEncoder, tensor_shapes
@@ -25,50 +27,103 @@ CLIP_DEFAULTS = {
 }  # defaults of CLIPTextConfig for keys missing from config.json
 
 
-def repair(reference: str, out: Path | None = None, pool_at_eos: bool = False) -> Path:
+def repair(
+    reference: str,
+    out: Path | None = None,
+    pool_at_eos: bool = False,
+    lower_case: bool | None = None,
+) -> Path:
     """Writes the repaired copy and returns its folder.
 
-    `pool_at_eos`: give </s> the highest id, so that the pooled state is read there. Raises
-    DataError for a repository that needs no repair or cannot be repaired.
+    `pool_at_eos`: give </s> the highest id, so that the pooled state is read there. `lower_case`:
+    the tokenizers read prompts in lower case; None: where the repository's pipeline class did so.
+    Raises DataError for a repository that needs no repair or cannot be repaired.
     """
-    opened = repository.open_folder(repository.fetch(reference))
-    name = opened.folder.resolve().name if Path(reference).is_dir() else reference
+    folder = earlier_folder.fetch(reference)
+    name = folder.resolve().name if Path(reference).is_dir() else reference
     out = out or Path(f"{name.rpartition('/')[2]}-repaired")
-    if opened.folder.resolve() in out.resolve().parents:
+    if folder.resolve() in out.resolve().parents:
         raise DataError(
             f"{out}: lies inside the repository, which is never changed; give a folder elsewhere"
         )
-    if pool_at_eos and not opened.family.pooled:
-        raise DataError(
-            f"{reference}: a {opened.pipeline} uses no pooled state; leave --pool-at-eos out"
-        )
-    for encoder in opened.encoders:
-        check_old_style(opened, encoder)
-    tokenizers = {encoder.name: t5_tokenizer.read(encoder.tokenizer) for encoder in opened.encoders}
-    found = [
-        finding
-        for encoder in opened.encoders
-        for finding in findings(encoder, tokenizers[encoder.name], pool_at_eos)
-    ]
-    print(f"{name}: {opened.pipeline}")
-    for finding in found:
-        print(f"  {one_line(finding)}")  # configs of strangers are quoted in it
+    if not earlier_folder.is_earlier(folder):
+        check(repository.open_folder(folder), pool_at_eos)  # before anything is written
     with whole_folder(out) as partial:
-        write_copy(opened, tokenizers, partial, pool_at_eos)
-        left = list(other_ids(opened, tokenizers, partial, pool_at_eos))
+        rewritten, found = folder, []
+        if earlier_folder.is_earlier(folder):
+            rewritten = partial / ".rewritten"
+            found = earlier_folder.rewrite(folder, rewritten)
+        with earlier_folder.named_as(folder, rewritten):
+            opened = repository.open_folder(rewritten)
+            check(opened, pool_at_eos)
+            assumed = letters(earlier_folder.pipeline_class(folder), lower_case)
+            tokenizers = {
+                encoder.name: t5_tokenizer.read(encoder.tokenizer, assumed.lower_case)
+                for encoder in opened.encoders
+            }
+            for encoder in opened.encoders:
+                found += findings(encoder, tokenizers[encoder.name], pool_at_eos)
+            print(f"{name}: {opened.pipeline}")
+            _print(found)
+            write_copy(opened, tokenizers, partial, pool_at_eos)
+            left = list(other_ids(opened, tokenizers, partial, pool_at_eos))
+        if rewritten != folder:
+            shutil.rmtree(rewritten)
         made_from = {
             "repository": name,
             "mended_with": "distill.repair",
             "pooled": "at </s>" if pool_at_eos else "where it was trained",
+            "letters": "lower case" if assumed.lower_case else "as they are",
         }
         difference = pipeline_folder.verify(partial, made_from)
-        write_card(opened.folder, partial, name, [*found, *left], pool_at_eos)
-    for finding in left:
-        print(f"  {one_line(finding)}")  # configs of strangers are quoted in it
+        write_card(folder, partial, name, [*found, *left], assumed, pool_at_eos)
+    _print(left)
     print(
-        f"{out}: written, loaded again and compared (largest relative difference {difference:.1e})"
+        f"{out}: written, loaded again and compared (largest relative difference "
+        f"{difference:.1e}); {assumed.reason}"
     )
     return out
+
+
+def _print(found: list[str]) -> None:
+    for finding in found:
+        print(f"  {one_line(finding)}")  # configs of strangers are quoted in it
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Whether prompts are read in lower case, and why that was assumed."""
+
+    lower_case: bool
+    reason: str
+
+
+def letters(pipeline_class: Any, asked: bool | None) -> Letters:
+    """A `do_lower_case` in tokenizer_config.json had no effect on T5Tokenizer, so only code that
+    set it later counts.
+    """
+    if asked is not None:
+        flag = "--lower-case" if asked else "--no-lower-case"
+        return Letters(
+            asked, f"prompts are read {'in lower case' if asked else 'as they are'} ({flag})"
+        )
+    if pipeline_class == earlier_folder.JAPANESE:
+        return Letters(True, f"prompts are read in lower case, as {pipeline_class} read them")
+    return Letters(
+        False,
+        "prompts are read as they are (--lower-case if it was used with code that set "
+        "do_lower_case)",
+    )
+
+
+def check(opened: Repository, pool_at_eos: bool) -> None:
+    """Raises DataError unless it can be repaired so."""
+    if pool_at_eos and not opened.family.pooled:
+        raise DataError(
+            f"{opened.folder}: a {opened.pipeline} uses no pooled state; leave --pool-at-eos out"
+        )
+    for encoder in opened.encoders:
+        check_old_style(opened, encoder)
 
 
 def check_old_style(repository: Repository, encoder: StoredEncoder) -> None:
@@ -294,7 +349,9 @@ def other_ids(
             )
 
 
-def write_card(source: Path, folder: Path, name: str, found: list[str], pool_at_eos: bool) -> None:
+def write_card(
+    source: Path, folder: Path, name: str, found: list[str], assumed: Letters, pool_at_eos: bool
+) -> None:
     """Writes the original's README.md with a section about the repair."""
     card = (
         (source / "README.md").read_text(encoding="utf-8", errors="replace").rstrip() + "\n\n"
@@ -316,6 +373,6 @@ T5Tokenizer of transformers 4. Problems found:
 The tokenizers are now portable ones (`tokenizer.json`) with the ids of that T5Tokenizer; every
 version reads the configs and key names alike; every number of the weights is the original's.
 So diffusers gives with transformers 4 and 5 what the original gave with transformers 4.57;
-`verification.json` records that for a fixed list of prompts.
+`verification.json` records that for a fixed list of prompts. Letters: {assumed.reason}.
 {moved if pool_at_eos else ""}"""
     (folder / "README.md").write_text(card + section, encoding="utf-8")

@@ -13,7 +13,8 @@ appends </s> unless the text ends with it, and adds no BOS.
 `T5Tokenizer.encode` does this with sentencepiece, the portable tokenizer with the tokenizers
 library alone. They differ as `distill/tokenizer/portable.py` lists, and for prompts that spell out
 special tokens: a prompt that ends with </s> gets a second one; after a special token, whitespace
-other than " " is kept with `legacy: false`; control characters beside <extra_id_0> are kept.
+other than " " is kept with `legacy: false`; control characters beside <extra_id_0> are kept; with
+`lower_case`, a special token in capitals (</S>) stays text.
 """
 
 import re
@@ -58,7 +59,8 @@ class Added:
 @dataclass(frozen=True)
 class T5Tokenizer:
     """`special`: the text of each special token by its role (`eos_token`, ...); `added`: the added
-    tokens by their text; `model_max_length`: None if none was saved.
+    tokens by their text; `model_max_length`: None if none was saved; `lower_case`: as after
+    `tokenizer.do_lower_case = True`.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class T5Tokenizer:
     added: dict[str, Added]
     legacy: bool
     model_max_length: int | None
+    lower_case: bool = False
 
     @cached_property
     def processor(self) -> Any:
@@ -103,6 +106,8 @@ class T5Tokenizer:
         if not self.legacy and text:
             text = SPACE + text.replace(SPACE, " ")
         names = "|".join(re.escape(name) for name in sorted(self.added, key=len, reverse=True))
+        if self.lower_case:  # character by character; what spells a token afterwards is one
+            text = re.sub(f"({names})|(.+?)", lambda found: found[1] or found[2].lower(), text)
         parts = [part for part in re.split(f"({names})", text) if part]
         pieces: list[str] = []
         for i, part in enumerate(parts):
@@ -128,8 +133,10 @@ class T5Tokenizer:
         return self.processor.encode(unk + text, out_type=str)[len(self.processor.encode(unk)) :]
 
 
-def read(folder: Path) -> T5Tokenizer:
-    """Reads the folder of a saved T5Tokenizer. Raises DataError."""
+def read(folder: Path, lower_case: bool = False) -> T5Tokenizer:
+    """Reads the folder of a saved T5Tokenizer, which never heeded a `do_lower_case` in its
+    tokenizer_config.json, but does once it is set on the object. Raises DataError.
+    """
     path = folder / SPIECE
     unigram.read(path)  # raises DataError if missing, damaged or not a unigram model
     config = read_json(folder / "tokenizer_config.json")
@@ -157,6 +164,7 @@ def read(folder: Path) -> T5Tokenizer:
         added,
         bool(config.get("legacy") in (None, True)),
         length if known else None,
+        lower_case,
     )
 
 
@@ -314,7 +322,8 @@ def _steps(
     """Normalizers and pre-tokenizers of one segment between special tokens."""
     model = unigram.read(source.path)
     # T5Tokenizer ignored `do_lower_case` of its tokenizer_config.json; `unigram` does not.
-    steps = [step for step in model.normalizers if step["type"] != "Lowercase"]
+    steps: list[dict[str, Any]] = [{"type": "Lowercase"}] if source.lower_case else []
+    steps += [step for step in model.normalizers if step["type"] != "Lowercase"]
     cuts = [*model.pre_tokenizers, *_apart(source, table)]
     if source.legacy:
         return steps, cuts

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -61,6 +62,10 @@ class Log:
             f"loss={row['loss/total']:.4f}, {shown(rate)} {unit}/s", refresh=False
         )
         self._bar.update(step - self._bar.n)
+
+    def picture(self, step: int, picture_HW3: np.ndarray) -> None:
+        """8-bit, for TensorBoard."""
+        self._board.add_image("validation", picture_HW3, step, dataformats="HWC")
 
     def close(self) -> None:
         self._bar.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from configs import signals
@@ -39,6 +40,11 @@ class Training(Protocol):
 
     def held_out(self, step: int) -> dict[str, float]:
         """The loss on rows that are never trained on, as `val/...`; {} where there are none."""
+
+    def show(self, step: int, alive: Callable[[], None]) -> np.ndarray | None:
+        """A picture (H, W, 3) for people to look at, of what `step` steps have made; None where
+        there is none. `alive` is to be called now and then.
+        """
 
     def explain(self, step: int) -> str:
         """Why the numbers of this step are not finite, and what to do about it."""
@@ -123,6 +129,8 @@ def train(
         session.writer.write("training", f"step {start} to {pace.steps}")
         log = Log(session.folder, start, pace, meter(task))
     try:
+        if start == 0:
+            _show(task, 0, session.watched, log)
         _steps(task, pace, session, start, checkpoints, log)
     finally:
         if log is not None:
@@ -164,6 +172,7 @@ def _steps(
                 row |= task.held_out(step)
             if log is not None:
                 log.write(step + 1, row)
+        _show(task, step + 1, watched, log)  # before the step is saved: then it is never left out
         stopping = processes.stop_requested(task.engine.device)
         due = due or last or bool(stopping) or (step + 1) % pace.save_every_steps == 0
         # A state whose gradient is not finite may be a diverged one: it replaces no good one.
@@ -176,6 +185,17 @@ def _steps(
         if stopping and not last:
             saved = "which is not saved, as it was skipped" if due else "which is saved"
             raise processes.stop(stopping, f" after step {step + 1}, {saved}")
+
+
+def _show(task: Training, step: int, watched: Watch, log: Log | None) -> None:
+    """Every rank must call this."""
+
+    def alive() -> None:
+        watched.at(step, "painting")
+
+    picture = task.show(step, alive)
+    if log is not None and picture is not None:
+        log.picture(step, picture)
 
 
 def _measured(

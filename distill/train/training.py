@@ -1,5 +1,6 @@
 """Distils the English text encoders into Japanese ones."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +81,9 @@ class Distillation:
 
     def held_out(self, step: int) -> dict[str, float]:
         return held_out.losses(self.work, self.settings, step)
+
+    def show(self, step: int, alive: Callable[[], None]) -> None:
+        """Nothing: text alone is trained, no pictures."""
 
     def explain(self, step: int) -> str:
         return finite.explain(self.work, self.settings, step)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs import artefact
 from configs.files import file_sha256, whole
+from configs.languages import JAPANESE
 from configs.references import looks_like_hub_name
 from configs.schema import yaml12
 from distill import run_folder
@@ -17,6 +18,7 @@ from distill.sdxl.repository import INDEX, read_index
 from finetune.export.trained import TrainedStage
 from finetune.pictures import store
 
+NEXT = "\n\n"
 THE_PICTURES = "the pictures"  # as the stage's record calls them
 STARTS = {
     "export": "the distilled student",
@@ -29,26 +31,73 @@ def write_pipeline(folder: Path, found: TrainedStage) -> None:
     """Of a whole pipeline."""
     language = found.recipe.text_language.name
     pipeline = read_index(folder)["_class_name"]
-    text = f"""\
-# {_plain(found.recipe.name)}: {language} text to picture
-
-{_base(found)} for {language} prompts, learnt from captioned pictures.
-日本語のプロンプトから画像を生成する diffusers のパイプラインです。
-
+    japanese = (
+        f"{_base(found)} を、キャプション付きの画像で学習した、日本語のプロンプト用のものです。\n"
+        f"改造していない diffusers の `{pipeline}` が読み込み、"
+        "日本語のプロンプトがそのまま使えます。"
+    )
+    snippet = f"""\
 ```python
 from diffusers import {pipeline}
 
 pipeline = {pipeline}.from_pretrained("ORG/NAME")  # or this folder
 pipeline("{found.recipe.text_language.verification_prompts[0]}").images[0].save("picture.png")
 ```
+"""
+    text = f"""\
+# {_plain(found.recipe.name)}: {language} text to picture
 
+{_in_japanese(found, japanese)}\
+{_base(found)} for {language} prompts, learnt from captioned pictures.
+
+{_in_japanese(found, f"## 使い方{NEXT}{snippet}")}\
+## How to use it
+
+{snippet}
 {_training(found)}
 {_licence(folder, found)}
 {_checker(folder)}
+{_limits(found)}
 `verification.json` holds every file's SHA-256; `python -m distill.verify` compares them, and what
 the installed libraries give, with it.
 """
     _put(folder, _front(found, []) + text)
+
+
+def _in_japanese(found: TrainedStage, text: str) -> str:
+    """A paragraph for readers of Japanese, where that is the language of the prompts."""
+    return f"{text.rstrip()}{NEXT}" if found.recipe.text_language == JAPANESE else ""
+
+
+def _limits(found: TrainedStage) -> str:
+    """What the pipeline cannot do, as `distill.model_card` lists it of what was distilled."""
+    title, language = found.family.title, found.recipe.text_language.name
+    japanese = [
+        "一度に読めるのは BOS と EOS を含めて 77 トークンまでで、その先は捨てられます。",
+        "トークナイザーは `AutoTokenizer` か `PreTrainedTokenizerFast` で読み込んでください"
+        "(パイプラインはそうします)。`CLIPTokenizer` では読めません。",
+        f"学習した画像とキャプションの偏りと、元の {title} の偏りを受け継ぎます。",
+    ]
+    english = [
+        "One window of 77 tokens, BOS and EOS among them, is read; what goes beyond is cut off.",
+        "The tokenizers load with `AutoTokenizer` or `PreTrainedTokenizerFast`, as the pipeline "
+        "does it. `CLIPTokenizer` cannot read them.",
+        f"The biases of the pictures, of their captions and of {title} itself are in it.",
+    ]
+    if not found.changes_unet:
+        japanese.insert(
+            0,
+            "UNet は元のままです。UNet が見たことのないもの、たとえば日本の人物、場所、文化は描ける"
+            "ようになりません。",
+        )
+        english.insert(
+            0,
+            f"The UNet is the base's: what it never saw, such as {language} faces, places and "
+            "culture, it still cannot paint.",
+        )
+    lists = ["\n".join(f"- {line}" for line in lines) for lines in (japanese, english)]
+    heading = f"## できないこと{NEXT}{lists[0]}"
+    return f"{_in_japanese(found, heading)}## What it cannot do{NEXT}{lists[1]}\n"
 
 
 def write_lora(folder: Path, found: TrainedStage, files: dict[str, str], trains_text: bool) -> None:
@@ -57,9 +106,16 @@ def write_lora(folder: Path, found: TrainedStage, files: dict[str, str], trains_
     parts = "text encoders and UNet" if trains_text else "UNet"
     named = "\n".join(f"- `{name}`: in the format of {form}" for form, name in files.items())
     language, lora = found.recipe.text_language.name, found.stage.lora
+    of = "テキストエンコーダーと UNet" if trains_text else "UNet"
+    japanese = (
+        f"{_base(found)} の{of}を変える、ランク {lora.rank}、alpha {lora.effective_alpha} の LoRA "
+        "です。\n**`encoders/` のテキストエンコーダーとトークナイザーとだけ使えます。**\n"
+        "語彙が違うので、トークナイザーを自分で持っているプログラムでは使えません。"
+    )
     text = f"""\
 # {_plain(found.recipe.name)}: a LoRA for {language} text to picture
 
+{_in_japanese(found, japanese)}\
 Changes of the {parts} of {_base(found)}, of rank {lora.rank} and alpha {lora.effective_alpha}.
 
 {named}
@@ -220,6 +276,7 @@ def _plain(text: str) -> str:
 def _put(folder: Path, text: str) -> None:
     """An unchanged card keeps its time."""
     path = folder / "README.md"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    content = text.encode()
+    if not path.is_file() or path.read_bytes() != content:  # a damaged one need not be text
         with whole(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)

@@ -57,11 +57,7 @@ def make(recipe: Recipe) -> Made:
     before = _earlier(folder)
     planned = plan.make(recipe, settings)
     held_out.check(len(planned.pictures), settings.held_out)
-    made_from = {
-        VAE: vae.sha256,
-        SETTINGS: value_sha256([LAYOUT, settings.model_dump(mode="json")]),
-        PICTURES: planned.sha256,
-    }
+    made_from = {**_wanted(settings, vae), PICTURES: planned.sha256}
     work = recipe.run_dir / f"{FOLDER}.unfinished-{made_from[VAE][:12]}"
     if before is not None and artefact.changed(before, made_from) is None and _is_whole(folder):
         _remove_work(recipe.run_dir)
@@ -79,6 +75,28 @@ def make(recipe: Recipe) -> Made:
         _keep(partial, work)
     _remove_work(recipe.run_dir)
     return Made(details, encoded, is_new=True)
+
+
+def check_current(recipe: Recipe, manifest: artefact.ArtefactManifest) -> None:
+    """Whether the finished folder is of this recipe's settings and VAE; its sources are not looked
+    at. Raises DataError.
+    """
+    assert recipe.pictures is not None
+    for name, digest in _wanted(recipe.pictures, VaeFolder(recipe.distill.base)).items():
+        if manifest.made_from.get(name) != digest:
+            others = "are others" if name == SETTINGS else "is another one"
+            raise DataError(
+                f"{recipe.run_dir / FOLDER}: {name} {others} now than when it was made; "
+                f"{store.WAY_OUT}"
+            )
+
+
+def _wanted(settings: PictureData, vae: VaeFolder) -> dict[str, str]:
+    """Digests of what the folder is made from, but for the pictures."""
+    return {
+        VAE: vae.sha256,
+        SETTINGS: value_sha256([LAYOUT, settings.model_dump(mode="json")]),
+    }
 
 
 def _check_sides(settings: PictureData, vae: VaeFolder) -> None:

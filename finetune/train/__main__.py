@@ -7,7 +7,7 @@
 
 In:  `<run>/pictures/`, `<run>/initial_student/`, `<run>/distill/`, the folder of `distill.base`.
 Out: `<run>/finetune/<stage>/`: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`,
-     `latest`, `status.json`.
+     `latest`, `status.json`; `validation/`, pictures of the recipe's `finetune.validation`.
 The same command resumes, as `distill.train` does.
 """
 

@@ -12,6 +12,7 @@ from configs.errors import RecipeError
 from configs.schema.finetune import Finetune, FinetuneStage
 from configs.schema.recipe import Recipe
 from distill.encoders.family import Family
+from distill.parallel.optimizers import ADAMW_8BIT
 from distill.plan import cost
 from distill.plan.cost import Tower, flop_per_pair
 from distill.plan.estimate import in_bytes, in_time
@@ -69,7 +70,8 @@ def _stage(
     if text_is_trained:
         kept += most * POSITIONS * sum(tower.kept_bytes(word) for tower in towers)
     block = most * of_unet.block
-    state = cost.state_bytes(trained, frozen, stage, gpus)
+    eight_bit = stage.optimizer == ADAMW_8BIT
+    state = cost.state_bytes(trained, frozen, stage, gpus, eight_bit)
     if lora:  # gradients of the changes cost next to nothing
         of_unet = replace(of_unet, weights=0.0)
     flop = _flop(of_unet, towers, text_is_trained, settings.gradient_checkpointing)

@@ -5,7 +5,7 @@ Shape letters: B batch, C latent channels, H and W latent height and width, L to
 width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from finetune.pictures.store import PictureRow, PictureStore, time_ids
 from finetune.train.denoising import Denoising
 from finetune.train.draws import Epochs, Sample, sample
 from finetune.train.models import Bundle, Models
+from finetune.train.validation_pictures import ValidationPainter
 
 TEXT, UNET = "text", "unet"
 HELD_OUT = 256  # pictures at most
@@ -48,7 +49,9 @@ class PictureBatch:
 
 
 class PictureTask:
-    """What the training loop drives (`loop.Training`); `anchor` is set where the recipe has one."""
+    """What the training loop drives (`loop.Training`); `anchor` and `painter` are set where the
+    recipe has them.
+    """
 
     def __init__(
         self,
@@ -69,11 +72,12 @@ class PictureTask:
         if self.settings.gradient_checkpointing:
             models.unet.enable_gradient_checkpointing()
         models.unet.train()  # some versions of diffusers checkpoint in this mode only
-        self.engine = Engine(Bundle(parameters, self._compute), stage, group_of)
+        self.engine = Engine(Bundle(parameters, self._compute), stage, group_of, stage.optimizer)
         dtype = weights_dtype(stage.precision)
         models.towers.to(self.engine.device, dtype)
         models.unet.to(self.engine.device, dtype)
         self.anchor: Anchor | None = None
+        self.painter: ValidationPainter | None = None
 
     def one_step(self, step: int) -> tuple[dict[str, torch.Tensor], bool]:
         """`loop.Training.one_step`.
@@ -114,6 +118,12 @@ class PictureTask:
                 drawn = sample(0, 0, number, 0.0, self.denoising.timesteps)
                 total += self._compute("pictures", self.batch([row], [drawn])).double()
         return {"val/denoising": float(all_reduce_sum(total)) / len(rows)}
+
+    def show(self, step: int, alive: Callable[[], None]) -> np.ndarray | None:
+        """`loop.Training.show`: validation pictures."""
+        if self.painter is None or not self.painter.is_due(step):
+            return None
+        return self.painter.paint(step, alive)
 
     def explain(self, step: int) -> str:
         bad = self.engine.not_finite()

@@ -17,12 +17,14 @@ from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_text_encoders
-from distill.parallel import engine, processes
+from distill.parallel import engine, optimizers, processes
 from distill.sdxl.base import settled
 from distill.train import loop, preparation
+from finetune.pictures import pipeline
 from finetune.pictures.store import FOLDER, PictureStore
 from finetune.train import models
 from finetune.train.task import Anchor, PictureTask
+from finetune.train.validation_pictures import ValidationPainter
 
 
 class PictureMeter:
@@ -75,6 +77,7 @@ def _prepare(recipe: Recipe, name: str, session: loop.Session) -> None:
     assert recipe.finetune is not None
     stage = recipe.finetune.stages[name]
     stage.check_processes(engine.world_size())
+    optimizers.check_installed(stage.optimizer)
     recipe, family = settled(recipe)
     scope = _scope(recipe)
     session.hold("inputs", lambda: run_folder.claim_run(recipe, session.folder, scope))
@@ -93,12 +96,13 @@ def _scope(recipe: Recipe) -> run_folder.Scope:
         for stage in recipe.finetune.stages
         for key in run_folder.PACE
     ]
-    return run_folder.Scope(("finetune", "pictures"), tuple(harmless))
+    return run_folder.Scope(("finetune", "pictures"), ("finetune.validation", *harmless))
 
 
 def _inputs(recipe: Recipe, family: Family, name: str) -> dict[str, str]:
     """Digests of what the stage is made from. Raises DataError."""
     store = PictureStore(recipe.run_dir / FOLDER, checked=True)
+    pipeline.check_current(recipe, store.manifest)
     start = models.start_of(recipe, name)
     found = {
         "the pictures": file_sha256(store.folder / "manifest.json"),
@@ -112,7 +116,7 @@ def _inputs(recipe: Recipe, family: Family, name: str) -> dict[str, str]:
 
 def _load(recipe: Recipe, name: str) -> tuple[PictureTask, str]:
     assert recipe.finetune is not None
-    stage = recipe.finetune.stages[name]
+    stage, validation = recipe.finetune.stages[name], recipe.finetune.validation
     recipe, family = settled(recipe)
     found = models.load(recipe, family, name)
     store = PictureStore(recipe.run_dir / FOLDER, checked=False)
@@ -124,6 +128,8 @@ def _load(recipe: Recipe, name: str) -> tuple[PictureTask, str]:
         teacher = load_text_encoders(settings.base.path, family, settings.teacher)
         work = preparation.work_of(anchored, teacher, found.towers, task.engine, {})
         task.anchor = Anchor(work, settings)
+    if validation is not None:
+        task.painter = ValidationPainter(recipe, name, validation, found, task.engine)
     pictures = sum(store.buckets("train").values())
     return task, (
         f"{' and '.join(stage.trains)}{' by LoRA' if stage.lora else ''}: {pictures:,} pictures, "

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from configs.files import file_sha256, read_json, write_json
 from corpora.toyworld import captions
 from distill.repair import __main__ as repair_entry
 from distill.repair import safe_copy, t5_tokenizer
+from distill.repair.earlier_folder import PICKLE_OF
 from distill.sdxl import repository
 from distill.verify import checks, readings
 from distill.verify.readings import PROMPTS
@@ -33,6 +35,7 @@ KINDS = (
     "refiner_bytes",
     "sd",
     "sd_bytes",
+    "jsd",
 )  # of old_style_repository.py
 NAMES = ["</s>", "<pad>", "<unk>", "[SEP]", "<mask>", "<extra_id_0>", "<extra_id_2>", "<s>"]
 CHARACTERS = "赤い丸のにガがぱぷーabcABC <>/s12.,、。▁①㍻👍𠮷é한!\u3000\t\n\x00\x07\u200b\x1f\x85"
@@ -159,7 +162,7 @@ def tokenizer_folders(folder: Path) -> list[Path]:
 def test_ids_are_those_of_the_slow_tokenizer(kind: str, old: Path, mended: Path) -> None:
     for source in tokenizer_folders(old / kind):
         wanted = json.loads((old / "ids.json").read_text(encoding="utf-8"))[kind][source.name]
-        slow = t5_tokenizer.read(source)
+        slow = t5_tokenizer.read(source, lower_case=kind == "jsd")
         assert not [
             text for text, ids in zip(STRINGS, wanted, strict=True) if slow.encode(text, 77) != ids
         ]
@@ -221,9 +224,118 @@ def test_the_copy_gives_there_what_the_original_gave_there(
         load_file(old / "recorded.safetensors"),
         load_file(tmp_path / "found.safetensors"),
     )
-    assert wanted.keys() == found.keys() and len(wanted) == 10  # four with pooled, two without
+    assert wanted.keys() == found.keys() and len(wanted) == 11  # four with pooled, three without
     for name, tensor in wanted.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+
+
+def test_jsd_was_read_in_lower_case(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under JSD's own code the slow tokenizer lowers letters: only that reading gives its ids. The
+    repaired tokenizer gives them too, but for special tokens in capitals, which stay text.
+    """
+    source = old / "jsd" / "tokenizer"
+    wanted = json.loads((old / "ids.json").read_text(encoding="utf-8"))["jsd"]["tokenizer"]
+    as_they_are = t5_tokenizer.read(source)
+    other = [
+        text
+        for text, ids in zip(STRINGS, wanted, strict=True)
+        if as_they_are.encode(text, 77) != ids
+    ]
+    assert len(other) > 100 and all(text != text.lower() for text in other)
+    assert repair_entry.main([str(old / "jsd"), "--out", str(tmp_path / "copy")]) == 0
+    reason = "prompts are read in lower case, as JapaneseStableDiffusionPipeline read them"
+    assert capsys.readouterr().out.rstrip().endswith(f"; {reason}")
+    card = (tmp_path / "copy" / "README.md").read_text(encoding="utf-8")
+    assert f"Letters: {reason}." in card and "its weights are a pickle" in card
+    slow = t5_tokenizer.read(source, lower_case=True)
+    capitals = "赤い</S>丸"
+    assert slow.encode(capitals, 77) == slow.encode("赤い</s>丸", 77)
+    portable = readings.encode(tmp_path / "copy" / "tokenizer", [capitals])[0].tolist()
+    assert portable[:2] == slow.encode(capitals, 77)[:2] and portable.count(slow.eos_id) == 1
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {
+        *("README.md", "model_index.json", "verification.json"),
+        *("scheduler", "text_encoder", "tokenizer", "unet", "vae"),
+    }
+    repair = [str(old / "jsd"), "--no-lower-case", "--out", str(tmp_path / "as they are")]
+    assert repair_entry.main(repair) == 0
+    found = readings.encode(tmp_path / "as they are" / "tokenizer", STRINGS).tolist()
+    assert found == [as_they_are.encode(text, 77) for text in STRINGS]
+
+
+def test_pickles_of_tensors_alone_are_read(old: Path, tmp_path: Path) -> None:
+    """To the bit; `position_ids` and shared storage, which old files have, are no obstacle."""
+    folder = shutil.copytree(old / "sd", tmp_path / "sd")
+    tensors = {}
+    for part, stem in (("text_encoder", "model"), ("unet", "diffusion_pytorch_model")):
+        path = folder / part / f"{stem}.safetensors"
+        tensors[part] = load_file(path)
+        first = next(iter(tensors[part].values()))
+        old_ones = {"position_ids": torch.arange(77)[None], "alias.position_ids": first}
+        torch.save(tensors[part] | old_ones, folder / part / PICKLE_OF[stem])
+        path.unlink()
+    safe_copy.repair(str(folder), tmp_path / "copy", lower_case=True)
+    for part, stem in (("text_encoder", "model"), ("unet", "diffusion_pytorch_model")):
+        found = load_file(tmp_path / "copy" / part / f"{stem}.safetensors")
+        assert found.keys() == tensors[part].keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in tensors[part].items())
+    assert "(--lower-case)" in (tmp_path / "copy" / "README.md").read_text(encoding="utf-8")
+
+
+def test_of_a_hub_name_pickles_are_fetched_only_where_nothing_else_is_there(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = shutil.copytree(old / "jsd", tmp_path / "hub")
+    tensors = torch.load(hub / "vae" / "diffusion_pytorch_model.bin", weights_only=True)
+    save_file(tensors, hub / "vae" / "diffusion_pytorch_model.safetensors")
+    (hub / "unet" / "other.bin").write_bytes(b"")
+    got = tmp_path / "got"
+
+    def download(name: str, allow_patterns: list[str], ignore_patterns: object) -> str:
+        assert name == "rinna/japanese-stable-diffusion"
+        for path in hub.rglob("*"):
+            place = path.relative_to(hub)
+            if path.is_file() and any(fnmatch(str(place), one) for one in allow_patterns):
+                (got / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, got / place)
+        return str(got)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    safe_copy.repair("rinna/japanese-stable-diffusion", tmp_path / "copy")
+    assert sorted(path.parent.name for path in got.rglob("*.bin")) == ["text_encoder", "unet"]
+    assert (tmp_path / "copy" / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+class Payload:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_of_more_than_tensors_is_refused_and_not_run(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = torch.ones(2)
+    for number, (content, message) in enumerate(
+        (
+            ({"weight": weight, "more": Payload(tmp_path / "ran")}, "nothing of it was run"),
+            ({"state_dict": {"weight": weight}}, "holds more than tensors by name"),
+            ([weight], "holds more than tensors by name"),
+            ({"weight": weight, "epoch": 3}, "holds more than tensors by name"),
+        )
+    ):
+        folder = shutil.copytree(old / "jsd", tmp_path / f"jsd{number}")
+        torch.save(content, folder / "unet" / "diffusion_pytorch_model.bin")
+        assert repair_entry.main([str(folder), "--out", str(tmp_path / "copy")]) == 3
+        error = capsys.readouterr().err
+        assert f"{folder}/unet/diffusion_pytorch_model.bin: " in error and message in error
+        assert error.count("\n") == 1 and not (tmp_path / "copy").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_nothing_is_copied_twice_and_the_source_stays(
@@ -377,7 +489,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(
             folder / "unet" / "diffusion_pytorch_model.bin"
         ),
-        "pickle weights can run code",
+        "diffusion_pytorch_model.bin: cannot be read as a pickle of tensors alone",
     ),
     "code": (
         lambda folder: (folder / "pipeline.py").write_text("raise SystemExit"),

@@ -16,6 +16,7 @@ from typing import Any
 # interrupted.
 VOLATILE = {
     "pairs_per_second",
+    "pictures_per_second",
     "seconds",
     "since",
     "time",
@@ -35,6 +36,11 @@ RESULTS = (
     "distill/metrics.jsonl",
     "distill/checkpoints/*/*",
     "export/**/*",
+    "pictures/*",
+    "finetune/*/metrics.jsonl",
+    "finetune/*/validation/*",
+    "finetune/*/checkpoints/*/*",
+    "finetune/*/export/**/*",
     "eval/pictures/**/*",
     "eval/*.json",
 )
@@ -51,15 +57,15 @@ def results(run: Path, parts: Iterable[str] = RESULTS) -> dict[str, str]:
         if path.is_file() and not PAGES.search(str(path))
     }
     names = {path.relative_to(run).as_posix(): path for path in found}
-    last = max(
-        (name.split("/")[2] for name in names if name.startswith("distill/checkpoints/step_")),
-        key=_number,
-        default="",
-    )
+    last: dict[str, str] = {}  # by training
+    for name in sorted(names):
+        training, _, file = name.partition("/checkpoints/")
+        step = file.partition("/")[0]
+        if step.startswith("step_") and _number(step) >= _number(last.get(training, "")):
+            last[training] = step
+    ends = {f"{training}/checkpoints/{step}/{WEIGHTS}" for training, step in last.items()}
     kept = {
-        name: path
-        for name, path in names.items()
-        if "/checkpoints/" not in name or name == f"distill/checkpoints/{last}/{WEIGHTS}"
+        name: path for name, path in names.items() if "/checkpoints/" not in name or name in ends
     }
     hidden = {name for name in kept if any(part.startswith(".") for part in Path(name).parts)}
     return {name: _digest(path) for name, path in sorted(kept.items()) if name not in hidden}
@@ -113,11 +119,11 @@ def made_by(expected: dict[str, str], *parts: str) -> dict[str, str]:
     return {name: digest for name, digest in expected.items() if name.startswith(parts)}
 
 
-def whole_checkpoints(run: Path) -> list[int]:
+def whole_checkpoints(run: Path, training: str = "distill") -> list[int]:
     """The steps of the checkpoints whose files all have the digest in their manifest, ascending."""
     return sorted(
         _number(folder.name)
-        for folder in (run / "distill" / "checkpoints").glob("step_*")
+        for folder in (run / training / "checkpoints").glob("step_*")
         if _is_whole(folder)
     )
 

@@ -26,10 +26,22 @@ CHAINS = {
     "half": (*world.MAKE, world.TRAIN, world.EXPORT),
     "trained": (*world.MAKE, world.TRAIN, world.EXPORT),
     "finished": (VERIFY, world.EXPORT, *world.AFTER_EXPORT),
+    "tuned_half": world.FINETUNE,
+    "tuned": world.FINETUNE,
+    "refined": (VERIFY, world.FINETUNE[2]),
+}
+# By state: the undisturbed run, and which of its results must be the same.
+ENDS = {
+    **dict.fromkeys(
+        ("half", "trained"), ("finished", ("pairs/", "initial_student/", "distill/", "export/"))
+    ),
+    "finished": ("finished", ("pairs/", "distill/", "export/", "eval/")),
+    **dict.fromkeys(("tuned_half", "tuned", "refined"), ("refined", ("pictures/", "finetune/"))),
 }
 # Files that no result depends on: what they say is for people, or only a hint that is checked.
 ADVISORY = re.compile(
-    r"distill/(latest|status\.json|metrics\.jsonl|tensorboard/.*)$|stages\.jsonl$|\.lock$"
+    r"(distill|finetune/\w+)/(latest|status\.json|metrics\.jsonl|tensorboard/.*|validation/.*)$"
+    r"|stages\.jsonl$|\.lock$"
     r"|README\.md$|\.html$|texts\.tsv$|grid\.png$"
 )
 IGNORED = re.compile(r"recipe\.yaml$|^log_|/\.[^/]*\.lock$")
@@ -63,6 +75,10 @@ def _belongs(state: str, name: str) -> bool:
     """
     if IGNORED.search(name):
         return False
+    if state in ("tuned_half", "tuned", "refined"):
+        exported = name.startswith(f"run/{world.TUNED}/export")
+        own = name.startswith(("run/finetune", "run/pictures"))
+        return exported if state == "refined" else own and not exported
     after = name.startswith(("run/export", "run/eval", "run/summary"))
     return (
         after
@@ -94,7 +110,7 @@ def damage_one(
     new: set[str] = set()
     for entry in CHAINS[state]:
         ended = (
-            slot.call(VERIFY, folder, ["run/export/base"])
+            slot.call(VERIFY, folder, [made.exported(state)])
             if entry == VERIFY
             else slot.run(entry, folder)
         )
@@ -107,16 +123,12 @@ def damage_one(
     own = name.removeprefix("run/")
     there = path.read_bytes() if path.exists() else None
     still_damaged = there == damaged
-    expected = compare.results(made.state("finished", slot) / "run")
+    end, parts = ENDS[state]
+    expected = compare.results(made.state(end, slot) / "run")
     found = compare.results(folder / "run")
-    parts = (
-        ("pairs/", "initial_student/", "distill/", "export/")
-        if state != "finished"
-        else ("pairs/", "distill/", "export/", "eval/")
-    )
     aside = [own] if still_damaged else []
     if ADVISORY.search(name):
-        aside.append("distill/metrics.jsonl")
+        aside += ["distill/metrics.jsonl", f"{world.TUNED}/metrics.jsonl"]
     if differs := compare.difference(
         compare.made_by(found, *parts), compare.made_by(expected, *parts), aside
     ):

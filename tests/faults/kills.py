@@ -25,6 +25,13 @@ STAGES = {
     "distill.train": ("prepared", 6, ("distill/",)),
     "distill.export": ("trained", 1, ("export/",)),
     "eval.generate": ("finished", 1, ("eval/pictures",)),
+    "finetune.pictures": ("trained", 1, ("pictures/",)),
+    "finetune.train": (
+        "pictured",
+        2,
+        tuple(f"{world.TUNED}/{name}" for name in ("checkpoints/", "metrics", "validation/")),
+    ),
+    "finetune.export": ("tuned", 1, (f"{world.TUNED}/export/",)),
 }
 MADE = {"corpora.prepare": ["pairs"], "vocab_init": ["initial_student"], "eval.generate": ["eval"]}
 PAIR_SHARE = 0.2  # of the random kills of training: two processes, killed together or one alone
@@ -69,7 +76,7 @@ def random_kills(
     """KILLS_A_CASE kills of one stage; a stage that ends before the last of them begins again in an
     empty folder.
     """
-    keep = f"distill.keep_checkpoints={rng.choice([1, 2])}"
+    keep = _keep(entry, rng.choice([1, 2]))
     longest = made.seconds(start_state(entry), entry, slot, MADE.get(entry, [])) * (
         1.3 if processes > 1 else 0.9
     )
@@ -80,7 +87,7 @@ def random_kills(
         run.mkdir()
         begin(made, entry, run, slot)
         while killed < KILLS_A_CASE:
-            whole = compare.whole_checkpoints(run / "run")
+            whole = _whole(run, entry)
             ended = slot.run(
                 entry,
                 run,
@@ -92,7 +99,7 @@ def random_kills(
             if not ended.killed:
                 break
             killed += 1
-            if lost := _lost(whole, compare.whole_checkpoints(run / "run")):
+            if lost := _lost(whole, _whole(run, entry)):
                 return failed("checkpoint lost", lost, killed)
         outcome = finish(made, entry, processes, run, slot, keep, killed)
         if not outcome.passed or killed == KILLS_A_CASE:
@@ -107,9 +114,9 @@ def kill_point(
     ended = slot.run(entry, folder, hook={"kill_at": number})
     if ended.code not in (0, -9):
         return failed(_kind(ended), _last(ended))
-    killed_at = compare.whole_checkpoints(folder / "run")
-    outcome = finish(made, entry, 1, folder, slot, "distill.keep_checkpoints=2", 1)
-    if outcome.passed and (lost := _lost(killed_at, compare.whole_checkpoints(folder / "run"))):
+    killed_at = _whole(folder, entry)
+    outcome = finish(made, entry, 1, folder, slot, _keep(entry, 2), 1)
+    if outcome.passed and (lost := _lost(killed_at, _whole(folder, entry))):
         return failed("checkpoint lost", lost)
     return outcome
 
@@ -120,11 +127,12 @@ def finish(
     """Gives the command again, undisturbed, and compares what is there with an undisturbed
     run's.
     """
-    settings = [keep] if entry == world.TRAIN else []
+    settings = [keep] if entry in (world.TRAIN, *world.PACE) else []
     ended = slot.run(entry, folder, *settings, processes=processes)
     if ended.code:
         return failed(_kind(ended), _last(ended), killed)
-    reference = made.state("pair" if processes > 1 else "finished", slot)
+    end = "refined" if entry in world.FINETUNE else "finished"
+    reference = made.state("pair" if processes > 1 else end, slot)
     own = STAGES[entry][2]
     found, expected = (
         compare.made_by(compare.results(run / "run"), *own) for run in (folder, reference)
@@ -139,6 +147,14 @@ def finish(
     if left:
         return failed("leftovers", f"after the end there are still {', '.join(left[:3])}", killed)
     return passed("bit-equal", killed)
+
+
+def _keep(entry: str, count: int) -> str:
+    return f"{world.PACE.get(entry, 'distill')}.keep_checkpoints={count}"
+
+
+def _whole(folder: Path, entry: str) -> list[int]:
+    return compare.whole_checkpoints(folder / "run", world.CHECKPOINTS.get(entry, "distill"))
 
 
 def _lost(before: list[int], after: list[int]) -> str:

@@ -9,6 +9,10 @@ case's folder. A state is made when it is first needed:
   finished  every stage
   pair      as trained, by two processes
   long, long_pair   trainings of LONG_STEPS steps, to be stopped midway
+  pictured  as trained, with latents of pictures
+  tuned     as pictured, with the stage of finetuning finished
+  tuned_half  the same, killed after a checkpoint halfway
+  refined   as tuned, and exported
   other     trained and exported with other texts, another teacher and another seed: valid files
   with other content
 """
@@ -25,6 +29,11 @@ STEPS, SAVE_EVERY, PAIRS = 16, 4, 400
 LONG_STEPS = 160
 LONG = (f"distill.steps={LONG_STEPS}", "distill.save_every_steps=20")
 TRAIN, EXPORT = "distill.train", "distill.export"
+TUNED_STEPS, TUNED = 8, "finetune/both"
+FINETUNE = ("finetune.pictures", "finetune.train", "finetune.export")
+# The folder of a command's checkpoints, and the section of its pace.
+CHECKPOINTS = {FINETUNE[1]: TUNED}
+PACE = {FINETUNE[1]: "finetune.stages.both"}
 MAKE = ("corpora.prepare", "vocab_init")
 AFTER_EXPORT = ("eval.compare_hidden_states", "eval.generate", "distill.model_card", "eval.summary")
 RECIPE = {
@@ -67,6 +76,30 @@ RECIPE = {
         "log_every_steps": 1,
         "save_every_steps": SAVE_EVERY,
         "keep_checkpoints": 2,
+    },
+    "pictures": {
+        "resolution": 32,
+        "buckets": None,
+        "held_out": 2,
+        "sources": [{"kind": "toyworld", "scenes": 12}],
+    },
+    "finetune": {
+        "anchor": 0.1,
+        "validation": {"every": 4, "prompts": ["赤い丸"], "seeds": 1, "sampling_steps": 2},
+        "stages": {
+            "both": {
+                "trains": ["text", "unet"],
+                "steps": TUNED_STEPS,
+                "warmup_steps": 1,
+                "batch_size": 4,
+                "learning_rate": 1e-3,
+                "ema_decay": 0.9,
+                "precision": "fp32",
+                "log_every_steps": 1,
+                "eval_every_steps": 4,
+                "save_every_steps": 2,
+            }
+        },
     },
     "eval": {
         "pairs": 16,
@@ -142,12 +175,17 @@ class World:
                 self.copy(name, work, slot)
                 for entry in entries:
                     _well(
-                        slot.call(entry, work, ["run/export/base"])
+                        slot.call(entry, work, [self.exported(name)])
                         if entry == "distill.verify"
                         else slot.run(entry, work)
                     )
                 work.rename(folder)
             return folder
+
+    @staticmethod
+    def exported(state: str) -> str:
+        """The exported pipeline of a state, for distill.verify."""
+        return f"run/{TUNED}/export" if state == "refined" else "run/export/base"
 
     def _prepared(self, folder: Path, slot: Slot, seed: int = 0) -> None:
         folder.mkdir(parents=True)
@@ -179,6 +217,23 @@ class World:
         self.copy("prepared", folder, slot)
         _well(slot.run(TRAIN, folder, processes=2))
 
+    def _pictured(self, folder: Path, slot: Slot) -> None:
+        self.copy("trained", folder, slot)
+        _well(slot.run(FINETUNE[0], folder))
+
+    def _tuned(self, folder: Path, slot: Slot) -> None:
+        self.copy("pictured", folder, slot)
+        _well(slot.run(FINETUNE[1], folder))
+
+    def _tuned_half(self, folder: Path, slot: Slot) -> None:
+        self.copy("pictured", folder, slot)
+        when = folder / "run" / TUNED / "checkpoints" / f"step_{TUNED_STEPS // 2:06d}"
+        slot.run(FINETUNE[1], folder, kill_when=str(when))
+
+    def _refined(self, folder: Path, slot: Slot) -> None:
+        self.copy("tuned", folder, slot)
+        _well(slot.run(FINETUNE[2], folder))
+
     def _long(self, folder: Path, slot: Slot) -> None:
         self.copy("prepared", folder, slot)
         _well(slot.run(TRAIN, folder, *LONG))
@@ -189,8 +244,8 @@ class World:
 
     def _other(self, folder: Path, slot: Slot) -> None:
         self._prepared(folder, slot, seed=1)
-        for entry in (TRAIN, EXPORT):
-            _well(slot.run(entry, folder, "distill.seed=1"))
+        for entry in (TRAIN, EXPORT, *FINETUNE):
+            _well(slot.run(entry, folder, "distill.seed=1", "finetune.stages.both.seed=1"))
 
 
 def _well(ended: Ended) -> Ended:

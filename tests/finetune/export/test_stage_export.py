@@ -28,6 +28,7 @@ from distill.verify import __main__ as verify_entry
 from finetune.export import __main__ as entry
 from finetune.export import lora
 from finetune.export import trained as stages
+from finetune.export.card import write_pipeline
 from finetune.pictures import pipeline as pictures
 from finetune.train import models, training
 
@@ -185,7 +186,9 @@ def tensors(folder: Path, family) -> dict[str, torch.Tensor]:
     }
 
 
-def test_the_export_is_the_checkpoint_to_the_bit(runs: dict[str, str], capsys) -> None:
+def test_the_export_is_the_checkpoint_to_the_bit(
+    runs: dict[str, str], capsys, tmp_path: Path
+) -> None:
     path = runs["whole"]
     assert entry.main([path]) == 0
     folder, family = folder_of(path, "pictures", "export"), settled(load_recipe(path))[1]
@@ -200,10 +203,20 @@ def test_the_export_is_the_checkpoint_to_the_bit(runs: dict[str, str], capsys) -
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (folder / vae).samefile(base / vae)
     card = (folder / "README.md").read_text()
+    (folder / "README.md").write_bytes(b"\xf6" + card.encode())
+    assert entry.main([path]) == 0 and (folder / "README.md").read_text() == card
     assert (
         "| toyworld:toyworld | CC0\\|\\<own\\> | 8 | " in card and "2 of them were held out" in card
     )
     assert "has no safety checker" in card and str(base.parent) not in card
+    japanese = ("## 使い方", "日本語のプロンプトがそのまま使えます", "## できないこと")
+    assert all(one in card for one in japanese) and "## What it cannot do" in card
+    korean = stages.find(load_recipe(path, ["language=ko"]), None)
+    shutil.copytree(folder, tmp_path / "korean")
+    write_pipeline(tmp_path / "korean", korean)
+    card = (tmp_path / "korean" / "README.md").read_text()
+    assert "for Korean prompts" in card and "## How to use it" in card
+    assert not any(one in card for one in japanese)
 
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     capsys.readouterr()

@@ -5,77 +5,23 @@ processes, LoRA, the anchor.
 import json
 from pathlib import Path
 
+import diffusers
+import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import write_initial_student, write_pairs
+from finetune_runs import write_recipe
 from groups import run_groups
+from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs.schema.load import load_recipe
-from corpora.toyworld import captions
 from distill.checkpoints.checkpoint import newest
 from distill.encoders.family import SDXL
 from distill.parallel import engine
 from distill.sdxl.base import settled
-from finetune.pictures import pipeline
+from finetune.export import exporting, trained
 from finetune.train import models, task, training
-
-STEPS = 4
-
-
-def write_recipe(base: Path, folder: Path, name: str, stage: dict, **finetune: object) -> str:
-    """A run that has its initial student, pairs and pictures."""
-    run = folder / name
-    write_initial_student(base, run / "initial_student")
-    pairs = [(one.ja, one.en) for one in captions.pairs(24, "train", 0)]
-    write_pairs(run / "pairs", pairs, "train")
-    tree = {
-        "name": "x",
-        "run": str(run),
-        "corpora": {
-            "sources": [{"kind": "toyworld", "pairs": 24, "held_out_pairs": 2}],
-            "language_id": {"model": "x"},
-        },
-        "vocab_init": {"tokenizer": "toyworld:spiece.model", "sentence_encoder": "x"},
-        "distill": {
-            "base": str(base),
-            "objective": {"position": 1.0},
-            "steps": STEPS,
-            "batch_size": 4,
-            "learning_rate": 1e-3,
-            "warmup_steps": 1,
-            "precision": "fp32",
-        },
-        "pictures": {
-            "resolution": 32,
-            "buckets": None,
-            "held_out": 4,
-            "sources": [{"kind": "toyworld", "scenes": 20}],
-        },
-        "finetune": {
-            "start": "initial_student",
-            "stages": {
-                "words": {
-                    "trains": ["text"],
-                    "steps": STEPS,
-                    "batch_size": 6,
-                    "learning_rate": 1e-3,
-                    "warmup_steps": 1,
-                    "precision": "fp32",
-                    "log_every_steps": 1,
-                    "save_every_steps": 2,
-                    "eval_every_steps": 2,
-                    **stage,
-                }
-            },
-            **finetune,
-        },
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    pipeline.make(load_recipe(path))
-    return str(path)
 
 
 def train_until(path: str, stop: int | None = None) -> None:
@@ -182,3 +128,73 @@ def test_resumed_and_on_two_processes_it_is_the_same_training(base: Path, tmp_pa
     ones, others = (torch.cat([one[name].flatten() for name in whole]) for one in (whole, two))
     assert (ones - others).norm() < 1e-3 * ones.norm()
     assert {name.partition(".")[0] for name in whole} == {*SDXL.parts, "unet"}
+
+
+def painted(path: str) -> dict[str, np.ndarray]:
+    folder = Path(load_recipe(path).run) / "finetune" / "words" / "validation"
+    return {one.name: np.asarray(Image.open(one)) for one in sorted(folder.iterdir())}
+
+
+def test_validation_pictures_are_what_an_export_paints_and_change_nothing(
+    base: Path, tiny_sd: Path, tmp_path: Path
+) -> None:
+    """The running average's, on any number of processes, after a kill too; the losses and weights
+    are those of a training without them.
+    """
+    stage = {"trains": ["text", "unet"], "ema_decay": 0.9, "learning_rate": 1e-2}
+    prompts = ["赤い丸", "青い四角の左に大きな緑の三角"]
+    validation = {"every": 3, "prompts": prompts, "seeds": 2, "sampling_steps": 3}
+    paths = {
+        name: write_recipe(tiny_sd if name == "sd" else base, tmp_path, name, stage, **more)
+        for name, more in {
+            "without": {},
+            **{name: {"validation": validation} for name in ("with", "resumed", "two", "sd")},
+        }.items()
+    }
+    groups = [(1, "train_until", {"path": paths[name]}) for name in ("without", "with", "sd")]
+    groups += [(1, "train_until", {"path": paths["resumed"], "stop": stop}) for stop in (3, None)]
+    run_groups(__file__, [*groups, (2, "train_until", {"path": paths["two"]})])
+    (bare, rows), (weights, same_rows) = result(paths["without"]), result(paths["with"])
+    assert all(bare[name].equal(weights[name]) for name in bare)
+    for one, same in zip(rows, same_rows, strict=True):
+        assert [one[name] for name in one if "/" in name and "speed" not in name] == [
+            same[name] for name in one if "/" in name and "speed" not in name
+        ]
+    found = painted(paths["with"])
+    assert list(found) == ["step_000000.png", "step_000003.png", "step_000004.png"]
+    assert len({picture.tobytes() for picture in found.values()}) == 3
+    for name, picture in painted(paths["resumed"]).items():
+        assert (picture == found[name]).all()
+    for name, picture in painted(paths["two"]).items():
+        assert np.abs(picture.astype(int) - found[name]).max() <= 2
+    for name in ("with", "sd"):
+        exporting.export(trained.find(load_recipe(paths[name]), None))
+        folder = Path(load_recipe(paths[name]).run) / "finetune" / "words" / "export"
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+        pipeline.set_progress_bar_config(disable=True)
+        grid = [
+            [
+                np.asarray(
+                    pipeline(
+                        prompt,
+                        height=32,
+                        width=32,
+                        num_inference_steps=3,
+                        generator=torch.Generator().manual_seed(seed),
+                    ).images[0]
+                )
+                for seed in range(2)
+            ]
+            for prompt in prompts
+        ]
+        ours = painted(paths[name])["step_000004.png"]
+        assert (
+            np.abs(
+                np.concatenate([np.concatenate(row, axis=1) for row in grid]).astype(int) - ours
+            ).max()
+            <= 1
+        )
+    board = EventAccumulator(
+        str(tmp_path / "with" / "finetune" / "words" / "tensorboard"), {"images": 0}
+    ).Reload()
+    assert [one.step for one in board.Images("validation")] == [0, 3, 4]
