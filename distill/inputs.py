@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from configs import artefact
+from configs import artefact, stored_weights
 from configs.errors import DataError
 from configs.files import file_sha256, value_sha256
 from configs.schema.distill import Distill
@@ -145,6 +145,8 @@ def _text_encoders(settings: Distill, family: Family) -> dict[str, str]:
     replaced = replacement(folder, family, settings.teacher)
     read = [part.subfolder for name, part in family.parts.items() if name not in replaced]
     files = [path for encoder in read for name in WEIGHTS for path in (folder / encoder).glob(name)]
+    stored = [stored_weights.find(folder / encoder) for encoder in read]
+    files += [path for one in stored if one.variant for path in one.files]
     checkpoints = [
         file_sha256(weights.path) for weights in replaced.values()
     ]  # of one encoder at most

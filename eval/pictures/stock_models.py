@@ -6,8 +6,11 @@ Out: model and processor, on the device.
 
 from typing import Any
 
+import torch
+
 from configs import model_folder
 from configs.errors import DataError, explained
+from configs.stored_weights import variant_of
 from distill.sdxl.pipelines import device
 
 
@@ -27,7 +30,12 @@ def load(setting: str, reference: str, model_kind: Any, processor_kind: Any) -> 
         "give a folder or hub name in transformers' layout",
     ):
         model, found = model_kind.from_pretrained(
-            reference, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            reference,
+            dtype=torch.float32,
+            variant=variant_of(reference),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         processor = processor_kind.from_pretrained(reference, trust_remote_code=False)
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
