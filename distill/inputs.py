@@ -23,6 +23,7 @@ from distill.encoders.family import Family
 from distill.encoders.teacher import replacement
 from distill.objective.projections import Projections
 from distill.sdxl.repository import fetch
+from distill.unpack import door
 
 PAIRS = "the pairs"
 INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's tokenizer"
@@ -66,6 +67,7 @@ def of_training(recipe: Recipe, family: Family) -> dict[str, str]:
         **_of_tokens(recipe, family, student),
         **_text_encoders(settings, family),
         **_unets(settings),
+        **_single_files(settings),
         "the settings of distill": value_sha256(_measuring(settings)),
         INITIAL_STUDENT: _whole(student),
     }
@@ -160,14 +162,22 @@ def _unets(settings: Distill) -> dict[str, str]:
     """By UNet, where the objective reads them."""
     if not settings.objective.uses("cross_attention"):
         return {}
-    names = {"base": "distill.base", "refiner": "distill.refiner"}
-    folders = unet_folders(settings).items()
     return {
-        f"the UNet of {names.get(unet, f'distill.query_bank.unets.{unet}')}": Projections(
-            folder
-        ).sha256()
-        for unet, folder in folders
+        f"the UNet of {_setting_of(unet)}": Projections(folder).sha256()
+        for unet, folder in unet_folders(settings).items()
     }
+
+
+def _single_files(settings: Distill) -> dict[str, str]:
+    """Of the pipelines that were unpacked from one file, that file's."""
+    found = {unet: door.sha256_of_source(path) for unet, path in unet_folders(settings).items()}
+    return {f"the file of {_setting_of(unet)}": one for unet, one in found.items() if one}
+
+
+def _setting_of(unet: str) -> str:
+    """The recipe's setting that names the pipeline of a UNet."""
+    names = {"base": "distill.base", "refiner": "distill.refiner"}
+    return names.get(unet, f"distill.query_bank.unets.{unet}")
 
 
 def _pipeline(folder: Path) -> str:

@@ -139,7 +139,7 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
 
     Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch size.
     """
-    recipe, family = settled(recipe)
+    recipe, family = settled(recipe, unpack=False)
     settings = recipe.distill
     settings.check_processes(gpus)
     try:

@@ -1,7 +1,7 @@
 """Inspects a repository in diffusers layout without running or unpickling anything in it.
 
-In:  a local folder, or a hub name (fetched: JSON, safetensors, SentencePiece models and text files;
-     never code, never pickles).
+In:  a local folder, a single file (unpacked), or a hub name (fetched: JSON, safetensors,
+     SentencePiece models and text files; never code, never pickles).
 Out: a `Repository`: its index, and for each text encoder its folders, its config and the shapes in
      its weights file, which is complete.
 
@@ -24,6 +24,7 @@ from configs.model_folder import weight_map
 from configs.references import ModelName, looks_like_hub_name, not_given
 from configs.stored_weights import DIFFUSERS_STEM, StoredWeights
 from distill.encoders.family import FAMILIES, FAMILY_OF_PIPELINE, EncoderPart, Family
+from distill.unpack import door
 
 INDEX = "model_index.json"
 WEIGHTS = "model.safetensors"
@@ -80,14 +81,18 @@ def fetch(
     allow_patterns: list[str] | None = None,
     ignore_patterns: list[str] | None = None,
 ) -> Path:
-    """The local folder of `toyworld:NAME`, a path or a hub name. Raises DataError."""
+    """The local folder of `toyworld:NAME`, a path or a hub name; of a single file the folder that
+    it is unpacked into, once. Raises DataError.
+    """
+    if Path(reference).is_file():
+        return door.unpacked(Path(reference))
     folder = Path(ModelName(reference).path)
     if folder.is_dir():
         return folder
     if not looks_like_hub_name(reference):
         raise DataError(
-            f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers layout, or "
-            "its hub name"
+            f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers layout, "
+            "its hub name, or a single file"
         )
     try:
         return Path(

@@ -426,7 +426,7 @@ def test_a_teacher_that_is_none_is_refused(
 ) -> None:
     assert command_line("distill.base=nowhere/at/all") == 3
     assert (
-        "there is no such folder; give an SDXL or SD folder in diffusers layout, or its hub name"
+        "there is no such folder; give an SDXL or SD folder in diffusers layout, its hub name, or "
         in one_line(capsys)
     )
     assert command_line("distill.base=someone/unknown") == 3
