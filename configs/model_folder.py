@@ -88,19 +88,50 @@ def check_weights(config: dict[str, Any], shapes: dict[str, list[int]], path: Pa
 
 def header(path: Path) -> dict[str, list[int]]:
     """The shape of every tensor of a safetensors file. Raises DataError."""
+    return {name: shape for name, (_, shape) in typed_header(path).items()}
+
+
+def typed_header(path: Path, whole: bool = False) -> dict[str, tuple[str, list[int]]]:
+    """The type, as safetensors calls it ("F16"), and the shape of every tensor. `whole`: the file
+    must also be as long as its header says.
+
+    Raises DataError.
+    """
     try:
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(LONGEST_HEADER, path.stat().st_size):
+            length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+            if length > min(LONGEST_HEADER, size):
                 raise ValueError(f"a header of {length:,} bytes")
             tree = json.loads(file.read(length))
-        return {name: entry["shape"] for name, entry in tree.items() if name != "__metadata__"}
+        tree.pop("__metadata__", None)
+        needed = 8 + length + max((entry["data_offsets"][1] for entry in tree.values()), default=0)
+        if whole and needed != size:
+            raise ValueError(f"{size:,} bytes, its header says {needed:,}")
+        return {name: (entry["dtype"], entry["shape"]) for name, entry in tree.items()}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); fetch it again") from None
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+        AttributeError,
+        LookupError,
+        TypeError,
+    ) as error:
         raise DataError(
             f"{path}: truncated, or no safetensors file ({first_line(error)}); fetch it again"
         ) from None
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """The file that holds each tensor, by an index of shards. Raises DataError."""
+    found = read_json(path).get("weight_map")
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(name, str) for name in found.values())
+    ):
+        raise DataError(f"{path}: its weight_map is damaged; fetch the folder again")
+    return found
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -126,7 +157,7 @@ def _check_json(path: Path, folder: Path) -> None:
     if path.name == "modules.json":
         return _check_modules(path)
     if path.name.endswith(".index.json"):
-        for name in _weight_map(path).values():
+        for name in weight_map(path).values():
             _check_link(inside(path.parent, name), folder)
         return
     config = read_json(path)
@@ -183,13 +214,6 @@ def _check_modules(path: Path) -> None:
             raise DataError(f"{path}: needs {kind!r}, code of its own; {WITHOUT}")
         if name:
             inside(path.parent, name)
-
-
-def _weight_map(path: Path) -> dict[str, str]:
-    found = read_json(path).get("weight_map")
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise DataError(f"{path}: its weight_map is damaged; fetch it again")
-    return found
 
 
 def _numbers(config: Any, key: str = "") -> Iterator[tuple[str, int]]:

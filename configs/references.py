@@ -1,6 +1,6 @@
 """How a user names a model, and how a library's error becomes a part of one line.
 
-In and out: strings; nothing is read.
+In and out: strings; of a model in one file the SHA-256 is read, since it names its unpacked folder.
 """
 
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Any
 from pydantic_core import CoreSchema, core_schema
 
 from configs.errors import first_line
+from configs.files import known_sha256
 
+SINGLE_FILES = (".safetensors", ".ckpt")
 TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
 
 
@@ -19,8 +21,24 @@ def looks_like_hub_name(name: str | Path) -> bool:
     What is there under the whole name is a path; a folder called like the organisation is none.
     """
     text = str(name)
-    one_slash = text.count("/") == 1 and all(text.split("/"))
+    one_slash = text.count("/") == 1 and all(text.split("/")) and not text.endswith(SINGLE_FILES)
     return one_slash and not text.startswith((".", "~")) and not Path(text).exists()
+
+
+def is_single_file(name: str | Path) -> bool:
+    """A checkpoint of a whole model in one file, as kohya's scripts, ComfyUI and the web UIs write
+    it."""
+    return str(name).endswith(SINGLE_FILES) and Path(name).is_file()
+
+
+def unpacked_folder(file: Path) -> Path:
+    """Where a single file lies in diffusers layout once distill/unpack has unpacked it: beside the
+    hub's cache, named by its SHA-256. Raises DataError when the file cannot be read.
+    """
+    from huggingface_hub import constants
+
+    # A number of its own for every layout: what an older version unpacked is not read as this one.
+    return Path(constants.HF_HOME) / "sdxl-mother-tongue" / "unpacked-1" / known_sha256(file)
 
 
 def not_given(name: str, error: BaseException) -> str:
@@ -31,16 +49,21 @@ def not_given(name: str, error: BaseException) -> str:
 
 
 class ModelName(str):
-    """A model as a recipe or a command names it: a path, a hub name, or `toyworld:NAME`.
+    """A model as a recipe or a command names it: a path of a folder or of a single file, a hub
+    name, or `toyworld:NAME`.
 
     As a string it is what was written, so that files and digests name no machine's folders.
     """
 
     @property
     def path(self) -> str:
-        """Where libraries find it: the folder of a toyworld model, else the name itself."""
+        """Where libraries find it: the folder of a toyworld model or of an unpacked single file
+        (which distill.sdxl.repository.fetch makes), else the name itself.
+        """
         if self.startswith("toyworld:"):
             return str(TOYWORLD_MODELS / self.removeprefix("toyworld:"))
+        if is_single_file(self):
+            return str(unpacked_folder(Path(self)))
         return str(self)
 
     @classmethod

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from configs import artefact
+from configs import artefact, stored_weights
 from configs.errors import DataError
 from configs.files import file_sha256, value_sha256
 from configs.schema.distill import Distill
@@ -23,6 +23,7 @@ from distill.encoders.family import Family
 from distill.encoders.teacher import replacement
 from distill.objective.projections import Projections
 from distill.sdxl.repository import fetch
+from distill.unpack import door
 
 PAIRS = "the pairs"
 INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's tokenizer"
@@ -66,6 +67,7 @@ def of_training(recipe: Recipe, family: Family) -> dict[str, str]:
         **_of_tokens(recipe, family, student),
         **_text_encoders(settings, family),
         **_unets(settings),
+        **_single_files(settings),
         "the settings of distill": value_sha256(_measuring(settings)),
         INITIAL_STUDENT: _whole(student),
     }
@@ -145,6 +147,8 @@ def _text_encoders(settings: Distill, family: Family) -> dict[str, str]:
     replaced = replacement(folder, family, settings.teacher)
     read = [part.subfolder for name, part in family.parts.items() if name not in replaced]
     files = [path for encoder in read for name in WEIGHTS for path in (folder / encoder).glob(name)]
+    stored = [stored_weights.find(folder / encoder) for encoder in read]
+    files += [path for one in stored if one.variant for path in one.files]
     checkpoints = [
         file_sha256(weights.path) for weights in replaced.values()
     ]  # of one encoder at most
@@ -158,14 +162,22 @@ def _unets(settings: Distill) -> dict[str, str]:
     """By UNet, where the objective reads them."""
     if not settings.objective.uses("cross_attention"):
         return {}
-    names = {"base": "distill.base", "refiner": "distill.refiner"}
-    folders = unet_folders(settings).items()
     return {
-        f"the UNet of {names.get(unet, f'distill.query_bank.unets.{unet}')}": Projections(
-            folder
-        ).sha256()
-        for unet, folder in folders
+        f"the UNet of {_setting_of(unet)}": Projections(folder).sha256()
+        for unet, folder in unet_folders(settings).items()
     }
+
+
+def _single_files(settings: Distill) -> dict[str, str]:
+    """Of the pipelines that were unpacked from one file, that file's."""
+    found = {unet: door.sha256_of_source(path) for unet, path in unet_folders(settings).items()}
+    return {f"the file of {_setting_of(unet)}": one for unet, one in found.items() if one}
+
+
+def _setting_of(unet: str) -> str:
+    """The recipe's setting that names the pipeline of a UNet."""
+    names = {"base": "distill.base", "refiner": "distill.refiner"}
+    return names.get(unet, f"distill.query_bank.unets.{unet}")
 
 
 def _pipeline(folder: Path) -> str:

@@ -23,8 +23,8 @@ import huggingface_hub
 import torch
 from safetensors import SafetensorError, safe_open
 
+from configs import stored_weights
 from configs.errors import DataError, first_line
-from configs.files import inside
 from configs.references import looks_like_hub_name, not_given
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_tokenizer, replacement
@@ -36,6 +36,7 @@ EMBEDDING_KEYS = (
     "text_model.embeddings.token_embedding.weight",
     "embeddings.token_embedding.weight",
 )
+# Of a hub's repository; a folder may hold another variant (configs/stored_weights.py).
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -195,11 +196,8 @@ def _local_folder(base: str, family: Family) -> Path:
 
 def _token_embedding(folder: Path) -> torch.Tensor:
     """(V, D) float32: this one tensor of `model.safetensors` or of its shards."""
-    path = folder / WEIGHTS
+    path = stored_weights.find(folder).holder(*EMBEDDING_KEYS)
     try:
-        if not path.is_file() and (folder / INDEX).is_file():
-            shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            path = inside(folder, next(shards[key] for key in EMBEDDING_KEYS if key in shards))
         with safe_open(path, framework="pt") as file:
             stored = set(file.keys())
             table_VD: torch.Tensor = file.get_tensor(
@@ -209,9 +207,7 @@ def _token_embedding(folder: Path) -> torch.Tensor:
         raise DataError(
             f"{path}: it holds no {EMBEDDING_KEYS[0]}; give the folder of a CLIP text encoder"
         ) from None
-    except DataError:
-        raise
-    except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, SafetensorError) as error:
         raise DataError(
             f"{path}: the token embeddings cannot be read ({first_line(error)}); fetch the folder "
             "again"

@@ -12,6 +12,7 @@ Shape letters: V vocabulary, D width, P pooled width.
 
 import dataclasses
 import difflib
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,15 @@ def to_transformers(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
             for letter, third in zip("qkv", tensor.chunk(3), strict=True)
         }
     return {f"{prefix}{NAMES_IN_BLOCK[part]}.{kind}": tensor}
+
+
+def merges_file() -> Path:
+    """OpenAI's list of CLIP's byte-pair merges, which open_clip ships; found without importing it,
+    which takes seconds.
+    """
+    spec = importlib.util.find_spec("open_clip")
+    assert spec is not None and spec.origin is not None  # the project depends on it
+    return Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
 
 
 def _describe(reference: str) -> Weights:

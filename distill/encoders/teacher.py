@@ -19,6 +19,7 @@ import torch
 from configs import model_folder
 from configs.errors import DataError, explained, first_line
 from configs.references import looks_like_hub_name, not_given
+from configs.stored_weights import variant_of
 from distill.encoders import open_clip_weights
 from distill.encoders.family import EncoderPart, Family
 
@@ -204,6 +205,7 @@ def _stock(kind: Any, folder: str | Path, subfolder: str, dtype: torch.dtype) ->
             folder,
             subfolder=subfolder,
             dtype=dtype,
+            variant=variant_of(Path(folder) / subfolder),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,

@@ -9,17 +9,25 @@ from pathlib import Path
 from configs import artefact
 from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
-from configs.references import ModelName
+from configs.references import ModelName, is_single_file
 from configs.schema.recipe import Recipe
 from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.encoders.family import Family
-from distill.export import pipeline_folder
+from distill.encoders.teacher import load_text_encoders
+from distill.export import agreement, pipeline_folder
 from distill.export.push import push as upload
 from distill.model_card import model_card
 from distill.sdxl.base import settled
-from distill.sdxl.repository import STEMS, fetch
-from distill.verify.record import VERIFICATION, Verification
+from distill.sdxl.repository import INDEX, STEMS, fetch
+from distill.unpack import door
+from distill.verify.record import (
+    AGREEMENT,
+    RETRAINED_BELOW,
+    TEACHER_FILE,
+    VERIFICATION,
+    Verification,
+)
 
 VARIANT = re.compile(r"text_encoder(?:_2)?/model\.(\w+)\.safetensors")
 
@@ -42,13 +50,9 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
         "checkpoint": newest.name,
         "manifest_sha256": file_sha256(newest / checkpoint.MANIFEST),
     }
-    sources = (
-        {assemble.rstrip("/").rpartition("/")[2]: ModelName(assemble)}
-        if assemble
-        else _sources(recipe)
-    )
+    sources = _assembled_from(assemble) if assemble else _sources(recipe)
     provenances = {
-        name: {**made_from, "teacher": public_name(source)}
+        name: {**made_from, "teacher": public_name(source), **_file_of(source)}
         for name, source in {"encoders": recipe.distill.base, **sources}.items()
     }
     variants = tuple(recipe.export.variants)
@@ -62,17 +66,21 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
         if finished[name]:
             if name in sources:
                 _check_same_weights(folder / name, Path(sources[name].path))
-            model_card.write(folder / name, recipe, provenance)  # its settings may be others now
+            stored = stored_export(folder / name)
+            assert stored is not None
+            _warn(folder / name, stored.made_from)
+            model_card.write(folder / name, recipe, stored.made_from)  # settings may be others now
             print(f"{folder / name}: already exported from {newest.name}")
             continue
-        _write(folder / name, recipe, family, newest, sources.get(name), provenance)
+        compared = assemble is not None and name in sources
+        _write(folder / name, recipe, family, newest, sources.get(name), provenance, compared)
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")
     return [folder / name for name in sources or ["encoders"]]
 
 
 def public_name(reference: str) -> str:
     """A source's name without the machine's folders: what may be written into a repository."""
-    return Path(reference).name if Path(reference).is_dir() else reference
+    return Path(reference).name if Path(reference).exists() else reference
 
 
 def is_finished(folder: Path, provenance: dict[str, str], variants: tuple[str, ...]) -> bool:
@@ -83,7 +91,8 @@ def is_finished(folder: Path, provenance: dict[str, str], variants: tuple[str, .
     stored = stored_export(folder)
     if stored is None:
         return False
-    if (found := stored.made_from) != provenance:
+    found = {key: value for key, value in stored.made_from.items() if key != AGREEMENT}
+    if found != provenance:
         made_from = (
             f"{found.get('checkpoint')} of {found.get('recipe')}, teacher {found.get('teacher')}"
         )
@@ -145,6 +154,52 @@ def _check_same_weights(folder: Path, sdxl: Path) -> None:
             )
 
 
+def _assembled_from(reference: str) -> dict[str, ModelName]:
+    """The source of `--assemble`, by the name of its folder; a single file is unpacked.
+
+    Raises DataError.
+    """
+    if is_single_file(reference):
+        fetch(reference)
+        return {Path(reference).stem: ModelName(reference)}
+    return {reference.rstrip("/").rpartition("/")[2]: ModelName(reference)}
+
+
+def _file_of(source: ModelName) -> dict[str, str]:
+    """The digest of the single file that a source was unpacked from. Raises DataError."""
+    found = door.sha256_of_source(source.path)
+    return {TEACHER_FILE: found} if found else {}
+
+
+def _agreement(recipe: Recipe, family: Family, source: str) -> dict[str, str]:
+    """How far the source's own text encoders are the teacher's, for the record; nothing where it
+    has none that can be read, since they are not exported.
+    """
+    try:
+        folder = fetch(source, [INDEX, "t*/*.json", "t*/*.safetensors", "t*/*.txt"])
+        teacher = load_text_encoders(recipe.distill.base.path, family, recipe.distill.teacher)
+        return {AGREEMENT: f"{agreement.agreement(teacher, folder, family):.4f}"}
+    except DataError as error:
+        print(
+            f"{source}: its own text encoders are not compared with the teacher's "
+            f"({one_line(error)})",
+            file=sys.stderr,
+        )
+        return {}
+
+
+def _warn(folder: Path, made_from: dict[str, str]) -> None:
+    figure = made_from.get(AGREEMENT)
+    if figure is not None and float(figure) < RETRAINED_BELOW:
+        print(
+            f"{folder}: the text encoders of {made_from['teacher']} were trained: they agree with "
+            f"the teacher's to {figure} (cosine; 1 is equal, warned below {RETRAINED_BELOW}), so "
+            "its UNet reads other states than the student learnt; distil from it instead "
+            "(distill.base)",
+            file=sys.stderr,
+        )
+
+
 def _sources(recipe: Recipe) -> dict[str, ModelName]:
     """What each pipeline is assembled from, by the name of its folder."""
     if recipe.export.encoders_only:
@@ -161,7 +216,9 @@ def _write(
     checkpoint: Path,
     source: str | None,
     made_from: dict[str, str],
+    compared: bool,
 ) -> None:
+    """`compared`: with the teacher's text encoders, where `source` is another pipeline."""
     with whole_folder(folder, replace=folder.exists()) as partial:
         if source is None:
             _check_initial_student(recipe)
@@ -175,6 +232,9 @@ def _write(
         else:
             rest = fetch(source, *patterns(recipe))
             pipeline_folder.assemble(partial, folder.parent / "encoders", rest, family)
+            if compared:
+                made_from = made_from | _agreement(recipe, family, source)
+                _warn(folder, made_from)
         pipeline_folder.verify(partial, made_from, recipe.text_language.verification_prompts)
         if folder.exists():
             _check_sources(folder, partial)

@@ -20,8 +20,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from configs import stored_weights
 from configs.errors import DataError
 from configs.files import link, read_json, write_json
+from configs.stored_weights import variant_of
 from distill.encoders.family import EncoderPart, Family
 from distill.sdxl.repository import (
     INDEX,
@@ -119,7 +121,7 @@ def assemble(folder: Path, encoders: Path, rest: Path, family: Family) -> None:
     for name, entry in index.items():
         if isinstance(entry, list) and entry[0] and not (folder / name).is_dir():
             index[name] = [entry[0], RENAMED.get(entry[1], entry[1])]
-            link_files(rest / name, folder / name)
+            link_files(rest / name, folder / name, STEMS.get(name))
             if name in STEMS:
                 check_weights(rest / name, STEMS[name])
     _check_widths(folder, ours, rest, family)
@@ -164,16 +166,22 @@ def verify(
     return worst
 
 
-def link_files(source: Path, target: Path) -> None:
+def link_files(source: Path, target: Path, stem: str | None = None) -> None:
     """Hard links (or copies, across disks) the JSON and safetensors files of one part of a
     pipeline. Raises DataError.
+
+    `stem`: of its weights. Those that lie there in a half-precision variant alone get plain names
+    too, so that what is exported loads without a `variant`.
     """
     files = [path for path in sorted(source.glob("*")) if path.suffix in (".json", ".safetensors")]
     if not files:
         raise DataError(f"{source}: holds no JSON or safetensors file; fetch the folder again")
+    names = {path.name: path for path in files}
+    if stem is not None and variant_of(source, stem) is not None:
+        names |= stored_weights.find(source, stem).plain_names
     target.mkdir()
-    for path in files:
-        link(path, target / path.name)
+    for name, path in names.items():
+        link(path, target / name)
 
 
 def _write_config(

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from configs.errors import DataError
 from configs.files import read_json, whole
-from configs.references import looks_like_hub_name
+from configs.references import SINGLE_FILES, looks_like_hub_name
 from configs.schema import yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
@@ -21,7 +21,13 @@ from distill.encoders.family import Family
 from distill.model_card import evaluation
 from distill.model_card.evaluation import COMPARE, GENERATE, Pictures
 from distill.sdxl.repository import family_in
-from distill.verify.record import VERIFICATION, Verification
+from distill.verify.record import (
+    AGREEMENT,
+    RETRAINED_BELOW,
+    TEACHER_FILE,
+    VERIFICATION,
+    Verification,
+)
 
 TEMPLATE = "model_card.md.jinja"
 TAGS = ("knowledge-distillation", "sdxl-mother-tongue")
@@ -95,7 +101,9 @@ def render(
             recipe=recipe,
             made_from=made_from,
             toyworld=toyworld,
-            source=made_from["teacher"].replace("toyworld:", "corpora/toyworld/models/"),
+            source=_as_a_folder(made_from["teacher"]),
+            retrained=float(made_from.get(AGREEMENT, 1)) < RETRAINED_BELOW,
+            agreement=made_from.get(AGREEMENT),
             prompt=TOYWORLD_PROMPT
             if toyworld
             else (recipe.text_language.verification_prompts[0], PROMPT),
@@ -120,6 +128,13 @@ def render(
             commands={"compare": COMPARE, "generate": GENERATE},
         )
     )
+
+
+def _as_a_folder(teacher: str) -> str:
+    """What a snippet loads: of a single file the folder of its name that distill.unpack makes."""
+    for ending in SINGLE_FILES:
+        teacher = teacher.removesuffix(ending)
+    return teacher.replace("toyworld:", "corpora/toyworld/models/")
 
 
 def kind_of(folder: Path, family: Family) -> tuple[str, str]:
@@ -189,6 +204,11 @@ def training_settings(
     ]
     return [
         ("teacher", ", ".join(map(public, teachers))),
+        *(
+            [("teacher's file, SHA-256", made_from[TEACHER_FILE])]
+            if TEACHER_FILE in made_from
+            else []
+        ),
         (
             "objective",
             f"{settings.objective}: ; ".join(

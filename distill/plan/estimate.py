@@ -182,7 +182,7 @@ def count(recipe: Recipe, gpus: int) -> Counted:
     """Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch
     size.
     """
-    recipe, family = settled(recipe)
+    recipe, family = settled(recipe, unpack=False)
     settings = recipe.distill
     settings.check_processes(gpus)
     word = cost.word_bytes(settings.precision)

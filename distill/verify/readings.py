@@ -20,9 +20,11 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from configs import stored_weights
 from configs.errors import DataError, explained, first_line
 from configs.files import identity, known_sha256, read_json
 from configs.languages import JAPANESE
+from configs.stored_weights import StoredWeights
 from distill.encoders.teacher import states_read
 from distill.encoders.tower import TextTower, with_prefix
 from distill.sdxl.pipelines import load_encoder, load_text_side
@@ -31,7 +33,6 @@ from distill.sdxl.repository import (
     WEIGHTS,
     Repository,
     StoredEncoder,
-    weights_file,
 )
 from distill.verify.record import VERIFICATION, Prompt
 
@@ -72,8 +73,8 @@ def check_portable(encoder: StoredEncoder) -> None:
     config = encoder.config
     if TOKEN_EMBEDDING not in encoder.shapes:
         raise DataError(
-            f"{encoder.weights}: its keys lack the prefix `text_model.`, which transformers 4 "
-            "needs to load them; repair it: distill.repair"
+            f"{encoder.weights.files[0]}: its keys lack the prefix `text_model.`, which "
+            "transformers 4 needs to load them; repair it: distill.repair"
         )
     tokenizer, settings = open_tokenizer(encoder.tokenizer)
     vocabulary, rows = tokenizer.get_vocab_size(), encoder.shapes[TOKEN_EMBEDDING][0]
@@ -173,9 +174,8 @@ def _trainers_states(
 
     The same files are computed once by a process: an export links its encoders into each pipeline.
     """
-    weights = weights_file(encoder.folder, f"model.{variant}") if variant else encoder.weights
     files = (
-        weights,
+        *_weights(encoder, variant).files,
         encoder.folder / "config.json",
         encoder.tokenizer / "tokenizer.json",
         encoder.tokenizer / "tokenizer_config.json",
@@ -217,20 +217,28 @@ def load_tower(encoder: StoredEncoder, variant: str | None = None) -> TextTower:
             encoder.part.states,
             with_projection="text_projection.weight" in encoder.shapes,
         )
-    weights = weights_file(encoder.folder, f"model.{variant}") if variant else encoder.weights
-    with safe_open(weights, framework="pt") as file:
-        names = [
-            name for name in encoder.shapes if not name.endswith("position_ids")
-        ]  # a buffer that old versions saved
-        state = {with_prefix(name): file.get_tensor(name).float() for name in names}
+    weights, state = _weights(encoder, variant), {}
+    for path in weights.files:
+        with safe_open(path, framework="pt") as file:
+            keys = file.keys()  # the handle is no mapping
+            for name in keys:
+                if not name.endswith("position_ids"):  # a buffer that old versions saved
+                    state[with_prefix(name)] = file.get_tensor(name).float()
     try:
         tower.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise DataError(
-            f"{weights}: does not fit the config.json beside it ({first_line(error)}); fetch or "
-            "export the folder again"
+            f"{weights.files[0]}: does not fit the config.json beside it ({first_line(error)}); "
+            "fetch or export the folder again"
         ) from None
     return tower.eval().requires_grad_(False)
+
+
+def _weights(encoder: StoredEncoder, variant: str | None) -> StoredWeights:
+    """Those of the variant asked for, else those that a loader finds. Raises DataError."""
+    if variant is None:
+        return encoder.weights
+    return stored_weights.find(encoder.folder, wanted=variant)
 
 
 def pooled_position(ids_BL: torch.Tensor, eos_token_id: int) -> torch.Tensor:

@@ -6,8 +6,11 @@ Out: model and processor, on the device.
 
 from typing import Any
 
+import torch
+
 from configs import model_folder
 from configs.errors import DataError, explained
+from configs.stored_weights import variant_of
 from distill.sdxl.pipelines import device
 
 
@@ -33,7 +36,12 @@ def load(
         "give a folder or hub name in transformers' layout",
     ):
         model, found = model_kind.from_pretrained(
-            reference, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            reference,
+            dtype=torch.float32,
+            variant=variant_of(reference),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         processor = processor_kind.from_pretrained(
             processor_reference or reference, trust_remote_code=False

@@ -9,7 +9,7 @@ from configs.errors import DataError, RecipeError
 from configs.schema.recipe import Recipe
 from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding, TextEncoders, load_text_encoders
-from distill.sdxl.base import settled
+from distill.sdxl.base import settled, unpack_files
 from distill.sdxl.pipelines import Pipelines, device, load_base, load_refiner, quiet
 from distill.sdxl.repository import fetch, read_index
 from eval import held_out, results
@@ -47,6 +47,7 @@ def transfer(recipe: Recipe) -> None:
             f"{student}: there is no exported student; make it with: python -m distill.export "
             "RECIPE"
         )
+    unpack_files(recipe.eval.unets.values())
     folders = {OWN: recipe.distill.base.path} | {
         name: folder.path for name, folder in recipe.eval.unets.items()
     }

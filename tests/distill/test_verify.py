@@ -145,9 +145,9 @@ SILENT_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "text_encoder",
     ),
-    "fp16 UNet alone": (
-        lambda base: (base / UNET).rename(base / UNET.replace(".", ".fp16.")),
-        "missing, diffusion_pytorch_model.fp16.safetensors alone is there",
+    "no weights of the UNet": (
+        lambda base: (base / UNET).unlink(),
+        "diffusion_pytorch_model.safetensors: missing; fetch the folder again",
     ),
     "UNet without a shard": (
         lambda base: (base / f"{UNET}.index.json").write_text(

@@ -421,7 +421,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         _corrupt_weights,
         "text_encoder_2/model.safetensors: the token embeddings cannot be read",
     ),
-    "no weights": (_no_weights, "text_encoder/model.safetensors: the token embeddings cannot"),
+    "no weights": (_no_weights, "text_encoder/model.safetensors: missing; fetch"),
     "another model": (_another_model, "it holds no text_model.embeddings"),
     "NaN": (_nan_weights, "hold NaN or infinity"),
     "fewer rows than ids": (

@@ -426,7 +426,7 @@ def test_a_teacher_that_is_none_is_refused(
 ) -> None:
     assert command_line("distill.base=nowhere/at/all") == 3
     assert (
-        "there is no such folder; give an SDXL or SD folder in diffusers layout, or its hub name"
+        "there is no such folder; give an SDXL or SD folder in diffusers layout, its hub name, or "
         in one_line(capsys)
     )
     assert command_line("distill.base=someone/unknown") == 3
@@ -438,10 +438,6 @@ def test_a_teacher_that_is_none_is_refused(
 
 
 STEM = "diffusion_pytorch_model"
-
-
-def rename(path: Path, variant: str) -> None:
-    path.rename(path.with_name(f"{path.stem}{variant}{path.suffix}"))
 
 
 def edit_new(path: Path, shard: str) -> None:
@@ -478,15 +474,9 @@ BROKEN_SDXL: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "pickle weights can run code when loaded",
     ),
-    "fp16 alone": (
-        lambda sdxl: rename(sdxl / "unet" / "diffusion_pytorch_model.safetensors", ".fp16"),
-        "diffusion_pytorch_model.safetensors: missing, diffusion_pytorch_model.fp16.safetensors "
-        "alone",
-    ),
-    "fp16 autoencoder": (
-        lambda sdxl: rename(sdxl / "vae" / "diffusion_pytorch_model.safetensors", ".fp16"),
-        "diffusion_pytorch_model.safetensors: missing, diffusion_pytorch_model.fp16.safetensors "
-        "alone",
+    "no weights of the autoencoder": (
+        lambda sdxl: (sdxl / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
+        "diffusion_pytorch_model.safetensors: missing; fetch the folder again",
     ),
     "shard missing": (
         lambda sdxl: cut_into_shards(sdxl / "unet")[1].unlink(),

@@ -1,0 +1,167 @@
+"""Community models hold fp16 under the plain file name, in a variant alone, or in shards.
+
+Each gives the same states, projections and pictures as its numbers in fp32 under the plain name.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from configs import stored_weights
+from configs.errors import DataError
+from configs.schema.load import load_recipe
+from distill import inputs
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import load_text_encoders
+from distill.export import pipeline_folder
+from distill.objective.projections import Projections
+from distill.sdxl.pipelines import load_base, load_text_side
+from distill.sdxl.repository import open_folder
+from distill.verify import readings
+from vocab_init import transplant
+
+ENCODERS = ("text_encoder", "text_encoder_2")
+PARTS = {
+    **dict.fromkeys(ENCODERS, "model"),
+    **dict.fromkeys(("unet", "vae"), "diffusion_pytorch_model"),
+}
+PROMPTS = ["a small red ring", ""]
+
+
+def stored(part: Path, stem: str, layout: str) -> None:
+    """Writes the part's weights again: in fp16, in files of this layout."""
+    path = part / f"{stem}.safetensors"
+    tensors = {name: tensor.half() for name, tensor in load_file(path).items()}
+    path.unlink()
+    variant = ".fp16" if "variant" in layout else ""
+    if part.name in ENCODERS and layout != "fp32":
+        # Published configs say it, and transformers 5 follows it where it is asked for no other.
+        config = json.loads((part / "config.json").read_text()) | {"dtype": "float16"}
+        (part / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}))
+    if layout == "fp32":
+        save_file({name: one.float() for name, one in tensors.items()}, path, {"format": "pt"})
+    elif "shards" not in layout:
+        save_file(tensors, part / f"{stem}{variant}.safetensors", {"format": "pt"})
+    else:
+        names = sorted(tensors)
+        halves, weight_map = (names[: len(names) // 2], names[len(names) // 2 :]), {}
+        for number, half in enumerate(halves, 1):
+            shard = f"{stem}{variant}-{number:05d}-of-00002.safetensors"
+            save_file({name: tensors[name] for name in half}, part / shard, {"format": "pt"})
+            weight_map |= dict.fromkeys(half, shard)
+        index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+        (part / f"{stem}.safetensors.index{variant}.json").write_text(json.dumps(index))
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The numbers that fp16 can hold, in fp32."""
+    folder = tmp_path_factory.mktemp("reference") / "base"
+    shutil.copytree(tiny_sdxl / "base", folder)
+    for part, stem in PARTS.items():
+        stored(folder / part, stem, "fp32")
+    return folder
+
+
+@pytest.fixture(params=["plain", "variant", "shards", "shards of a variant"])
+def layout(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["encoders", "unet", "vae"])
+def folder(request: pytest.FixtureRequest, layout: str, reference: Path, tmp_path: Path) -> Path:
+    """The reference with one kind of part stored another way."""
+    shutil.copytree(reference, tmp_path / "base")
+    for part in ENCODERS if request.param == "encoders" else [request.param]:
+        stored(tmp_path / "base" / part, PARTS[part], layout)
+    return tmp_path / "base"
+
+
+def picture(folder: Path) -> np.ndarray:
+    pipeline = load_base(str(folder), SDXL)
+    parts = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.unet, pipeline.vae)
+    assert {tensor.dtype for part in parts for tensor in part.state_dict().values()} == {
+        torch.float32
+    }
+    generator = torch.Generator().manual_seed(0)
+    return pipeline(PROMPTS[0], num_inference_steps=2, generator=generator, output_type="np").images
+
+
+def test_pictures_are_equal_in_fp32(folder: Path, reference: Path) -> None:
+    assert np.array_equal(picture(folder), picture(reference))
+
+
+def test_projections_are_equal(folder: Path, reference: Path) -> None:
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    mine, theirs = (Projections(str(one)) for one in (folder, reference))
+    assert torch.equal(mine.read(name).float(), theirs.read(name))
+    assert len(mine.sha256()) == 64
+
+
+def equal(mine: torch.Tensor | None, theirs: torch.Tensor | None) -> bool:
+    assert mine is not None and theirs is not None and mine.dtype == torch.float32
+    return torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("folder", ["encoders"], indirect=True)
+def test_text_states_are_equal_however_they_are_read(folder: Path, reference: Path) -> None:
+    mine, theirs = (load_text_encoders(one, SDXL).encode(PROMPTS) for one in (folder, reference))
+    for name, tensor in theirs.named().items():
+        assert equal(mine.named()[name], tensor)
+
+    def stock(folder: Path) -> list[torch.Tensor]:
+        pipeline = load_text_side(open_folder(folder))
+        return pipeline.encode_prompt(PROMPTS[0], device="cpu", do_classifier_free_guidance=False)
+
+    assert all(map(equal, stock(folder)[::2], stock(reference)[::2]))
+    for mine, theirs in zip(
+        open_folder(folder).encoders, open_folder(reference).encoders, strict=True
+    ):
+        ids = torch.tensor([[512, 5, 6, 513]])
+        tower, other = (readings.load_tower(one) for one in (mine, theirs))
+        assert torch.equal(tower(ids, torch.tensor([3]))[0], other(ids, torch.tensor([3]))[0])
+    first, second = (transplant.read_teacher(str(one), SDXL) for one in (folder, reference))
+    assert first.sha256() == second.sha256()
+
+
+@pytest.mark.parametrize("folder", ["encoders"], indirect=True)
+def test_a_change_of_the_encoders_is_noticed(
+    folder: Path, finished_run: Callable[..., str]
+) -> None:
+    settings = load_recipe(finished_run(), [f"distill.base={folder}"]).distill
+    before = inputs._text_encoders(settings, SDXL)
+    for path in (folder / "text_encoder").glob("*.safetensors"):
+        tensors = load_file(path)
+        save_file({name: one * 2 for name, one in tensors.items()}, path, {"format": "pt"})
+    assert inputs._text_encoders(settings, SDXL) != before
+
+
+@pytest.mark.parametrize("folder", ["unet"], indirect=True)
+def test_what_is_assembled_from_it_loads_without_a_variant(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    pipeline_folder.assemble(tmp_path / "out", folder, folder, SDXL)
+    found = stored_weights.find(tmp_path / "out" / "unet", PARTS["unet"])
+    assert found.variant is None and all(path.is_file() for path in found.files)
+
+
+def test_full_precision_is_preferred_and_what_is_missing_is_named(
+    reference: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "unet"
+    shutil.copytree(reference / "unet", part)
+    stem = PARTS["unet"]
+    shutil.copyfile(part / f"{stem}.safetensors", part / f"{stem}.fp16.safetensors")
+    assert stored_weights.find(part, stem).variant is None
+    (part / f"{stem}.safetensors").unlink()
+    assert stored_weights.find(part, stem).variant == "fp16"
+    with pytest.raises(DataError, match=rf"{stem}\.bf16\.safetensors: missing"):
+        stored_weights.find(part, stem, wanted="bf16")
+    (part / f"{stem}.fp16.safetensors").rename(part / f"{stem}.bin")
+    with pytest.raises(DataError, match="pickle weights can run code"):
+        stored_weights.find(part, stem)
