@@ -178,6 +178,20 @@ class Memory:
         return self.state + self.layers + self.states + self.activations
 
 
+@dataclass(frozen=True)
+class Disk:
+    """Bytes below the run's folder. `checkpoints`: those kept, and one more while it is written."""
+
+    tokens: float
+    queries: float
+    checkpoints: float
+    exported: float
+
+    @property
+    def total(self) -> float:
+        return self.tokens + self.queries + self.checkpoints + self.exported
+
+
 def count(recipe: Recipe, gpus: int) -> Counted:
     """Raises DataError if a config lacks a number, RecipeError if `gpus` do not divide the batch
     size.
@@ -219,6 +233,30 @@ def memory(counted: Counted) -> Memory:
         layers=sum(one.held_bytes for one in counted.attention),
         states=pairs * length * cost.states_bytes(towers, settings),
         activations=kept_bytes(counted.load.largest, towers, counted.attention, settings.precision),
+    )
+
+
+def disk(counted: Counted) -> Disk:
+    settings, towers = counted.recipe.distill, counted.towers
+    if counted.found is not None:
+        folder = counted.recipe.run_dir / "tokens"
+        tokens: float = sum(path.stat().st_size for path in folder.iterdir())
+    else:
+        sizes = [tower.vocabulary for tower in towers] + [counted.vocabulary] * 2
+        vocabularies = dict(zip(sides_of(counted.family), sizes, strict=True))
+        tokens = cost.token_bytes(
+            counted.pairs, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies
+        )
+    student, trained = (
+        sum(of(tower, counted.vocabulary) for tower in towers)
+        for of in (Tower.parameters, Tower.trained_parameters)
+    )
+    one = cost.checkpoint_bytes(student, trained, settings)
+    return Disk(
+        tokens=tokens,
+        queries=cost.bank_bytes(counted.unets, settings.query_bank),
+        checkpoints=(settings.keep_checkpoints + 1) * one,
+        exported=4 * student,
     )
 
 
@@ -317,41 +355,20 @@ def _time_lines(seconds: float, gpus: int, tflops: float, utilisation: float) ->
 
 
 def _disk_lines(counted: Counted) -> list[str]:
-    settings, folder = counted.recipe.distill, counted.recipe.run_dir / "tokens"
-    towers, unets, vocabulary = counted.towers, counted.unets, counted.vocabulary
-    if counted.found is not None:
-        tokens = (
-            f"{in_bytes(sum(path.stat().st_size for path in folder.iterdir()))} of tokens, "
-            "which are there"
-        )
-    else:
-        vocabularies = dict(
-            zip(
-                sides_of(counted.family),
-                [tower.vocabulary for tower in towers] + [vocabulary] * 2,
-                strict=True,
-            )
-        )
-        estimate = cost.token_bytes(
-            counted.pairs, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies
-        )
-        tokens = (
-            f"{in_bytes(estimate)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a "
-            "text, an assumption"
-        )
-    student, trained = (
-        sum(count(tower, vocabulary) for tower in towers)
-        for count in (Tower.parameters, Tower.trained_parameters)
+    settings, of = counted.recipe.distill, disk(counted)
+    tokens = (
+        f"{in_bytes(of.tokens)} of tokens, which are there"
+        if counted.found is not None
+        else f"{in_bytes(of.tokens)} of tokens if no pair comes twice, at {TOKENS_A_TEXT:g} a "
+        "text, an assumption"
     )
-    one = cost.checkpoint_bytes(student, trained, settings)
-    queries = (
-        f" {in_bytes(cost.bank_bytes(unets, settings.query_bank))} of queries;" if unets else ""
-    )
+    queries = f" {in_bytes(of.queries)} of queries;" if counted.unets else ""
+    one = of.checkpoints / (settings.keep_checkpoints + 1)
     return [
         f"  disk      {tokens}",
-        f"           {queries} {in_bytes((settings.keep_checkpoints + 1) * one)} of checkpoints: "
+        f"           {queries} {in_bytes(of.checkpoints)} of checkpoints: "
         f"{in_bytes(one)} each, {settings.keep_checkpoints} kept"
-        f" while one more is written; {in_bytes(4 * student)} exported in fp32 beside linked UNets",
+        f" while one more is written; {in_bytes(of.exported)} exported in fp32 beside linked UNets",
     ]
 
 

@@ -151,7 +151,7 @@ def _load(class_name: str, folder: str, dtype: torch.dtype, without: tuple[str, 
     transformers_logging.disable_progress_bar()
     kind = getattr(diffusers, class_name)
     try:
-        loaded = _in_variants_only(Path(folder)) if Path(folder).is_dir() else {}
+        loaded = _in_variants_only(Path(folder), unwanted) if Path(folder).is_dir() else {}
         pipeline = kind.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, **loaded | unwanted
         )

@@ -211,9 +211,17 @@ def _measured(
         **row,
         "learning_rate": learning_rate(step, pace),
         "skipped_steps": task.engine.skipped_steps,
+        **_gpu_memory(task.engine.device),
         "optimizer/gradient_norm": task.engine.gradient_norm,
         **{f"optimizer/update_ratio_{name}": ratio for name, ratio in ratios.items()},
     }
+
+
+def _gpu_memory(device: torch.device) -> dict[str, float]:
+    """The most bytes of this process's tensors on its GPU so far."""
+    if device.type != "cuda":
+        return {}
+    return {"memory/gpu_peak": float(torch.cuda.max_memory_allocated(device))}
 
 
 def learning_rate(step: int, pace: Pace) -> float:
