@@ -139,8 +139,8 @@ def unet_shares(unets: Collection[str], refiner_share: float) -> dict[str, float
 
 class Distill(Pace):
     base: ModelName = Field(
-        description="an SDXL base, or an SD 1.x or 2.x, in diffusers layout: a folder, a hub name, "
-        "or toyworld:NAME; its model_index.json says which"
+        description="an SDXL base, or an SD 1.x or 2.x: a diffusers folder, a hub name, a single "
+        "file (.safetensors), or toyworld:NAME; its model_index.json or header says which"
     )
     teacher: str | None = Field(
         None,

@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(
             "--assemble",
             metavar="SDXL",
-            help="put the encoders into this SDXL (a folder or a hub name) instead of the recipe's "
-            "own",
+            help="put the encoders into this SDXL (a folder, a hub name or a single file) instead "
+            "of the recipe's own",
         )
         parser.add_argument(
             "--push",

@@ -11,7 +11,7 @@ from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from distill.encoders.family import Family
 from distill.encoders.teacher import Encoding
-from distill.sdxl.base import settled
+from distill.sdxl.base import settled, unpack_files
 from distill.sdxl.pipelines import Pipelines, load_pipelines, quiet
 from eval import card, held_out, results
 from eval.compare_hidden_states import table
@@ -83,6 +83,7 @@ def compare(recipe: Recipe) -> None:
         for name in (recipe.distill.base, recipe.distill.refiner, recipe.eval.translator)
         if name is not None
     ]
+    unpack_files(recipe.eval.repositories.values())
     folders += [name.path for name in recipe.eval.repositories.values()]
     folders += (
         [recipe.distill.teacher.partition("/")[2]] if recipe.distill.teacher else []

@@ -1,4 +1,4 @@
-"""SD 1.5 at its own size, with random weights, in one fp16 file: unpacked by published configs."""
+"""SD 1.5 at full size, of random weights, in one fp16 file, unpacked by the published configs."""
 
 import json
 import time

@@ -18,8 +18,9 @@ from configs.references import TOYWORLD_MODELS
 from distill.encoders.teacher import load_text_encoders
 from distill.sdxl.pipelines import load_base, load_refiner
 from distill.sdxl.repository import family_in, open_folder
-from distill.unpack import kinds, vocabulary
+from distill.unpack import kinds, vocabulary, writing
 from distill.unpack.__main__ import main
+from distill.unpack.checkpoint_file import open_checkpoint
 from distill.unpack.record import source_of
 
 PROMPTS = ["a small red ring!", ""]
@@ -125,6 +126,18 @@ def test_a_scheduler_without_zero_snr_gives_way(tiny_sd: Path, tmp_path: Path) -
     scheduler = load_base(str(out), family_in(out)).scheduler
     assert type(scheduler).__name__ == "DDIMScheduler"
     assert scheduler.config.rescale_betas_zero_snr and scheduler.alphas_cumprod[-1] < 1e-6
+
+
+@pytest.mark.parametrize(("deviation", "prediction"), [(0.2, "v_prediction"), (0.02, "epsilon")])
+def test_how_an_sd_2_predicts_is_guessed_by_a_weight_and_it_is_said(
+    deviation: float, prediction: str, tmp_path: Path
+) -> None:
+    path, said, configs = tmp_path / "x.safetensors", [], kinds.SD_2.configs()
+    save_file({writing.SD_2_BIAS: torch.tensor([-deviation, deviation])}, path)
+    writing._set_scheduler(open_checkpoint(path), kinds.SD_2, configs, None, said.append)
+    assert configs["scheduler/scheduler_config.json"]["prediction_type"] == prediction
+    assert configs["unet/config.json"]["sample_size"] == (96 if deviation > 0.1 else 64)
+    assert said == [f"{prediction}, guessed by its weights: no name says it"]
 
 
 def test_the_moving_average_is_taken_where_it_is_whole_and_it_is_said(
