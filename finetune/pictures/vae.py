@@ -15,6 +15,7 @@ from configs.errors import DataError, explained
 from configs.files import file_sha256, read_json, value_sha256
 from configs.records import Record
 from configs.references import ModelName
+from configs.stored_weights import DIFFUSERS_STEM, variant_of
 from distill.sdxl.pipelines import device, quiet
 from distill.sdxl.repository import INDEX, STEMS, check_weights, fetch, read_index
 
@@ -91,7 +92,10 @@ class VaeFolder:
         quiet()
         with explained(f"{self.folder}: the VAE cannot be loaded", "fetch the folder again"):
             model = AutoencoderKL.from_pretrained(
-                self.folder, trust_remote_code=False, use_safetensors=True
+                self.folder,
+                variant=variant_of(self.folder, DIFFUSERS_STEM),
+                trust_remote_code=False,
+                use_safetensors=True,
             )
         return Vae(model.float().eval().requires_grad_(False).to(device()))
 

@@ -21,6 +21,7 @@ from configs.errors import DataError, explained
 from configs.files import read_json
 from configs.schema.finetune import FinetuneStage, Lora
 from configs.schema.recipe import Recipe
+from configs.stored_weights import DIFFUSERS_STEM, variant_of
 from distill.checkpoints import checkpoint
 from distill.checkpoints.saved_state import STUDENT
 from distill.encoders.family import Family
@@ -96,7 +97,10 @@ def load(recipe: Recipe, family: Family, stage: str) -> Models:
     model_folder.check(root)
     with explained(f"{root}: its unet cannot be loaded", "fetch the folder again"):
         unet = UNet2DConditionModel.from_pretrained(
-            root / UNET, trust_remote_code=False, use_safetensors=True
+            root / UNET,
+            variant=variant_of(root / UNET, DIFFUSERS_STEM),
+            trust_remote_code=False,
+            use_safetensors=True,
         )
     unet.float().requires_grad_(False)
     if recipe.finetune.start == "random":

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from configs import stored_weights
 from configs.errors import DataError
+from configs.references import ModelName
 from configs.schema.load import load_recipe
 from distill import inputs
 from distill.encoders.family import SDXL
@@ -24,6 +25,7 @@ from distill.objective.projections import Projections
 from distill.sdxl.pipelines import load_base, load_text_side
 from distill.sdxl.repository import open_folder
 from distill.verify import readings
+from finetune.pictures.vae import VaeFolder
 from vocab_init import transplant
 
 ENCODERS = ("text_encoder", "text_encoder_2")
@@ -165,3 +167,11 @@ def test_full_precision_is_preferred_and_what_is_missing_is_named(
     (part / f"{stem}.fp16.safetensors").rename(part / f"{stem}.bin")
     with pytest.raises(DataError, match="pickle weights can run code"):
         stored_weights.find(part, stem)
+
+
+def test_finetuning_reads_the_same_autoencoder_in_fp32(folder: Path, reference: Path) -> None:
+    own, wanted = (
+        VaeFolder(ModelName(str(one))).load().model.state_dict() for one in (folder, reference)
+    )
+    assert own.keys() == wanted.keys()
+    assert all(own[name].equal(wanted[name]) for name in wanted)
