@@ -108,6 +108,7 @@ def attention_errors(
     student_BHNK: torch.Tensor, teacher_BHNK: torch.Tensor, variance: torch.Tensor
 ) -> torch.Tensor:
     """(B,): mean squared error of one layer's outputs, divided by the teacher outputs' variance
-    over prompts; in fp32, whatever the layer was computed in.
+    over prompts; in fp32 at least, whatever the layer was computed in.
     """
-    return (student_BHNK.float() - teacher_BHNK.float()).square().mean(dim=(1, 2, 3)) / variance
+    dtype = torch.promote_types(student_BHNK.dtype, torch.float32)
+    return (student_BHNK.to(dtype) - teacher_BHNK.to(dtype)).square().mean(dim=(1, 2, 3)) / variance

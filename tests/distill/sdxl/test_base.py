@@ -65,7 +65,7 @@ def test_encoders_alone_are_of_the_family_that_they_fill(tmp_path: Path) -> None
 
 def test_pooled_is_taught_by_default_where_a_unet_reads_it(tiny_sd: Path, tiny_sdxl: Path) -> None:
     for base, weight in ((tiny_sd, 0.0), (tiny_sdxl / "base", 1.0)):
-        found, _ = settled(recipe(base))
+        found, _ = settled(recipe(base, "distill.objective={cross_attention: 1.0}"))
         assert found.distill.objective.pooled == weight
         assert str(found.distill.objective) == "cross_attention"
     as_it_is = recipe(tiny_sdxl / "base", "distill.objective.pooled=0.5")
