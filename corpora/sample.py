@@ -19,14 +19,13 @@ from configs.errors import DataError, RecipeError
 from configs.files import whole
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
+from corpora import sources
 
 DESCRIPTION = "Writes the first rows of every source of a recipe into one Parquet file."
 
 
 def write(recipe: Recipe, rows: int, path: Path) -> dict[str, int]:
     """Readable rows by source, at most `rows` of each. Raises DataError and RecipeError."""
-    from corpora import sources
-
     corpora = recipe.corpora
     counts: dict[str, int] = {}
     columns: dict[str, list[str]] = {"text": [], "en": []}

@@ -21,7 +21,7 @@ from typing import Any
 
 from configs import command
 from configs.errors import DataError, one_line
-from distill import run_folder
+from distill.run import run_folder
 from eval import results
 from eval.compare_hidden_states import bounds
 from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER

@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from configs import artefact
 from corpora import pair
 from corpora.toyworld import captions
-from distill import inputs, run_folder
 from distill.encoders.family import SDXL, Family
 from distill.encoders.teacher import load_text_encoders
+from distill.run import inputs, run_folder
 from distill.sdxl.base import family_of
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification

@@ -20,7 +20,6 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Eval
 from corpora import prepare
 from corpora.toyworld import captions
-from distill import run_folder
 from distill.encoders.family import SD
 from distill.encoders.student import initial_student
 from distill.encoders.teacher import Encoding, load_text_encoders
@@ -29,6 +28,7 @@ from distill.export import pipeline_folder
 from distill.export.__main__ import main as export
 from distill.model_card.__main__ import main as write_cards
 from distill.objective import distances, query_bank, recording
+from distill.run import run_folder
 from distill.sdxl.pipelines import Pipelines, load_pipelines
 from distill.verify.__main__ import main as verify
 from eval.compare_hidden_states.__main__ import main as compare_hidden_states

@@ -16,7 +16,7 @@ from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
 from configs.schema.recipe import Recipe
 from corpora.filters import sentence_encoder
-from distill import run_folder
+from distill.run import run_folder
 from distill.sdxl.base import settled
 from distill.tokenizer import portable, unigram
 from distill.tokenizer.portable import Vocabulary

@@ -11,13 +11,13 @@ from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
 from configs.references import ModelName, is_single_file
 from configs.schema.recipe import Recipe
-from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_text_encoders
 from distill.export import agreement, pipeline_folder
 from distill.export.push import push as upload
 from distill.model_card import model_card
+from distill.run import inputs, run_folder
 from distill.sdxl.base import settled
 from distill.sdxl.repository import INDEX, STEMS, fetch
 from distill.unpack import door

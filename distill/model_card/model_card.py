@@ -16,10 +16,10 @@ from configs.schema import yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource
 from corpora import pair
-from distill import run_folder
 from distill.encoders.family import Family
 from distill.model_card import evaluation
 from distill.model_card.evaluation import COMPARE, GENERATE, Pictures
+from distill.run import run_folder
 from distill.sdxl.repository import family_in
 from distill.verify.record import (
     AGREEMENT,

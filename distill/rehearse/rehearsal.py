@@ -42,7 +42,7 @@ class StageRecord(Record):
     pairs_per_second: float | None = None
 
 
-class State(Record):
+class RehearsalState(Record):
     """Rank 0's record. `asked`: a digest of what is rehearsed. `failure`: of the last try, at the
     Unix time `failed_at`.
     """
@@ -82,7 +82,7 @@ def rehearse(recipe: Recipe, given: list[str], steps: int, with_random_weights: 
                 _fail(state, error)
             raise
         if first:
-            _report(recipe, rehearsed, State.read(state, ""), folder, processes)
+            _report(recipe, rehearsed, RehearsalState.read(state, ""), folder, processes)
 
 
 def _begin(work: Path, asked: str) -> None:
@@ -90,16 +90,16 @@ def _begin(work: Path, asked: str) -> None:
     state = work / STATE
     if state.is_file():
         try:
-            found = State.read(state, "it is made again")
+            found = RehearsalState.read(state, "it is made again")
         except DataError as error:
             print(one_line(error), file=sys.stderr)
         else:
             if found.asked == asked:
-                State(asked=asked, stages=found.stages).write(state)
+                RehearsalState(asked=asked, stages=found.stages).write(state)
                 return
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    State(asked=asked, stages=[]).write(state)
+    RehearsalState(asked=asked, stages=[]).write(state)
 
 
 def _models(recipe: Recipe, work: Path, wanted: bool, asked: str) -> dict[str, ModelName]:
@@ -145,12 +145,12 @@ def _run(stage: Stage, number: int, recipe: Recipe, work: Path, asked: str) -> N
 def _recorded(state: Path, name: str) -> StageRecord | None:
     if not state.is_file():
         return None
-    found = State.read(state, "run the same command again")
+    found = RehearsalState.read(state, "run the same command again")
     return next((one for one in found.stages if one.name == name), None)
 
 
 def _record(state: Path, stage: Stage, ended: child.Ended, recipe: Recipe | None = None) -> None:
-    found = State.read(state, "run the same command again")
+    found = RehearsalState.read(state, "run the same command again")
     speed = gpu = None
     if stage.together and recipe is not None:
         path = recipe.run_dir / "distill" / "metrics.jsonl"
@@ -165,7 +165,7 @@ def _record(state: Path, stage: Stage, ended: child.Ended, recipe: Recipe | None
         gpu_peak_bytes=gpu,
         pairs_per_second=speed,
     )
-    State(asked=found.asked, stages=[*found.stages, record]).write(state)
+    RehearsalState(asked=found.asked, stages=[*found.stages, record]).write(state)
 
 
 def _after_the_first(rows: list[dict[str, float]], batch: int) -> float | None:
@@ -178,18 +178,18 @@ def _after_the_first(rows: list[dict[str, float]], batch: int) -> float | None:
 def _fail(state: Path, error: BaseException) -> None:
     """Tells the other processes. The stages that are done stay."""
     if state.is_file():
-        found = State.read(state, "run the same command again")
+        found = RehearsalState.read(state, "run the same command again")
         message = (outcome(error) or (1, type(error).__name__))[1]
-        State(asked=found.asked, stages=found.stages, failure=message, failed_at=time.time()).write(
-            state
-        )
+        RehearsalState(
+            asked=found.asked, stages=found.stages, failure=message, failed_at=time.time()
+        ).write(state)
 
 
 def _wait(state: Path, asked: str, name: str) -> None:
     """Until rank 0 has recorded the stage. Raises SetupError where rank 0 has failed."""
     while True:
         if state.is_file():
-            found = State.read(state, "run the same command again")
+            found = RehearsalState.read(state, "run the same command again")
             if found.asked == asked and any(one.name == name for one in found.stages):
                 return
             if found.asked == asked and found.failure and found.failed_at > STARTED:
@@ -197,7 +197,9 @@ def _wait(state: Path, asked: str, name: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _report(recipe: Recipe, rehearsed: Recipe, state: State, folder: Path, processes: int) -> None:
+def _report(
+    recipe: Recipe, rehearsed: Recipe, state: RehearsalState, folder: Path, processes: int
+) -> None:
     """The table, `report.json` and `report.html`; what the stages made is deleted."""
     counted = estimate.count(rehearsed, processes)
     found = report.summary(recipe, counted, [one.model_dump() for one in state.stages])

@@ -11,6 +11,7 @@ from configs.schema.load import dump_recipe
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ParquetSource
 from distill.encoders.family import Family
+from distill.plan.shapes import read_config
 
 SAMPLE_ROWS = 4000  # of each source
 SMALL_SIDE = 256  # pixels painted on a CPU, where a picture of 1024 takes an hour
@@ -116,8 +117,6 @@ def write(recipe: Recipe, path: Path) -> None:
 
 
 def _small_size(recipe: Recipe) -> list[str]:
-    from distill.plan.shapes import read_config
-
     latents = read_config(recipe.distill.base, "unet").get("sample_size")
     if not isinstance(latents, int) or latents * 8 <= SMALL_SIDE:
         return []

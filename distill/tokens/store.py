@@ -13,9 +13,9 @@ from configs.errors import DataError
 from configs.files import whole_folder
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair, read_pairs
-from distill import inputs, run_folder
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_tokenizer
+from distill.run import inputs, run_folder
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
 from distill.tokens.token_pairs import STUDENT_SIDES, TEACHER, TokenPairs, column, load

@@ -19,8 +19,8 @@ from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
 from distill.encoders.family import Family
 from distill.encoders.teacher import TextEncoders, load_text_encoders
-from distill.inputs import unet_folders
 from distill.objective import random_attention, recording, teacher_statistics
+from distill.run.inputs import unet_folders
 from distill.sdxl.pipelines import device
 
 STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64

@@ -13,14 +13,14 @@ import torch
 from configs.lock import locked
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
-from distill import inputs, run_folder
 from distill.encoders.family import Family
 from distill.encoders.student import Towers, initial_student, teacher_towers
 from distill.encoders.teacher import TextEncoders, load_text_encoders
-from distill.inputs import unet_folders
 from distill.objective import query_bank, random_attention, teacher_statistics
 from distill.objective.terms import Loss
 from distill.parallel.engine import Engine, weights_dtype
+from distill.run import inputs, run_folder
+from distill.run.inputs import unet_folders
 from distill.tokenizer.portable import load as load_tokenizer
 from distill.tokens import store, token_pairs
 from distill.tokens.batches import Batches, special_ids

@@ -7,10 +7,10 @@ import torch
 
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
-from distill import run_folder
 from distill.encoders.teacher import TextEncoders
 from distill.parallel import engine, processes
 from distill.parallel.engine import Engine
+from distill.run import run_folder
 from distill.sdxl.base import settled
 from distill.train import finite, held_out, loop, preparation
 from distill.train.speed import Speed

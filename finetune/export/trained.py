@@ -19,12 +19,12 @@ from configs.files import file_sha256
 from configs.schema.finetune import FinetuneStage, Lora
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
-from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.checkpoints.saved_state import STUDENT
 from distill.encoders.family import Family
 from distill.export import pipeline_folder
 from distill.export.exporting import public_name
+from distill.run import inputs, run_folder
 from distill.sdxl.base import settled
 from distill.sdxl.repository import INDEX, fetch, tensor_shapes
 from finetune.train import models

@@ -13,11 +13,11 @@ from configs.schema.distill import Distill, Objective, Ramp
 from configs.schema.finetune import Finetune, FinetuneStage
 from configs.schema.pace import Pace
 from configs.schema.recipe import Recipe
-from distill import inputs, run_folder
 from distill.checkpoints import checkpoint
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_text_encoders
 from distill.parallel import engine, optimizers, processes
+from distill.run import inputs, run_folder
 from distill.sdxl.base import settled
 from distill.train import loop, preparation
 from finetune.pictures import pipeline

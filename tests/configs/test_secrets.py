@@ -17,7 +17,7 @@ from configs.schema.load import load_recipe
 from configs.secrets import masked, masked_tree
 from corpora import prepare
 from corpora.toyworld import captions
-from distill import run_folder
+from distill.run import run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CANARIES = [f"cAnArY{number}x{number * 7919:06d}Zq" for number in range(10)]

@@ -20,11 +20,11 @@ from configs.errors import DataError, RecipeError
 from configs.files import file_sha256
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
-from distill import run_folder
 from distill.checkpoints import checkpoint
 from distill.checkpoints.tensor_file import TensorFile
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
+from distill.run import run_folder
 from distill.tokens import store, token_pairs
 from distill.train import loop, metrics_file
 

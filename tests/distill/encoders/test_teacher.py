@@ -23,12 +23,12 @@ from configs import artefact
 from configs.errors import DataError
 from configs.schema.load import load_recipe
 from corpora.pair import read_pairs
-from distill import run_folder
 from distill.encoders.family import SDXL
 from distill.encoders.student import teacher_towers
 from distill.encoders.teacher import Encoding, TextEncoders, load_text_encoders
 from distill.encoders.tower import tower_of
 from distill.objective import teacher_statistics
+from distill.run import run_folder
 from distill.train import measuring, preparation
 from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
 from vocab_init import __main__ as vocab_init

@@ -16,9 +16,9 @@ from sentencepiece import SentencePieceTrainer
 
 from configs import artefact, files
 from configs.schema.load import load_recipe
-from distill import inputs, run_folder
 from distill.export import __main__ as export_entry
 from distill.export import exporting, pipeline_folder
+from distill.run import inputs, run_folder
 from distill.sdxl.repository import Repository, StoredEncoder, fetch
 from distill.tokenizer import portable
 from distill.verify import __main__ as verify_entry

@@ -17,11 +17,11 @@ from configs import stored_weights
 from configs.errors import DataError
 from configs.references import ModelName
 from configs.schema.load import load_recipe
-from distill import inputs
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.export import pipeline_folder
 from distill.objective.projections import Projections
+from distill.run import inputs
 from distill.sdxl.pipelines import load_base, load_text_side
 from distill.sdxl.repository import open_folder
 from distill.verify import readings

@@ -20,9 +20,9 @@ from configs.errors import DataError, one_line
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
-from distill import inputs, run_folder
 from distill.encoders.family import SDXL
 from distill.objective import random_attention, recording, teacher_statistics
+from distill.run import inputs, run_folder
 from distill.tokens import token_pairs
 from distill.train import preparation
 

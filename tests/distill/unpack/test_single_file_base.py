@@ -16,12 +16,12 @@ from configs.files import file_sha256
 from configs.references import TOYWORLD_MODELS, ModelName, looks_like_hub_name
 from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
-from distill import inputs
 from distill.encoders.family import SD, SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.export import __main__ as export_entry
 from distill.objective.projections import Projections
 from distill.plan import shapes
+from distill.run import inputs
 from distill.sdxl.base import family_of, settled
 from distill.sdxl.pipelines import load_base
 from distill.sdxl.repository import fetch
