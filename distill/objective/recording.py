@@ -100,10 +100,11 @@ def _of_pipelines(
     heads: dict[str, int] = {}
     for part, unet in names.items():
         model, context_BLD = getattr(pipelines, part).unet, encoding.context(family.readers[part])
+        # In the UNet's order, which the file does not keep: a step draws layers by their place.
         queries = {
-            name.removeprefix(f"{part}.queries."): rows_NE
-            for name, rows_NE in recorded.items()
-            if name.startswith(f"{part}.queries.")
+            name: recorded[key]
+            for name, _ in model.named_modules()
+            if (key := f"{part}.queries.{name}") in recorded
         }
         moved = influences(
             model,

@@ -29,6 +29,7 @@ from distill.objective.projections import Projections
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss, Sides, systematic_sample
+from distill.sdxl.pipelines import load_pipelines
 from distill.tokens.batches import Batches, SpecialIds
 from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS, ROW
 from distill.tokens.token_pairs import STUDENT_SIDES, TokenPairs, sides_of
@@ -414,6 +415,13 @@ def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
     one, two = (load_file(tmp_path / name) for name in ("one", "two"))
     assert all(one[name].equal(two[name]) for name in one | two)  # the header has no fixed order
     layers = query_bank.load(tmp_path / "one", folders, bank, SDXL)
+    pipelines = load_pipelines(folders["base"], folders["refiner"], SDXL)
+    assert [layer.name for layer in layers] == [
+        f"{unet}.{name}"
+        for unet, pipeline in zip(("base", "refiner"), pipelines, strict=True)
+        for name, _ in pipeline.unet.named_modules()
+        if name.endswith("attn2")
+    ], "the order in which training draws them"
     assert len(layers) == 8 and {layer.parts for layer in layers} == set(SDXL.readers.values())
     assert sum(layer.share for layer in layers) == pytest.approx(1) and all(
         layer.share > 0 for layer in layers
