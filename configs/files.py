@@ -60,6 +60,20 @@ def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def unfinished(target: Path, digest: str) -> Path:
+    """Where what `target` will hold lies until all of it is there, so that the same command goes
+    on after an interruption. `digest`: of all that it is made from.
+    """
+    return target.with_name(f"{target.name}.unfinished-{digest[:12]}")
+
+
+def remove_unfinished(target: Path, but: Path | None = None) -> None:
+    """What earlier runs left of `target`: of other inputs, or killed right after publishing."""
+    for left in target.parent.glob(f"{target.name}.unfinished-*"):
+        if left != but:
+            shutil.rmtree(left)
+
+
 def publish(partial: Path, folder: Path) -> None:
     """Gives a finished folder its final name, with all its bytes on disk; what had that name before
     goes only after that.

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from configs.errors import DataError
-from configs.files import file_sha256, publish, value_sha256
+from configs.files import file_sha256, publish, remove_unfinished, unfinished, value_sha256
 from configs.references import ModelName
 from configs.schema.corpora import Corpora
 from configs.schema.recipe import Recipe
@@ -45,9 +45,7 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
     fingerprint = value_sha256([FORMAT, settings])
     if folder.exists():
         manifest = _finished(folder, fingerprint, corpora)
-        # a run killed right after publishing leaves its working folder
-        for left in recipe.run_dir.glob(f"{folder.name}.unfinished-*"):
-            shutil.rmtree(left)
+        remove_unfinished(folder)
         return manifest, False
     inputs = [*sources.inputs(corpora), language_id.model_file(corpora.language_id)]
     # load the models first: a damaged one should fail before the work, not after
@@ -61,7 +59,7 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
     work_digest = value_sha256(
         [clean.FORMAT, fingerprint, list(map(str, inputs)), list(map(str, parts))]
     )
-    work = recipe.run_dir / f"pairs.unfinished-{work_digest[:12]}"
+    work = unfinished(folder, work_digest)
     records = _clean_all(corpora, parts, work)
     part_files = [clean.kept_file(work, rank) for rank in range(len(parts))]
     stages = _count(corpora, parts, records)

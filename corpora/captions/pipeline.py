@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from configs.errors import DataError, RecipeError
-from configs.files import publish, value_sha256, whole
+from configs.files import publish, remove_unfinished, unfinished, value_sha256, whole
 from configs.schema.captions import Captions, Files, Shards
 from configs.schema.recipe import Recipe
 from configs.secrets import masked_tree
@@ -60,19 +60,14 @@ def make(recipe: Recipe) -> tuple[PairsManifest, bool]:
     fingerprint = value_sha256([FORMAT, FOLDER, settings])
     if folder.exists():
         manifest = _finished(folder, fingerprint)
-        # a run killed right after publishing leaves its working folder
-        for left in recipe.run_dir.glob(f"{FOLDER}.unfinished-*"):
-            shutil.rmtree(left)
+        remove_unfinished(folder)
         return manifest, False
     # load the model first: a damaged one should fail before the work, not after
     language_id.load(recipe.corpora.language_id.model, recipe.language)
     if captions.unsafe:
         laion.check_ratings(captions.source)
     inputs = _inputs(recipe, captions)
-    work = (
-        recipe.run_dir
-        / f"{FOLDER}.unfinished-{value_sha256([fingerprint, list(map(str, inputs))])[:12]}"
-    )
+    work = unfinished(folder, value_sha256([fingerprint, list(map(str, inputs))]))
     work.mkdir(parents=True, exist_ok=True)
     records, cleaned = _clean(recipe, captions, work), clean.Cleaned(work / "cleaned")
     rows, lost = _choose(recipe, captions, cleaned, work)

@@ -8,7 +8,7 @@ real models, batches and launcher.
 In:  the recipe, everything it names, and its launcher's environment.
 Out: `<run>/rehearsal/report.json` and `report.html`: by stage the seconds and the peak memory, and
      what the whole run will take. Until it ends well, what the stages made lies in
-     `<run>/rehearsal/work/`, from where the same command goes on.
+     `<run>/rehearsal/unfinished/`, from where the same command goes on.
 """
 
 from configs import command

@@ -26,7 +26,7 @@ from distill.rehearse import checks, child, random_weights, report
 from distill.rehearse.stages import Stage, small, stages, write
 from distill.sdxl.base import settled
 
-FOLDER, WORK, STATE = "rehearsal", "work", "state.json"
+FOLDER, WORK, STATE = "rehearsal", "unfinished", "state.json"
 POLL_SECONDS = 0.5
 STARTED = time.time()  # a failure before is of an earlier try
 

@@ -9,12 +9,11 @@ Out: `<run>/distill/measured/`: `teacher_statistics.safetensors` and, for the ob
 """
 
 import itertools
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from configs import artefact
-from configs.files import publish, value_sha256
+from configs.files import publish, remove_unfinished, unfinished, value_sha256
 from configs.schema.recipe import Recipe
 from corpora.pair import read_pairs
 from distill.encoders.family import Family
@@ -39,10 +38,8 @@ def measure(
 
     Raises DataError.
     """
-    work = folder.with_name(f"{folder.name}.unfinished-{value_sha256(dict(made_from))[:12]}")
-    for other in folder.parent.glob(f"{folder.name}.unfinished-*"):
-        if other != work:  # of inputs that have changed since
-            shutil.rmtree(other)
+    work = unfinished(folder, value_sha256(dict(made_from)))
+    remove_unfinished(folder, but=work)
     work.mkdir(parents=True, exist_ok=True)
     settings = recipe.distill
     teacher = load_text_encoders(settings.base.path, family, settings.teacher).to(device())

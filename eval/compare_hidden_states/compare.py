@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import DataError, RecipeError
+from configs.files import remove_unfinished, unfinished
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair
 from distill.encoders.family import Family
@@ -95,10 +96,8 @@ def compare(recipe: Recipe) -> None:
         print(f"{path} is already there for these settings")
     else:
         read = {"export_sha256": results.export_sha256(student)}
-        work = path.with_name(f"{path.stem}.unfinished-{digest[:12]}")
-        for other in path.parent.glob(f"{path.stem}.unfinished-*"):
-            if other != work:
-                shutil.rmtree(other)
+        work = unfinished(path.with_suffix(""), digest)
+        remove_unfinished(path.with_suffix(""), but=work)
         work.mkdir(parents=True, exist_ok=True)
         found = measure(recipe, family, work)
         found = {"recipe": recipe.name, "fingerprint": digest, **read, **found}

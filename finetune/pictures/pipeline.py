@@ -7,7 +7,6 @@ Out: `<run>/pictures/` (see `finetune/pictures/store.py`). Until the end what is
      are found again by what they are of, so a change encodes what has changed and nothing else.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,14 @@ import pyarrow.parquet as pq
 
 from configs import artefact
 from configs.errors import DataError, RecipeError
-from configs.files import check_room, link, value_sha256, whole_folder
+from configs.files import (
+    check_room,
+    link,
+    remove_unfinished,
+    unfinished,
+    value_sha256,
+    whole_folder,
+)
 from configs.schema.pictures import PictureData
 from configs.schema.recipe import Recipe
 from corpora.pair import Split
@@ -58,9 +64,9 @@ def make(recipe: Recipe) -> Made:
     planned = plan.make(recipe, settings)
     held_out.check(len(planned.pictures), settings.held_out)
     made_from = {**_wanted(settings, vae), PICTURES: planned.sha256}
-    work = recipe.run_dir / f"{FOLDER}.unfinished-{made_from[VAE][:12]}"
+    work = unfinished(folder, made_from[VAE])
     if before is not None and artefact.changed(before, made_from) is None and _is_whole(folder):
-        _remove_work(recipe.run_dir)
+        remove_unfinished(folder)
         return Made(store.details(before, folder), 0, is_new=False)
     cached = _cached(folder, work, before, made_from[VAE])
     encoded = _encode(vae, settings, planned, cached, work)
@@ -73,7 +79,7 @@ def make(recipe: Recipe) -> Made:
         known = {one.path.name: one.sha256 for one in files}
         artefact.seal(partial, made_from, details.model_dump(mode="json"), known)
         _keep(partial, work)
-    _remove_work(recipe.run_dir)
+    remove_unfinished(folder)
     return Made(details, encoded, is_new=True)
 
 
@@ -278,8 +284,3 @@ def _keep(partial: Path, work: Path) -> None:
     for path in (*partial.glob(latent_files.PATTERN), partial / ROWS):
         if not (work / path.name).exists():
             link(path, work / path.name)
-
-
-def _remove_work(run: Path) -> None:
-    for left in run.glob(f"{FOLDER}.unfinished-*"):
-        shutil.rmtree(left)

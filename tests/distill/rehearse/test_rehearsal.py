@@ -78,7 +78,7 @@ def test_stages_run_the_recipes_own_batches_on_a_sample(
     for name in type(own.distill).model_fields.keys() - changed - {"query_bank"}:
         assert getattr(small.distill, name) == getattr(own.distill, name), name
     assert small.distill.steps == 5 and small.distill.save_every_steps == 4
-    assert small.run_dir.is_relative_to(tmp_path / "run" / "rehearsal" / "work")
+    assert small.run_dir.is_relative_to(tmp_path / "run" / "rehearsal" / "unfinished")
 
 
 @pytest.mark.parametrize("stopped", range(len(STAGES)))
