@@ -46,10 +46,11 @@ def make(recipe: Recipe, wanted: dict[str, Path]) -> None:
             )
         if not folder.is_dir():
             with whole_folder(folder) as partial:
-                _write(kind, partial)
+                write(kind, partial)
 
 
-def _write(kind: CheckpointKind, folder: Path) -> None:
+def write(kind: CheckpointKind, folder: Path) -> None:
+    """The whole folder of one model; `folder` is there and empty."""
     configs = kind.configs()
     if not torch.cuda.is_available():
         configs["unet/config.json"]["sample_size"] = LATENTS_ON_A_CPU

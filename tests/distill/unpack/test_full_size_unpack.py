@@ -1,46 +1,18 @@
 """SD 1.5 at full size, of random weights, in one fp16 file, unpacked by the published configs."""
 
-import json
 import time
 from pathlib import Path
 
 import original_layout
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from distill.encoders.tower import with_prefix
+from distill.rehearse import random_weights
 from distill.sdxl.pipelines import load_base
 from distill.sdxl.repository import family_in, open_folder
 from distill.unpack import kinds
 from distill.unpack.__main__ import main
-
-
-def write_random(folder: Path) -> None:
-    """UNet, autoencoder and text encoder as the published configs describe them, in fp16."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    configs = kinds.SD_1.part_configs()
-    for part, config in configs.items():
-        with torch.device("meta"):
-            if part == "text_encoder":
-                model = CLIPTextModel(CLIPTextConfig(**config))
-            else:
-                model = (UNet2DConditionModel if part == "unet" else AutoencoderKL).from_config(
-                    config
-                )
-        state = {
-            with_prefix(name) if part == "text_encoder" else name: (
-                torch.randn(one.shape) * max(one.numel() / max(len(one), 1), 1) ** -0.5
-            ).half()
-            for name, one in model.state_dict().items()
-        }
-        (folder / part).mkdir(parents=True)
-        (folder / part / "config.json").write_text(json.dumps(config))
-        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-        save_file(state, folder / part / f"{stem}.safetensors", {"format": "pt"})
 
 
 @pytest.mark.slow
@@ -49,7 +21,8 @@ def test_sd_1_5_is_unpacked_without_a_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     origin, out = tmp_path / "origin", tmp_path / "out"
-    write_random(origin)
+    origin.mkdir()
+    random_weights.write(kinds.SD_1, origin)
     file = original_layout.write(origin, tmp_path / "FILE.safetensors", "sd", torch.float16)
     started = time.monotonic()
     assert main([str(file), "--out", str(out)]) == 0
