@@ -1,7 +1,8 @@
 """A rehearsal: one stage after the other, each once, and the report.
 
 Under a launcher every process runs this. Stages of one process are rank 0's; the others wait for
-its record of them. All run their own part of the stages that train.
+its record of them. All run their own part of the stages that train. After the last of those the
+others end: rank 0 deletes its record with all the rest once the report is written.
 """
 
 import json
@@ -75,6 +76,8 @@ def rehearse(recipe: Recipe, given: list[str], steps: int, with_random_weights: 
                 _check(rehearsed, processes)
                 write(tried, work / "recipe.yaml")
             planned = stages(given, tried, family, steps, work)
+            if not first:
+                del planned[1 + max(n for n, stage in enumerate(planned) if stage.together) :]
             for number, stage in enumerate(planned):
                 _run(stage, number, tried, work, asked)
         except BaseException as error:
@@ -138,7 +141,7 @@ def _run(stage: Stage, number: int, recipe: Recipe, work: Path, asked: str) -> N
         ended = child.run(stage.words, child.alone())
     if first:
         _record(state, stage, ended, recipe)
-    else:
+    elif not stage.together:
         _wait(state, asked, stage.name)
 
 

@@ -135,20 +135,25 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
     assert "1.0 MB free, the whole run needs" in capsys.readouterr().err and not ran
 
 
-def test_other_processes_train_too_and_wait_for_the_rest(
+def test_other_processes_train_too_and_wait_for_what_comes_before(
     ran: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes in two threads: rank 0 runs every stage, rank 1 those that train."""
+    """Two processes in two threads: rank 0 runs every stage, rank 1 those that train. Rank 1 ends
+    after them, though rank 0 has already deleted its record.
+    """
     ranks = {threading.main_thread(): 0}
     monkeypatch.setattr(rehearsal.signals, "rank", lambda: ranks[threading.current_thread()])
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(rehearsal, "POLL_SECONDS", 0.01)
     of_rank_1: list[str] = []
-    run = child.run
+    run, training, over = child.run, threading.Barrier(2, timeout=20), threading.Event()
 
     def by_rank(words: list[str], environment: dict[str, str], *more: object) -> child.Ended:
+        if words[0] == "distill.train":
+            training.wait()
         if ranks[threading.current_thread()]:
             of_rank_1.append(words[0])
+            assert len(of_rank_1) == 1 or over.wait(20)
             return child.Ended(1.0, None)
         assert ("WORLD_SIZE" in environment) == (words[0] == "distill.train")
         return run(words, environment, *more)
@@ -160,7 +165,9 @@ def test_other_processes_train_too_and_wait_for_the_rest(
     ranks[other] = 1
     other.start()
     rehearsal.rehearse(recipe, given, 3, False)
+    over.set()
     other.join(20)
+    assert not other.is_alive()
     assert of_rank_1 == ["distill.train"] * 2 and [words[0] for words in ran] == STAGES
 
 
