@@ -40,28 +40,34 @@ def clip_tokenizer(pad_token: str) -> Any:
     )
 
 
-def random_teacher(clip_l: Size, clip_bigg: Size) -> TextEncoders:
+def tokenizers() -> dict[str, Any]:
+    """SDXL's two."""
+    return {"clip_l": clip_tokenizer("<|endoftext|>"), "clip_bigg": clip_tokenizer("!")}
+
+
+def config(size: Size, tokenizer: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.width,
+        intermediate_size=4 * size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        hidden_act=size.activation,
+        projection_dim=size.projection or size.width,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def random_teacher(sizes: dict[str, Size]) -> TextEncoders:
     """Frozen stock encoders of SDXL's two kinds."""
-    sizes = {"clip_l": clip_l, "clip_bigg": clip_bigg}
-    tokenizers = {"clip_l": clip_tokenizer("<|endoftext|>"), "clip_bigg": clip_tokenizer("!")}
-    models = {}
+    readers, models = tokenizers(), {}
     for seed, (name, size) in enumerate(sizes.items()):
         kind = getattr(transformers, SDXL.parts[name].class_name)
-        config = CLIPTextConfig(
-            vocab_size=len(tokenizers[name]),
-            hidden_size=size.width,
-            intermediate_size=4 * size.width,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            hidden_act=size.activation,
-            projection_dim=size.projection or size.width,
-            max_position_embeddings=77,
-            bos_token_id=tokenizers[name].bos_token_id,
-            eos_token_id=tokenizers[name].eos_token_id,
-        )
         torch.manual_seed(seed)
-        models[name] = kind(config).eval().requires_grad_(False)
-    return TextEncoders(SDXL, tokenizers, models)
+        models[name] = kind(config(size, readers[name])).eval().requires_grad_(False)
+    return TextEncoders(SDXL, readers, models)
 
 
 def student_of(teacher: TextEncoders, tokenizer: Any) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class Profile:
     # whether all contestants fit into memory at once; otherwise each is rebuilt for every turn
     together: bool = True
 
+    @property
+    def sizes(self) -> dict[str, Size]:
+        return {"clip_l": self.clip_l, "clip_bigg": self.clip_bigg}
+
 
 PROFILES = {
     # takes seconds; shows that everything runs, not how fast
@@ -95,25 +99,17 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
     missing, or if there are fewer pairs.
     """
     student_tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
-    texts = [
-        (row.text, row.en)
-        for row in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
-    ]
-    if len(texts) < count:
-        raise DataError(
-            f"{recipe.run_dir / 'pairs'}: holds {len(texts)} training pairs, this profile takes "
-            f"{count}; prepare more"
-        )
-    teacher = encoders.random_teacher(profile.clip_l, profile.clip_bigg)
+    texts = read_texts(recipe, count)
+    teacher = encoders.random_teacher(profile.sizes)
     readers = store.by_side(teacher.tokenizers, student_tokenizer)
     changes = {
         "objective": Objective(position=1.0),
         "batch_size": profile.batch_size,
         "precision": profile.precision,
         "steps": 10**6,
+        "code_mixed_share": 0.0,
         "empty_prompt_share": 0.0,
         "english_share": 0.0,
-        "code_mixed_share": 0.0,
         "source_weights": {},
     }
     settings = recipe.distill.model_copy(update=changes)
@@ -124,6 +120,20 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
     return Workload(
         profile, settings, [texts[row] for row in order], batches, teacher, student_tokenizer
     )
+
+
+def read_texts(recipe: Recipe, count: int) -> list[tuple[str, str]]:
+    """The first training pairs of the recipe's run. Raises DataError where there are fewer."""
+    texts = [
+        (row.text, row.en)
+        for row in itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
+    ]
+    if len(texts) < count:
+        raise DataError(
+            f"{recipe.run_dir / 'pairs'}: holds {len(texts)} training pairs, this profile takes "
+            f"{count}; prepare more"
+        )
+    return texts
 
 
 def token_pairs(texts: list[tuple[str, str]], readers: dict[str, Any]) -> TokenPairs:

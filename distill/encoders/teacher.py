@@ -69,13 +69,14 @@ class TokenIds(NamedTuple):
     ids: dict[str, torch.Tensor]
     eos: dict[str, torch.Tensor]
 
-    def to(self, device: torch.device) -> "TokenIds":
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "TokenIds":
+        """`function` applied to every tensor."""
         return TokenIds(
-            *(
-                {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-                for tensors in self
-            )
+            *({name: function(tensor) for name, tensor in tensors.items()} for tensors in self)
         )
+
+    def to(self, device: torch.device) -> "TokenIds":
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ class Loss:
             layer = layers[index]
             queries_N = torch.from_numpy(
                 generator.integers(len(layer.queries_NHK), size=settings.queries_per_step)
-            ).to(layer.to_k_ED.device)
+            ).to(layer.to_k_ED.device, non_blocking=True)
             with torch.no_grad():
                 wanted_BHNK = layer.output(sides.teacher, queries_N, visible["teacher"])
             errors_B = distances.attention_errors(

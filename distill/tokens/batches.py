@@ -5,7 +5,7 @@ In:  `TokenPairs` and the rows that `distill.tokens.prompts` draws. Out: `Batch`
 Shape letters: B batch, L token position (77).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,12 +50,18 @@ class Batch(NamedTuple):
             self.truncated,
         )
 
-    def to(self, device: torch.device) -> "Batch":
-        ids_BL, eos_B, weight_B = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (self.student_BL, self.student_eos_B, self.pad_weight_B)
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """`function` applied to every tensor."""
+        return self._replace(
+            teacher=self.teacher.map(function),
+            student_BL=function(self.student_BL),
+            student_eos_B=function(self.student_eos_B),
+            pad_weight_B=function(self.pad_weight_B),
         )
-        return Batch(self.teacher.to(device), ids_BL, eos_B, weight_B, self.truncated)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The host does not wait for the copy where it is from pinned memory to a GPU."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 class SpecialIds(NamedTuple):

@@ -12,9 +12,9 @@ import torch
 
 from configs.schema.distill import Distill
 from distill.encoders.teacher import Encoding
-from distill.parallel.engine import in_all, rank, world_size
+from distill.parallel.engine import in_all
 from distill.tokens.batches import EMPTY_PROMPT
-from distill.train.work import Work, global_counts
+from distill.train.work import Work
 
 NAMED_AT_MOST = 10  # pairs or tensors of a message
 KEPT = "checkpoints made so far are kept"
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 def explain(work: Work, settings: Distill, step: int) -> str:
     """Which numbers of this step (counted from 0) are not finite, and what can be done about it."""
     weights = work.engine.not_finite()
-    everywhere = in_all(lambda: _look(work, settings, step))
+    everywhere = in_all(lambda: _look(work, step))
     merged: list[Any] = [
         [item for one in everywhere for item in one[i]] for i in range(len(Found._fields))
     ]
@@ -61,19 +61,16 @@ def explain(work: Work, settings: Distill, step: int) -> str:
     return f"every number is finite but the gradient's norm; {slower}"
 
 
-def _look(work: Work, settings: Distill, step: int) -> Found:
+def _look(work: Work, step: int) -> Found:
     """Checks this process's micro-batches of the step. Gradients are computed until one is not
     finite.
     """
     found = Found([], [], [], [], [])
-    rows = work.batches.rows(step)
-    counts = global_counts(work.batches, rows)
+    counts, micro_batches = work.of_step(work.batches, step)
     names = [name for name, parameter in work.student.named_parameters() if parameter.requires_grad]
     trained = [work.student.get_parameter(name) for name in names]
-    for micro_rows, length in work.batches.micro_batches(
-        rows, rank(), world_size(), settings.tokens_per_micro_batch
-    ):
-        sides = work.sides(work.student, work.batches, micro_rows, length)
+    for micro_rows, batch in micro_batches:
+        sides = work.sides(work.student, batch)
         bad_teacher_B, bad_student_B = _bad_rows(sides.teacher), _bad_rows(sides.student)
         found.teacher.extend(_numbers(micro_rows[bad_teacher_B]))
         found.student.extend(_numbers(micro_rows[bad_student_B]))

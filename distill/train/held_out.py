@@ -15,10 +15,10 @@ import torch
 
 from configs.schema.distill import Distill
 from corpora.pair import read_pairs
-from distill.parallel.engine import all_reduce_sum, rank, world_size
+from distill.parallel.engine import all_reduce_sum
 from distill.tokens import store
 from distill.tokens.batches import Batches, special_ids
-from distill.train.work import HeldOut, Work, global_counts
+from distill.train.work import HeldOut, Work
 
 PROMPTS = 256  # at least, in whole batches of the training's size
 
@@ -39,7 +39,7 @@ def load(settings: Distill, pairs: Path, tokenizers: dict[str, Any]) -> HeldOut 
 
 
 @torch.no_grad()
-def losses(work: Work, settings: Distill, step: int) -> dict[str, float]:
+def losses(work: Work, step: int) -> dict[str, float]:
     """The mean of each term over the held-out batches, as `val/total` and so on; {} without
     held-out pairs.
 
@@ -51,12 +51,9 @@ def losses(work: Work, settings: Distill, step: int) -> dict[str, float]:
     batches, count = work.held_out.batches, work.held_out.count
     sums: dict[str, torch.Tensor] = {}
     for number in range(count):
-        rows = batches.rows(number)
-        counts = global_counts(batches, rows)
-        for micro_rows, length in batches.micro_batches(
-            rows, rank(), world_size(), settings.tokens_per_micro_batch
-        ):
-            sides = work.sides(work.student, batches, micro_rows, length)
+        counts, micro_batches = work.of_step(batches, number)
+        for _, batch in micro_batches:
+            sides = work.sides(work.student, batch)
             for name, term in work.loss.terms(sides, counts, step, draw=number).items():
                 sums[name] = sums[name] + term if name in sums else term
     means = all_reduce_sum(work.stack([*sums.values()])) / count

@@ -14,7 +14,7 @@ from distill.run import run_folder
 from distill.sdxl.base import settled
 from distill.train import finite, held_out, loop, preparation
 from distill.train.speed import Speed
-from distill.train.work import Work, global_counts
+from distill.train.work import Work
 
 
 def train(recipe: Recipe) -> None:
@@ -80,7 +80,7 @@ class Distillation:
         return one_step(self.work, self.settings, step)
 
     def held_out(self, step: int) -> dict[str, float]:
-        return held_out.losses(self.work, self.settings, step)
+        return held_out.losses(self.work, step)
 
     def show(self, step: int, alive: Callable[[], None]) -> None:
         """Nothing: text alone is trained, no pictures."""
@@ -96,15 +96,11 @@ def one_step(work: Work, settings: Distill, step: int) -> tuple[dict[str, torch.
     """One optimizer step on the global batch of `step`; this process's share of every term, and
     whether the step was taken (`Engine.step`).
     """
-    rows = work.batches.rows(step)
-    counts = global_counts(work.batches, rows)
-    micro_batches = work.batches.micro_batches(
-        rows, engine.rank(), engine.world_size(), settings.tokens_per_micro_batch
-    )
+    counts, micro_batches = work.ahead(step)
     sums: dict[str, torch.Tensor] = {}
-    for number, (micro_rows, length) in enumerate(micro_batches, 1):
+    for number, (_, batch) in enumerate(micro_batches, 1):
         work.engine.micro_batch(last=number == len(micro_batches))
-        sides = work.sides(work.engine, work.batches, micro_rows, length)
+        sides = work.sides(work.engine, batch)
         terms = work.loss.terms(sides, counts, step)
         work.engine.backward(terms["loss/total"])
         sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}

@@ -2,18 +2,29 @@
 step, for the held-out loss, and where a failed step is explained.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from distill.encoders.student import Towers
 from distill.objective.terms import GlobalCounts, Loss, Sides
-from distill.parallel.engine import Engine
-from distill.tokens.batches import Batches
+from distill.parallel.engine import Engine, rank, world_size
+from distill.tokens.ahead import Ahead
+from distill.tokens.batches import Batch, Batches
 from distill.tokens.prompts import POSITIONS
+
+
+class StepBatches(NamedTuple):
+    """One step's: what the terms of the loss are divided by, and this process's micro-batches, each
+    with its `ROW`s.
+    """
+
+    counts: GlobalCounts
+    micro_batches: list[tuple[np.ndarray, Batch]]
 
 
 @dataclass(frozen=True)
@@ -36,23 +47,33 @@ class Work:
     dead_weights: dict[str, torch.Tensor]
     held_out: HeldOut | None = None
 
+    @functools.cached_property
+    def ahead(self) -> Ahead[StepBatches]:
+        """The training's batches by step; asked in order, the next one is made meanwhile."""
+        return Ahead(lambda step: self.of_step(self.batches, step))
+
+    def of_step(self, batches: Batches, step: int) -> StepBatches:
+        """On the CPU, in memory that a GPU can copy while it computes."""
+        rows = batches.rows(step)
+        limit = batches.settings.tokens_per_micro_batch
+        gathered = [
+            (part, batches.gather(part, length))
+            for part, length in batches.micro_batches(rows, rank(), world_size(), limit)
+        ]
+        if self.engine.device.type == "cuda":
+            gathered = [(part, batch.map(torch.Tensor.pin_memory)) for part, batch in gathered]
+        return StepBatches(GlobalCounts.of(batches.teacher_eos(rows), POSITIONS), gathered)
+
     def stack(self, values: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack([value.to(self.engine.device, torch.float32) for value in values])
 
-    def sides(
-        self, student: Callable[..., Any], batches: Batches, rows: np.ndarray, length: int
-    ) -> Sides:
-        """Both forwards of a micro-batch: `rows` of `batches`, `length` positions of each.
+    def sides(self, student: Callable[..., Any], batch: Batch) -> Sides:
+        """Both forwards of a micro-batch.
 
         `student`: `engine` in training, `student` elsewhere. The teacher's forward keeps no graph;
         the student's does unless the caller turned gradients off.
         """
-        batch = batches.gather(rows, length).to(self.engine.device)
+        batch = batch.to(self.engine.device)
         with torch.no_grad():
             teacher = self.teacher(batch.teacher)
         return batch.sides(student(batch.student), teacher)
-
-
-def global_counts(batches: Batches, rows: np.ndarray) -> GlobalCounts:
-    """What the terms of the loss are divided by, of all `rows` of a global batch."""
-    return GlobalCounts.of(batches.teacher_eos(rows), POSITIONS)

@@ -5,19 +5,18 @@ Shape letters: B batch, C latent channels, H and W latent height and width, L to
 width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from configs.schema.distill import Distill
 from configs.schema.finetune import Finetune, FinetuneStage
 from configs.schema.recipe import Recipe
 from distill.parallel.engine import Engine, all_reduce_sum, rank, weights_dtype, world_size
 from distill.train.loop import learning_rate
-from distill.train.work import Work, global_counts
+from distill.train.work import Work
 from finetune.pictures.store import PictureRow, PictureStore, time_ids
 from finetune.train.denoising import Denoising
 from finetune.train.draws import Epochs, Sample, sample
@@ -26,14 +25,6 @@ from finetune.train.validation_pictures import ValidationPainter
 
 TEXT, UNET = "text", "unet"
 HELD_OUT = 256  # pictures at most
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The distillation of the same student, on text pairs: `work.engine` is the stage's."""
-
-    work: Work
-    settings: Distill
 
 
 @dataclass(frozen=True)
@@ -49,8 +40,8 @@ class PictureBatch:
 
 
 class PictureTask:
-    """What the training loop drives (`loop.Training`); `anchor` and `painter` are set where the
-    recipe has them.
+    """What the training loop drives (`loop.Training`); `anchor` (the distillation of the same
+    student, on text pairs) and `painter` are set where the recipe has them.
     """
 
     def __init__(
@@ -76,7 +67,7 @@ class PictureTask:
         dtype = weights_dtype(stage.precision)
         models.towers.to(self.engine.device, dtype)
         models.unet.to(self.engine.device, dtype)
-        self.anchor: Anchor | None = None
+        self.anchor: Work | None = None
         self.painter: ValidationPainter | None = None
 
     def one_step(self, step: int) -> tuple[dict[str, torch.Tensor], bool]:
@@ -89,9 +80,7 @@ class PictureTask:
         parts = _parts(mine, self.stage.pictures_per_micro_batch)
         total = torch.zeros((), device=self.engine.device)
         sums = {"loss/denoising": total}
-        for pairs, length in self._anchor_batches(step):
-            self.engine.micro_batch(last=False)
-            terms = self._anchor_terms(pairs, length, step)
+        for terms in self._anchor_terms(step):
             self.engine.backward(self.settings.anchor * terms["loss/total"])
             for name, term in terms.items():
                 own = "loss/anchor" if name == "loss/total" else name.replace("/", "/anchor_")
@@ -209,18 +198,15 @@ class PictureTask:
         rate = stage.text_learning_rate
         return {TEXT: rate / stage.learning_rate} if rate is not None else {}
 
-    def _anchor_batches(self, step: int) -> list[tuple[np.ndarray, int]]:
+    def _anchor_terms(self, step: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Of each micro-batch of text pairs; none without an anchor."""
         if self.anchor is None:
-            return []
-        batches, limit = self.anchor.work.batches, self.anchor.settings.tokens_per_micro_batch
-        return batches.micro_batches(batches.rows(step), rank(), world_size(), limit)
-
-    def _anchor_terms(self, rows: np.ndarray, length: int, step: int) -> dict[str, torch.Tensor]:
-        assert self.anchor is not None
-        work = self.anchor.work
-        counts = global_counts(work.batches, work.batches.rows(step))
-        sides = work.sides(lambda ids: self.engine(TEXT, ids), work.batches, rows, length)
-        return work.loss.terms(sides, counts, step)
+            return
+        counts, micro_batches = self.anchor.ahead(step)
+        for _, batch in micro_batches:
+            self.engine.micro_batch(last=False)
+            sides = self.anchor.sides(lambda ids: self.engine(TEXT, ids), batch)
+            yield self.anchor.loss.terms(sides, counts, step)
 
 
 def group_of(name: str) -> str:

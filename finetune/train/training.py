@@ -23,7 +23,7 @@ from distill.train import loop, preparation
 from finetune.pictures import pipeline
 from finetune.pictures.store import FOLDER, PictureStore
 from finetune.train import models
-from finetune.train.task import Anchor, PictureTask
+from finetune.train.task import PictureTask
 from finetune.train.validation_pictures import ValidationPainter
 
 
@@ -126,8 +126,7 @@ def _load(recipe: Recipe, name: str) -> tuple[PictureTask, str]:
         settings = anchor_settings(recipe.distill, stage)
         anchored = recipe.model_copy(update={"distill": settings})
         teacher = load_text_encoders(settings.base.path, family, settings.teacher)
-        work = preparation.work_of(anchored, teacher, found.towers, task.engine, {})
-        task.anchor = Anchor(work, settings)
+        task.anchor = preparation.work_of(anchored, teacher, found.towers, task.engine, {})
     if validation is not None:
         task.painter = ValidationPainter(recipe, name, validation, found, task.engine)
     pictures = sum(store.buckets("train").values())

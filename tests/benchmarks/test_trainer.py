@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cleaning, loader, ours, plain, trainer, workload
+from benchmarks import cleaning, host, loader, ours, plain, trainer, workload
 from configs.schema.load import dump_recipe, load_recipe
 from configs.schema.recipe import Recipe
 from corpora import prepare
@@ -93,6 +93,19 @@ def test_the_loaders_give_the_same_tensors(recipe: Recipe, tmp_path: Path) -> No
     for rows in result["loading"].values():
         assert rows["datasets, row by row"]["ratio"] == 1.0 and rows["ours"]["ratio"] > 1.0
     assert (tmp_path / "loader.md").read_text().count("\n| ") == 2 * 3 + 1
+
+
+def test_what_the_host_does_is_timed(recipe: Recipe, tmp_path: Path) -> None:
+    config = tmp_path / "recipe.yaml"
+    config.write_text(dump_recipe(recipe), encoding="utf-8")
+    small = ["distill.batch_size=4", "distill.tokens_per_micro_batch=77", "--gpus", "2"]
+    assert host.main([str(config), *small, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "host.json").read_text())
+    assert found["pairs"] == 2 and found["micro_batches"] == 2 and found["issued_ms"] > 0
+    # An encoder's layers cost 12 D^2 multiply-adds a position, four forwards: at most 77 positions.
+    layers = sum(size.layers * size.width**2 for size in host.FULL.values())
+    assert 0.05 < found["tflop"] * 1e12 / (2 * 77 * 4 * 24 * layers) < 1.0
+    assert host.main([str(config), "--tflops", "0"]) == 2
 
 
 def test_cleaning_is_timed_by_size_and_workers(recipe: Recipe, tmp_path: Path) -> None:

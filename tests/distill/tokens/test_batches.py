@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from configs.errors import RecipeError
@@ -26,6 +27,7 @@ from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss
 from distill.tokenizer import portable
+from distill.tokens.ahead import Ahead
 from distill.tokens.batches import Batches, SpecialIds
 from distill.tokens.mixture import mixture
 from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS
@@ -307,11 +309,15 @@ def loss(objective: dict[str, float], **changes: object) -> Loss:
 
 
 def gradients(
-    maker: Batches, rows: np.ndarray, parts: list[tuple[np.ndarray, int]], measured: Loss
+    maker: Batches,
+    rows: np.ndarray,
+    parts: list[tuple[np.ndarray, int]],
+    measured: Loss,
+    counts: GlobalCounts | None = None,
 ) -> list[torch.Tensor]:
     """Of the student's parameters, after all micro-batches."""
     student, teacher = towers(1), towers(2).requires_grad_(False)
-    counts = GlobalCounts.of(maker.teacher_eos(rows), POSITIONS)
+    counts = counts or GlobalCounts.of(maker.teacher_eos(rows), POSITIONS)
     for part, length in parts:
         batch = maker.gather(part, length)
         sides = batch.sides(student(batch.student), teacher(batch.teacher))
@@ -369,3 +375,46 @@ def test_the_stratified_estimate_is_unbiased_over_all_its_outcomes() -> None:
         (one - whole_one).abs().max() > 1e-3
         for one, whole_one in zip(outcomes[0], whole, strict=True)
     )  # each alone is only an estimate
+
+
+class _HostReads(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: reading a tensor's numbers, or their count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in {"_local_scalar_dense", "nonzero", "equal"}:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_never_waits_for_the_device_in_forward_loss_and_backward() -> None:
+    maker = batches(20, 16, 0.25, empty=0.1, english=0.2, mixed=0.2)
+    rows = maker.rows(1)
+    dealt = maker.micro_batches(rows, 0, 1, 200)
+    counts = GlobalCounts.of(maker.teacher_eos(rows), POSITIONS)
+    with _HostReads() as reads:
+        gradients(maker, rows, dealt, loss(EVERYTHING), counts)
+        assert not reads.found
+        torch.ones(1).item()
+    assert reads.found
+
+
+def test_the_next_step_is_made_while_this_one_runs() -> None:
+    made: list[int] = []
+
+    def make(step: int) -> int:
+        if step == 3:
+            raise RecipeError("no step 3")
+        made.append(step)
+        return 10 * step
+
+    ahead = Ahead(make)
+    assert [ahead(0), ahead(1)] == [0, 10]
+    assert ahead(7) == 70, "resumed elsewhere"
+    assert ahead(2) == 20
+    with pytest.raises(RecipeError, match="no step 3"):
+        ahead(3)
+    assert ahead(4) == 40 and made.count(1) == 1
