@@ -9,6 +9,7 @@ from typing import Any
 
 from configs import command
 from configs.errors import RecipeError
+from distill.prompt import STYLES
 from eval.paint import request, schedulers
 
 DESCRIPTION = (
@@ -41,6 +42,11 @@ OPTIONS: dict[str, dict[str, Settings]] = {
             "help": "a UTF-8 file with one prompt a line; blank lines are skipped",
         },
         "--negative-prompt": {"help": "what to keep out of the pictures"},
+        "--weights": {
+            "choices": list(STYLES),
+            "help": "read (word:1.3), ((word)) and BREAK as that program does, and prompts of any "
+            "length (default: brackets are text, and a prompt ends at 77 tokens)",
+        },
         "--init-image": {
             "type": Path,
             "metavar": "FILE",

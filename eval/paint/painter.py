@@ -10,6 +10,7 @@ batch and on any device, but for the last digits of the sums.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
@@ -21,9 +22,10 @@ from configs.errors import DataError, RecipeError
 from configs.files import file_sha256
 from corpora.captions.images import as_rgb
 from distill.encoders.family import Family
-from distill.sdxl.pipelines import load_pipelines, quiet
+from distill.encoders.teacher import TextEncoders
+from distill.sdxl.pipelines import Pipelines, load_pipelines, quiet
 from distill.sdxl.repository import Repository
-from eval.paint import kinds, safety, samplers, schedulers, watermark, window
+from eval.paint import kinds, safety, samplers, schedulers, watermark, weighting, window
 from eval.paint.request import DENOISING_END, MULTIPLE, STRENGTH, Request
 
 DTYPES = {"full": torch.float32, "autocast": None, "bf16": torch.bfloat16}  # None: by the device
@@ -38,7 +40,8 @@ class Painted(NamedTuple):
 @dataclass(frozen=True)
 class Painter:
     """`first` paints from noise, or from `start`; `refiner` goes on from its latents. `request` has
-    the guidance scale and the size that it left open; `notices` are lines for the user.
+    the guidance scale and the size that it left open; `encoders`, by UNet, are what reads prompts
+    with weights, empty without; `notices` are lines for the user.
     """
 
     request: Request
@@ -47,6 +50,7 @@ class Painter:
     refiner: Any | None
     start: Image.Image | None
     safety_checker: safety.SafetyChecker | None
+    encoders: dict[str, TextEncoders]
     notices: tuple[str, ...]
 
 
@@ -85,6 +89,7 @@ def load(request: Request) -> Painter:
         pipelines.refiner,
         start,
         checker,
+        _encoders(request, family, pipelines, stored.folder, refiner),
         tuple(dict.fromkeys(filter(None, notices))),
     )
     _check_both_have_steps(painter)
@@ -94,11 +99,8 @@ def load(request: Request) -> Painter:
 @torch.inference_mode()
 def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
     """One picture a seed."""
-    request, negative = painter.request, painter.request.negative_prompt
+    request = painter.request
     shared = {
-        "prompt": [prompt] * len(seeds),
-        # SD's pipeline takes as many as prompts; SDXL's reads None otherwise than an empty one
-        "negative_prompt": None if negative is None else [negative] * len(seeds),
         "num_inference_steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "eta": request.eta,
@@ -108,12 +110,14 @@ def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
         what = {"image": [painter.start] * len(seeds), "strength": _strength(request)}
     else:
         what = {"height": request.height, "width": request.width}
+    what |= _texts(painter, "base", prompt, len(seeds))
     if painter.refiner is None:
         pictures = painter.first(**what, **shared).images
     else:
         end = _denoising_end(request)
         latents = painter.first(**what, **shared, denoising_end=end, output_type="latent").images
-        pictures = painter.refiner(image=latents, denoising_start=end, **shared).images
+        texts = _texts(painter, "refiner", prompt, len(seeds))
+        pictures = painter.refiner(image=latents, denoising_start=end, **texts, **shared).images
     flagged: Sequence[bool | None] = [None] * len(pictures)
     if painter.safety_checker:
         pictures, flagged = safety.blacken(painter.safety_checker, pictures)
@@ -124,9 +128,25 @@ def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
     ]
 
 
+def _texts(painter: Painter, unet: str, prompt: str, count: int) -> dict[str, Any]:
+    """The arguments by which the pipeline of a UNet is told what to paint."""
+    negative, style = painter.request.negative_prompt, painter.request.weights
+    if style is not None:
+        pipeline = painter.refiner if unet == "refiner" else painter.first
+        readers = painter.encoders[unet]
+        return weighting.arguments(pipeline, readers, prompt, negative, style, count)
+    return {
+        "prompt": [prompt] * count,
+        # SD's pipeline takes as many as prompts; SDXL's reads None otherwise than an empty one
+        "negative_prompt": None if negative is None else [negative] * count,
+    }
+
+
 def not_read(painter: Painter, prompt: str) -> str:
-    """The end of a prompt that lies beyond the encoders' window. The refiner may have another
-    tokenizer."""
+    """The end of a prompt that lies beyond the encoders' window, which with `weights` none does.
+    The refiner may have another tokenizer."""
+    if painter.request.weights is not None:
+        return ""
     pipelines = list(filter(None, (painter.first, painter.refiner)))
     parts = painter.family.parts.values()
     both = (getattr(pipeline, part.tokenizer) for pipeline in pipelines for part in parts)
@@ -205,6 +225,18 @@ def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, 
             },
         }
     )
+
+
+def _encoders(
+    request: Request, family: Family, pipelines: Pipelines, base: Path, refiner: Path | None
+) -> dict[str, TextEncoders]:
+    """Raises DataError."""
+    if request.weights is None:
+        return {}
+    found = {"base": weighting.encoders(pipelines.base, base, family, "base")}
+    if refiner is not None:
+        found["refiner"] = weighting.encoders(pipelines.refiner, refiner, family, "refiner")
+    return found
 
 
 def _strength(request: Request) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import DataError, RecipeError
+from distill.prompt import Style
 from eval.paint import schedulers
 
 DENOISING_END = 0.8  # where SDXL's card hands over to the refiner
@@ -27,7 +28,8 @@ class Request:
     `strength` and `denoising_end` are None where no picture is given to start from, or no refiner
     to hand over to; `height` and `width` (pixels) are None for the pipeline's own size, or the
     given picture's; `guidance_scale` is None for the family's usual, `scheduler` for the pipeline's
-    own. `latent_channels` and `pixels_per_latent`, unless None, must be the repository's.
+    own. `weights` None: brackets are text, and what lies beyond 77 tokens is not read.
+    `latent_channels` and `pixels_per_latent`, unless None, must be the repository's.
     `safety_checker` None: the repository's own, unless `no_safety_checker`.
     """
 
@@ -35,6 +37,7 @@ class Request:
     prompts: tuple[str, ...]
     refiner: str | None = None
     negative_prompt: str | None = None
+    weights: Style | None = None
     steps: int = 50
     guidance_scale: float | None = None
     seed: int = 0
