@@ -17,9 +17,10 @@ from conftest import write_checkpoint, write_flagging_sd
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from written_prompts import WRITTEN
 
 from configs.references import TOYWORLD_MODELS
-from distill.encoders.family import SD
+from distill.encoders.family import SD, SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.encoders.tower import tower_of
 from distill.tokenizer import portable
@@ -192,6 +193,33 @@ def test_every_stack_reads_every_export_alike(
             f"of everything compared {max(worst.values()):.1e}"
         )
     assert max(worst.values()) <= TOLERANCE, worst
+
+
+def test_every_stack_reads_prompts_as_people_write_them_alike(
+    exports: dict[str, Path], tmp_path: Path
+) -> None:
+    """Through both encoders, in both styles. A prompt's markup is not read: where no weight is left
+    the states are those of the plain text, where one is they are not.
+    """
+    readings = []
+    for read_by in STACKS:
+        out = tmp_path / f"{read_by}.safetensors"
+        go(read_by, "tests/prompt_probe.py", exports["newest"] / "base", out)
+        readings.append(load_file(out))
+    newest, v4 = readings
+    assert newest.keys() == v4.keys() and len(newest) == 2 * 30 * 3
+    for name, tensor in newest.items():
+        assert tensor.isfinite().all()
+        assert (v4[name] - tensor).abs().max() <= TOLERANCE * tensor.abs().max(), name
+    encoders, windows = load_text_encoders(exports["newest"] / "base", SDXL), []
+    for number, (_, plain, weighted) in enumerate(WRITTEN):
+        states = newest[f"a1111 {number} clip_bigg"]
+        windows.append(states.shape[1] // 77)
+        if plain is not None and windows[-1] == 1:
+            expected = encoders.encode([plain]).states["clip_bigg"]
+            error = (states - expected).abs().max() / expected.abs().max()
+            assert bool(error <= TOLERANCE) is not bool(weighted), plain
+    assert windows[0] == 1 and max(windows) >= 3 and windows.count(1) >= 10
 
 
 @pytest.mark.parametrize(("made_by", "read_by"), [("newest", "v4"), ("v4", "newest")])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_prompts import WRITTEN
 
 from configs.references import TOYWORLD_MODELS
 from distill import prompt
@@ -84,6 +85,14 @@ ALONE: dict[Style, list[tuple[str, list[tuple[str, float]]]]] = {
 def test_the_two_grammars(style: Style) -> None:
     for text, expected in BOTH + ALONE[style]:
         assert spans(text, style) == expected, text
+
+
+def test_prompts_as_people_write_them() -> None:
+    assert len(WRITTEN) == 30 == len({written.prompt for written in WRITTEN})
+    for text, plain, weighted in WRITTEN:
+        found = spans(text, "a1111")
+        assert "".join(part for part, _ in found) == (text if plain is None else plain)
+        assert tuple((part, weight) for part, weight in found if weight not in (0, 1)) == weighted
 
 
 @settings(max_examples=300, deadline=None)
