@@ -181,6 +181,11 @@ class Distill(Pace):
         description="share of a batch whose prompt is two pairs, one read in Japanese, the other "
         "in English",
     )
+    segmented_share: Share = Field(
+        0.0,
+        description="share of the pairs whose text gets spaces around one to three words, as "
+        "programs that weight words read it",
+    )
     compile: bool = Field(
         False,
         description="torch.compile every block of the towers: a minute at the start, fewer kernels "

@@ -2,6 +2,7 @@
 
 import itertools
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from configs import artefact
 from configs.errors import DataError
 from configs.files import whole_folder
+from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from corpora.pair import Pair, read_pairs
 from distill.encoders.family import Family
@@ -18,6 +20,7 @@ from distill.encoders.teacher import load_tokenizer
 from distill.run import inputs, run_folder
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
+from distill.tokens import segments
 from distill.tokens.token_pairs import STUDENT_SIDES, TEACHER, TokenPairs, column, load
 
 ROWS_AT_ONCE = 4096
@@ -54,6 +57,7 @@ def prepare(recipe: Recipe, family: Family, made_from: dict[str, str] | None = N
                 read_pairs(recipe.run_dir / "pairs", "train"),
                 load_tokenizers(recipe, family),
                 work,
+                recipe.distill,
             )
             artefact.seal(work, made_from, counts)
     return load(target, family)
@@ -85,10 +89,18 @@ def in_memory(pairs: list[Pair], tokenizers: dict[str, Any]) -> TokenPairs:
     return TokenPairs({side: ids for side, (ids, _) in found.items()}, offsets)
 
 
-def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _write(
+    pairs: Any, tokenizers: dict[str, Any], folder: Path, settings: Distill
+) -> dict[str, Any]:
     """Streams ids to raw files, then copies them behind `.npy` headers; holds `ROWS_AT_ONCE` rows
     in memory.
     """
+    spaced = partial(
+        segments.spaced,
+        share=settings.segmented_share,
+        seed=settings.seed,
+        tokenizer=tokenizers["text"],
+    )
     dtypes = {
         side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32
         for side, tokenizer in tokenizers.items()
@@ -104,7 +116,10 @@ def _write(pairs: Any, tokenizers: dict[str, Any], folder: Path) -> dict[str, An
                 np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16)
             )
             for side, encode in encoders.items():
-                found, sizes = encode([getattr(row, column(side)) for row in rows])
+                texts = [getattr(row, column(side)) for row in rows]
+                if side == "text" and settings.segmented_share:
+                    texts = spaced(texts, first_row=(len(sources) - 1) * ROWS_AT_ONCE)
+                found, sizes = encode(texts)
                 lengths[side].append(sizes)
                 found.astype(dtypes[side]).tofile(raw[side])
             progress.update(len(rows))

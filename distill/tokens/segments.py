@@ -1,0 +1,47 @@
+"""Spaces around words of sentences that have none, as the student meets them in other programs.
+
+ComfyUI, AUTOMATIC1111's web UI, Forge, compel and others tokenise a weighted word by itself. The
+tokenizer begins every text with a space, so 大きい(赤い:1.3)丸 reaches the encoder as
+"大きい 赤い 丸". A student that has read such texts, its teacher the English sentence as ever, need
+not mind.
+
+In:  texts and a tokenizer. Out: some of the texts with such spaces.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from configs.languages import JAPANESE
+
+# Between two letters of a script with spaces there is no end of a word.
+UNSPACED = re.compile(rf"[^\W{JAPANESE.letters}]{{2}}|.?\s.?", re.S)
+MOST_WORDS = 3
+
+
+def spaced(
+    texts: Sequence[str], first_row: int, share: float, seed: int, tokenizer: Any
+) -> list[str]:
+    """The texts of rows `first_row` and on; about a `share` of them with spaces around one to three
+    words. A row's draw depends on nothing but itself and the seed.
+    """
+    result = list(texts)
+    draws = {i: random.Random(f"{seed} {first_row + i}") for i in range(len(texts))}
+    chosen = [i for i, draw in draws.items() if draw.random() < share]
+    if chosen:
+        words = [texts[i] for i in chosen]
+        offsets = tokenizer(words, add_special_tokens=False, return_offsets_mapping=True)
+        for i, places in zip(chosen, offsets.offset_mapping, strict=True):
+            result[i] = _spaced(texts[i], [start for start, _ in places], draws[i])
+    return result
+
+
+def _spaced(text: str, starts: list[int], draw: random.Random) -> str:
+    """`starts`: of the tokens, in characters."""
+    inner = {place for place in starts if 0 < place < len(text)}
+    ends = sorted(place for place in inner if not UNSPACED.fullmatch(text[place - 1 : place + 1]))
+    edges = [0, *ends, len(text)]
+    words = draw.sample(range(len(edges) - 1), min(draw.randint(1, MOST_WORDS), len(edges) - 1))
+    around = sorted({edges[k] for word in words for k in (word, word + 1)} & set(ends))
+    return " ".join(text[a:b] for a, b in zip([0, *around], [*around, len(text)], strict=True))
