@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 TEACHER, STUDENT = "teacher", "student"
 STUDENT_ENGLISH, STUDENT_MIXED = "student_english", "student_mixed"
+STUDENT_SEGMENTED = "student_segmented"
 BEFORE_TRAINING, UNTRANSLATED = "student_before_training", "teacher_untranslated"
 PARAPHRASE, TRANSLATED = "teacher_paraphrase", "teacher_translated"
 OTHER_CAPTION = "teacher_other_caption"
@@ -46,6 +47,11 @@ ROWS = {
     ),
     STUDENT_MIXED: Legend(
         "both languages mixed, student", "Prompts of {language} and English words.", "#CC79A7"
+    ),
+    STUDENT_SEGMENTED: Legend(
+        "one word by itself, student",
+        "{language} with spaces around one word, which is what programs that weight words read.",
+        "#F0E442",
     ),
     BEFORE_TRAINING: Legend(
         "student before training", "The new vocabulary under the teacher's layers.", "#E69F00"

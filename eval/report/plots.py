@@ -11,12 +11,19 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.rows import STUDENT_ENGLISH, STUDENT_MIXED, TEACHER, colour, label
+from eval.rows import (
+    STUDENT_ENGLISH,
+    STUDENT_MIXED,
+    STUDENT_SEGMENTED,
+    TEACHER,
+    colour,
+    label,
+)
 
 REGIONS = ("content", "eos", "pads", "pooled")
 # The rows about other prompts than the student's own would crowd the plots of states and timesteps;
 # the tables have them.
-ASIDE = (TEACHER, STUDENT_ENGLISH, STUDENT_MIXED)
+ASIDE = (TEACHER, STUDENT_ENGLISH, STUDENT_MIXED, STUDENT_SEGMENTED)
 
 
 def errors_by_region(result: dict[str, Any], language: str) -> bytes:

@@ -1,5 +1,5 @@
 """Other prompts made from the held-out pairs: the same scene in other words, two languages mixed,
-words in another order.
+a word by itself, words in another order.
 
 In:  pairs and the recipe. The scene behind a pair of toyworld is found in its grammar; pairs of
      other corpora have none.
@@ -72,6 +72,19 @@ def code_mixed(pairs: list[Pair], made_from: list[Caption | None], seed: int) ->
                 ).split()
             )
         )
+    return made
+
+
+def segmented(texts: list[str], seed: int) -> list[str]:
+    """With spaces around one word: a program that weights a word tokenises it by itself, and the
+    tokenizer begins every text with a space.
+    """
+    made = []
+    for text in texts:
+        words = [found.span() for found in WORD.finditer(text)]
+        start, end = _rng(seed, text).choice(words or [(0, len(text))])
+        parts = (text[:start].rstrip(), text[start:end], text[end:].lstrip())
+        made.append(" ".join(filter(None, parts)))
     return made
 
 

@@ -61,6 +61,7 @@ def readers(recipe: Recipe, family: Family, pairs: list[Pair]) -> list[RowReader
         rows.STUDENT: japanese,
         rows.STUDENT_ENGLISH: english,
         rows.STUDENT_MIXED: prompt_variants.code_mixed(pairs, made_from, seed),
+        rows.STUDENT_SEGMENTED: prompt_variants.segmented(japanese, seed),
         rows.STUDENT_SCRAMBLED: scrambled_ja,
     }
     if swapped_en != english:
