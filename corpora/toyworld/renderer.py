@@ -24,8 +24,8 @@ PLACES: dict[Layout, tuple[tuple[int, int], ...]] = {
 JITTERS = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 SUPERSAMPLING = 8
 # "shaded" (lit from the upper left) and "soft" (soft edges) are for UNets that training never saw.
-# The miniature's VAE gives most of both up for plain; it keeps "wavy" (outlines in waves), which is
-# what a small set of pictures teaches.
+# The miniature's VAE gives a part of both back as plain; it keeps "wavy" (outlines in waves), so
+# that is what a small set of pictures teaches.
 Style = Literal["plain", "shaded", "soft", "wavy"]
 STYLES: tuple[Style, ...] = get_args(Style)
 SHADING = (1.12 - 0.4 * np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SIDE)).astype(
