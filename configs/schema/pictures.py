@@ -100,7 +100,7 @@ class ToyworldPictures(PictureSource):
         "toyworld", description="kamon: scenes with a shape that has a Japanese name only"
     )
     scenes: Positive
-    style: Literal["plain", "shaded", "soft"] = "plain"
+    style: Literal["plain", "shaded", "soft", "wavy"] = "plain"
     seed: int = 0
 
 

@@ -14,7 +14,7 @@ from corpora.miniature.fit import TrainingStage
 from corpora.toyworld import captions, renderer, scene_reader
 
 
-@pytest.mark.parametrize("style", ["plain", "shaded", "soft"])
+@pytest.mark.parametrize("style", renderer.STYLES)
 def test_every_style_shows_the_same_scenes(style: renderer.Style) -> None:
     scenes = [caption.scene for caption in captions.pairs(200, "train", 5)]
     pictures = renderer.render(scenes, np.random.default_rng(0), style)
