@@ -16,6 +16,7 @@ from corpora.emojiworld import captions, concepts, renderer, scene_reader
 from corpora.emojiworld.concepts import everything, frequencies, of_pictures, vocabulary
 from corpora.emojiworld.english import kind
 from corpora.emojiworld.scenes import BACKGROUNDS, THINGS, EmojiScene, EmojiThing
+from corpora.worlds import emojiworld
 
 ALL = len(everything()) - len(of_pictures())
 FEW = vocabulary(40)
@@ -136,6 +137,19 @@ def test_exchanging_the_things_changes_no_word() -> None:
             other.en.replace(",", "").split()
         )
         assert one.ja != other.ja and {one.scene.split, other.scene.split} == {"held_out"}
+
+
+def test_a_world_says_its_scenes_otherwise() -> None:
+    world = emojiworld(100)
+    for seed, one in enumerate(world.pairs(40, "held_out", 2)):
+        parts = world.words(one)
+        assert "".join(ja for ja, _ in parts) == one.ja
+        english = {en for _, en in parts if en}
+        assert english == {thing.concept.en[0] for thing in one.scene.things}
+        said = {world.paraphrase(one, random.Random(f"{seed} {n}")) for n in range(9)}
+        assert len(said) > 1
+        twin = world.swapped(one)
+        assert (twin is not None) == (kind(one.scene) == "two")
 
 
 @settings(deadline=None, max_examples=25)
