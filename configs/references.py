@@ -12,7 +12,9 @@ from configs.errors import first_line
 from configs.files import known_sha256
 
 SINGLE_FILES = (".safetensors", ".ckpt")
-TOYWORLD_MODELS = Path(__file__).resolve().parent.parent / "corpora" / "toyworld" / "models"
+CORPORA = Path(__file__).resolve().parent.parent / "corpora"
+TOYWORLD_MODELS = CORPORA / "toyworld" / "models"
+EMOJIWORLD_MODELS = CORPORA / "emojiworld" / "models"
 
 
 def looks_like_hub_name(name: str | Path) -> bool:
@@ -50,18 +52,19 @@ def not_given(name: str, error: BaseException) -> str:
 
 class ModelName(str):
     """A model as a recipe or a command names it: a path of a folder or of a single file, a hub
-    name, or `toyworld:NAME`.
+    name, `toyworld:NAME` or `emojiworld:NAME`.
 
     As a string it is what was written, so that files and digests name no machine's folders.
     """
 
     @property
     def path(self) -> str:
-        """Where libraries find it: the folder of a toyworld model or of an unpacked single file
+        """Where libraries find it: the folder of a model of ours or of an unpacked single file
         (which distill.sdxl.repository.fetch makes), else the name itself.
         """
-        if self.startswith("toyworld:"):
-            return str(TOYWORLD_MODELS / self.removeprefix("toyworld:"))
+        for world, models in (("toyworld:", TOYWORLD_MODELS), ("emojiworld:", EMOJIWORLD_MODELS)):
+            if self.startswith(world):
+                return str(models / self.removeprefix(world))
         if is_single_file(self):
             return str(unpacked_folder(Path(self)))
         return str(self)

@@ -11,6 +11,7 @@ import sys
 
 from configs import command
 from configs.schema.recipe import Recipe
+from configs.schema.sources import WorldSource
 from corpora.pair import SPLITS, PairsManifest
 
 NO_HELD_OUT = (
@@ -24,7 +25,7 @@ def stage(recipe: Recipe) -> None:
     from corpora import pipeline, yields  # datatrove takes more than a second
 
     if not recipe.corpora.held_out_pairs and all(
-        source.kind != "toyworld" for source in recipe.corpora.sources
+        not isinstance(source, WorldSource) for source in recipe.corpora.sources
     ):
         print(f"corpora.prepare: warning: {NO_HELD_OUT}", file=sys.stderr)
     manifest, is_new = pipeline.prepare(recipe)

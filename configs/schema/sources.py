@@ -3,7 +3,7 @@
 A path is a local file, a glob, or any URL fsspec opens (s3://, hf://, https://...); compression
 (gzip, zstd, xz, bz2) is told by content, inside archives too. A file, folder or member of exactly
 that name wins over the name as a pattern. Of two globs, files are paired by their names. Every
-source but toyworld has a name, which its rows' ids begin with, and the licence its rows carry on.
+source but a world has a name, which its rows' ids begin with, and the licence its rows carry on.
 """
 
 from typing import Annotated, Literal, Self
@@ -13,21 +13,37 @@ from pydantic import Field, model_validator
 from configs.schema.section import Positive, Section
 
 Path = Annotated[str, Field(min_length=1)]
+MOST_CONCEPTS = 910  # those of emojiworld that scenes may have
 
 
-class ToyworldSource(Section):
-    """Scenes said in both languages by the grammar of `corpora/toyworld`; the held-out ones lie
-    apart by construction.
+class WorldSource(Section):
+    """Scenes said in both languages by a grammar of our own; the held-out ones lie apart by
+    construction.
     """
 
-    kind: Literal["toyworld"]
+    kind: Literal["toyworld", "emojiworld"]
     pairs: Positive
     held_out_pairs: Positive
     seed: int = 0
 
 
+class ToyworldSource(WorldSource):
+    """Colored shapes: `corpora/toyworld`."""
+
+    kind: Literal["toyworld"]
+
+
+class EmojiworldSource(WorldSource):
+    """A vocabulary from life, some words frequent and most of them rare: `corpora/emojiworld`."""
+
+    kind: Literal["emojiworld"]
+    concepts: Annotated[int, Field(ge=2, le=MOST_CONCEPTS)] = Field(
+        description="the most frequent ones; all of a smaller vocabulary are in a larger one"
+    )
+
+
 class FileSource(Section):
-    """What every source but toyworld says of itself."""
+    """What every source but a world says of itself."""
 
     name: str
     licence: str
@@ -162,11 +178,12 @@ class LaionSource(FileSource):
 
 
 PairSource = TsvSource | ParquetSource | MosesSource | TmxSource | WmtTestSource | HubSource
-Source = Annotated[ToyworldSource | PairSource, Field(discriminator="kind")]
+Source = Annotated[ToyworldSource | EmojiworldSource | PairSource, Field(discriminator="kind")]
 KINDS: dict[str, type[Section]] = {
     model.model_fields["kind"].annotation.__args__[0]: model  # type: ignore[union-attr]
     for model in (
         ToyworldSource,
+        EmojiworldSource,
         TsvSource,
         ParquetSource,
         MosesSource,

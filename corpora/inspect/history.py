@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from configs.errors import DataError, RecipeError
 from configs.schema.corpora import Corpora
-from configs.schema.sources import Source, ToyworldSource
+from configs.schema.sources import Source, WorldSource
 from corpora import dropped, sources
 from corpora.filters.normalise import comparison_key
 from corpora.pair import SPLITS, Split, read_batches
@@ -53,8 +53,8 @@ def full_id(corpora: Corpora, id: str) -> str:
     """
     source, split, number = _place(corpora, id)
     return (
-        f"toyworld:{split}:{number:06d}"
-        if isinstance(source, ToyworldSource)
+        f"{source.kind}:{split}:{number:06d}"
+        if isinstance(source, WorldSource)
         else row_id(source.name, number)
     )
 
@@ -63,15 +63,17 @@ def _place(corpora: Corpora, id: str) -> tuple[Source, str, int]:
     name, _, number = id.rpartition(":")
     for source in corpora.sources:
         names = (
-            [f"toyworld:{split}" for split in SPLITS]
-            if isinstance(source, ToyworldSource)
+            [f"{source.kind}:{split}" for split in SPLITS]
+            if isinstance(source, WorldSource)
             else [source.name]
         )
         if name in names and number.isascii() and number.isdigit():
-            return source, name.removeprefix("toyworld:"), int(number)
+            return source, name.rpartition(":")[2], int(number)
+    worlds = {one.kind for one in corpora.sources if isinstance(one, WorldSource)}
+    world = name.partition(":")[0]
     known = (
-        ", ".join(f"toyworld:{split}" for split in SPLITS)
-        if name.startswith("toyworld")
+        ", ".join(f"{world}:{split}" for split in SPLITS)
+        if world in worlds
         else ", ".join(map(sources.name, corpora.sources))
     )
     raise RecipeError(

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from configs.references import TOYWORLD_MODELS
-from corpora.toyworld import captions, renderer
-from corpora.toyworld.scenes import Scene
+from corpora.worlds import TOYWORLD, World
 
 BATCH = 64
 
@@ -113,15 +113,17 @@ def _save(path: Path, state: dict[str, object]) -> None:
     temporary.replace(path)
 
 
-def batch_of(salt: str, step: int, count: int = BATCH) -> tuple[list[Scene], list[str]]:
+def batch_of(
+    salt: str, step: int, count: int = BATCH, world: World = TOYWORLD
+) -> tuple[list[Any], list[str]]:
     """Training scenes, each with an English caption: a pure function of the arguments."""
-    both = list(captions.pairs(count, "train", zlib.crc32(f"{salt} {step}".encode())))
+    both = list(world.pairs(count, "train", zlib.crc32(f"{salt} {step}".encode())))
     return [caption.scene for caption in both], [caption.en for caption in both]
 
 
-def pictures_of(scenes: list[Scene], seed: int, style: renderer.Style = "plain") -> torch.Tensor:
-    """(B, 3, 32, 32) in -1..1, with things shifted by up to a pixel at random."""
-    pixels = renderer.render(scenes, np.random.default_rng(seed), style)
+def pictures_of(scenes: list[Any], seed: int, world: World = TOYWORLD) -> torch.Tensor:
+    """(B, 3, H, W) in -1..1, with things shifted by up to a pixel at random."""
+    pixels = world.render(scenes, np.random.default_rng(seed))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
@@ -53,7 +54,15 @@ def train(path: Path) -> None:
             for word, count in Counter(word for words in texts for word in words).items()
         )
         seeds.flush()
-        _train_unigram(map(DELIMITER.join, texts), model, seeds.name)
+        train_unigram(
+            map(DELIMITER.join, texts),
+            model,
+            seed_sentencepieces_file=seeds.name,
+            vocab_size=MOST_PIECES,
+            character_coverage=1.0,
+            pretokenization_delimiter=DELIMITER,
+            hard_vocab_limit=False,
+        )
     proto = ModelProto.FromString(model.getvalue())
     # a temporary name, which would change the file every time
     proto.trainer_spec.ClearField("seed_sentencepieces_file")
@@ -70,19 +79,18 @@ def english_words(text: str) -> list[str]:
     return [part for word in text.split() for part in re.split("([,;])", SPACE + word) if part]
 
 
-def _train_unigram(texts: Iterator[str], model: io.BytesIO, seeds: str) -> None:
+def train_unigram(texts: Iterator[str], model: io.BytesIO, **settings: Any) -> None:
+    """Of both worlds, as line-corporation's: byte fallback, NFKC, ids 0 unk, 1 bos, 2 eos, 3 pad.
+    `settings`: those of SentencePiece's trainer that differ.
+    """
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=texts,
         model_writer=model,
-        seed_sentencepieces_file=seeds,
         model_type="unigram",
-        vocab_size=MOST_PIECES,
         byte_fallback=True,
         normalization_rule_name="nfkc",
-        character_coverage=1.0,
         required_chars=KANA + ASCII,
-        pretokenization_delimiter=DELIMITER,
-        hard_vocab_limit=False,
+        **settings,
         unk_id=0,
         bos_id=1,
         eos_id=2,

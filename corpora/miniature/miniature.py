@@ -165,28 +165,31 @@ def _of_every_clip(vocab_size: int) -> dict[str, int]:
     }
 
 
-def vae() -> AutoencoderKL:
+def vae(side: int = 32, widths: tuple[int, ...] = (24, 48)) -> AutoencoderKL:
+    """For pictures of `side` pixels; each width but the last halves them: latents of 16 x 16."""
     return AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
-        block_out_channels=[24, 48],
+        down_block_types=["DownEncoderBlock2D"] * len(widths),
+        up_block_types=["UpDecoderBlock2D"] * len(widths),
+        block_out_channels=list(widths),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
-        sample_size=32,
+        sample_size=side,
         scaling_factor=1.0,
         mid_block_add_attention=False,
     )
 
 
-def unet(part: str) -> UNet2DConditionModel:
+def unet(
+    part: str, latent_side: int = 16, widths: tuple[int, int] | None = None
+) -> UNet2DConditionModel:
     """`base` reads both encoders (like SDXL, without attention at the top level), `refiner` only
     the second.
     """
-    widths = {"base": (32, 96), "refiner": (32, 64)}[part]
+    widths = widths or {"base": (32, 96), "refiner": (32, 64)}[part]
     context = {"base": CLIP_L_WIDTH + CLIP_BIGG_WIDTH, "refiner": CLIP_BIGG_WIDTH}[part]
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=latent_side,
         in_channels=4,
         out_channels=4,
         block_out_channels=widths,

@@ -5,6 +5,8 @@ Shape letters: B batch, L token position, D width, P pooled width.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +16,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from corpora.miniature import miniature, train_vae
 from corpora.miniature.fit import BATCH, TrainingStage, batch_of, fit, pictures_of
 from corpora.miniature.train_text_encoders import CaptionReader, tail_mask
+from corpora.toyworld import renderer
 from corpora.toyworld.renderer import Style
+from corpora.worlds import TOYWORLD
 
 STAGES = {
     "base": TrainingStage("base", 3400, 2e-3),
@@ -52,10 +56,11 @@ def loss_of(
     chooses the scenes.
     """
     scheduler = miniature.scheduler()
+    world = replace(TOYWORLD, render=partial(renderer.render, style=style))
 
     def loss(step: int) -> torch.Tensor:
         scenes, texts = batch_of(salt, step, BATCH // NOISES)
-        latents = train_vae.encode(vae, pictures_of(scenes, step, style)).repeat_interleave(
+        latents = train_vae.encode(vae, pictures_of(scenes, step, world)).repeat_interleave(
             NOISES, dim=0
         )
         timesteps_B = torch.randint(0, MAX_TIMESTEP[part], (BATCH,))

@@ -1,26 +1,42 @@
-"""Trains the miniature's autoencoder: 32 x 32 pictures to 4 x 16 x 16 latents and back, without
+"""Trains a miniature's autoencoder: a world's pictures to 4 x 16 x 16 latents and back, without
 losing an attribute.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
 from corpora.miniature import miniature
-from corpora.miniature.fit import TrainingStage, batch_of, fit, pictures_of
-from corpora.toyworld import captions, scene_reader
+from corpora.miniature.fit import BATCH, TrainingStage, batch_of, fit, pictures_of
+from corpora.worlds import TOYWORLD, World
 
 STAGE = TrainingStage("vae", 2200, 2e-3)
 
 
-def train(work: Path) -> AutoencoderKL:
+@dataclass(frozen=True)
+class VaeDesign:
+    """What is trained, and how: `widths` of the levels, `batch` pictures a step."""
+
+    world: World
+    widths: tuple[int, ...]
+    stage: TrainingStage
+    batch: int
+
+
+OF_TOYWORLD = VaeDesign(TOYWORLD, (24, 48), STAGE, BATCH)
+
+
+def train(work: Path, design: VaeDesign = OF_TOYWORLD) -> AutoencoderKL:
     torch.manual_seed(0)
-    model = miniature.vae()
+    world = design.world
+    model = miniature.vae(world.side, design.widths)
 
     def loss(step: int) -> torch.Tensor:
-        pictures = pictures_of(batch_of("vae", step)[0], step)
+        pictures = pictures_of(batch_of("vae", step, design.batch, world)[0], step, world)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = model.encode(pictures).latent_dist
             decoded = model.decode(posterior.sample()).sample.float()
@@ -28,24 +44,26 @@ def train(work: Path) -> AutoencoderKL:
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         return error.square().mean() + 0.3 * error.abs().mean() + 1e-5 * kl
 
-    fit(STAGE, model, loss, work)
-    _normalize_latents(model)
+    fit(design.stage, model, loss, work)
+    _normalize_latents(model, world)
     return model
 
 
 @torch.no_grad()
-def _normalize_latents(model: AutoencoderKL) -> None:
+def _normalize_latents(model: AutoencoderKL, world: World) -> None:
     """Writes the latents' mean and standard deviation per channel into the config, where SDXL's
     pipelines look for them.
     """
-    latents = model.encode(pictures_of(batch_of("latents", 0, 512)[0], 0)).latent_dist.mean
+    latents = model.encode(
+        pictures_of(batch_of("latents", 0, 512, world)[0], 0, world)
+    ).latent_dist.mean
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     model.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
 
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 32, 32) pictures to (B, 4, 16, 16) latents of mean 0 and deviation 1 per channel, as
+    """(B, 3, H, W) pictures to (B, 4, 16, 16) latents of mean 0 and deviation 1 per channel, as
     the pipelines scale them.
     """
     mean = torch.tensor(model.config.latents_mean).view(1, -1, 1, 1)
@@ -54,17 +72,16 @@ def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def accuracy(model: AutoencoderKL, count: int = 512) -> float:
+def accuracy(model: AutoencoderKL, count: int = 512, world: World = TOYWORLD) -> float:
     """Share of held-out pictures that read the same after encoding and decoding."""
-    scenes = [caption.scene for caption in captions.pairs(count, "held_out", 7)]
-    decoded = model.decode(model.encode(pictures_of(scenes, 0)).latent_dist.mean).sample
-    pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    readings = scene_reader.read(pixels)
-    return float(
-        np.mean(
-            [
-                scene_reader.matches(scene, reading)
-                for scene, reading in zip(scenes, readings, strict=True)
-            ]
-        )
-    )
+    scenes = [caption.scene for caption in world.pairs(count, "held_out", 7)]
+    readings = world.read(round_trip(model, scenes, world))
+    return float(np.mean([world.right(*both) for both in zip(scenes, readings, strict=True)]))
+
+
+@torch.no_grad()
+def round_trip(model: AutoencoderKL, scenes: list[Any], world: World) -> np.ndarray:
+    """(N, H, W, 3) uint8: the scenes' pictures encoded and decoded."""
+    decoded = model.decode(model.encode(pictures_of(scenes, 0, world)).latent_dist.mean).sample
+    pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return np.asarray(pixels)

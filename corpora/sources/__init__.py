@@ -1,5 +1,5 @@
-"""Corpus sources: toyworld, TSV, Moses, TMX, WMT's test sets, Parquet, the Hugging Face Hub. One
-file per format; this one dispatches.
+"""Corpus sources: our own worlds, TSV, Moses, TMX, WMT's test sets, Parquet, the Hugging Face Hub.
+One file per format; this one dispatches.
 
 In:  the recipe's `corpora.sources` (configs/schema/sources.py).
 Out: `Part`s, each readable by a worker alone, and their rows in order. Every row is counted: it
@@ -26,9 +26,9 @@ from configs.schema.sources import (
     ParquetSource,
     Source,
     TmxSource,
-    ToyworldSource,
     TsvSource,
     WmtTestSource,
+    WorldSource,
 )
 from corpora.pair import Input
 from corpora.sources import (
@@ -39,22 +39,22 @@ from corpora.sources import (
     parquet,
     part,
     tmx,
-    toyworld,
     tsv,
     wmt_test,
+    world,
 )
 from corpora.sources.part import Part, Row, RowBatch, batches, cut
 
-TOYWORLD_LICENCE = "Apache-2.0"
+WORLDS_LICENCE = "Apache-2.0"
 FEWEST_SWAPPED = 3  # rows; fewer are no evidence that the columns are swapped
 
 
 def name(source: Source) -> str:
-    return "toyworld" if isinstance(source, ToyworldSource) else source.name
+    return source.kind if isinstance(source, WorldSource) else source.name
 
 
 def licence(source: Source) -> str:
-    return TOYWORLD_LICENCE if isinstance(source, ToyworldSource) else source.licence
+    return WORLDS_LICENCE if isinstance(source, WorldSource) else source.licence
 
 
 def inputs(corpora: Corpora) -> list[Input]:
@@ -98,7 +98,7 @@ def plan(corpora: Corpora) -> list[Part]:
         for number, source in enumerate(corpora.sources):
             first_row, parts_before = 0, len(parts)
             for file_set in (
-                [()] if isinstance(source, ToyworldSource | HubSource) else _file_sets(source)
+                [()] if isinstance(source, WorldSource | HubSource) else _file_sets(source)
             ):
                 new_parts = []
                 for new_part in _plan(source, number, file_set, first_row):
@@ -112,7 +112,7 @@ def plan(corpora: Corpora) -> list[Part]:
                     f"{' '.join(_given(source)) or name(source)}: it holds no rows; take it out of "
                     "the recipe, or fetch it again"
                 )
-            if not isinstance(source, ToyworldSource):
+            if not isinstance(source, WorldSource):
                 _refuse_exchanged(
                     source,
                     next(
@@ -133,8 +133,8 @@ def read(source: Source, part: Part) -> Iterator[RowBatch]:
     """
     rows = 0
     for batch in (
-        toyworld.read(source, part)
-        if isinstance(source, ToyworldSource)
+        world.read(source, part)
+        if isinstance(source, WorldSource)
         else batches(source.name, part.first_row, _rows(source, part))
     ):
         rows += batch.rows
@@ -156,7 +156,7 @@ def local_paths(source: Source) -> list[str]:
 
 def _given(source: Source) -> list[str]:
     """The paths as written in the recipe: two for a source of two text files."""
-    if isinstance(source, ToyworldSource | HubSource):
+    if isinstance(source, WorldSource | HubSource):
         return []
     if (
         isinstance(source, MosesSource | WmtTestSource)
@@ -203,8 +203,8 @@ def _refuse_exchanged(source: Source, batch: RowBatch) -> None:
 
 
 def _plan(source: Source, number: int, paths: tuple[str, ...], first_row: int) -> Iterator[Part]:
-    if isinstance(source, ToyworldSource):
-        yield from toyworld.plan(source, number)
+    if isinstance(source, WorldSource):
+        yield from world.plan(source, number)
     elif isinstance(source, HubSource):
         yield from hub.plan(source, number)
     elif isinstance(source, TsvSource):

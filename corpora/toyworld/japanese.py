@@ -168,6 +168,7 @@ class Words:
     joined: str = ""
     size: str = ""
     stem: str = ""
+    verb: str = ""  # いる or ある: whether it lives
 
     def __str__(self) -> str:
         return self.phrase
@@ -182,7 +183,7 @@ class Sentence:
     others: dict[str, str]
 
     def __str__(self) -> str:
-        slots: dict[str, Any] = dict(zip(("first", "second"), self.things, strict=False))
+        slots: dict[str, Any] = dict(zip(("first", "second", "third"), self.things, strict=False))
         return self.pattern.format(**slots, **self.others)
 
     def swapped(self) -> "Sentence":

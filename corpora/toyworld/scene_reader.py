@@ -79,7 +79,7 @@ def _read_one(picture: np.ndarray, shapes: Shapes) -> SceneReading:
     explanations = [_explain(picture, background, layout, shapes) for layout in PLACES]
     error, layout, things = min(explanations, key=lambda explanation: explanation[0])
     return SceneReading(
-        _nearest(background, BACKGROUNDS), layout, things, float(np.sqrt(error / picture.size))
+        nearest(background, BACKGROUNDS), layout, things, float(np.sqrt(error / picture.size))
     )
 
 
@@ -95,7 +95,7 @@ def _explain(
         norms_C = (masks_CM**2).sum(axis=1)
         errors_C = (part**2).sum() - (products_C3**2).sum(axis=1) / norms_C
         best = int(errors_C.argmin())
-        color = _nearest(background + products_C3[best] / norms_C[best], COLORS)
+        color = nearest(background + products_C3[best] / norms_C[best], COLORS)
         total += float(errors_C[best])
         things.append(Thing(color, *labels[best]) if color else None)
     return total, layout, tuple(things)
@@ -125,7 +125,8 @@ def _candidates(
     return np.stack(masks), labels
 
 
-def _nearest(color: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str | None:
+def nearest(color: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str | None:
+    """The name of the nearest color, None if even that is further than MAX_COLOR_DISTANCE."""
     distances = {
         name: float(np.linalg.norm(color - np.array(rgb))) for name, rgb in palette.items()
     }

@@ -14,7 +14,7 @@ from configs.files import read_json, whole
 from configs.references import SINGLE_FILES, looks_like_hub_name
 from configs.schema import yaml12
 from configs.schema.recipe import Recipe
-from configs.schema.sources import ToyworldSource
+from configs.schema.sources import ToyworldSource, WorldSource
 from corpora import pair
 from distill.encoders.family import Family
 from distill.model_card import evaluation
@@ -113,8 +113,8 @@ def render(
             handover=recipe.eval.denoising_end if recipe.eval.denoising_end < 1 else 0.8,
             settings=training_settings(folder, family, recipe, made_from),
             sources=[
-                ("toyworld", "Apache-2.0")
-                if isinstance(one, ToyworldSource)
+                (one.kind, "Apache-2.0")
+                if isinstance(one, WorldSource)
                 else (one.name, one.licence)
                 for one in recipe.corpora.sources
             ],
@@ -261,7 +261,7 @@ def public(reference: str) -> str:
     if reference.startswith("open_clip:"):
         model, slash, source = reference.partition("/")
         return f"{model}{slash}{Path(source).name}"
-    if reference.startswith("toyworld:") or looks_like_hub_name(reference):
+    if reference.startswith(("toyworld:", "emojiworld:")) or looks_like_hub_name(reference):
         return reference
     path = Path(reference)
     home = path.parent.parent.name in ("home", "Users") or path.parent.name in (

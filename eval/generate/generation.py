@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from configs.schema.recipe import Recipe
-from configs.schema.sources import ToyworldSource
-from corpora.toyworld import captions as toyworld_captions
-from corpora.toyworld.scenes import Scene
+from configs.schema.sources import WorldSource
+from corpora import worlds
+from corpora.worlds import World
 from distill.encoders.family import Family
 from distill.sdxl.base import settled
 from distill.sdxl.pipelines import load_pipelines, quiet, require
@@ -24,7 +24,7 @@ from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
 
 COMMAND = "python -m eval.generate RECIPE"
 OF_THE_STUDENT = (STUDENT, STUDENT_ENGLISH)
-ROLE_SWAPPED = "toyworld_role_swapped"
+ROLE_SWAPPED = "role_swapped"  # behind the name of the world
 EXAMPLES = 12
 PAINTING = {
     "prompts",
@@ -38,12 +38,13 @@ TILE = 256  # pixels a picture has in the grid
 
 
 class HeldOutCaptions(NamedTuple):
-    """What is painted; `scenes` is None where no scene can be read from a picture."""
+    """What is painted; `scenes` and `world` are None where no scene can be read from a picture."""
 
     text: list[str]
     en: list[str]
     sources: list[str]
-    scenes: list[Scene] | None
+    scenes: list[Any] | None
+    world: World | None = None
 
 
 def generate(recipe: Recipe) -> None:
@@ -90,22 +91,22 @@ def generate(recipe: Recipe) -> None:
 
 
 def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
-    """Toyworld's held-out scenes where the recipe's first source is toyworld, else the held-out
-    pairs.
-    """
+    """A world's held-out scenes where the recipe's first source is one, else the held-out pairs."""
     source = recipe.corpora.sources[0]
-    if isinstance(source, ToyworldSource):
+    if isinstance(source, WorldSource):
+        world = worlds.of_source(source)
         couples = recipe.eval.prompts // 10
-        made = toyworld_captions.pairs(recipe.eval.prompts - 2 * couples, "held_out", source.seed)
+        made = world.pairs(recipe.eval.prompts - 2 * couples, "held_out", source.seed)
         rows = [
-            (caption.ja, caption.en, f"toyworld_{caption.phrasing}", caption.scene)
+            (caption.ja, caption.en, f"{world.name}_{caption.phrasing}", caption.scene)
             for caption in made
         ]
         rows += [
-            (caption.ja, caption.en, ROLE_SWAPPED, caption.scene)
-            for caption in toyworld_captions.held_out_twins(couples, source.seed)
+            (caption.ja, caption.en, f"{world.name}_{ROLE_SWAPPED}", caption.scene)
+            for caption in world.held_out_twins(couples, source.seed)
         ]
-        return HeldOutCaptions(*map(list, zip(*rows, strict=True)))
+        text, en, sources, scenes = map(list, zip(*rows, strict=True))
+        return HeldOutCaptions(text, en, sources, scenes, world)
     pairs = held_out.read(recipe, recipe.eval.prompts)
     return HeldOutCaptions(
         [pair.text for pair in pairs],
@@ -152,8 +153,10 @@ def measure(recipe: Recipe, captions: HeldOutCaptions, rows: dict[str, Path]) ->
     right: dict[str, list[bool]] = {}
     measured: dict[str, Any] = {row: {} for row in rows}
     for row, folder in rows.items():
-        if captions.scenes:
-            measured[row], right[row] = scene_accuracy(captions.scenes, captions.sources, folder)
+        if captions.scenes and captions.world:
+            measured[row], right[row] = scene_accuracy(
+                captions.world, captions.scenes, captions.sources, folder
+            )
     paths = {
         row: [picture_path(folder, i) for i in range(len(captions.text))]
         for row, folder in rows.items()

@@ -1,6 +1,7 @@
-"""Whether painted pictures show the scenes that were asked for, in toyworld.
+"""Whether painted pictures show the scenes that were asked for, in a world whose pictures a program
+reads.
 
-Shape letters: N pictures, H = W = 32.
+Shape letters: N pictures, H = W = the side of a picture in that world.
 """
 
 from pathlib import Path
@@ -10,35 +11,31 @@ import numpy as np
 from PIL import Image
 
 from configs.errors import DataError
-from corpora.toyworld import scene_reader
-from corpora.toyworld.scenes import SHAPES, Scene
+from corpora.worlds import World
 from eval.intervals import share
 from eval.pictures.painting import picture_path
 
 
 def scene_accuracy(
-    scenes: list[Scene], sources: list[str], folder: Path, shapes: tuple[str, ...] = SHAPES
+    world: World, scenes: list[Any], sources: list[str], folder: Path
 ) -> tuple[dict[str, Any], list[bool]]:
     """Shares of the pictures with every attribute right (also by source), and with each attribute
-    right; and which pictures are right. A picture may show `shapes`.
+    right; and which pictures are right.
 
-    Raises DataError when the pictures do not have toyworld's size.
+    Raises DataError when the pictures do not have the world's size.
     """
     try:
-        readings = scene_reader.read(pictures_in(folder, len(scenes)), shapes)
+        readings = world.read(pictures_in(folder, len(scenes)))
     except ValueError as error:
         raise DataError(
             f"{folder}: no scenes can be read from these pictures ({error}); the base is not "
-            "toyworld's"
+            f"{world.name}'s"
         ) from None
-    right = [
-        scene_reader.matches(scene, reading)
-        for scene, reading in zip(scenes, readings, strict=True)
-    ]
     attributes = [
-        scene_reader.attribute_matches(scene, reading)
+        world.attribute_matches(scene, reading)
         for scene, reading in zip(scenes, readings, strict=True)
     ]
+    right = [all(one.values()) for one in attributes]
     accuracies = {
         "scene_accuracy": share(right),
         "scene_accuracy_by_source": {

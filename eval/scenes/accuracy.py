@@ -5,6 +5,8 @@ Shape letters: N pictures.
 """
 
 import gc
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from configs.schema.recipe import Eval
-from corpora.toyworld import captions, kamon, renderer
+from corpora.toyworld import captions, kamon, renderer, scene_reader
 from corpora.toyworld.renderer import Style
 from corpora.toyworld.scenes import KAMON, SHAPES, Scene
+from corpora.worlds import TOYWORLD
 from distill.sdxl.base import family_of
 from distill.sdxl.pipelines import load_pipelines, quiet, require
 from eval import results
@@ -25,6 +28,7 @@ from eval.pictures.scene_accuracy import pictures_in, scene_accuracy
 COMMAND = "python -m eval.scenes"
 SEED = 0  # of the scenes
 SHOWN = 16  # pictures of each in the sheet
+WITH_KAMON = replace(TOYWORLD, read=partial(scene_reader.read, shapes=(*SHAPES, *KAMON)))
 
 
 class Asked(NamedTuple):
@@ -90,7 +94,7 @@ def accuracies(
     `style` where one is asked for. Raises DataError.
     """
     kinds = [kind] * len(scenes)
-    numbers, _ = scene_accuracy(scenes, kinds, folder, (*SHAPES, *KAMON))
+    numbers, _ = scene_accuracy(WITH_KAMON, scenes, kinds, folder)
     found = {"right": numbers["scene_accuracy"], "shape": numbers["attributes"]["shape"]}
     if style != "plain":
         pictures_NHW3 = pictures_in(folder, len(scenes))

@@ -1,19 +1,20 @@
 """Other prompts made from the held-out pairs: the same scene in other words, two languages mixed,
 a word by itself, words in another order.
 
-In:  pairs and the recipe. The scene behind a pair of toyworld is found in its grammar; pairs of
-     other corpora have none.
+In:  pairs and the recipe. The scene behind a pair of our worlds is found in their grammars; pairs
+     of other corpora have none.
 Out: lists of prompts, one a pair.
 """
 
 import random
 import re
+from typing import NamedTuple
 
 from configs.schema.recipe import Recipe
-from configs.schema.sources import ToyworldSource
+from configs.schema.sources import WorldSource
+from corpora import worlds
 from corpora.pair import Pair
-from corpora.toyworld import captions, lexicon
-from corpora.toyworld.captions import Caption
+from corpora.worlds import SceneCaption, World
 
 # Japanese writes no spaces. A run of kanji with the kana after it, of katakana, of hiragana, of
 # other letters, or one sign: near enough to words for putting them in another order, and it needs
@@ -22,56 +23,54 @@ WORD = re.compile(r"[一-鿿々]+[ぁ-ゖ]*|[ァ-ヺー]+|[ぁ-ゖ]+|[^\W一-鿿
 MIXED_SHARE = 0.5  # of the words that have an English one
 
 
-def captioned(recipe: Recipe, pairs: list[Pair]) -> list[Caption | None]:
-    """Toyworld's caption behind each pair, None for pairs of other corpora: the same settings
-    generate the same captions again.
+class SaidScene(NamedTuple):
+    """The caption that a pair is, and the world it speaks of."""
+
+    caption: SceneCaption
+    world: World
+
+
+def captioned(recipe: Recipe, pairs: list[Pair]) -> list[SaidScene | None]:
+    """The caption behind each pair, None for pairs of other corpora: the same settings generate the
+    same captions again.
     """
-    found: dict[tuple[str, str], Caption] = {}
+    found: dict[tuple[str, str], SaidScene] = {}
     for source in recipe.corpora.sources:
-        if isinstance(source, ToyworldSource):
+        if isinstance(source, WorldSource):
+            world = worlds.of_source(source)
             found |= {
-                (caption.ja, caption.en): caption
-                for caption in captions.pairs(source.held_out_pairs, "held_out", source.seed)
+                (caption.ja, caption.en): SaidScene(caption, world)
+                for caption in world.pairs(source.held_out_pairs, "held_out", source.seed)
             }
     return [found.get((pair.text, pair.en)) for pair in pairs]
 
 
-def paraphrases(made_from: list[Caption | None], seed: int) -> list[str] | None:
+def paraphrases(made_from: list[SaidScene | None], seed: int) -> list[str] | None:
     """Another English caption of the same scene; None unless every pair has a scene."""
     made = []
-    for caption in made_from:
-        if caption is None:
+    for one in made_from:
+        if one is None:
             return None
-        rng, text = _rng(seed, caption.en), caption.en
-        while text == caption.en:
-            text = str(captions.english(caption.scene, rng))
+        rng, text = _rng(seed, one.caption.en), one.caption.en
+        while text == one.caption.en:
+            text = one.world.paraphrase(one.caption, rng)
         made.append(text)
     return made
 
 
-def code_mixed(pairs: list[Pair], made_from: list[Caption | None], seed: int) -> list[str]:
+def code_mixed(pairs: list[Pair], made_from: list[SaidScene | None], seed: int) -> list[str]:
     """Prompts in both languages at once.
 
-    Toyworld: half of the Japanese sentence's words in English, in Japanese order. Other corpora:
+    Our worlds: half of the Japanese sentence's words in English, in Japanese order. Other corpora:
     the Japanese sentence, then the English one.
     """
-    meanings = {
-        word: english[0]
-        for word, english in lexicon.meanings().items()
-        if word not in lexicon.PATTERN_WORDS
-    }
     made = []
-    for pair, caption in zip(pairs, made_from, strict=True):
-        words = lexicon.words_of(pair.text) if caption else [pair.text, " ", pair.en]
-        known = [i for i, word in enumerate(words) if caption and word in meanings]
+    for pair, one in zip(pairs, made_from, strict=True):
+        words = one.world.words(one.caption) if one else [(f"{pair.text} {pair.en}", None)]
+        known = [i for i, (_, english) in enumerate(words) if english]
         mixed = set(_rng(seed, pair.text).sample(known, round(MIXED_SHARE * len(known))))
-        made.append(
-            " ".join(
-                "".join(
-                    f" {meanings[word]} " if i in mixed else word for i, word in enumerate(words)
-                ).split()
-            )
-        )
+        text = "".join(f" {en} " if i in mixed else ja for i, (ja, en) in enumerate(words))
+        made.append(" ".join(text.split()))
     return made
 
 
@@ -88,16 +87,17 @@ def segmented(texts: list[str], seed: int) -> list[str]:
     return made
 
 
-def role_swapped(pairs: list[Pair], made_from: list[Caption | None]) -> tuple[list[str], list[str]]:
+def role_swapped(
+    pairs: list[Pair], made_from: list[SaidScene | None]
+) -> tuple[list[str], list[str]]:
     """Japanese and English with the two things of the scene exchanged and not a word changed: "A
     left of B" becomes "B left of A".
 
     A pair of one thing, or of another corpus, stays as it is.
     """
     japanese, english = [pair.text for pair in pairs], [pair.en for pair in pairs]
-    for i, caption in enumerate(made_from):
-        if caption is not None and caption.scene.relation:
-            twin = captions.role_swapped(caption)
+    for i, one in enumerate(made_from):
+        if one is not None and (twin := one.world.swapped(one.caption)):
             japanese[i], english[i] = twin.ja, twin.en
     return japanese, english
 

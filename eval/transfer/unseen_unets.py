@@ -150,9 +150,8 @@ def paint(
             ),
         }
         painting.paint_all(pipelines, prompts, folder, inputs, recipe.eval)
-        accuracies[row] = scene_accuracy(captions.scenes, captions.sources, folder)[0][
-            "scene_accuracy"
-        ]
+        numbers, _ = scene_accuracy(captions.world, captions.scenes, captions.sources, folder)
+        accuracies[row] = numbers["scene_accuracy"]
     return accuracies
 
 

@@ -407,7 +407,7 @@ def test_prompt_variants_of_toyworld_and_of_other_corpora(finished_run: Callable
     made = list(captions.pairs(PAIRS, "held_out", 0))
     pairs = [pair(caption.ja, caption.en) for caption in made]
     found = prompt_variants.captioned(recipe, pairs)
-    assert [caption.scene for caption in found if caption] == [caption.scene for caption in made]
+    assert [one.caption.scene for one in found if one] == [caption.scene for caption in made]
     others = prompt_variants.paraphrases(found, 0)
     assert (
         others

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from configs.schema.load import load_recipe
-from corpora.toyworld import captions, renderer
+from corpora.worlds import TOYWORLD, World, emojiworld
 from distill.encoders.family import SDXL
 from distill.sdxl.pipelines import load_pipelines
 from eval import summary
@@ -99,31 +99,32 @@ def test_pictures_do_not_depend_on_the_batch_and_the_refiner_takes_part(
     assert np.abs(np.asarray(base_only[1], dtype=np.int16) - alone).max() > 3
 
 
-def test_scene_accuracy_reads_the_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", [TOYWORLD, emojiworld(100)], ids=lambda world: world.name)
+def test_scene_accuracy_reads_the_pictures(world: World, tmp_path: Path) -> None:
     """The renderer's own pictures are all right; each scene's picture put under the next caption is
     not.
     """
     scenes, sources = (
-        [caption.scene for caption in captions.pairs(12, "held_out", 0)],
+        [caption.scene for caption in world.pairs(12, "held_out", 0)],
         ["a", "b", "a"] * 4,
     )
     for shift in (0, 1):
-        for i, picture in enumerate(renderer.render(scenes)):
+        for i, picture in enumerate(world.render(scenes)):
             Image.fromarray(picture).save(painting.picture_path(tmp_path, (i + shift) % 12))
-        numbers, right = scene_accuracy(scenes, sources, tmp_path)
+        numbers, right = scene_accuracy(world, scenes, sources, tmp_path)
         assert numbers["scene_accuracy"]["right"] == sum(right) == (12 if shift == 0 else 0)
     for i in (0, 2, 3):  # three of the eight of source "a"
-        Image.fromarray(renderer.render([scenes[i]])[0]).save(painting.picture_path(tmp_path, i))
-    numbers, _ = scene_accuracy(scenes, sources, tmp_path)
+        Image.fromarray(world.render([scenes[i]])[0]).save(painting.picture_path(tmp_path, i))
+    numbers, _ = scene_accuracy(world, scenes, sources, tmp_path)
     found = {
         source: (part["right"], part["total"])
         for source, part in numbers["scene_accuracy_by_source"].items()
     }
     assert found == {"a": (3, 8), "b": (0, 4)}
     for i in range(12):
-        Image.new("RGB", (64, 64)).save(painting.picture_path(tmp_path, i))
-    with pytest.raises(ValueError, match="not toyworld's"):
-        scene_accuracy(scenes, sources, tmp_path)
+        Image.new("RGB", (48, 48)).save(painting.picture_path(tmp_path, i))
+    with pytest.raises(ValueError, match=f"not {world.name}'s"):
+        scene_accuracy(world, scenes, sources, tmp_path)
 
 
 def test_file_sources(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from configs.errors import DataError, RecipeError
 from configs.schema.corpora import Corpora
+from configs.schema.sources import MOST_CONCEPTS
 from corpora import sources
+from corpora.emojiworld import captions as emojiworld
+from corpora.emojiworld import concepts
 from corpora.sources import part
 
 
@@ -208,6 +211,25 @@ def test_parquet_nulls_and_bad_bytes_are_counted(
     monkeypatch.setattr(part, "PART_ROWS", 1)
     assert [one.rows for one in sources.plan(chosen)] == [2, 2, 1]
     assert read_all(chosen) == expected
+
+
+def test_emojiworld_is_a_source_of_its_own_beside_toyworld() -> None:
+    listed = [
+        {"kind": "emojiworld", "pairs": 30, "held_out_pairs": 4, "concepts": 100},
+        {"kind": "toyworld", "pairs": 3, "held_out_pairs": 2},
+    ]
+    rows, dropped = read_all(corpora(*listed))
+    made = emojiworld.pairs(30, "train", 0, 100)
+    assert [row[0] for row in rows[:6]] == [
+        *(f"emojiworld:held_out:{n:06d}" for n in range(4)),
+        *(f"toyworld:held_out:{n:06d}" for n in range(2)),
+    ]
+    assert [row[1:] for row in rows[6:36]] == [(one.ja, one.en) for one in made]
+    assert len(rows) == 39 and not dropped
+    everything = concepts.everything()
+    assert len([one for one in everything if one.group != "pictures"]) == MOST_CONCEPTS
+    with pytest.raises(ValueError, match="less than or equal to 910"):
+        corpora({"kind": "emojiworld", "pairs": 3, "held_out_pairs": 4, "concepts": 911})
 
 
 def test_toyworld_gives_held_out_scenes_first_and_numbers_its_rows() -> None:

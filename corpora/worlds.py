@@ -1,0 +1,113 @@
+"""The worlds with pictures: scenes that captions say in both languages and a program reads from
+pixels. What trains and evaluates in them asks a `World`, not which of them it is.
+
+In and out: a recipe's source in, its `World` out; nothing on disk.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from configs.schema.sources import EmojiworldSource, WorldSource
+from corpora.emojiworld import captions as emoji_captions
+from corpora.emojiworld import renderer as emoji_renderer
+from corpora.emojiworld import scene_reader as emoji_reader
+from corpora.emojiworld.concepts import vocabulary
+from corpora.toyworld import captions, lexicon, renderer, scene_reader
+from corpora.toyworld.scenes import Split
+
+Words = list[tuple[str, str | None]]
+
+
+class SceneCaption(Protocol):
+    """A scene in two languages; `phrasing` is that of the student's."""
+
+    @property
+    def scene(self) -> Any: ...
+    @property
+    def phrasing(self) -> str: ...
+    @property
+    def ja(self) -> str: ...
+    @property
+    def en(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """What a world can do. Scenes, captions and readings are its own; H = W = `side` pixels.
+
+    - `pairs(count, split, seed)`, `held_out_twins(couples, seed)`: captioned scenes; a twin follows
+      its couple's first, with the two things exchanged
+    - `render(scenes, rng)`: (N, H, W, 3) uint8 pictures; `read(pictures)`: a reading of each, or
+      ValueError for pictures of another size; `attribute_matches(scene, reading)`: which attributes
+      are right
+    - `paraphrase(caption, rng)`: English for the same scene, at times the same; `swapped(caption)`:
+      the caption's twin, None for scenes without one; `words(caption)`: the parts of the Japanese,
+      each with its English where it has one
+    """
+
+    name: str
+    side: int
+    pairs: Callable[[int, Split, int], Iterator[SceneCaption]]
+    held_out_twins: Callable[[int, int], Iterator[SceneCaption]]
+    render: Callable[..., np.ndarray]
+    read: Callable[[np.ndarray], list[Any]]
+    attribute_matches: Callable[[Any, Any], dict[str, bool]]
+    paraphrase: Callable[[Any, random.Random], str]
+    swapped: Callable[[Any], SceneCaption | None]
+    words: Callable[[Any], Words]
+
+    def right(self, scene: Any, reading: Any) -> bool:
+        """Every attribute is right."""
+        return all(self.attribute_matches(scene, reading).values())
+
+
+def _toyworld_words(caption: captions.Caption) -> Words:
+    english = {
+        word: meanings[0]
+        for word, meanings in lexicon.meanings().items()
+        if word not in lexicon.PATTERN_WORDS
+    }
+    return [(word, english.get(word)) for word in lexicon.words_of(caption.ja)]
+
+
+TOYWORLD = World(
+    "toyworld",
+    renderer.SIDE,
+    captions.pairs,
+    captions.held_out_twins,
+    renderer.render,
+    scene_reader.read,
+    scene_reader.attribute_matches,
+    lambda caption, rng: str(captions.english(caption.scene, rng)),
+    lambda caption: captions.role_swapped(caption) if caption.scene.relation else None,
+    _toyworld_words,
+)
+
+
+@cache
+def emojiworld(size: int, alike: bool | None = None) -> World:
+    """Emojiworld with its `size` most frequent concepts; `alike`: see its `captions.pairs`.
+
+    Raises ValueError when it has fewer.
+    """
+    return World(
+        "emojiworld",
+        emoji_renderer.SIDE,
+        partial(emoji_captions.pairs, size=size, alike=alike),
+        partial(emoji_captions.held_out_twins, size=size),
+        emoji_renderer.render,
+        partial(emoji_reader.read, concepts=vocabulary(size)),
+        emoji_reader.attribute_matches,
+        lambda caption, rng: emoji_captions.of_scene(caption.scene, rng).en,
+        emoji_captions.twin,
+        emoji_captions.words,
+    )
+
+
+def of_source(source: WorldSource) -> World:
+    return emojiworld(source.concepts) if isinstance(source, EmojiworldSource) else TOYWORLD

@@ -1,0 +1,82 @@
+"""What emojiworld's makers made: the tokenizer splits rare names, as one does in life; the
+autoencoder's design; articles and plurals of the names.
+"""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+
+from configs.references import EMOJIWORLD_MODELS, ModelName
+from corpora.emojiworld.concepts import everything
+from corpora.miniature import english_forms, train_emojiworld, train_vae
+from corpora.miniature.fit import TrainingStage
+
+MODEL = EMOJIWORLD_MODELS / "spiece.model"
+
+
+def test_frequent_words_are_pieces_and_rare_names_fall_into_several() -> None:
+    assert ModelName("emojiworld:spiece.model").path == str(MODEL)
+    assert MODEL.stat().st_size < 300_000
+    model = sentencepiece.SentencePieceProcessor(model_file=str(MODEL))
+    assert model.vocab_size() == 8_000
+    special = (model.unk_id(), model.bos_id(), model.eos_id(), model.pad_id())
+    assert special == (0, 1, 2, 3)
+    pieces = {one: len(model.encode(one.ja[0], out_type=str)) - 1 for one in everything()}
+    # "▁" before a text is a piece of its own or a part of the first
+    assert np.mean([count >= 2 for count in pieces.values()]) > 0.5
+    assert max(pieces.values()) <= 16
+    for text in ("猫が好きです。", "🍙𠮷野家 café", "a red picture"):
+        assert model.decode(model.encode(text)) == text
+
+
+def test_the_autoencoder_of_a_step_has_latents_of_16_pixels(tmp_path) -> None:
+    design = train_vae.VaeDesign(
+        train_emojiworld.DESIGN.world, (8, 8, 16), TrainingStage("vae", 2, 1e-3, save_every=1), 2
+    )
+    model = train_vae.train(tmp_path, design)
+    latents = train_vae.encode(model, torch.zeros(1, 3, 64, 64))
+    assert latents.shape == (1, 4, 16, 16) and len(model.config.latents_mean) == 4
+    scenes = [one.scene for one in design.world.pairs(3, "held_out", 0)]
+    pictures = train_vae.round_trip(model, scenes, design.world)
+    assert pictures.shape == (3, 64, 64, 3) and pictures.dtype == np.uint8
+
+
+def test_the_reader_is_measured_without_an_autoencoder(tmp_path) -> None:
+    found = train_emojiworld.measure(tmp_path, 8, (100,))
+    assert found["vae_steps"] == 0 and json.dumps(found)
+    assert found["100"]["rendered"] == {"scenes": 1.0, "things": 1.0}
+    assert set(found["100"]) == set(train_emojiworld.WORSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "with_article", "plural"),
+    [
+        ("umbrella", "an umbrella", "umbrellas"),
+        ("unicorn", "a unicorn", "unicorns"),
+        ("hourglass", "an hourglass", "hourglasses"),
+        ("glass of milk", "a glass of milk", "glasses of milk"),
+        ("standing person", "a standing person", "standing people"),
+        ("octopus", "an octopus", "octopuses"),
+        ("wolf", "a wolf", "wolves"),
+        ("fairy", "a fairy", "fairies"),
+        ("grapes", "grapes", ""),
+        ("popcorn", "popcorn", ""),
+        ("sun", "the sun", ""),
+        ("Mount Fuji", "Mount Fuji", ""),
+        ("face in clouds", "a face in clouds", ""),
+    ],
+)
+def test_articles_and_plurals(name: str, with_article: str, plural: str) -> None:
+    assert english_forms.with_article(name) == with_article
+    assert english_forms.plural(name) == plural
+
+
+def test_the_names_in_the_repository_have_the_articles_of_today() -> None:
+    for one in everything():
+        bare = [re.sub("^(?:an?|the) ", "", name) for name in one.en]
+        assert tuple(map(english_forms.with_article, bare)) == one.en
+        assert english_forms.plural(bare[0]) == one.plural
