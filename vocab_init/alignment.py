@@ -55,7 +55,7 @@ class Ragged(NamedTuple):
 class Lexicon(NamedTuple):
     """The translations found, sorted by source, best first. All arrays are (C,).
 
-    `score`: p(target | source) p(source | target). `count`: how often the couple was aligned, the
+    `score`: p(target | source) p(source | target). `seen`: how often the couple was aligned, the
     smaller of both directions' expected counts. `log_likelihood` of the targets in each round, for
     (source to target, target to source). `pairs`: how many were read.
     """
@@ -63,7 +63,7 @@ class Lexicon(NamedTuple):
     source: np.ndarray
     target: np.ndarray
     score: np.ndarray
-    count: np.ndarray
+    seen: np.ndarray
     log_likelihood: list[tuple[float, float]]
     pairs: int
 
