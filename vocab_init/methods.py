@@ -144,9 +144,10 @@ def alignment_nearest(material: Material) -> list[Start]:
     in the pairs, with the mean of each side's vectors taken off.
     """
     counted = _translations(material, most_tokens=1)
-    seen = {token for rows in counted for tokens, _, _ in rows for token in tokens}
+    lexicon, tokens = material.evidence()
+    occurring = [tokens[i][0] for i in np.unique(lexicon.target).tolist() if len(tokens[i]) == 1]
     ids = material.ids()
-    occurs = np.isin(ids, list(seen)) & material.is_word
+    occurs = np.isin(ids, occurring) & material.is_word
     if not occurs.any():
         return [_best(rows) for rows in counted]
     texts_TD, words_ED = material.vectors()
@@ -171,6 +172,8 @@ def mean(material: Material) -> list[Start]:
 def random(material: Material) -> list[Start]:
     """A floor: any whole word."""
     ids = material.ids()[material.is_word]
+    if not len(ids):
+        return mean(material)
     drawn = np.random.default_rng(material.seed).integers(0, len(ids), len(material.texts))
     return [Start([int(ids[i])], [1.0], [0.0], "random") for i in drawn]
 
@@ -270,7 +273,11 @@ def _together(ids: list[int], score: float, rule: str) -> Start:
 def _hard(
     ids: np.ndarray, indices_TN: torch.Tensor, scores_TN: torch.Tensor, rule: str
 ) -> list[Start]:
-    """Starts from the first of the neighbours; `indices_TN` are positions in `ids`."""
+    """Starts from the first of the neighbours, if there is any; `indices_TN` are positions in
+    `ids`.
+    """
+    if not indices_TN.shape[1]:
+        return [MEAN] * len(indices_TN)
     weights = [1.0] + [0.0] * (indices_TN.shape[1] - 1)
     return [
         Start(ids[indices].tolist(), weights, [round(score, 4) for score in scores], rule)
