@@ -1,5 +1,5 @@
-"""The student's tokenizer and its first token embeddings: every Japanese piece starts as the
-English token nearest in meaning.
+"""The student's tokenizer and its first token embeddings: every Japanese piece starts from English
+tokens, which `vocab_init.method` finds.
 """
 
 import json
@@ -9,24 +9,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from configs import artefact
 from configs.errors import DataError, one_line
 from configs.files import file_sha256, whole_folder
 from configs.schema.recipe import Recipe
-from corpora.filters import sentence_encoder
+from corpora import pair
 from distill.run import run_folder
 from distill.sdxl.base import settled
 from distill.tokenizer import portable, unigram
-from distill.tokenizer.portable import Vocabulary
-from vocab_init import transplant
-from vocab_init.nearest import nearest
-from vocab_init.piece_text import sentencepiece_text
-from vocab_init.transplant import Teacher, VocabularyRow
+from vocab_init import material, methods, transplant
+from vocab_init.text_kinds import TextKind
+from vocab_init.transplant import VocabularyRow
 
-NEIGHBORS = 3
 SHOWN = 12
+# Of the methods that read the pairs, which the result then depends on.
+FROM_PAIRS = ("alignment", "alignment_nearest", "composed")
 
 
 def initialise(recipe: Recipe) -> None:
@@ -36,12 +36,16 @@ def initialise(recipe: Recipe) -> None:
     tokenizer = unigram.find(recipe.vocab_init.tokenizer.path)
     teacher = transplant.read_teacher(recipe.distill.base.path, family, recipe.distill.teacher)
     made_from = {"the teacher": teacher.sha256(), "vocab_init.tokenizer": file_sha256(tokenizer)}
+    method = recipe.vocab_init.method
+    if method in FROM_PAIRS:
+        made_from["the pairs"] = pair.read_manifest(recipe.run_dir / "pairs").fingerprint
     settings = {
         "base": recipe.distill.base,
         "teacher": recipe.distill.teacher,
         **recipe.vocab_init.model_dump(
             mode="json", include={"sentence_encoder", "prompt", "pad_vocab_to_multiple_of"}
         ),
+        **({} if method == "nearest" else {"method": method}),  # older ones do not name it
     }
     if _finished(target, settings, made_from):
         print(f"{target} is already there for these settings")
@@ -50,43 +54,20 @@ def initialise(recipe: Recipe) -> None:
         vocabulary = portable.build(
             tokenizer, work / "tokenizer", recipe.vocab_init.pad_vocab_to_multiple_of
         )
-        portable.load(work / "tokenizer")
-        rows = transplant.rows(vocabulary, teacher, _find(recipe, vocabulary, teacher))
-        _write(work, rows, transplant.transplant(rows, teacher))
-        counts = {"rows": len(rows), "rows_by_kind": Counter(row.kind for row in rows)}
+        student = portable.load(work / "tokenizer")
+        known = material.of(recipe, vocabulary, student, teacher)
+        rows = transplant.rows(vocabulary, teacher, methods.starts(method, known))
+        tables = transplant.transplant(rows, teacher, scale=method != "nearest")
+        _write(work, rows, tables)
+        counts = {
+            "rows": len(rows),
+            "rows_by_kind": Counter(row.kind for row in rows),
+            "rows_by_rule": account(rows, dict(zip(known.texts, known.kinds, strict=True))),
+            "norms": {name: norms(tables[name], teacher.tables[name]) for name in tables},
+        }
         artefact.seal(work, made_from, {"settings": settings, **counts})
     _show(rows)
     print(f"{target}: {len(rows):,} rows; neighbors.jsonl lists where each starts from")
-
-
-def _find(
-    recipe: Recipe, vocabulary: Vocabulary, teacher: Teacher
-) -> dict[str, tuple[list[int], list[float]]]:
-    """For the text of every normal piece, the ids and cosine similarities of the nearest English
-    tokens, best first.
-    """
-    settings = recipe.vocab_init
-    encoder = sentence_encoder.load(settings.sentence_encoder.path, "vocab_init.sentence_encoder")
-    pieces = (
-        piece
-        for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True)
-        if kind == "normal"
-    )
-    texts = [text for text in dict.fromkeys(map(sentencepiece_text, pieces)) if text]
-    words = teacher.words()
-    print(
-        f"{len(texts):,} texts of {recipe.text_language.name} pieces, {len(words):,} English words "
-        "and pieces of words"
-    )
-    english_VD = sentence_encoder.embed(
-        encoder, [text for _, text in words], settings.prompt, settings.batch_size
-    )
-    japanese_VD = sentence_encoder.embed(encoder, texts, settings.prompt, settings.batch_size)
-    indices, similarity = nearest(japanese_VD, english_VD, NEIGHBORS)
-    return {
-        text: ([words[i][0] for i in best], [round(value, 4) for value in values])
-        for text, best, values in zip(texts, indices.tolist(), similarity.tolist(), strict=True)
-    }
 
 
 def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str]) -> bool:
@@ -104,9 +85,10 @@ def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str])
         print(one_line(error), file=sys.stderr)
         return False
     kept = manifest.details.get("settings", {})
-    other = next((key for key, value in settings.items() if kept.get(key) != value), None)
+    names = dict.fromkeys([*settings, *(["method"] if "method" in kept else [])])
+    other = next((key for key in names if kept.get(key) != settings.get(key)), None)
     if other is not None:
-        was, now = kept.get(other), settings[other]
+        was, now = kept.get(other, "nearest"), settings.get(other, "nearest")
         raise DataError(
             f"{target}: made with {other} {was!r}, the recipe says {now!r}; give another run "
             "folder (run=...) or delete this one"
@@ -120,6 +102,30 @@ def _finished(target: Path, settings: dict[str, Any], made_from: dict[str, str])
     if name is not None:
         print(f"{target}: {name} has changed since it was made; it is made again", file=sys.stderr)
     return name is None
+
+
+def account(rows: list[VocabularyRow], kinds: dict[str, TextKind]) -> dict[str, dict[str, int]]:
+    """By kind of row (a normal piece's: that of its text), how many each rule placed."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        kind = kinds.get(row.text, "space") if row.kind == "normal" else row.kind
+        found.setdefault(kind, Counter())[row.rule] += 1
+    return {kind: dict(sorted(rules.items())) for kind, rules in sorted(found.items())}
+
+
+def norms(student_VD: torch.Tensor, teacher_VD: torch.Tensor) -> dict[str, float]:
+    """The smallest, median and largest norm of each side's rows, and of the dimensions' standard
+    deviations over the rows the smallest and largest ratio to the teacher's.
+    """
+    found: dict[str, float] = {}
+    for side, table_VD in (("student", student_VD), ("teacher", teacher_VD)):
+        norm_V = table_VD.norm(dim=1)
+        values = norm_V.min(), norm_V.median(), norm_V.max()
+        named = zip(("smallest", "median", "largest"), values, strict=True)
+        found |= {f"{side}_{name}": round(float(value), 6) for name, value in named}
+    ratio_D = student_VD.std(dim=0) / teacher_VD.std(dim=0).clamp_min(1e-12)
+    found |= {"spread_smallest": float(ratio_D.min()), "spread_largest": float(ratio_D.max())}
+    return found
 
 
 def _write(work: Path, rows: list[VocabularyRow], tables: dict[str, Any]) -> None:
@@ -140,6 +146,6 @@ def _show(rows: list[VocabularyRow]) -> None:
     for row in normal[:: max(1, len(normal) // SHOWN)][:SHOWN]:
         neighbors = ", ".join(
             f"{name} {similarity:.2f}"
-            for name, similarity in zip(row.neighbors, row.similarity, strict=True)
+            for name, similarity in zip(row.neighbors[:3], row.similarity, strict=False)
         )
         print(f"  {row.text} -> {neighbors}")

@@ -8,7 +8,7 @@ Shape letters: Q queries, V candidates, D width, N neighbours.
 import torch
 from tqdm import tqdm
 
-BLOCK_BYTES = 256 * 2**20
+BLOCK_BYTES = 128 * 2**20
 
 
 def nearest(

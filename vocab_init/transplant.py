@@ -6,18 +6,19 @@ In:  the teacher's folder (or hub name), of which only the tokenizers and the en
      vocabulary.
 Out: `VocabularyRow`s and tensors; nothing on disk.
 
-Normal pieces take the row of the English token nearest in meaning, byte pieces the row of the same
-byte, BOS and EOS the teacher's BOS and EOS. Rows without a meaning (unknown, unused, filler, a lone
-space) take the mean of the teacher's rows.
+Normal pieces take what `vocab_init.method` found for their text: a row, or a mixture of rows; byte
+pieces take the row of the same byte, BOS and EOS the teacher's BOS and EOS. Rows without a meaning
+(unknown, unused, filler, a lone space) take the mean of the teacher's rows.
 
 Shape letters: V vocabulary, D width, N neighbours.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import torch
@@ -30,6 +31,7 @@ from distill.encoders.family import Family
 from distill.encoders.teacher import load_tokenizer, replacement
 from distill.tokenizer.portable import Kind, Vocabulary
 from vocab_init import piece_text
+from vocab_init.methods import MEAN, Start
 
 # with and without the prefix: transformers 4 and 5 save CLIPTextModel differently
 EMBEDDING_KEYS = (
@@ -42,14 +44,15 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Teacher:
-    """The English side: one BPE vocabulary (id by token) and each encoder's token embeddings (V, D)
-    in float32.
+    """The English side: one BPE vocabulary (id by token), each encoder's token embeddings (V, D) in
+    float32, and the tokenizer.
     """
 
     vocabulary: dict[str, int]
     bos_id: int
     eos_id: int
     tables: dict[str, torch.Tensor]
+    tokenizer: Any = None
 
     def words(self) -> list[tuple[int, str]]:
         """(id, text) of the tokens that are candidates for nearest neighbour, in order of id.
@@ -83,8 +86,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class VocabularyRow:
-    """One row of `neighbors.jsonl`. The row starts from the first neighbour's embedding; without
-    neighbours, from the mean.
+    """One row of `neighbors.jsonl`. The row starts from the embeddings of its neighbours, mixed by
+    `weights`; without neighbours, from the mean. `rule`: how they were found.
     """
 
     id: int
@@ -94,6 +97,8 @@ class VocabularyRow:
     neighbor_ids: list[int]
     neighbors: list[str]
     similarity: list[float]
+    weights: list[float]
+    rule: str
 
 
 def read_teacher(base: str, family: Family, teacher: str | None = None) -> Teacher:
@@ -125,33 +130,31 @@ def read_teacher(base: str, family: Family, teacher: str | None = None) -> Teach
                 f"{base}: {encoder} has {len(table_VD)} token embeddings but the tokenizer's ids "
                 f"reach {highest}; fetch the folder again"
             )
-    return Teacher(vocabulary, bos_id, eos_id, tables)
+    return Teacher(vocabulary, bos_id, eos_id, tables, tokenizer)
 
 
 def rows(
-    vocabulary: Vocabulary,
-    teacher: Teacher,
-    found: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    vocabulary: Vocabulary, teacher: Teacher, found: Mapping[str, Start]
 ) -> list[VocabularyRow]:
-    """The neighbours of every row of the vocabulary.
-
-    `found`: for the text of each normal piece, its nearest token ids and their similarities, best
-    first.
-    """
+    """What every row of the vocabulary starts from; `found`: by the text of each normal piece."""
     names = {token_id: _readable(token) for token, token_id in teacher.vocabulary.items()}
 
     def row(row_id: int, piece: str, kind: Kind) -> VocabularyRow:
-        text, ids, similarity = "", [], []
+        text, start = "", MEAN
         if kind == "normal":
             text = piece_text.sentencepiece_text(piece)
-            if text:
-                ids, similarity = list(found[text][0]), list(found[text][1])
+            start = found[text] if text else MEAN
         elif kind == "byte":
             byte = bytes([piece_text.byte_of(piece)])
-            text, ids = piece_text.readable(byte), _same_byte(byte, teacher.vocabulary)
+            text = piece_text.readable(byte)
+            same = _same_byte(byte, teacher.vocabulary)
+            start = Start(same, [1.0], [], "copied") if same else MEAN
         elif kind in ("bos", "eos"):
-            ids = [teacher.bos_id if kind == "bos" else teacher.eos_id]
-        return VocabularyRow(row_id, piece, kind, text, ids, [names[i] for i in ids], similarity)
+            special = teacher.bos_id if kind == "bos" else teacher.eos_id
+            start = Start([special], [1.0], [], "copied")
+        ids, weights, scores, rule = start
+        neighbors = [names[i] for i in ids]
+        return VocabularyRow(row_id, piece, kind, text, ids, neighbors, scores, weights, rule)
 
     return [
         row(i, piece, kind)
@@ -159,18 +162,35 @@ def rows(
     ]
 
 
-def transplant(rows: list[VocabularyRow], teacher: Teacher) -> dict[str, torch.Tensor]:
-    """The student's token embeddings by encoder, (len(rows), D) float32."""
+def transplant(
+    rows: list[VocabularyRow], teacher: Teacher, scale: bool = False
+) -> dict[str, torch.Tensor]:
+    """The student's token embeddings by encoder, (len(rows), D) float32.
+
+    A mixture has the mean norm of what it mixes: an average is shorter than any row the teacher
+    knows. `scale`: so has the mean of all rows.
+    """
     special = [teacher.bos_id, teacher.eos_id]
     ordinary = torch.tensor([i for i in sorted(teacher.vocabulary.values()) if i not in special])
-    has_neighbor = torch.tensor([bool(row.neighbor_ids) for row in rows])
-    source = torch.tensor([row.neighbor_ids[0] for row in rows if row.neighbor_ids])
+    is_hard = torch.tensor([row.weights[:1] == [1.0] for row in rows])
+    source = torch.tensor([row.neighbor_ids[0] for row in rows if row.weights[:1] == [1.0]])
+    mixtures = [(i, row) for i, row in enumerate(rows) if row.weights and not is_hard[i]]
     tables = {}
     for encoder, table_VD in teacher.tables.items():
-        result_VD = table_VD[ordinary].mean(dim=0).repeat(len(rows), 1)
-        result_VD[has_neighbor] = table_VD[source]
+        equal_N = torch.full((len(ordinary),), 1 / len(ordinary))
+        mean_D = _mixture(table_VD[ordinary], equal_N) if scale else table_VD[ordinary].mean(dim=0)
+        result_VD = mean_D.repeat(len(rows), 1)
+        result_VD[is_hard] = table_VD[source]
+        for i, row in mixtures:
+            result_VD[i] = _mixture(table_VD[row.neighbor_ids], torch.tensor(row.weights))
         tables[encoder] = result_VD
     return tables
+
+
+def _mixture(rows_ND: torch.Tensor, weights_N: torch.Tensor) -> torch.Tensor:
+    """(D,): the weighted sum, at the weighted mean norm of the rows."""
+    sum_D = weights_N @ rows_ND
+    return sum_D * (weights_N @ rows_ND.norm(dim=1) / sum_D.norm().clamp_min(1e-12))
 
 
 def _local_folder(base: str, family: Family) -> Path:

@@ -17,8 +17,26 @@ from configs.schema.finetune import Finetune
 from configs.schema.pictures import PictureData
 from configs.schema.section import Positive, Section
 
+VocabMethod = Literal[
+    "nearest",
+    "nearest_word",
+    "csls",
+    "softmax_k",
+    "sparsemax",
+    "alignment",
+    "alignment_nearest",
+    "composed",
+    "mean",
+    "random",
+]
+
 
 class VocabInit(Section):
+    method: VocabMethod = Field(
+        "nearest",
+        description="which English tokens a piece starts from: `nearest` is the reference's; "
+        "`alignment`, `alignment_nearest` and `composed` count translations in the pairs",
+    )
     tokenizer: ModelName = Field(
         description="a SentencePiece unigram model: a path, or toyworld:NAME"
     )

@@ -33,7 +33,11 @@ STAGES = {
     ),
     "finetune.export": ("tuned", 1, (f"{world.TUNED}/export/",)),
 }
-MADE = {"corpora.prepare": ["pairs"], "vocab_init": ["initial_student"], "eval.generate": ["eval"]}
+MADE = {
+    "corpora.prepare": ["pairs"],
+    "vocab_init": ["initial_student", "piece_vectors"],
+    "eval.generate": ["eval"],
+}
 PAIR_SHARE = 0.2  # of the random kills of training: two processes, killed together or one alone
 
 

@@ -23,6 +23,7 @@ from distill.tokenizer import portable
 from distill.tokenizer.portable import Vocabulary
 from vocab_init import __main__ as entry
 from vocab_init import nearest, piece_text, transplant
+from vocab_init.methods import Start
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = {"text_encoder": 6, "text_encoder_2": 10}
@@ -211,7 +212,9 @@ def test_every_kind_of_row(teacher: Path) -> None:
     vocabulary = Vocabulary(tuple(kinds), tuple(kinds.values()), scores)  # type: ignore[arg-type]
     ids = token_ids(teacher)
     rows = transplant.rows(
-        vocabulary, english, {"赤い": ([ids["red</w>"], ids["red"]], [0.9, 0.8])}
+        vocabulary,
+        english,
+        {"赤い": Start([ids["red</w>"], ids["red"]], [1.0, 0.0], [0.9, 0.8], "nearest")},
     )
     tables = transplant.transplant(rows, english)
     for name, table_VD in tables.items():
@@ -315,7 +318,11 @@ def test_the_stage_end_to_end(
         hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
         for name, digest in manifest["files"].items()
     )
-    assert sorted(path.name for path in run.iterdir()) == ["initial_student", "stages.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "initial_student",
+        "piece_vectors",
+        "stages.jsonl",
+    ]
 
 
 def test_a_finished_stage_does_nothing_and_another_recipes_is_refused(
