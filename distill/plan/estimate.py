@@ -156,6 +156,11 @@ class Counted:
         return self.recipe.distill.steps * self.recipe.distill.batch_size
 
     @property
+    def trained(self) -> int:
+        """Numbers of the student that get a gradient."""
+        return sum(tower.trained_parameters(self.vocabulary) for tower in self.towers)
+
+    @property
     def flop(self) -> float:
         """Of the busiest process, over all steps."""
         of_a_pair = self.load.towers + self.load.objective
@@ -226,7 +231,7 @@ def count(recipe: Recipe, gpus: int) -> Counted:
 def memory(counted: Counted) -> Memory:
     settings, towers = counted.recipe.distill, counted.towers
     pairs, length = counted.load.largest
-    trained = sum(tower.trained_parameters(counted.vocabulary) for tower in towers)
+    trained = counted.trained
     whole = sum(tower.parameters() + tower.parameters(counted.vocabulary) for tower in towers)
     return Memory(
         state=cost.state_bytes(trained, whole - trained, settings, counted.gpus),
@@ -322,11 +327,8 @@ def _flop_lines(recipe: Recipe, family: Family, towers: list[Tower], load: Load)
 def _memory_lines(counted: Counted) -> list[str]:
     settings, of = counted.recipe.distill, memory(counted)
     pairs, length = counted.load.largest
-    bucket = (
-        ""
-        if settings.precision == "bf16"
-        else f" ({in_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
-    )
+    held = cost.bucket_bytes(counted.trained, settings, counted.gpus)
+    bucket = f" ({in_bytes(held)} of it DeepSpeed's bucket)" if held else ""
     of_layers = f", {in_bytes(of.layers)} of the objective's layers" if of.layers else ""
     return [
         f"  memory    {in_bytes(of.total)} a GPU and temporaries "
