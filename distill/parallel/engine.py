@@ -61,7 +61,6 @@ class Engine:
             "betas": settings.betas,
             "weight_decay": settings.weight_decay,
         }
-        averaged = settings.ema_decay > 0
         numbers = sum(parameter.numel() for own in grouped.values() for parameter in own)
         base = optimizers.make(optimizer, trained, settings.ema_decay, rates)
         self._eight_bit = EightBitMoments(base) if optimizer == ADAMW_8BIT else None
@@ -71,7 +70,7 @@ class Engine:
             config=_config(settings, world_size(), numbers),
             dist_init_required=False,
         )
-        self._fp32, self._averaged = settings.precision == "fp32", averaged
+        self._fp32, self._averaged = settings.precision == "fp32", settings.ema_decay > 0
         self.parameters = dict(module.named_parameters())  # frozen ones too
         self._group_of, self._linked = group_of, False
 
@@ -146,10 +145,8 @@ class Engine:
                 change = change.add_(weight, alpha=decay).div_(1 - decay) if decay else change
                 norms = torch.stack([torch.linalg.vector_norm(one) for one in (change, weight)])
                 squares[:, modules.index(name.partition(".")[0])] += norms.double().square()
-        changes, weights = all_reduce_sum(squares).sqrt().tolist()
-        return dict(
-            zip(modules, (c / w for c, w in zip(changes, weights, strict=True)), strict=True)
-        )
+        norms_of_both = zip(*all_reduce_sum(squares).sqrt().tolist(), strict=True)
+        return dict(zip(modules, (c / w for c, w in norms_of_both), strict=True))
 
     @property
     def skipped_steps(self) -> int:

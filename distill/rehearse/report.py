@@ -21,7 +21,7 @@ def summary(recipe: Recipe, counted: Counted, stages: list[dict[str, Any]]) -> d
     """`stages` as they were recorded, and what the whole run will take. The training's memory is
     that of the resumed one, which measures nothing before its first step.
     """
-    settings, memory = counted.recipe.distill, estimate.memory(counted)
+    settings = counted.recipe.distill
     resumed = next(one for one in stages if one["name"] == "resume")
     trained = next(one for one in stages if one["name"] == "train")
     seconds = settings.steps * settings.batch_size / trained["pairs_per_second"]
@@ -35,7 +35,9 @@ def summary(recipe: Recipe, counted: Counted, stages: list[dict[str, Any]]) -> d
             "pairs_per_second": trained["pairs_per_second"],
             "hours": seconds / 3600,
             "gpu_hours": seconds / 3600 * counted.gpus,
-            "planned_bytes": memory.total,
+            "planned_bytes": estimate.memory(counted).total
+            if resumed["gpu_peak_bytes"]
+            else estimate.bytes_on_a_cpu(counted),
             "peak_bytes": resumed["gpu_peak_bytes"] or _own(resumed),
             "process_bytes": resumed["process_bytes"],
             "disk_bytes": estimate.disk(counted).total,

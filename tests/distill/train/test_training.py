@@ -2,6 +2,7 @@
 batches a pure function of the step.
 """
 
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -588,3 +589,29 @@ def test_projections_are_found_in_shards_and_a_unet_without_safetensors_is_one_l
         path.unlink()
     with pytest.raises(DataError, match=r"diffusion_pytorch_model\.safetensors: missing"):
         Projections(str(tmp_path))
+
+
+def test_layers_stay_in_their_files_on_a_cpu_and_are_computed_as_asked(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    """A bf16 run: outputs are those of layers held in bf16, to the bit."""
+    teacher, folders = (
+        load_text_encoders(tiny_sdxl / "base", SDXL),
+        {"base": str(tiny_sdxl / "base")},
+    )
+    bank = QueryBank(prompts=2, inference_steps=4, queries_per_layer=20)
+    prompts = ["a cat", "two dogs"]
+    recording.record(tmp_path / "bank", folders, teacher, prompts, bank, seed=3)
+    encoding, chosen_N = teacher.encode(prompts), torch.arange(20)
+    for layer in query_bank.load(tmp_path / "bank", folders, bank, SDXL, "cpu", torch.bfloat16):
+        assert layer.queries_NHK.dtype == torch.float16 and layer.to_k_ED.dtype == torch.float32
+        held = dataclasses.replace(
+            layer,
+            dtype=None,
+            **{
+                name: getattr(layer, name).bfloat16()
+                for name in ("queries_NHK", "to_k_ED", "to_v_ED")
+            },
+        )
+        found = layer.output(encoding, chosen_N)
+        assert found.dtype == torch.bfloat16 and found.equal(held.output(encoding, chosen_N))
