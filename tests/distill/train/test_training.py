@@ -2,7 +2,6 @@
 batches a pure function of the step.
 """
 
-import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -605,7 +604,7 @@ def test_layers_stay_in_their_files_on_a_cpu_and_are_computed_as_asked(
     encoding, chosen_N = teacher.encode(prompts), torch.arange(20)
     for layer in query_bank.load(tmp_path / "bank", folders, bank, SDXL, "cpu", torch.bfloat16):
         assert layer.queries_NHK.dtype == torch.float16 and layer.to_k_ED.dtype == torch.float32
-        held = dataclasses.replace(
+        held = replace(
             layer,
             dtype=None,
             **{
