@@ -298,7 +298,9 @@ def held():
     storages = {}
     for found in gc.get_objects():
         if isinstance(found, torch.Tensor):
-            storages[found.untyped_storage().data_ptr()] = found.untyped_storage().nbytes()
+            for one in (found, found.grad if found.is_leaf else None):
+                if one is not None:
+                    storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
     return sum(storages.values())
 
 engine.start()
