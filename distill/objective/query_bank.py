@@ -49,9 +49,14 @@ class CrossAttentionLayer:
     ) -> torch.Tensor:
         """(B, H, N, K): the layer's output for the chosen queries; `visible_BL` masks states."""
         queries_NHK, context_BLD = self.queries_NHK[chosen_N], encoding.context(self.parts)
-        tensors = (queries_NHK, context_BLD, self.to_k_ED, self.to_v_ED)
         dtype = self.dtype or self.to_k_ED.dtype
-        return attention_output(*(tensor.to(dtype) for tensor in tensors), visible_BL)
+        return attention_output(
+            queries_NHK.to(dtype),
+            context_BLD.to(dtype),
+            self.to_k_ED.to(dtype),
+            self.to_v_ED.to(dtype),
+            visible_BL,
+        )
 
 
 def load(
