@@ -62,7 +62,7 @@ def without_encoders(part: str, folder: str, family: Family) -> Any:
 
 @torch.no_grad()
 def paint_base(
-    pipeline: Any,
+    painter: Any,
     prompts: list[Embeds],
     settings: QueryBank,
     generator: torch.Generator,
@@ -74,13 +74,13 @@ def paint_base(
     """
     draws = cache(lambda shape: _refiner_draws(str(refiner), family, settings, shape))
     painted: dict[str, list[torch.Tensor]] = {LATENTS: [], NOISE: [], STATES: [], LEFT_OUT: []}
-    with _looking_on(pipeline.unet, settings, generator) as (recorded, calls):
+    with _looking_on(painter.unet, settings, generator) as (recorded, calls):
         for chunk in tqdm(prompts, desc="query bank", unit=" batches"):
             noise = [
                 torch.Generator().manual_seed(int(torch.randint(2**31, (), generator=generator)))
                 for _ in chunk[EMBEDS[0]]
             ]
-            latents = pipeline(**chunk, generator=noise, **_shared(settings)).images
+            latents = painter(**chunk, generator=noise, **_shared(settings)).images
             if refiner is not None:
                 left_out = draws(latents.shape)
                 painted[LATENTS].append(latents.cpu())
@@ -98,12 +98,12 @@ def paint_base(
 
 @torch.no_grad()
 def paint_refiner(
-    pipeline: Any, prompts: list[Embeds], settings: QueryBank, painted: dict[str, torch.Tensor]
+    painter: Any, prompts: list[Embeds], settings: QueryBank, painted: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Paints the last steps of what `paint_base` has painted; queries and calls as it gives."""
     generator = torch.Generator()
     batches = (painted[name].split(PROMPTS_AT_ONCE) for name in (LATENTS, NOISE))
-    with _looking_on(pipeline.unet, settings, generator) as (recorded, calls):
+    with _looking_on(painter.unet, settings, generator) as (recorded, calls):
         for chunk, latents, states, state, left_out in tqdm(
             zip(prompts, *batches, painted[STATES], painted[LEFT_OUT].tolist(), strict=True),
             desc="query bank, refiner",
@@ -116,7 +116,7 @@ def paint_refiner(
             for one, its_state in zip(noise, states, strict=True):
                 one.set_state(its_state.clone())
             before = sum(reservoir.seen for reservoir in recorded.values())
-            pipeline(
+            painter(
                 **chunk,
                 image=latents.to(device()),
                 strength=STRENGTH,
