@@ -13,6 +13,7 @@ from configs.schema.section import Positive, Section, Share, Weight
 # Numbers in one message of DeepSpeed. Its own default, 5e8, would send the student's 0.8e9 in two
 # messages and overlap little. One bucket is held in fp32 while micro-batches are accumulated.
 REDUCE_BUCKET = 200_000_000
+STATISTICS_PROMPTS, INFLUENCE_CALLS = 1024, 4
 
 
 class Ramp(Section):
@@ -101,6 +102,11 @@ class QueryBank(Section):
     inference_steps: int = Field(
         8, ge=4, description="of base and refiner; the refiner paints the last 30 % of them"
     )
+    influence_calls: int = Field(
+        INFLUENCE_CALLS,
+        ge=1,
+        description="calls of a UNet over which the influence of its layers is averaged",
+    )
     queries_per_layer: Positive = 4096
     queries_per_step: Positive = 48
     layers_per_step: Positive = Field(
@@ -153,6 +159,10 @@ class Distill(Pace):
     objective: Objective
     random_attention: RandomAttention = RandomAttention()
     query_bank: QueryBank = QueryBank()
+    statistics_prompts: Positive = Field(
+        STATISTICS_PROMPTS,
+        description="English prompts over which the variances of the teacher's states are measured",
+    )
     tokens_per_micro_batch: Positive | None = Field(
         None,
         description="positions a process computes at once, pads included; no limit when left out",

@@ -51,28 +51,32 @@ class Towers(nn.Module):
             self[name].compile_layers()
 
 
-def teacher_towers(encoders: TextEncoders) -> Towers:
-    """The frozen teacher as training runs it."""
-    return _towers(encoders).eval().requires_grad_(False)
+def teacher_towers(encoders: TextEncoders, dtype: torch.dtype | None = None) -> Towers:
+    """The frozen teacher as training runs it; `dtype` as `tower_of` takes it."""
+    return _towers(encoders, dtype).eval().requires_grad_(False)
 
 
-def _towers(encoders: TextEncoders) -> Towers:
+def _towers(encoders: TextEncoders, dtype: torch.dtype | None) -> Towers:
     parts = encoders.family.parts
-    return Towers({name: tower_of(encoders.models[name], parts[name].states) for name in parts})
+    return Towers(
+        {name: tower_of(encoders.models[name], parts[name].states, dtype) for name in parts}
+    )
 
 
-def initial_student(teacher: TextEncoders, folder: Path) -> Towers:
+def initial_student(
+    teacher: TextEncoders, folder: Path, dtype: torch.dtype | None = None
+) -> Towers:
     """The teacher's transformer weights under the new token embeddings. Raises DataError.
 
     Parameters that the UNet never reads are frozen: DeepSpeed would decay them, as they receive no
     gradient.
     """
     embeddings = _token_embeddings(folder, teacher.family)
-    towers = _towers(teacher)
+    towers = _towers(teacher, dtype)
     for name in towers.parts:
         tower = towers[name]
         tower.text_model.embeddings.token_embedding = nn.Embedding.from_pretrained(
-            _checked(embeddings, name, tower, folder), freeze=False
+            _checked(embeddings, name, tower, folder).to(dtype), freeze=False
         )
         for parameter in tower.dead_parameters():
             parameter.requires_grad_(False)

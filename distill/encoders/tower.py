@@ -190,14 +190,15 @@ def at_position(x_BLD: torch.Tensor, position_B: torch.Tensor) -> torch.Tensor:
     return x_BLD.gather(1, position_B[:, None, None].expand(-1, 1, x_BLD.shape[-1]))
 
 
-def tower_of(model: Any, states: States) -> TextTower:
+def tower_of(model: Any, states: States, dtype: torch.dtype | None = None) -> TextTower:
     """A tower with copies of the weights of a transformers CLIPTextModel or
-    CLIPTextModelWithProjection, under the key names of transformers 4 or 5.
+    CLIPTextModelWithProjection, under the key names of transformers 4 or 5. `dtype`: of the copies,
+    the model's own where it is None.
     """
     with torch.device("meta"):  # skips the random initialisation: seconds at full size
         tower = TextTower(model.config, states, with_projection=hasattr(model, "text_projection"))
     state = {
-        with_prefix(key): value.clone()
+        with_prefix(key): value.to(dtype or value.dtype, copy=True)
         for key, value in model.state_dict().items()
         if not key.endswith("position_ids")
     }

@@ -32,7 +32,7 @@ class CrossAttentionLayer:
 
     `parts`: the encoders whose states it reads. `share`: probability of being sampled, proportional
     to how much the prediction changes when only this layer sees another prompt; sums to 1 over all
-    layers.
+    layers. `dtype`: what outputs are computed in, where it is not that of the weights.
     """
 
     name: str
@@ -42,18 +42,19 @@ class CrossAttentionLayer:
     to_v_ED: torch.Tensor
     variance: torch.Tensor
     share: float
+    dtype: torch.dtype | None = None
 
     def output(
         self, encoding: Encoding, chosen_N: torch.Tensor, visible_BL: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(B, H, N, K): the layer's output for the chosen queries, in the precision of its weights;
-        `visible_BL` masks states.
-        """
+        """(B, H, N, K): the layer's output for the chosen queries; `visible_BL` masks states."""
+        queries_NHK, context_BLD = self.queries_NHK[chosen_N], encoding.context(self.parts)
+        dtype = self.dtype or self.to_k_ED.dtype
         return attention_output(
-            self.queries_NHK[chosen_N],
-            encoding.context(self.parts).to(self.to_k_ED.dtype),
-            self.to_k_ED,
-            self.to_v_ED,
+            queries_NHK.to(dtype),
+            context_BLD.to(dtype),
+            self.to_k_ED.to(dtype),
+            self.to_v_ED.to(dtype),
             visible_BL,
         )
 
@@ -66,7 +67,9 @@ def load(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> list[CrossAttentionLayer]:
-    """The layers with their projections, read from the UNets' own files.
+    """The layers with their projections, read from the UNets' own files; their outputs are computed
+    in `dtype`. On a CPU they stay as they are stored, mapped from the files: a step reads a few of
+    the hundred.
 
     Raises DataError if those are missing or have changed.
     """
@@ -77,15 +80,16 @@ def load(
     shares = layer_shares(
         {name: float(stored[f"{name}.influence"]) for name in heads}, settings.refiner_share
     )
+    held = None if torch.device(device).type == "cpu" else dtype
     weights = {unet: Projections(folder) for unet, folder in folders.items()}
     layers = []
     for name, count in heads.items():
         unet, _, layer_name = name.partition(".")
         to_k_ED, to_v_ED = (
-            weights[unet].read(f"{layer_name}.{kind}.weight").to(device, dtype)
+            weights[unet].read(f"{layer_name}.{kind}.weight").to(device, held)
             for kind in ("to_k", "to_v")
         )
-        queries_NHK = stored[f"{name}.queries"].to(dtype).unflatten(-1, (count, -1))
+        queries_NHK = stored[f"{name}.queries"].to(device, held).unflatten(-1, (count, -1))
         layers.append(
             CrossAttentionLayer(
                 name,
@@ -95,6 +99,7 @@ def load(
                 to_v_ED,
                 stored[f"{name}.variance"],
                 shares[name],
+                dtype,
             )
         )
     for unet, projections in weights.items():

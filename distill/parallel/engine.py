@@ -30,6 +30,7 @@ COLLECTIVE = timedelta(minutes=30)
 # The parts of the training state: what is kept of every trained parameter, each in fp32 and of
 # the parameter's shape.
 WEIGHT: Final = "weight"
+PIECE = 1 << 24  # numbers of a parameter looked at at once
 T = TypeVar("T")
 
 
@@ -60,16 +61,16 @@ class Engine:
             "betas": settings.betas,
             "weight_decay": settings.weight_decay,
         }
-        averaged = settings.ema_decay > 0
+        numbers = sum(parameter.numel() for own in grouped.values() for parameter in own)
         base = optimizers.make(optimizer, trained, settings.ema_decay, rates)
         self._eight_bit = EightBitMoments(base) if optimizer == ADAMW_8BIT else None
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=base,
-            config=_config(settings, world_size()),
+            config=_config(settings, world_size(), numbers),
             dist_init_required=False,
         )
-        self._fp32, self._averaged = settings.precision == "fp32", averaged
+        self._fp32, self._averaged = settings.precision == "fp32", settings.ema_decay > 0
         self.parameters = dict(module.named_parameters())  # frozen ones too
         self._group_of, self._linked = group_of, False
 
@@ -134,18 +135,18 @@ class Engine:
             group = groups[self._group_of(name)]
             decay = group["lr"] * group["weight_decay"]
             first, second = (1 - beta**updates for beta in group["betas"])
-            weight = mapping.get_hp_fragment().detach()
-            mean, square = (self._moment(mapping, part) for part in MOMENTS)
-            denominator = square.sqrt().div_(second**0.5).add_(group["eps"])
-            change = (mean / denominator).mul_(group["lr"] / first)
-            # With the decayed weight d * w, w after the step: (change + d * w) / (1 - d).
-            change = change.add_(weight, alpha=decay).div_(1 - decay) if decay else change
-            norms = torch.stack([torch.linalg.vector_norm(one) for one in (change, weight)])
-            squares[:, modules.index(name.partition(".")[0])] += norms.double().square()
-        changes, weights = all_reduce_sum(squares).sqrt().tolist()
-        return dict(
-            zip(modules, (c / w for c, w in zip(changes, weights, strict=True)), strict=True)
-        )
+            whole = [mapping.get_hp_fragment().detach()]
+            whole += [self._moment(mapping, part) for part in MOMENTS]
+            # In pieces: the largest embedding would need a GB of temporaries.
+            for weight, mean, square in zip(*(one.split(PIECE) for one in whole), strict=True):
+                denominator = square.sqrt().div_(second**0.5).add_(group["eps"])
+                change = (mean / denominator).mul_(group["lr"] / first)
+                # With the decayed weight d * w, w after the step: (change + d * w) / (1 - d).
+                change = change.add_(weight, alpha=decay).div_(1 - decay) if decay else change
+                norms = torch.stack([torch.linalg.vector_norm(one) for one in (change, weight)])
+                squares[:, modules.index(name.partition(".")[0])] += norms.double().square()
+        norms_of_both = zip(*all_reduce_sum(squares).sqrt().tolist(), strict=True)
+        return dict(zip(modules, (c / w for c, w in norms_of_both), strict=True))
 
     @property
     def skipped_steps(self) -> int:
@@ -367,24 +368,27 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def _config(settings: Pace, processes: int) -> dict[str, Any]:
+def _config(settings: Pace, processes: int, trained: int) -> dict[str, Any]:
+    """`trained`: numbers of parameters. No bucket is larger: DeepSpeed allocates it whole."""
     return {
         "train_batch_size": settings.batch_size,
-        "train_micro_batch_size_per_gpu": settings.batch_size
-        // processes,  # micro-batches are ours (`micro_batch`), of any number and size
-        "data_types": {
-            "grad_accum_dtype": "fp32"
-        },  # under bf16 the sum over micro-batches would be rounded at each of them
+        # Micro-batches are ours (`micro_batch`), of any number and size.
+        "train_micro_batch_size_per_gpu": settings.batch_size // processes,
+        # Under bf16 the sum over micro-batches would be rounded at each of them.
+        "data_types": {"grad_accum_dtype": "fp32"},
         # fp32: each message goes while backward computes the next. bf16: DeepSpeed sums in fp32 and
         # sends after the last backward
         "zero_optimization": {
             "stage": 1,
             "overlap_comm": processes > 1,
-            "reduce_bucket_size": REDUCE_BUCKET,
+            "reduce_bucket_size": min(REDUCE_BUCKET, trained),
             "allgather_bucket_size": REDUCE_BUCKET,
         },
+        # bf16, its default, needs a copy of all gradients, and rounds what was summed in fp32.
+        "communication_data_type": "fp32",
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": settings.precision == "bf16"},
+        # Each gradient joins the fp32 sum as backward makes it: they are not kept in bf16 as well.
+        "bf16": {"enabled": settings.precision == "bf16", "immediate_grad_update": True},
         "gradient_clipping": settings.gradient_clipping,
         "steps_per_print": 10**9,
     }

@@ -270,17 +270,24 @@ def state_bytes(
     """Bytes per GPU during a backward under ZeRO-1, as distill/parallel/engine.py sets it up.
     `trained`, `frozen`: numbers of parameters. `eight_bit`: the moments are codes of one byte.
 
-    bf16: every GPU holds the weights, their gradients and the fp32 sum of gradients over
-    micro-batches; fp32 master weights, two moments and the averaged weights (if kept) are sharded.
-    fp32: every GPU holds weights, gradients and one `REDUCE_BUCKET`; the rest is sharded.
+    bf16: every GPU holds the weights and the fp32 sum of gradients, which each joins as backward
+    makes it; fp32 master weights, two moments and the averaged weights (if kept) are sharded.
+    fp32: every GPU holds weights, gradients and `bucket_bytes`; the rest is sharded.
     """
-    word, bf16 = word_bytes(settings.precision), settings.precision == "bf16"
-    whole = word + word + (4 if bf16 else 0)
+    word = word_bytes(settings.precision)
     return (
-        trained * (whole + _shared_bytes(settings, 2 if eight_bit else 8) / gpus)
+        trained * (word + 4 + _shared_bytes(settings, 2 if eight_bit else 8) / gpus)
         + frozen * word
-        + (0 if bf16 else 4 * REDUCE_BUCKET)
+        + bucket_bytes(trained, settings, gpus)
     )
+
+
+def bucket_bytes(trained: int, settings: Pace, gpus: int) -> int:
+    """What DeepSpeed holds in fp32 between backwards to send gradients in: one `REDUCE_BUCKET`, or
+    two, one being filled while the other is sent.
+    """
+    buckets = 2 if gpus > 1 else 1
+    return 0 if settings.precision == "bf16" else buckets * 4 * min(REDUCE_BUCKET, trained)
 
 
 def checkpoint_bytes(student: int, trained: int, settings: Pace) -> int:

@@ -156,6 +156,11 @@ class Counted:
         return self.recipe.distill.steps * self.recipe.distill.batch_size
 
     @property
+    def trained(self) -> int:
+        """Numbers of the student that get a gradient."""
+        return sum(tower.trained_parameters(self.vocabulary) for tower in self.towers)
+
+    @property
     def flop(self) -> float:
         """Of the busiest process, over all steps."""
         of_a_pair = self.load.towers + self.load.objective
@@ -165,17 +170,19 @@ class Counted:
 @dataclass(frozen=True)
 class Memory:
     """Bytes a GPU. `state`: weights, gradients and optimizer under ZeRO-1; `layers`: the
-    objective's; `states`: what the loss compares; `activations`: what autograd saves.
+    objective's; `states`: what the loss compares; `activations`: what autograd saves; `copies`: two
+    fp32 ones of the largest parameter, when its gradient joins the sum and when it is saved.
     """
 
     state: float
     layers: float
     states: float
     activations: float
+    copies: float
 
     @property
     def total(self) -> float:
-        return self.state + self.layers + self.states + self.activations
+        return self.state + self.layers + self.states + self.activations + self.copies
 
 
 @dataclass(frozen=True)
@@ -226,14 +233,24 @@ def count(recipe: Recipe, gpus: int) -> Counted:
 def memory(counted: Counted) -> Memory:
     settings, towers = counted.recipe.distill, counted.towers
     pairs, length = counted.load.largest
-    trained = sum(tower.trained_parameters(counted.vocabulary) for tower in towers)
+    trained = counted.trained
     whole = sum(tower.parameters() + tower.parameters(counted.vocabulary) for tower in towers)
     return Memory(
         state=cost.state_bytes(trained, whole - trained, settings, counted.gpus),
         layers=sum(one.held_bytes for one in counted.attention),
         states=pairs * length * cost.states_bytes(towers, settings),
         activations=kept_bytes(counted.load.largest, towers, counted.attention, settings.precision),
+        copies=2 * 4 * counted.vocabulary * max(tower.width for tower in towers),
     )
+
+
+def bytes_on_a_cpu(counted: Counted) -> float:
+    """As `memory`, without the UNets' layers: there they stay in their files."""
+    bank, word = (
+        counted.recipe.distill.query_bank,
+        cost.word_bytes(counted.recipe.distill.precision),
+    )
+    return memory(counted).total - cost.unet_layers_bytes(counted.unets, bank, word)
 
 
 def disk(counted: Counted) -> Disk:
@@ -264,11 +281,9 @@ def report(recipe: Recipe, gpus: int, tflops: float, utilisation: float) -> list
     """The lines printed. Raises what `count` raises."""
     counted = count(recipe, gpus)
     settings, found, pairs = counted.recipe.distill, counted.found, counted.pairs
-    seen = (
-        f", {pairs / len(found):.3g} times the {len(found):,} of {recipe.run_dir / 'tokens'}"
-        if found is not None
-        else ""
-    )
+    seen = ""
+    if found is not None:
+        seen = f", {pairs / len(found):.3g} times the {len(found):,} of {recipe.run_dir / 'tokens'}"
     teacher, student = (
         " + ".join(
             f"{name} {tower.parameters(size):,}"
@@ -322,18 +337,15 @@ def _flop_lines(recipe: Recipe, family: Family, towers: list[Tower], load: Load)
 def _memory_lines(counted: Counted) -> list[str]:
     settings, of = counted.recipe.distill, memory(counted)
     pairs, length = counted.load.largest
-    bucket = (
-        ""
-        if settings.precision == "bf16"
-        else f" ({in_bytes(4 * cost.REDUCE_BUCKET)} of it DeepSpeed's bucket)"
-    )
+    held = cost.bucket_bytes(counted.trained, settings, counted.gpus)
+    bucket = f" ({in_bytes(held)} of it DeepSpeed's bucket)" if held else ""
     of_layers = f", {in_bytes(of.layers)} of the objective's layers" if of.layers else ""
     return [
         f"  memory    {in_bytes(of.total)} a GPU and temporaries "
         "(not counted: CUDA's own, buffers, gaps)",
         f"            {in_bytes(of.state)} of state under ZeRO-1 in "
         f"{settings.precision}{bucket}{of_layers},"
-        f" {in_bytes(of.states)} of states to compare",
+        f" {in_bytes(of.states)} of states to compare, {in_bytes(of.copies)} of copies",
         f"            {in_bytes(of.activations)} of activations, "
         f"{in_bytes(of.activations / pairs / length)} a "
         f"position: micro-batches of {pairs:,} pairs, {length} positions"

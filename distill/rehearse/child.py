@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+from configs import memory
 from configs.errors import SetupError, one_line
 
 # What launchers set for the processes of one training; a stage that runs once must not see it.
@@ -50,7 +50,7 @@ def run(
     said = _Output(child)
     try:
         while child.poll() is None:
-            peak = max(peak, _memory(child.pid))
+            peak = max(peak, memory.held(child.pid))
             if until is not None and not killed and until():
                 child.kill()
                 killed = True
@@ -99,13 +99,3 @@ class _Output:
     def last_line(self) -> str:
         lines = re.split(r"[\r\n]+", self._kept.decode("utf-8", "replace").strip())
         return one_line(lines[-1], 500)
-
-
-def _memory(pid: int) -> int:
-    """Anonymous memory in bytes; 0 where it cannot be read."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from configs import memory
 from configs.errors import RecipeError
 from configs.files import whole_folder, write_json
 from configs.schema.recipe import Recipe
@@ -25,7 +26,7 @@ from distill.unpack.kinds import OF_REPOSITORY, CheckpointKind
 
 DEVIATION = 0.02  # as transformers starts a CLIP
 # On a CPU a UNet call at the published 128 latents takes minutes; the weights are the same.
-LATENTS_ON_A_CPU = 16
+LATENTS_ON_A_CPU = 8
 
 
 def folders(recipe: Recipe, work: Path) -> dict[str, Path]:
@@ -47,6 +48,7 @@ def make(recipe: Recipe, wanted: dict[str, Path]) -> None:
         if not folder.is_dir():
             with whole_folder(folder) as partial:
                 write(kind, partial)
+            memory.give_back()  # the stages need it
 
 
 def write(kind: CheckpointKind, folder: Path) -> None:

@@ -33,13 +33,16 @@ STARTED = time.time()  # a failure before is of an earlier try
 
 
 class StageRecord(Record):
-    """`peak_bytes`: None where it cannot be measured. `pairs_per_second`: of stages that train."""
+    """`peak_bytes`: None where it cannot be measured. `process_bytes` and `pairs_per_second`: of
+    stages that train; the first is what Python and its libraries hold of the peak.
+    """
 
     name: str
     shows: str
     seconds: float
     peak_bytes: int | None
     gpu_peak_bytes: int | None = None
+    process_bytes: int = 0
     pairs_per_second: float | None = None
 
 
@@ -154,18 +157,22 @@ def _recorded(state: Path, name: str) -> StageRecord | None:
 
 def _record(state: Path, stage: Stage, ended: child.Ended, recipe: Recipe | None = None) -> None:
     found = RehearsalState.read(state, "run the same command again")
-    speed = gpu = None
+    speed, gpu, process = None, None, 0
     if stage.together and recipe is not None:
         path = recipe.run_dir / "distill" / "metrics.jsonl"
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         speed = _after_the_first(rows, recipe.distill.batch_size)
-        gpu = max((int(row.get("memory/gpu_peak", 0)) for row in rows), default=0) or None
+        gpu, process = (
+            max((int(row.get(f"memory/{name}", 0)) for row in rows), default=0)
+            for name in ("gpu_peak", "process")
+        )
     record = StageRecord(
         name=stage.name,
         shows=stage.shows,
         seconds=ended.seconds,
         peak_bytes=ended.peak_bytes,
-        gpu_peak_bytes=gpu,
+        gpu_peak_bytes=gpu or None,
+        process_bytes=process,
         pairs_per_second=speed,
     )
     RehearsalState(asked=found.asked, stages=[*found.stages, record]).write(state)

@@ -21,7 +21,7 @@ def summary(recipe: Recipe, counted: Counted, stages: list[dict[str, Any]]) -> d
     """`stages` as they were recorded, and what the whole run will take. The training's memory is
     that of the resumed one, which measures nothing before its first step.
     """
-    settings, memory = counted.recipe.distill, estimate.memory(counted)
+    settings = counted.recipe.distill
     resumed = next(one for one in stages if one["name"] == "resume")
     trained = next(one for one in stages if one["name"] == "train")
     seconds = settings.steps * settings.batch_size / trained["pairs_per_second"]
@@ -35,11 +35,20 @@ def summary(recipe: Recipe, counted: Counted, stages: list[dict[str, Any]]) -> d
             "pairs_per_second": trained["pairs_per_second"],
             "hours": seconds / 3600,
             "gpu_hours": seconds / 3600 * counted.gpus,
-            "planned_bytes": memory.total,
-            "peak_bytes": resumed["gpu_peak_bytes"] or resumed["peak_bytes"],
+            "planned_bytes": estimate.memory(counted).total
+            if resumed["gpu_peak_bytes"]
+            else estimate.bytes_on_a_cpu(counted),
+            "peak_bytes": resumed["gpu_peak_bytes"] or _own(resumed),
+            "process_bytes": resumed["process_bytes"],
             "disk_bytes": estimate.disk(counted).total,
         },
     }
+
+
+def _own(stage: dict[str, Any]) -> int | None:
+    """The peak without Python and its libraries, which a plan does not count."""
+    peak: int | None = stage["peak_bytes"]
+    return peak if peak is None else peak - int(stage["process_bytes"])
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -55,7 +64,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [
         *rows,
         f"memory of a training process: {_size(training['peak_bytes'])}, planned "
-        f"{in_bytes(training['planned_bytes'])} and temporaries",
+        f"{in_bytes(training['planned_bytes'])}; Python and its libraries, "
+        f"{_size(training['process_bytes'])}, are not counted",
         f"the whole training: {training['steps']:,} steps of {training['batch_size']:,} pairs, "
         f"{in_time(3600 * training['hours'])} at this rate, {training['gpu_hours']:,.3g} "
         f"GPU-hours; {in_bytes(training['disk_bytes'])} of disk",

@@ -14,6 +14,7 @@ from distill.encoders.family import Family
 from distill.plan.shapes import read_config
 
 SAMPLE_ROWS = 4000  # of each source
+STATISTICS_PROMPTS = 16
 SMALL_SIDE = 256  # pixels painted on a CPU, where a picture of 1024 takes an hour
 
 
@@ -31,8 +32,8 @@ class Stage:
 
 
 def small(recipe: Recipe, steps: int, work: Path) -> Recipe:
-    """The recipe with a sample of its pairs and `steps` + 1 optimizer steps; batches, objective,
-    precision and models stay.
+    """The recipe with a sample of its pairs, `steps` + 1 optimizer steps and few prompts to measure
+    the teacher with; batches, objective, precision and models stay.
     """
     sample = ParquetSource(
         kind="parquet",
@@ -57,7 +58,11 @@ def small(recipe: Recipe, steps: int, work: Path) -> Recipe:
             "log_every_steps": 1,
             "save_every_steps": steps,
             "eval_every_steps": 10 * steps,
-            "query_bank": bank.model_copy(update={"prompts": 2, "inference_steps": 4}),
+            "keep_checkpoints": 1,  # and so less disk than the real run needs
+            "statistics_prompts": STATISTICS_PROMPTS,
+            "query_bank": bank.model_copy(
+                update={"prompts": 2, "inference_steps": 4, "influence_calls": 1}
+            ),
         }
     )
     export = recipe.export.model_copy(update={"encoders_only": False})

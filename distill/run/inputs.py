@@ -16,7 +16,7 @@ from typing import Any
 from configs import artefact, stored_weights
 from configs.errors import DataError
 from configs.files import file_sha256, value_sha256
-from configs.schema.distill import Distill
+from configs.schema.distill import INFLUENCE_CALLS, STATISTICS_PROMPTS, Distill
 from configs.schema.recipe import Recipe
 from corpora import pair
 from distill.encoders.family import Family
@@ -142,8 +142,13 @@ def _pairs(recipe: Recipe) -> str:
 def _measuring(settings: Distill) -> dict[str, Any]:
     """The settings that shape what is measured of the teacher."""
     shaping: dict[str, Any] = {"seed": settings.seed}
+    # Not by default: runs that are older than the setting go on.
+    if settings.statistics_prompts != STATISTICS_PROMPTS:
+        shaping["statistics_prompts"] = settings.statistics_prompts
     if settings.objective.uses("cross_attention"):
         names = {"prompts", "inference_steps", "queries_per_layer", "unets"}
+        if settings.query_bank.influence_calls != INFLUENCE_CALLS:  # as above
+            names |= {"influence_calls"}
         shaping["query_bank"] = settings.query_bank.model_dump(include=names)
     if settings.objective.uses("random_attention"):
         names = {"layers", "heads", "head_width"}

@@ -34,6 +34,10 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def painting_dtype() -> torch.dtype:
+    return torch.float16 if device().type == "cuda" else torch.float32
+
+
 def load_base(
     folder: str,
     family: Family,
@@ -46,9 +50,14 @@ def load_base(
     return _load(family.pipelines[0], folder, dtype, without)
 
 
-def load_refiner(folder: str, family: Family, dtype: torch.dtype = torch.float32) -> Any:
+def load_refiner(
+    folder: str,
+    family: Family,
+    dtype: torch.dtype = torch.float32,
+    without: tuple[str, ...] = (),
+) -> Any:
     """The image-to-image pipeline of a refiner, loaded the same way. Raises DataError."""
-    return _load(family.pipelines[1], folder, dtype)
+    return _load(family.pipelines[1], folder, dtype, without)
 
 
 def load_pipelines(
@@ -61,8 +70,7 @@ def load_pipelines(
     """Both pipelines, the base without the parts named in `without`; by default fp32 on a CPU, fp16
     on a GPU. Raises DataError.
     """
-    if dtype is None:
-        dtype = torch.float16 if device().type == "cuda" else torch.float32
+    dtype = dtype or painting_dtype()
     return Pipelines(
         load_base(base, family, dtype, without),
         load_refiner(refiner, family, dtype) if refiner else None,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from configs import signals
+from configs import memory, signals
 from configs.lock import locked
 from configs.schema.pace import Pace
 from distill.checkpoints.checkpoint import Checkpoints
@@ -55,9 +55,12 @@ class Training(Protocol):
 
 @dataclass(frozen=True)
 class Session:
-    """What a training holds while it runs. `folder`: of its checkpoints, metrics and status."""
+    """What a training holds while it runs. `folder`: of its checkpoints, metrics and status.
+    `process_bytes`: memory of Python and its libraries, before anything is loaded.
+    """
 
     folder: Path
+    process_bytes: int
     watched: Watch
     writer: Writer
     _held: ExitStack
@@ -98,7 +101,7 @@ def session(folder: Path, hung_after_seconds: float, program: str) -> Iterator[S
     with ExitStack() as held:
         watched = watch.Watch(hung_after_seconds, writer.end, program)
         held.callback(watched.stop)
-        yield Session(folder, watched, writer, held)
+        yield Session(folder, memory.held(), watched, writer, held)
 
 
 def train(
@@ -166,7 +169,7 @@ def _steps(
         last = step + 1 == pace.steps
         evaluate = last or (step + 1) % pace.eval_every_steps == 0
         if taken and (evaluate or (step + 1) % pace.log_every_steps == 0):
-            row = _measured(task, pace, step, values)
+            row = _measured(task, pace, step, values) | _memory(task.engine.device, session)
             if evaluate:
                 watched.at(step + 1, "evaluating")
                 row |= task.held_out(step)
@@ -211,16 +214,17 @@ def _measured(
         **row,
         "learning_rate": learning_rate(step, pace),
         "skipped_steps": task.engine.skipped_steps,
-        **_gpu_memory(task.engine.device),
         "optimizer/gradient_norm": task.engine.gradient_norm,
         **{f"optimizer/update_ratio_{name}": ratio for name, ratio in ratios.items()},
     }
 
 
-def _gpu_memory(device: torch.device) -> dict[str, float]:
-    """The most bytes of this process's tensors on its GPU so far."""
+def _memory(device: torch.device, session: Session) -> dict[str, float]:
+    """The most bytes of this process's tensors on its GPU so far; on a CPU, where only somebody who
+    looks on sees a peak, what is to be taken off it.
+    """
     if device.type != "cuda":
-        return {}
+        return {"memory/process": float(session.process_bytes)}
     return {"memory/gpu_peak": float(torch.cuda.max_memory_allocated(device))}
 
 

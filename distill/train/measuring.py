@@ -22,7 +22,7 @@ from distill.objective import random_attention, recording, teacher_statistics
 from distill.run.inputs import unet_folders
 from distill.sdxl.pipelines import device
 
-STATISTICS_PROMPTS, VARIANCE_PROMPTS = 1024, 64
+VARIANCE_PROMPTS = 64
 MEASURED = "measured"
 STATISTICS, QUERY_BANK, RANDOM_LAYERS = (
     "teacher_statistics.safetensors",
@@ -51,11 +51,13 @@ def measure(
 
 def _measure(recipe: Recipe, family: Family, teacher: TextEncoders, work: Path) -> None:
     settings, bank = recipe.distill, recipe.distill.query_bank
-    count = max(STATISTICS_PROMPTS, bank.prompts)
+    count = max(settings.statistics_prompts, VARIANCE_PROMPTS, bank.prompts)
     pairs = itertools.islice(read_pairs(recipe.run_dir / "pairs", "train"), count)
     prompts = [pair.en for pair in pairs]
     if not (work / STATISTICS).is_file():
-        teacher_statistics.record(work / STATISTICS, teacher, prompts[:STATISTICS_PROMPTS])
+        teacher_statistics.record(
+            work / STATISTICS, teacher, prompts[: settings.statistics_prompts]
+        )
     if settings.objective.uses("random_attention") and not (work / RANDOM_LAYERS).is_file():
         random_attention.record(
             work / RANDOM_LAYERS,

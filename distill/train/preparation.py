@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from configs import memory
 from configs.lock import locked
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
@@ -53,20 +54,28 @@ def prepare(recipe: Recipe, family: Family) -> TextEncoders | None:
 
 
 def load(recipe: Recipe, family: Family, teacher: TextEncoders | None = None) -> Work:
-    """Builds student, engine, teacher, batches and loss in this process.
+    """Builds student, engine, teacher, batches and loss in this process, all weights in the
+    training's precision from the start.
 
-    `teacher`: what `prepare` returned here; read from disk where that is None.
+    `teacher`: what `prepare` returned here; read from disk where that is None. Its `models` are
+    taken out, so that nothing holds them during the training.
     """
     settings = recipe.distill
     torch.manual_seed(settings.seed)
-    encoders = teacher or load_text_encoders(settings.base.path, family, settings.teacher)
-    student = initial_student(encoders, recipe.run_dir / "initial_student")
+    dtype = weights_dtype(settings.precision)
+    encoders = teacher or load_text_encoders(settings.base.path, family, settings.teacher, dtype)
+    student = initial_student(encoders, recipe.run_dir / "initial_student", dtype)
+    frozen = teacher_towers(encoders, dtype)
+    encoders.models.clear()
+    memory.give_back()
     dead = {
         name: parameter.detach().clone()
         for name, parameter in student.named_parameters()
         if not parameter.requires_grad
     }
-    work = work_of(recipe, encoders, student, Engine(student, settings), dead)
+    engine = Engine(student, settings)
+    memory.give_back()  # what the engine has copied
+    work = work_of(recipe, encoders, frozen, student, engine, dead)
     if settings.compile:
         for towers in (student, work.teacher):
             towers.compile_layers()
@@ -76,20 +85,22 @@ def load(recipe: Recipe, family: Family, teacher: TextEncoders | None = None) ->
 def work_of(
     recipe: Recipe,
     encoders: TextEncoders,
+    teacher: Towers,
     student: Towers,
     engine: Engine,
     dead_weights: dict[str, torch.Tensor],
 ) -> Work:
-    """What a step touches, of a student that is in an engine already. `encoders`: the teacher's."""
+    """What a step touches, of a student that is in an engine already. `encoders`: the teacher's, of
+    which the tokenizers alone are read.
+    """
     settings, family = recipe.distill, encoders.family
     initial = recipe.run_dir / "initial_student"
     tokenizers = store.by_side(encoders.tokenizers, load_tokenizer(initial / "tokenizer"))
     pairs = token_pairs.load(recipe.run_dir / "tokens", family)
-    dtype = weights_dtype(settings.precision)
     return Work(
         engine=engine,
         student=student,
-        teacher=teacher_towers(encoders).to(engine.device, dtype),
+        teacher=teacher.to(engine.device),
         batches=Batches(settings, pairs, special_ids(tokenizers)),
         loss=_loss(settings, family, recipe.run_dir / "distill" / MEASURED, engine.device),
         dead_weights=dead_weights,

@@ -15,6 +15,7 @@ from configs.schema.pace import Pace
 from configs.schema.recipe import Recipe
 from distill.checkpoints import checkpoint
 from distill.encoders.family import Family
+from distill.encoders.student import teacher_towers
 from distill.encoders.teacher import load_text_encoders
 from distill.parallel import engine, optimizers, processes
 from distill.run import inputs, run_folder
@@ -125,8 +126,10 @@ def _load(recipe: Recipe, name: str) -> tuple[PictureTask, str]:
     if _is_anchored(recipe, stage):
         settings = anchor_settings(recipe.distill, stage)
         anchored = recipe.model_copy(update={"distill": settings})
-        teacher = load_text_encoders(settings.base.path, family, settings.teacher)
-        task.anchor = preparation.work_of(anchored, teacher, found.towers, task.engine, {})
+        dtype = engine.weights_dtype(settings.precision)
+        encoders = load_text_encoders(settings.base.path, family, settings.teacher, dtype)
+        teacher, student = teacher_towers(encoders), found.towers
+        task.anchor = preparation.work_of(anchored, encoders, teacher, student, task.engine, {})
     if validation is not None:
         task.painter = ValidationPainter(recipe, name, validation, found, task.engine)
     pictures = sum(store.buckets("train").values())

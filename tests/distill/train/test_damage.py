@@ -21,7 +21,7 @@ from configs.schema.load import load_recipe
 from configs.schema.recipe import Recipe
 from corpora.toyworld import captions
 from distill.encoders.family import SDXL
-from distill.objective import random_attention, recording, teacher_statistics
+from distill.objective import painting, random_attention, recording, teacher_statistics
 from distill.run import inputs, run_folder
 from distill.tokens import token_pairs
 from distill.train import preparation
@@ -301,8 +301,8 @@ def test_harmless_settings_may_change_and_the_version_of_the_code_is_named(copy:
     ("module", "name", "calls", "kept"),
     [
         (random_attention, "record", 0, {"teacher_statistics.record"}),
-        (recording, "_generate", 0, {"teacher_statistics.record", "random_attention.record"}),
-        (recording, "write_json", 3, {"teacher_statistics.record", "recording._generate"}),
+        (painting, "paint_base", 0, {"teacher_statistics.record", "random_attention.record"}),
+        (recording, "write_json", 3, {"teacher_statistics.record", "painting.paint_base"}),
     ],
 )
 def test_what_was_measured_before_an_interruption_is_not_measured_again(
@@ -332,7 +332,7 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(
     assert not (folder / "measured").exists()
     modules = {
         one.__name__.rpartition(".")[2]: one
-        for one in (teacher_statistics, random_attention, recording)
+        for one in (teacher_statistics, random_attention, recording, painting)
     }
     with monkeypatch.context() as patch:
         for one in kept:

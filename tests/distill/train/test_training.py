@@ -20,6 +20,7 @@ from distill.encoders.family import SDXL
 from distill.encoders.teacher import Encoding, load_text_encoders
 from distill.objective import (
     distances,
+    painting,
     query_bank,
     random_attention,
     recording,
@@ -403,15 +404,20 @@ def test_random_layers_are_whitened_drawn_alike_and_measured(
 
 
 def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
-    tiny_sdxl: Path, tmp_path: Path
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the second is interrupted before the refiner, and goes on from the base."""
     teacher = load_text_encoders(tiny_sdxl / "base", SDXL)
     bank = QueryBank(prompts=3, inference_steps=4, queries_per_layer=50)
     folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner")}
-    for name in ("one", "two"):
-        recording.record(
-            tmp_path / name, folders, teacher, ["a cat", "two dogs", "!"], bank, seed=3
-        )
+    prompts = ["a cat", "two dogs", "!", *map(str, range(15))]  # two batches
+    recording.record(tmp_path / "one", folders, teacher, prompts, bank, seed=3)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(painting, "paint_refiner", lambda *_: 1 / 0)
+        recording.record(tmp_path / "two", folders, teacher, prompts, bank, seed=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(painting, "paint_base", lambda *_: pytest.fail("painted again"))
+        recording.record(tmp_path / "two", folders, teacher, prompts, bank, seed=3)
     one, two = (load_file(tmp_path / name) for name in ("one", "two"))
     assert all(one[name].equal(two[name]) for name in one | two)  # the header has no fixed order
     layers = query_bank.load(tmp_path / "one", folders, bank, SDXL)
@@ -429,7 +435,7 @@ def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
     assert sum(
         layer.share for layer in layers if layer.parts == SDXL.readers["refiner"]
     ) == pytest.approx(bank.refiner_share)
-    encoding = teacher.encode(["a cat", "two dogs", "!"])
+    encoding = teacher.encode(prompts)
     for layer in layers:
         assert (
             layer.queries_NHK.shape[0] == 50
@@ -439,6 +445,32 @@ def test_the_query_bank_holds_every_layer_of_both_unets_and_is_reproducible(
         assert layer.output(encoding, torch.arange(50)).var(
             dim=0, correction=0
         ).mean().item() == pytest.approx(layer.variance.item(), rel=0.5)
+
+
+def test_one_unet_in_memory_at_a_time_changes_no_query(tiny_sdxl: Path, tmp_path: Path) -> None:
+    """Against both pipelines taking turns, batch by batch, with one generator."""
+    teacher = load_text_encoders(tiny_sdxl / "base", SDXL)
+    folders = {"base": str(tiny_sdxl / "base"), "refiner": str(tiny_sdxl / "refiner")}
+    bank = QueryBank(prompts=18, inference_steps=8, queries_per_layer=50)
+    prompts = list(map(str, range(18)))
+    recording.record(tmp_path / "bank", folders, teacher, prompts, bank, seed=3)
+    generator, sampled = torch.Generator().manual_seed(3), {}
+    pipelines = load_pipelines(folders["base"], folders["refiner"], SDXL)
+    for unet, pipeline in zip(folders, pipelines, strict=True):
+        for name, module in pipeline.unet.named_modules():
+            if name.endswith("attn2"):
+                sampled[f"{unet}.{name}"] = reservoir = painting._Reservoir(50, generator)
+                module.to_q.register_forward_hook(reservoir.add)
+    steps = {"num_inference_steps": 8, "output_type": "latent"}
+    for chunk in (prompts[:16], prompts[16:]):
+        seeds = [int(torch.randint(2**31, (), generator=generator)) for _ in chunk]
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        latents = pipelines.base(prompt=chunk, generator=noise, **steps).images
+        pipelines.refiner(prompt=chunk, image=latents, strength=0.3, generator=noise, **steps)
+    found = load_file(tmp_path / "bank")
+    assert len(sampled) == 8
+    for name, reservoir in sampled.items():
+        assert found[f"{name}.queries"].equal(reservoir.rows_NE.half()), name
 
 
 def test_further_unets_join_the_bank_and_what_is_no_sdxl_base_is_refused(
@@ -556,3 +588,29 @@ def test_projections_are_found_in_shards_and_a_unet_without_safetensors_is_one_l
         path.unlink()
     with pytest.raises(DataError, match=r"diffusion_pytorch_model\.safetensors: missing"):
         Projections(str(tmp_path))
+
+
+def test_layers_stay_in_their_files_on_a_cpu_and_are_computed_as_asked(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    """A bf16 run: outputs are those of layers held in bf16, to the bit."""
+    teacher, folders = (
+        load_text_encoders(tiny_sdxl / "base", SDXL),
+        {"base": str(tiny_sdxl / "base")},
+    )
+    bank = QueryBank(prompts=2, inference_steps=4, queries_per_layer=20)
+    prompts = ["a cat", "two dogs"]
+    recording.record(tmp_path / "bank", folders, teacher, prompts, bank, seed=3)
+    encoding, chosen_N = teacher.encode(prompts), torch.arange(20)
+    for layer in query_bank.load(tmp_path / "bank", folders, bank, SDXL, "cpu", torch.bfloat16):
+        assert layer.queries_NHK.dtype == torch.float16 and layer.to_k_ED.dtype == torch.float32
+        held = replace(
+            layer,
+            dtype=None,
+            **{
+                name: getattr(layer, name).bfloat16()
+                for name in ("queries_NHK", "to_k_ED", "to_v_ED")
+            },
+        )
+        found = layer.output(encoding, chosen_N)
+        assert found.dtype == torch.bfloat16 and found.equal(held.output(encoding, chosen_N))
