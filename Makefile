@@ -40,8 +40,9 @@ compare-objectives: $(INSTALLED)
 	$(call travel,$(SETTINGS) run=runs/toyworld_position distill.objective.cross_attention=0 distill.objective.position=1)
 	$(PYTHON) -m eval.compare_runs runs/toyworld_position runs/toyworld
 
+# Two files of tests at a time: most of them wait for programs that use one core.
 test: $(INSTALLED) $(V4)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 check: lint types test
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the libraries below are imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # two files of tests share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyarrow as pa
 import pytest
