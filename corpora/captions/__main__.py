@@ -11,11 +11,11 @@ Out: `<run>/captions/`: parquet shards and `manifest.json`. List them in `corpor
 
 from configs import command
 from configs.schema.recipe import Recipe
-from corpora.prepare import funnel
 
 
 def stage(recipe: Recipe) -> None:
     from corpora.captions import pipeline  # datatrove takes more than a second
+    from corpora.prepare import funnel
 
     manifest, is_new = pipeline.make(recipe)
     folder = recipe.run_dir / pipeline.FOLDER

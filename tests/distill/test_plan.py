@@ -481,7 +481,7 @@ def test_the_reference_recipe_plans_without_torch_or_network() -> None:
 def test_more_gpus_cost_less_time_and_memory_each() -> None:
     recipe = load_recipe(ROOT / "configs" / "sdxl_jp.yaml", ["run=runs/none"])
     one, eight = ("\n".join(estimate.report(recipe, gpus, 790.0, 0.5)) for gpus in (1, 8))
-    assert "17.9 GB of state" in one and "9.4 GB of state" in eight
+    assert "16.3 GB of state" in one and "7.8 GB of state" in eight
     assert "6.5 h, 6.5 GPU-hours at 790" in one and "48.7 min, 6.5 GPU-hours at 790" in eight
     with pytest.raises(
         RecipeError, match="batch_size: 2048 a step cannot be shared by 7 processes"

@@ -26,6 +26,7 @@ VOLATILE = {
     "machine",
     "started",
     "processes",
+    "memory/process",
     "fingerprint",
 }
 # Below the run's folder. Training's results are the last checkpoint's weights and the metrics;
