@@ -142,6 +142,24 @@ class PairsManifest(Record):
     def rows(self, split: Split) -> int:
         return sum(shard.rows for shard in self.splits.get(split, []))
 
+    def funnel(self) -> str:
+        """Rows in, rows dropped by stage and reason, rows out by split, as a text table."""
+        total = self.stages[0].rows_in
+        rows = [("rows in", "", total)]
+        for one in self.stages:
+            # most rows first
+            rows += [
+                (one.name, reason, -count)
+                for reason, count in sorted(one.dropped.items(), key=lambda item: -item[1])
+                if count
+            ]
+        rows += [("rows out", split, self.rows(split)) for split in SPLITS]
+        width = max(len(reason) for _, reason, _ in rows)
+        return "\n".join(
+            f"{name:<12}  {reason:<{width}}  {count:>13,}  {abs(count) / total:>7.2%}"
+            for name, reason, count in rows
+        )
+
 
 def read_manifest(folder: str | Path) -> PairsManifest:
     """Reads the manifest and checks that every shard is there in its full length.

@@ -12,7 +12,7 @@ import sys
 from configs import command
 from configs.schema.recipe import Recipe
 from configs.schema.sources import WorldSource
-from corpora.pair import SPLITS, PairsManifest
+from corpora.pair import SPLITS
 
 NO_HELD_OUT = (
     "corpora.held_out_pairs is 0, so no pair is held out and eval will have nothing to compare "
@@ -37,28 +37,9 @@ def stage(recipe: Recipe) -> None:
         else f"{folder}: already prepared for these settings ({counts} pairs); nothing to do"
     )
     if is_new:
-        print(funnel(manifest))
+        print(manifest.funnel())
         for warning in yields.warnings(folder):
             print(warning, file=sys.stderr)
-
-
-def funnel(manifest: PairsManifest) -> str:
-    """Rows in, rows dropped by stage and reason, rows out by split, as a text table."""
-    total = manifest.stages[0].rows_in
-    rows = [("rows in", "", total)]
-    for one in manifest.stages:
-        # most rows first
-        rows += [
-            (one.name, reason, -count)
-            for reason, count in sorted(one.dropped.items(), key=lambda item: -item[1])
-            if count
-        ]
-    rows += [("rows out", split, manifest.rows(split)) for split in SPLITS]
-    width = max(len(reason) for _, reason, _ in rows)
-    return "\n".join(
-        f"{name:<12}  {reason:<{width}}  {count:>13,}  {abs(count) / total:>7.2%}"
-        for name, reason, count in rows
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,9 +7,9 @@ Out: `sheet.tsv` (UTF-8, one row per line, for any spreadsheet) and `sheet.html`
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
+from configs import pages
 from configs.errors import DataError
 from configs.files import whole
 from configs.languages import Language
@@ -100,13 +100,7 @@ def write(folder: Path, lines: list[Line], language: Language) -> None:
     with whole(folder / TSV) as temporary:
         text = "".join("\t".join(map(_cell, row)) + "\n" for row in [COLUMNS, *map(astuple, lines)])
         temporary.write_text(text, encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # texts come from the web
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment(Path(__file__).parent)
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         groups.setdefault((line.stage, line.reason), []).append(line)

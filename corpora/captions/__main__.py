@@ -15,7 +15,6 @@ from configs.schema.recipe import Recipe
 
 def stage(recipe: Recipe) -> None:
     from corpora.captions import pipeline  # datatrove takes more than a second
-    from corpora.prepare import funnel
 
     manifest, is_new = pipeline.make(recipe)
     folder = recipe.run_dir / pipeline.FOLDER
@@ -26,7 +25,7 @@ def stage(recipe: Recipe) -> None:
         else f"{folder}: already made for these settings ({count} pairs); nothing to do"
     )
     if is_new:
-        print(funnel(manifest))
+        print(manifest.funnel())
 
 
 def main(argv: list[str] | None = None) -> int:

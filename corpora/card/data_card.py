@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
+from configs import pages
 from configs.files import read_json, whole, write_json
 from configs.languages import LANGUAGES
 from configs.schema.corpora import Corpora
@@ -125,12 +125,8 @@ def render(folder: Path, numbers: Histograms) -> None:
         for stage in manifest.stages
         for reason, count in _costliest_first(stage.dropped)
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name is not None and ".html" in name,  # texts come from the web
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = pages.environment(
+        Path(__file__).parent, autoescape=lambda name: name is not None and ".html" in name
     )
     environment.filters["thousands"] = lambda value: f"{value:,}"
     environment.filters["cell"] = lambda value: SPECIAL.sub(

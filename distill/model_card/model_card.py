@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from configs import pages
 from configs.errors import DataError
 from configs.files import read_json, whole
 from configs.references import SINGLE_FILES, looks_like_hub_name
@@ -315,13 +316,9 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # after `finalize`: it finds nothing left to escape
-        finalize=_plain,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = pages.environment(
+        Path(__file__).parent,
+        finalize=_plain,  # before values are escaped: nothing is left to escape
         keep_trailing_newline=True,
     )
     environment.policies["json.dumps_kwargs"] = {

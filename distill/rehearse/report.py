@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from configs import pages
 from configs.files import whole
 from configs.schema.recipe import Recipe
 from distill.plan import estimate
@@ -73,13 +72,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment(Path(__file__).parent)
     page = environment.get_template(TEMPLATE).render(
         found=found, size=_size, in_bytes=in_bytes, in_time=in_time
     )

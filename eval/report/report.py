@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from configs import pages
 from configs.errors import DataError, first_line
 from configs.files import inside
 from configs.schema.recipe import Recipe
@@ -136,12 +137,6 @@ def _image(png: bytes | None) -> str | None:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # captions come from the web
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment(Path(__file__).parent)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     return environment.get_template("report.html.jinja")

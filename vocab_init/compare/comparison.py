@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from safetensors.torch import save_file
 
+from configs import pages
 from configs.errors import RecipeError
 from configs.files import whole
 from configs.languages import Language
@@ -202,13 +202,7 @@ def neighbors_page(
         }
         for text in shown
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment(Path(__file__).parent)
     return environment.get_template("neighbors.html.jinja").render(
         methods=list(found), lines=lines, language=language, summary=summary
     )
