@@ -22,18 +22,20 @@ from tqdm import tqdm
 from benchmarks import encoders, entry, workload
 from benchmarks.encoders import Size
 from configs.errors import RecipeError
+from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
 from distill.encoders.family import SDXL
 from distill.encoders.student import Towers
 from distill.encoders.tower import TextTower
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
-from distill.objective.terms import GlobalCounts, Loss
+from distill.objective.terms import Loss
 from distill.plan.cost import Tower, flop_per_pair
 from distill.tokenizer import portable
 from distill.tokens import store
-from distill.tokens.batches import Batch, Batches, special_ids
+from distill.tokens.batches import Batches, special_ids
 from distill.tokens.prompts import POSITIONS, Prompts
+from distill.train.work import StepBatches
 
 FULL = workload.PROFILES["gpu"].sizes
 LAYERS = {"base": 70, "refiner": 44}  # cross-attention layers of SDXL's UNets
@@ -48,14 +50,14 @@ def measure(recipe: Recipe, processes: int, tflops: float, rounds: int = 5) -> d
     readers = store.by_side(encoders.tokenizers(), student_tokenizer)
     texts = workload.read_texts(recipe, settings.batch_size)
     batches = Batches(settings, workload.token_pairs(texts, readers), special_ids(readers))
-    step = _Step(batches, processes)
+    step = _Step(settings)
     made, issued, flop = [], [], []
     torch.set_num_threads(1)  # else their CPU time counts too
     for number in tqdm(range(rounds + 1), desc="steps", unit="step"):
         started = time.process_time()
-        counts, parts = step.make(number)
+        made_step = StepBatches.of(batches, number, 0, processes)
         between = time.process_time()
-        step.issue(counts, parts, number)
+        step.issue(made_step, number)
         issued.append(time.process_time() - between)
         made.append(between - started)
         flop.append(computed_flop(batches, number, processes, len(student_tokenizer)))
@@ -63,7 +65,7 @@ def measure(recipe: Recipe, processes: int, tflops: float, rounds: int = 5) -> d
     return {
         "machine": entry.machine(),
         "pairs": settings.batch_size // processes,
-        "micro_batches": len(parts),
+        "micro_batches": len(made_step.micro_batches),
         "tflop": statistics.median(flop[1:]) / 1e12,
         "tflops": tflops,
         "made_ms": 1000 * statistics.median(made[1:]),
@@ -92,11 +94,9 @@ def computed_flop(prompts: Prompts, step: int, processes: int, vocabulary: int) 
 
 
 class _Step:
-    """The first process's share of the steps."""
+    """Forward, loss and backward of towers that compute next to nothing."""
 
-    def __init__(self, batches: Batches, processes: int) -> None:
-        self._batches, self._processes = batches, processes
-        settings = batches.settings
+    def __init__(self, settings: Distill) -> None:
         self._teacher, self._student = _towers().requires_grad_(False), _towers()
         states = {name: torch.ones(WIDTH) for name in FULL}
         layers = [
@@ -112,21 +112,13 @@ class _Step:
             layers if uses("random_attention") else [],
         )
 
-    def make(self, step: int) -> tuple[GlobalCounts, list[Batch]]:
-        batches = self._batches
-        rows = batches.rows(step)
-        limit = batches.settings.tokens_per_micro_batch
-        parts = batches.micro_batches(rows, 0, self._processes, limit)
-        gathered = [batches.gather(part, length) for part, length in parts]
-        return GlobalCounts.of(batches.teacher_eos(rows), POSITIONS), gathered
-
-    def issue(self, counts: GlobalCounts, parts: list[Batch], step: int) -> None:
-        for part in parts:
-            batch = part.map(_little)
+    def issue(self, made: StepBatches, step: int) -> None:
+        for _, whole in made.micro_batches:
+            batch = whole.map(_little)
             with torch.no_grad():
                 teacher = self._teacher(batch.teacher)
             sides = batch.sides(self._student(batch.student), teacher)
-            self._loss.terms(sides, counts, step)["loss/total"].backward()
+            self._loss.terms(sides, made.counts, step)["loss/total"].backward()
 
 
 def _little(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,15 +13,10 @@ Out: `spiece.model` among emojiworld's models: `PIECES` pieces, byte fallback, i
 
 import argparse
 import csv
-import io
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
-from configs.files import whole
 from configs.references import EMOJIWORLD_MODELS
 from corpora.emojiworld import captions
 from corpora.emojiworld.concepts import everything, vocabulary
@@ -34,25 +29,15 @@ LONGEST = 400  # characters of a line: prose comes as paragraphs
 
 def train(texts: list[Path], path: Path) -> None:
     """Writes the model whole or not at all."""
-    model = io.BytesIO()
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as rules:
-        rules.writelines(_width_rules())
-        rules.flush()
-        train_unigram(
-            _lines(texts),
-            model,
-            normalization_rule_tsv=rules.name,
-            vocab_size=PIECES,
-            character_coverage=0.9995,  # SentencePiece's advice for Japanese; the rest is bytes
-            max_sentence_length=4 * LONGEST,
-        )
-    proto = ModelProto.FromString(model.getvalue())
-    # a temporary name, which would change the file every time
-    proto.normalizer_spec.ClearField("normalization_rule_tsv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString(deterministic=True))
-    print(f"{path}: {len(proto.pieces)} pieces, {path.stat().st_size:,} bytes")
+    train_unigram(
+        path,
+        _lines(texts),
+        ("normalizer_spec", "normalization_rule_tsv"),
+        _width_rules(),
+        vocab_size=PIECES,
+        character_coverage=0.9995,  # SentencePiece's advice for Japanese; the rest is bytes
+        max_sentence_length=4 * LONGEST,
+    )
 
 
 def _width_rules() -> Iterator[str]:

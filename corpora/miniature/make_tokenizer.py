@@ -15,7 +15,7 @@ import io
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,31 +45,19 @@ def train(path: Path) -> None:
     texts = [lexicon.words_of(caption.ja) for caption in pairs] + [
         english_words(caption.en) for caption in pairs
     ]
-    model = io.BytesIO()
     # By default the trainer seeds itself with substrings that several distinct words share, and a
     # small world has too few of those.
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as seeds:
-        seeds.writelines(
-            f"{word}\t{count}\n"
-            for word, count in Counter(word for words in texts for word in words).items()
-        )
-        seeds.flush()
-        train_unigram(
-            map(DELIMITER.join, texts),
-            model,
-            seed_sentencepieces_file=seeds.name,
-            vocab_size=MOST_PIECES,
-            character_coverage=1.0,
-            pretokenization_delimiter=DELIMITER,
-            hard_vocab_limit=False,
-        )
-    proto = ModelProto.FromString(model.getvalue())
-    # a temporary name, which would change the file every time
-    proto.trainer_spec.ClearField("seed_sentencepieces_file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString(deterministic=True))
-    print(f"{path}: {len(proto.pieces)} pieces, {path.stat().st_size:,} bytes")
+    counts = Counter(word for words in texts for word in words)
+    train_unigram(
+        path,
+        map(DELIMITER.join, texts),
+        ("trainer_spec", "seed_sentencepieces_file"),
+        (f"{word}\t{count}\n" for word, count in counts.items()),
+        vocab_size=MOST_PIECES,
+        character_coverage=1.0,
+        pretokenization_delimiter=DELIMITER,
+        hard_vocab_limit=False,
+    )
 
 
 def english_words(text: str) -> list[str]:
@@ -79,25 +67,45 @@ def english_words(text: str) -> list[str]:
     return [part for word in text.split() for part in re.split("([,;])", SPACE + word) if part]
 
 
-def train_unigram(texts: Iterator[str], model: io.BytesIO, **settings: Any) -> None:
-    """Of both worlds, as line-corporation's: byte fallback, NFKC, ids 0 unk, 1 bos, 2 eos, 3 pad.
-    `settings`: those of SentencePiece's trainer that differ.
+def train_unigram(
+    path: Path,
+    texts: Iterator[str],
+    read_from_file: tuple[str, str],
+    lines: Iterable[str],
+    **settings: Any,
+) -> None:
+    """Writes a model of either world, whole or not at all, as line-corporation's: byte fallback,
+    NFKC, ids 0 unk, 1 bos, 2 eos, 3 pad.
+
+    `read_from_file`: the part of the model and the setting of SentencePiece's trainer that names a
+    file, which holds `lines`. `settings`: others that differ.
     """
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=texts,
-        model_writer=model,
-        model_type="unigram",
-        byte_fallback=True,
-        normalization_rule_name="nfkc",
-        required_chars=KANA + ASCII,
-        **settings,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=3,
-        num_threads=1,
-        minloglevel=1,
-    )
+    part, setting = read_from_file
+    model = io.BytesIO()
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as file:
+        file.writelines(lines)
+        file.flush()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=texts,
+            model_writer=model,
+            model_type="unigram",
+            byte_fallback=True,
+            normalization_rule_name="nfkc",
+            required_chars=KANA + ASCII,
+            **(settings | {setting: file.name}),
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
+            num_threads=1,
+            minloglevel=1,
+        )
+    proto = ModelProto.FromString(model.getvalue())
+    getattr(proto, part).ClearField(setting)  # a temporary name: the file would never be the same
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    print(f"{path}: {len(proto.pieces)} pieces, {path.stat().st_size:,} bytes")
 
 
 def main(argv: list[str] | None = None) -> int:

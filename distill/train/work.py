@@ -26,6 +26,16 @@ class StepBatches(NamedTuple):
     counts: GlobalCounts
     micro_batches: list[tuple[np.ndarray, Batch]]
 
+    @classmethod
+    def of(cls, batches: Batches, step: int, process: int, processes: int) -> "StepBatches":
+        """Those of one of `processes`, on the CPU."""
+        rows, limit = batches.rows(step), batches.settings.tokens_per_micro_batch
+        gathered = [
+            (part, batches.gather(part, length))
+            for part, length in batches.micro_batches(rows, process, processes, limit)
+        ]
+        return cls(GlobalCounts.of(batches.teacher_eos(rows), POSITIONS), gathered)
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -54,15 +64,11 @@ class Work:
 
     def of_step(self, batches: Batches, step: int) -> StepBatches:
         """On the CPU, in memory that a GPU can copy while it computes."""
-        rows = batches.rows(step)
-        limit = batches.settings.tokens_per_micro_batch
-        gathered = [
-            (part, batches.gather(part, length))
-            for part, length in batches.micro_batches(rows, rank(), world_size(), limit)
-        ]
-        if self.engine.device.type == "cuda":
-            gathered = [(part, batch.map(torch.Tensor.pin_memory)) for part, batch in gathered]
-        return StepBatches(GlobalCounts.of(batches.teacher_eos(rows), POSITIONS), gathered)
+        found = StepBatches.of(batches, step, rank(), world_size())
+        if self.engine.device.type != "cuda":
+            return found
+        pinned = [(rows, batch.map(torch.Tensor.pin_memory)) for rows, batch in found.micro_batches]
+        return found._replace(micro_batches=pinned)
 
     def stack(self, values: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack([value.to(self.engine.device, torch.float32) for value in values])
