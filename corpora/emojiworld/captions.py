@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from corpora.emojiworld import english, japanese
 from corpora.emojiworld.scenes import EmojiScene, OfPictures, Speech, sample
-from corpora.toyworld.japanese import Sentence
+from corpora.toyworld.japanese import BothLanguages, Sentence
 from corpora.toyworld.scenes import Split
 
 EmojiPhrasing = Literal["sentence", "prompt"]
@@ -29,25 +29,13 @@ TAGS = (
 
 
 @dataclass(frozen=True)
-class EmojiCaption:
+class EmojiCaption(BothLanguages):
     """One scene in two languages, both in the same phrasing."""
 
     scene: EmojiScene
     phrasing: EmojiPhrasing
     japanese: Sentence
     english: Sentence
-
-    @property
-    def ja(self) -> str:
-        return str(self.japanese)
-
-    @property
-    def en(self) -> str:
-        return str(self.english)
-
-    @property
-    def key(self) -> str:
-        return self.scene.key
 
 
 def pairs(

@@ -18,7 +18,7 @@ from corpora.emojiworld.renderer import PLACES, SIDE, window
 from corpora.emojiworld.scenes import BACKGROUNDS, OF_SEVERAL, SIZES, EmojiScene, EmojiThing, Layout
 from corpora.emojiworld.templates import tiles
 from corpora.toyworld.renderer import JITTERS
-from corpora.toyworld.scene_reader import CORNER, nearest
+from corpora.toyworld.scene_reader import backgrounds, check_pictures, nearest
 
 BATCH = 16  # pictures compared at once: 10 MB for each matrix of products
 
@@ -34,11 +34,6 @@ class EmojiReading:
     layout: Layout
     things: tuple[EmojiThing, ...]
     error: float
-
-
-def matches(scene: EmojiScene, reading: EmojiReading) -> bool:
-    """Every attribute right: background, layout, and concept and size of every thing."""
-    return all(attribute_matches(scene, reading).values())
 
 
 def attribute_matches(scene: EmojiScene, reading: EmojiReading) -> dict[str, bool]:
@@ -68,10 +63,7 @@ def read(pictures: np.ndarray, concepts: tuple[Concept, ...] | None = None) -> l
 
     Raises ValueError for pictures of another size or type.
     """
-    if pictures.ndim != 4 or pictures.shape[1:] != (SIDE, SIDE, 3) or pictures.dtype != np.uint8:
-        raise ValueError(
-            f"pictures must be (N, {SIDE}, {SIDE}, 3) uint8, not {pictures.shape} {pictures.dtype}"
-        )
+    check_pictures(pictures, SIDE)
     found: list[EmojiReading] = []
     for start in tqdm(
         range(0, len(pictures), BATCH), desc="reading", unit="batch", disable=len(pictures) < 500
@@ -82,12 +74,7 @@ def read(pictures: np.ndarray, concepts: tuple[Concept, ...] | None = None) -> l
 
 
 def _read(pictures: np.ndarray, concepts: tuple[Concept, ...]) -> list[EmojiReading]:
-    corners = [
-        pictures[:, y, x].reshape(len(pictures), -1, 3)
-        for y in (slice(CORNER), slice(-CORNER, None))
-        for x in (slice(CORNER), slice(-CORNER, None))
-    ]
-    backgrounds_N3 = np.median(np.concatenate(corners, axis=1), axis=1)
+    backgrounds_N3 = backgrounds(pictures)
     rests = pictures - backgrounds_N3[:, None, None]
     found: dict[tuple[tuple[int, int], str], tuple[np.ndarray, np.ndarray]] = {}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from corpora.toyworld import japanese
-from corpora.toyworld.japanese import PHRASINGS, Phrasing, Sentence, Words
+from corpora.toyworld.japanese import PHRASINGS, BothLanguages, Phrasing, Sentence, Words
 from corpora.toyworld.scenes import Scene, Split, Thing, sample
 
 ENGLISH_SIZES = {"small": ("small", "little"), "big": ("big", "large")}
@@ -45,25 +45,13 @@ SHARES: dict[Phrasing, float] = {"plain": 0.4, "relative": 0.2, "modifiers": 0.2
 
 
 @dataclass(frozen=True)
-class Caption:
+class Caption(BothLanguages):
     """One scene in two languages; `phrasing` is that of the Japanese."""
 
     scene: Scene
     phrasing: Phrasing
     japanese: Sentence
     english: Sentence
-
-    @property
-    def ja(self) -> str:
-        return str(self.japanese)
-
-    @property
-    def en(self) -> str:
-        return str(self.english)
-
-    @property
-    def key(self) -> str:
-        return self.scene.key
 
 
 def pairs(count: int, split: Split, seed: int) -> Iterator[Caption]:

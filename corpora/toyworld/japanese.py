@@ -190,6 +190,26 @@ class Sentence:
         return replace(self, things=self.things[::-1])
 
 
+class BothLanguages:
+    """A scene said in both languages; captions of the same scene have the same `key`."""
+
+    scene: Any
+    japanese: Sentence
+    english: Sentence
+
+    @property
+    def key(self) -> str:
+        return str(self.scene.key)
+
+    @property
+    def ja(self) -> str:
+        return str(self.japanese)
+
+    @property
+    def en(self) -> str:
+        return str(self.english)
+
+
 def say(scene: Scene, phrasing: Phrasing, rng: random.Random) -> Sentence:
     return {"plain": plain, "relative": relative, "modifiers": modifiers, "negation": negation}[
         phrasing

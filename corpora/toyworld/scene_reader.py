@@ -60,22 +60,30 @@ def read(pictures: np.ndarray, shapes: Shapes = SHAPES) -> list[SceneReading]:
 
     Raises ValueError for pictures of another size or type.
     """
-    if pictures.ndim != 4 or pictures.shape[1:] != (SIDE, SIDE, 3) or pictures.dtype != np.uint8:
-        raise ValueError(
-            f"pictures must be (N, {SIDE}, {SIDE}, 3) uint8, not {pictures.shape} {pictures.dtype}"
-        )
+    check_pictures(pictures, SIDE)
     return [_read_one(picture.astype(np.float32), shapes) for picture in pictures]
 
 
+def check_pictures(pictures: np.ndarray, side: int) -> None:
+    """Raises ValueError unless they are (N, side, side, 3) uint8."""
+    if pictures.ndim != 4 or pictures.shape[1:] != (side, side, 3) or pictures.dtype != np.uint8:
+        raise ValueError(
+            f"pictures must be (N, {side}, {side}, 3) uint8, not {pictures.shape} {pictures.dtype}"
+        )
+
+
+def backgrounds(pictures: np.ndarray) -> np.ndarray:
+    """(N, 3): the median color of the four corners of (N, H, W, 3) pictures."""
+    corners = [
+        pictures[:, y, x].reshape(len(pictures), -1, 3)
+        for y in (slice(CORNER), slice(-CORNER, None))
+        for x in (slice(CORNER), slice(-CORNER, None))
+    ]
+    return np.asarray(np.median(np.concatenate(corners, axis=1), axis=1))
+
+
 def _read_one(picture: np.ndarray, shapes: Shapes) -> SceneReading:
-    corners = np.concatenate(
-        [
-            picture[y, x].reshape(-1, 3)
-            for y in (slice(CORNER), slice(-CORNER, None))
-            for x in (slice(CORNER), slice(-CORNER, None))
-        ]
-    )
-    background = np.median(corners, axis=0)
+    (background,) = backgrounds(picture[None])
     explanations = [_explain(picture, background, layout, shapes) for layout in PLACES]
     error, layout, things = min(explanations, key=lambda explanation: explanation[0])
     return SceneReading(
