@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from corpora.emojiworld import english, japanese
-from corpora.emojiworld.scenes import EmojiScene, OfPictures, Speech, sample
+from corpora.emojiworld.scenes import EmojiScene, Speech, sample
 from corpora.toyworld.japanese import BothLanguages, Sentence
 from corpora.toyworld.scenes import Split
 
@@ -51,13 +51,7 @@ def pairs(
         yield caption(split, speech, random.Random(f"emojiworld {split} {seed} {row}"))
 
 
-def of_pictures(count: int, split: Split, seed: int) -> Iterator[EmojiCaption]:
-    """The same of the concepts that only pictures can teach; no teacher knows their English."""
-    for row in range(count):
-        yield caption(split, OfPictures(), random.Random(f"of pictures {split} {seed} {row}"))
-
-
-def caption(split: Split, speech: Speech | OfPictures, rng: random.Random) -> EmojiCaption:
+def caption(split: Split, speech: Speech, rng: random.Random) -> EmojiCaption:
     return of_scene(sample(split, speech, rng), rng)
 
 

@@ -6,6 +6,7 @@ Out: `Concept`s in the order of the file, which is the order of their frequency 
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +80,8 @@ def frequencies(size: int) -> tuple[float, ...]:
     """Each concept's share of the things that pairs speak of, in the order of `vocabulary`; 0 for
     the group `unpaired`. They sum to 1.
     """
-    from math import log
-
     offset = size / 10
-    exponent = log(RATIO) / log((size + offset) / (1 + offset))
+    exponent = math.log(RATIO) / math.log((size + offset) / (1 + offset))
     weights = [
         0.0 if one.group == "unpaired" else (rank + offset) ** -exponent
         for rank, one in enumerate(vocabulary(size), 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from corpora.emojiworld.concepts import Concept, frequencies, of_pictures, vocabulary
+from corpora.emojiworld.concepts import Concept, frequencies, vocabulary
 from corpora.toyworld import scenes as toyworld
 from corpora.toyworld.scenes import Split
 
@@ -53,10 +53,6 @@ class EmojiScene:
         assert len(self.things) == THINGS[self.layout]
 
     @property
-    def in_picture_order(self) -> tuple[EmojiThing, ...]:
-        return self.things
-
-    @property
     def is_counted(self) -> bool:
         return len(self.things) > 1 and len(set(self.things)) == 1
 
@@ -88,18 +84,11 @@ class Speech:
         return rng.choices(known, cum_weights=_cumulative(self.size))[0]
 
 
-class OfPictures:
-    """The concepts that only pictures can teach."""
-
-    def draw(self, rng: random.Random) -> Concept:
-        return rng.choice(of_pictures())
-
-
 def _cumulative(size: int) -> list[float]:
     return list(accumulate(frequencies(size)))
 
 
-def sample(split: Split, speech: Speech | OfPictures, rng: random.Random) -> EmojiScene:
+def sample(split: Split, speech: Speech, rng: random.Random) -> EmojiScene:
     """A random scene of that split."""
     while True:
         scene = _sample_any(speech, rng)
@@ -107,7 +96,7 @@ def sample(split: Split, speech: Speech | OfPictures, rng: random.Random) -> Emo
             return scene
 
 
-def _sample_any(speech: Speech | OfPictures, rng: random.Random) -> EmojiScene:
+def _sample_any(speech: Speech, rng: random.Random) -> EmojiScene:
     background = rng.choice(list(BACKGROUNDS))
     (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
     if kind == "several":
@@ -135,11 +124,11 @@ def _of_several(background: str, concept: Concept, rng: random.Random) -> EmojiS
     return EmojiScene(background, layout, (EmojiThing(concept, size),) * THINGS[layout])
 
 
-def _thing(speech: Speech | OfPictures, rng: random.Random) -> EmojiThing:
+def _thing(speech: Speech, rng: random.Random) -> EmojiThing:
     return EmojiThing(speech.draw(rng), rng.choice(SIZES))
 
 
-def _different(speech: Speech | OfPictures, count: int, rng: random.Random) -> list[Concept]:
+def _different(speech: Speech, count: int, rng: random.Random) -> list[Concept]:
     found: list[Concept] = []
     while len(found) < count:
         concept = speech.draw(rng)
