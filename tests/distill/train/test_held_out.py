@@ -101,7 +101,11 @@ def log(run: Path) -> list[dict]:
 
 
 def measured(run: Path) -> list[dict]:
-    return [{k: v for k, v in row.items() if "per_second" not in k} for row in log(run)]
+    """What depends on nothing but the training: neither on the clock nor on the process."""
+    return [
+        {k: v for k, v in row.items() if "per_second" not in k and not k.startswith("memory/")}
+        for row in log(run)
+    ]
 
 
 def evaluations(run: Path) -> dict[int, dict[str, float]]:
