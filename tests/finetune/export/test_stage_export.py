@@ -36,6 +36,9 @@ ROOT = Path(__file__).resolve().parents[3]
 V4_PYTHON = os.environ.get("V4_PYTHON") or str(ROOT / ".venv-v4" / "bin" / "python")
 STEPS, RANK, ALPHA = 2, 2, 6
 PROMPTS = ["赤い丸", "青い四角の左に大きな緑の三角"]
+# Relative, in fp32: the same sums in another order (a merged LoRA, another class of encoder), which
+# differ by processor; 1.1e-6 was seen.
+ROUNDING = 1e-5
 BOTH = {"trains": ["text", "unet"], "lora": {"rank": RANK, "alpha": ALPHA}}
 UNET_FILE = f"unet/{STEMS['unet']}.safetensors"
 # by run: which base, and its stages
@@ -196,7 +199,7 @@ def test_the_export_is_the_checkpoint_to_the_bit(
     assert set(trained) == set(exported)
     assert all(trained[name].equal(exported[name]) for name in trained)
     assert all(tensor.dtype == torch.float32 for tensor in exported.values())
-    assert distance(of_folder(folder, family), of_trainer(reference(path, "pictures"))) < 1e-6
+    assert distance(of_folder(folder, family), of_trainer(reference(path, "pictures"))) < ROUNDING
     assert verify_entry.main([str(folder)]) == 0
     assert not list(folder.glob(".*"))
     base = Path(load_recipe(path).distill.base)
@@ -273,7 +276,7 @@ def test_what_a_stage_did_not_train_is_what_it_started_from(runs: dict[str, str]
     assert moved == set(learnt) and all(".attn2." in name for name in moved)
     assert all(cross[name].equal(learnt[name]) for name in learnt)
     found = of_folder(folder_of(path, "last", "export"), family)
-    assert distance(found, of_trainer(reference(path, "last"))) < 1e-6
+    assert distance(found, of_trainer(reference(path, "last"))) < ROUNDING
 
 
 def test_a_half_precision_base_stays_one(runs: dict[str, str]) -> None:
@@ -309,7 +312,7 @@ def test_lora_is_the_same_merged_and_in_both_formats(
     trained = of_trainer(reference(path, "small"))
     assert entry.main([path]) == 0
     export, folder = (folder_of(path, "small", name) for name in ("export", "lora"))
-    assert distance(of_folder(export, family), trained) < 1e-6
+    assert distance(of_folder(export, family), trained) < ROUNDING
     assert verify_entry.main([str(export)]) == 0
 
     for form in ("diffusers", "kohya"):
