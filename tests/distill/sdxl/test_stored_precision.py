@@ -4,13 +4,18 @@ Each gives the same states, projections and pictures as its numbers in fp32 unde
 """
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hub_server import Commit, File, HubServer, is_lfs
+from hub_server import Repository as HubRepository
 from safetensors.torch import load_file, save_file
 
 from configs import stored_weights
@@ -28,6 +33,7 @@ from distill.verify import readings
 from finetune.pictures.vae import VaeFolder
 from vocab_init import transplant
 
+ROOT = Path(__file__).resolve().parents[3]
 ENCODERS = ("text_encoder", "text_encoder_2")
 PARTS = {
     **dict.fromkeys(ENCODERS, "model"),
@@ -175,3 +181,90 @@ def test_finetuning_reads_the_same_autoencoder_in_fp32(folder: Path, reference: 
     )
     assert own.keys() == wanted.keys()
     assert all(own[name].equal(wanted[name]) for name in wanted)
+
+
+FROM_THE_HUB = """
+import sys
+import torch
+from configs.references import ModelName
+from distill.encoders.family import SDXL
+from distill.encoders.teacher import load_text_encoders
+from distill.objective.projections import Projections
+from distill.sdxl.pipelines import load_base
+from finetune.pictures.vae import VaeFolder
+
+names, out = sys.argv[1:-1], sys.argv[-1]
+found = []
+for name in names:
+    pipeline = load_base(name, SDXL)
+    encoding = load_text_encoders(name, SDXL).encode(["a small red ring", ""])
+    found.append(
+        {
+            "clip_l": encoding.states["clip_l"],
+            "pooled": encoding.pooled_BP,
+            "unet": pipeline.unet.conv_in.weight.detach(),
+            "vae": pipeline.vae.decoder.conv_in.weight.detach(),
+            "projections": Projections(name).sha256(),
+            "vae digest": VaeFolder(ModelName(name)).sha256,
+        }
+    )
+torch.save(found, out)
+"""
+
+
+def test_a_repository_of_the_hub_with_half_precision_alone(reference: Path, tmp_path: Path) -> None:
+    """Over HTTP: the variant is fetched where there is no plain file, and nowhere else."""
+    half, both = tmp_path / "half", tmp_path / "both"
+    for folder in (half, both):
+        shutil.copytree(reference, folder)
+    for part, stem in PARTS.items():
+        stored(half / part, stem, "variant")
+        name = f"{stem}.fp16.safetensors"
+        shutil.copy(half / part / name, both / part / name)
+    with HubServer() as hub:
+        for folder in (half, both):
+            files = {
+                str(path.relative_to(folder)): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file()
+            }
+            stored_on_hub = HubRepository(private=False)
+            commit = Commit(
+                "weights",
+                stored_on_hub.commits[-1].oid,
+                {name: File(data, is_lfs(name, len(data))) for name, data in files.items()},
+            )
+            stored_on_hub.blobs |= {file.oid: file.content for file in commit.files.values()}
+            stored_on_hub.commits.append(commit)
+            hub.repositories[f"someone/{folder.name}"] = stored_on_hub
+        environment = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_OFFLINE": "0",
+        }
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                FROM_THE_HUB,
+                "someone/half",
+                "someone/both",
+                tmp_path / "out.pt",
+            ],
+            cwd=ROOT,
+            env=os.environ | environment | {"NO_PROXY": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    from_half, from_both = torch.load(tmp_path / "out.pt")
+    for name in ("clip_l", "pooled", "unet", "vae"):
+        assert from_half[name].dtype == torch.float32 and from_half[name].equal(from_both[name])
+    # of fp16 numbers and of the same ones in fp32
+    assert from_half["projections"] != from_both["projections"]
+    assert from_half["vae digest"] != from_both["vae digest"]
+    cached = {
+        path.name for path in (tmp_path / "hf").rglob("models--someone--both/**/*.safetensors")
+    }
+    assert cached == {f"{stem}.safetensors" for stem in PARTS.values()}
