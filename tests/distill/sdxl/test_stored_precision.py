@@ -102,7 +102,8 @@ def picture(folder: Path) -> np.ndarray:
 
 
 def test_pictures_are_equal_in_fp32(folder: Path, reference: Path) -> None:
-    assert np.array_equal(picture(folder), picture(reference))
+    # to rounding: some processors add in another order where weights lie at another address
+    assert np.abs(picture(folder) - picture(reference)).max() < 1e-5
 
 
 def test_projections_are_equal(folder: Path, reference: Path) -> None:
