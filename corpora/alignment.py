@@ -1,4 +1,4 @@
-"""Which English word translates which Japanese piece, counted from parallel pairs: IBM model 1.
+"""Which English word translates which word or piece, counted from parallel pairs: IBM model 1.
 
 In:  the pairs as token ids of both sides (`Ragged`).
 Out: a `Lexicon`; nothing on disk.
