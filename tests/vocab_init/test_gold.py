@@ -46,6 +46,6 @@ def test_real_pairs_translate_the_gold_list(tmp_path: Path) -> None:
     known = material.of(recipe, vocabulary, student, teacher)
     found = methods.starts("alignment", known)
     seconds = time.process_time() - begun
-    judged = gold.judge(gold.read("ja"), found, dict(known.words))
+    judged = gold.judge(gold.read("ja"), found, teacher.texts())
     print(f"{judged.right} of {judged.words} right, {seconds:.0f} s: {judged.wrong}")
     assert judged.words > 400 and judged.right / judged.words >= 0.85 and seconds < 120
