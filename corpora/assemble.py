@@ -25,26 +25,27 @@ from corpora.pair import SCHEMA, SPLITS, Shard, ShardWriter, Split, StageCounts,
 DIGESTS = ("pair_digest", "text_digest", "en_digest")
 NEAR_DIGEST = "near_digest"
 BATCH_ROWS = 2048
-TRAIN, HELD_OUT, DROPPED, EXACT_DUPLICATE, NEAR_DUPLICATE, LOW_MARGIN = range(6)
+TRAIN, HELD_OUT, DROPPED, EXACT_DUPLICATE, NEAR_DUPLICATE, LOW_MARGIN, LOW_ALIGNMENT = range(7)
 PLACES: dict[Split, int] = {"train": TRAIN, "held_out": HELD_OUT}
 # stage and reason of a dropped row
 REASONS = {
     EXACT_DUPLICATE: ("deduplicate", "exact_duplicate"),
     NEAR_DUPLICATE: ("deduplicate", "near_duplicate"),
     LOW_MARGIN: ("semantic", "low_margin"),
+    LOW_ALIGNMENT: ("semantic", "low_alignment"),
     DROPPED: ("split", "text_is_held_out"),
 }
 
 
 @dataclass
 class Fates:
-    """Per row of all parts, in order: `places` = its split or drop reason (TRAIN ... LOW_MARGIN);
+    """Per row of all parts, in order: `places` = its split or drop reason, TRAIN ... LOW_ALIGNMENT;
     `others` = index of the row kept instead of a duplicate.
     """
 
     places: np.ndarray
     others: np.ndarray  # -1: none
-    scores: np.ndarray  # margins of corpora/filters/semantic.py; NaN: not measured
+    scores: np.ndarray  # of corpora/filters/semantic.py; NaN: not measured
     digests: np.ndarray  # of both texts together
     starts: np.ndarray  # (parts + 1,): index of each part's first row, then the number of rows
 
@@ -79,12 +80,14 @@ def without_duplicates(corpora: Corpora, parts: list[Path]) -> tuple[Fates, Stag
     )
 
 
-def without_low_margins(fates: Fates, scores: np.ndarray, min_margin: float) -> StageCounts:
-    """Marks and counts the rows whose score is below `min_margin`; NaN (not measured) passes."""
-    rows_in, is_low = int(fates.is_left.sum()), scores < min_margin
+def without_low_scores(fates: Fates, scores: np.ndarray, least: float, place: int) -> StageCounts:
+    """Marks as `place`, and counts, the rows whose score is below `least`; NaN (not measured)
+    passes.
+    """
+    rows_in, is_low = int(fates.is_left.sum()), scores < least
     assert not (is_low & ~fates.is_left).any()
-    fates.places[is_low], fates.scores[:] = LOW_MARGIN, scores
-    return count_stage("semantic", rows_in, Counter(low_margin=int(is_low.sum())))
+    fates.places[is_low], fates.scores[:] = place, scores
+    return count_stage("semantic", rows_in, Counter({REASONS[place][1]: int(is_low.sum())}))
 
 
 def place_rest(
@@ -208,13 +211,12 @@ def dropped_rows(parts: list[Path], earlier: list[Path], fates: Fates) -> Iterat
             stages, reasons = zip(
                 *(REASONS[code] for code in fates.places[rows].tolist()), strict=True
             )
-            # a low-margin row has a score, any other the id of the row kept instead
+            # a row with a low score has that, any other the id of the row kept instead
             has_other = fates.others[rows] >= 0
             positions = np.searchsorted(others, fates.others[rows])
             kept = other_ids.take(pa.array(positions, pa.int64(), mask=~has_other))
-            scores = pa.array(
-                fates.scores[rows], pa.float32(), mask=fates.places[rows] != LOW_MARGIN
-            )
+            is_low = np.isin(fates.places[rows], [LOW_MARGIN, LOW_ALIGNMENT])
+            scores = pa.array(fates.scores[rows], pa.float32(), mask=~is_low)
             yield dropped.table(ids, stages, reasons, kept, scores)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from configs.errors import DataError
 from configs.files import file_sha256, publish, remove_unfinished, unfinished, value_sha256
 from configs.references import ModelName
-from configs.schema.corpora import Corpora
+from configs.schema.corpora import Corpora, Semantic
 from configs.schema.recipe import Recipe
 from configs.secrets import masked, masked_tree
 from corpora import assemble, clean, dropped, executor, sources
@@ -52,7 +52,7 @@ def prepare(recipe: Recipe) -> tuple[PairsManifest, bool]:
     language_id.load(corpora.language_id.model, corpora.text_language.code)
     if corpora.clip_tokens:
         clip_tokens.load(corpora.clip_tokens.tokenizer)
-    if corpora.semantic:
+    if isinstance(corpora.semantic, Semantic):
         inputs += semantic.model_files(corpora.semantic)
         semantic.load(corpora.semantic.model)
     parts = sources.plan(corpora)
@@ -162,9 +162,12 @@ def _place(
         executor.run(
             task, work / "datatrove" / "semantic", corpora.workers, "semantic", corpora.executor
         )
-        stages.append(
-            assemble.without_low_margins(fates, task.scores(), corpora.semantic.min_margin)
+        low = (
+            (corpora.semantic.min_margin, assemble.LOW_MARGIN)
+            if isinstance(corpora.semantic, Semantic)
+            else (corpora.semantic.min_score, assemble.LOW_ALIGNMENT)
         )
+        stages.append(assemble.without_low_scores(fates, task.scores(), *low))
     return fates, [*stages, assemble.place_rest(corpora, part_splits, part_files, fates)]
 
 

@@ -37,7 +37,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 LAYERS = {
     "configs": ["configs"],
     "corpora": ["configs", "corpora"],
-    "distill": ["configs", "corpora.pair", "distill"],
+    "distill": ["configs", "corpora.pair", "corpora.alignment", "distill"],
     "vocab_init": ["configs", "corpora", "distill", "vocab_init"],
     "eval": ["configs", "corpora", "distill", "eval"],
     "finetune": ["configs", "corpora", "distill", "finetune"],

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from configs.errors import DataError
 from vocab_init.methods import Start
 
 
@@ -41,13 +42,24 @@ class Judgement:
 
 
 def read(language: str) -> list[GoldWord]:
-    """The list of a language by its code; empty for one that has none."""
+    """The list of a language by its code; empty for one that has none. Raises DataError."""
     path = Path(__file__).with_name(f"gold_{language}.tsv")
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
-    rows = (line.split("\t") for line in lines)
-    return [GoldWord(kind, text, frozenset(en.split(" "))) for kind, text, en in rows]
+    return parsed(path) if path.is_file() else []
+
+
+def parsed(path: Path) -> list[GoldWord]:
+    """Raises DataError for a line that is not three filled columns, or repeats a word."""
+    found: dict[str, GoldWord] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[1:-1], start=2):
+        cells = line.split("\t")
+        words = [word for cell in cells[2:] for word in cell.split(" ")]
+        if len(cells) != 3 or not all([*cells[:2], *words]) or cells[1] in found:
+            raise DataError(
+                f"{path}: line {number}, {line[:80]!r}, is not a kind, a word that no other line "
+                "has, and English words divided by single spaces, with tabs between; correct it"
+            )
+        found[cells[1]] = GoldWord(cells[0], cells[1], frozenset(words))
+    return list(found.values())
 
 
 def judge(

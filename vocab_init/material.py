@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from configs.schema.recipe import Recipe
+from corpora.alignment import align
 from distill.tokenizer.portable import Vocabulary
 from vocab_init import pair_words, piece_vectors
-from vocab_init.alignment import align
 from vocab_init.methods import Evidence, Material
 from vocab_init.piece_text import WORD_END, sentencepiece_text
 from vocab_init.text_kinds import kind_of

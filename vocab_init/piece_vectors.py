@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from configs import artefact
-from configs.errors import DataError, one_line
+from configs.errors import DataError, first_line, one_line
 from configs.files import file_sha256, value_sha256, whole_folder
 from configs.schema.recipe import VocabInit
 from corpora.filters import sentence_encoder
@@ -31,8 +32,7 @@ def embed(settings: VocabInit, texts: dict[str, list[str]], cache: Path) -> list
     if folder.exists():
         try:
             artefact.read(folder, "it is made again")
-            kept = load_file(folder / FILE)
-            return [kept[name] for name in texts]
+            return _kept(folder / FILE, texts)
         except DataError as error:
             print(one_line(error), file=sys.stderr)
     encoder = sentence_encoder.load(settings.sentence_encoder.path, "vocab_init.sentence_encoder")
@@ -44,6 +44,25 @@ def embed(settings: VocabInit, texts: dict[str, list[str]], cache: Path) -> list
         save_file(found, work / FILE)
         artefact.seal(work, made_from)
     return list(found.values())
+
+
+def _kept(path: Path, texts: dict[str, list[str]]) -> list[torch.Tensor]:
+    """The vectors of each list. Raises DataError where they are not what the encoder gave: a model
+    of the hub is known by its name alone, and may be another today.
+    """
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)}); it is made again") from None
+    widths = {found.shape[-1] for found in stored.values()}
+    for name, rows in texts.items():
+        found = stored.get(name, torch.zeros(0, 0))
+        if found.shape != (len(rows), *widths) or not found.isfinite().all():
+            raise DataError(
+                f"{path}: {name!r} is {tuple(found.shape)} and must be {len(rows)} vectors of one "
+                "width, all of them numbers; it is made again"
+            )
+    return [stored[name] for name in texts]
 
 
 def _sha256(settings: VocabInit) -> str:

@@ -15,6 +15,7 @@ Shape letters: V vocabulary, D width, N neighbours.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,13 @@ class Teacher:
                 best[text] = word
         return sorted((token_id, text) for text, (_, token_id) in best.items())
 
+    def texts(self) -> dict[int, str]:
+        """What every token reads as, by id; a mixture may hold any, not candidates alone."""
+        return {
+            token_id: _readable(token).removesuffix(piece_text.WORD_END)
+            for token, token_id in self.vocabulary.items()
+        }
+
     def sha256(self) -> str:
         """Digest of the vocabulary and all tables."""
         digest = hashlib.sha256(
@@ -123,6 +131,13 @@ def read_teacher(base: str, family: Family, teacher: str | None = None) -> Teach
             f"one, give an {family.name} base folder"
         )
     vocabulary, bos_id, eos_id = vocabularies[0]
+    numbers = Counter(vocabulary.values())
+    wrong = next((i for i in range(max(numbers) + 1) if numbers[i] != 1), None)
+    if wrong is not None:
+        raise DataError(
+            f"{base}: id {wrong} of its tokenizer names {numbers[wrong]} tokens, not one; fetch "
+            "the folder again"
+        )
     for encoder, table_VD in tables.items():
         if len(table_VD) <= max(vocabulary.values()):
             highest = max(vocabulary.values())

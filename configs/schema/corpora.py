@@ -1,6 +1,8 @@
 """The `corpora` section: sources, language identification, filters, duplicates, the executor."""
 
-from pydantic import Field
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
 
 from configs.references import ModelName
 from configs.schema.executors import Executor, Local
@@ -46,6 +48,7 @@ class ClipTokens(Section):
 
 
 class Semantic(Section):
+    kind: Literal["encoder"] = Field("encoder", exclude=True)  # older pairs do not record it
     model: ModelName = Field(
         description="a multilingual sentence-transformers model: a path, a hub name, or "
         "toyworld:NAME"
@@ -60,6 +63,27 @@ class Semantic(Section):
     batch_size: Positive = 256
 
 
+class WordAlignment(Section):
+    kind: Literal["alignment"]
+    min_score: float = Field(
+        -0.5,
+        description="mean logarithm of how much likelier the words of a side are beside the other "
+        "side than anywhere",
+    )
+
+
+def _kind(value: Any) -> Any:
+    """A section without a `kind` is an encoder's."""
+    return value.get("kind", "encoder") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+SemanticKind = Annotated[
+    Annotated[Semantic, Tag("encoder")] | Annotated[WordAlignment, Tag("alignment")],
+    Discriminator(_kind),
+]
+SEMANTIC_KINDS: dict[str, type[Section]] = {"encoder": Semantic, "alignment": WordAlignment}
+
+
 class Corpora(Section):
     sources: list[Source] = Field(min_length=1)
     language_id: LanguageId
@@ -67,9 +91,10 @@ class Corpora(Section):
     clip_tokens: ClipTokens | None = Field(
         None, description="drop pairs whose English SDXL would cut; halves the rows a second"
     )
-    semantic: Semantic | None = Field(
+    semantic: SemanticKind | None = Field(
         None,
-        description="drop pairs whose sides do not say the same; a GPU's work for large corpora",
+        description="drop pairs whose sides do not say the same: by an encoder, a GPU's work for "
+        "large corpora, or by translations of words counted in the pairs themselves",
     )
     near_duplicates: NearDuplicates | None = Field(default_factory=NearDuplicates)
     held_out_pairs: int = Field(

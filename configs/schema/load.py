@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import RecipeError
-from configs.schema import captions, executors, pictures, sources, yaml12
+from configs.schema import captions, corpora, executors, pictures, sources, yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.section import Section
 from configs.secrets import masked_tree
@@ -146,7 +146,11 @@ def _one_line(error: ValidationError) -> str:
     kinds = _kinds(first["loc"])
     if location[:2] in (["corpora", "sources"], ["pictures", "sources"]):
         location = location[:3] + location[4:5]
-    if location[:2] in (["corpora", "executor"], ["captions", "images"]):
+    if location[:2] in (
+        ["corpora", "executor"],
+        ["corpora", "semantic"],
+        ["captions", "images"],
+    ):
         location = location[:2] + location[3:5]
     if location[:2] == ["distill", "objective"]:  # a number or a ramp: likewise
         location = location[:3]
@@ -178,6 +182,7 @@ def _kinds(location: tuple[int | str, ...]) -> dict[str, type[Section]]:
     kinds = {
         "corpora.sources": sources.KINDS,
         "corpora.executor": executors.KINDS,
+        "corpora.semantic": corpora.SEMANTIC_KINDS,
         "captions.images": captions.IMAGE_KINDS,
         "pictures.sources": pictures.PICTURE_KINDS,
     }

@@ -1,11 +1,12 @@
-"""Drops pairs whose sides do not mean the same, by the margin of a multilingual sentence encoder.
+"""Drops pairs whose sides do not mean the same, by the margin of a multilingual sentence encoder,
+or by translations of words (corpora/filters/translations.py).
 
 In:  cleaned rows of one part, in order, without duplicates, and the recipe's `corpora.semantic`.
 Out: `semantic/00012.npy`: the margin of each row of part 12, NaN where it is not measured. The
      margin (Artetxe and Schwenk 2019, "ratio") is the cosine of the two sides over the mean cosine
      of each side and its nearest neighbours in the other language: it works with an encoder that
      finds all texts similar, such as e5. Rows that share a text are no neighbours: they mean the
-     same, and would lower each other's margin.
+     same, and would lower each other's margin. By translations: their score, and `counted.npz`.
 
 Neighbours are searched in blocks of BLOCK_ROWS rows of the part, so the number of workers does not
 matter. Cosines are floating-point sums: another machine may decide differently at the very
@@ -24,14 +25,15 @@ import pyarrow.parquet as pq
 
 from configs.files import file_sha256, whole
 from configs.references import ModelName
-from configs.schema.corpora import Semantic
-from corpora.filters import sentence_encoder
+from configs.schema.corpora import Semantic, WordAlignment
+from corpora.filters import sentence_encoder, translations
 from corpora.filters.deduplicate import first_of_each
 from corpora.pair import Input
 
 BLOCK_ROWS = 4096
 # Smaller parts are not measured: among so few rows hardly any text has a similar one.
 FEWEST_ROWS = 64
+COUNTED = "counted.npz"
 
 
 def model_files(settings: Semantic) -> list[Input]:
@@ -63,9 +65,11 @@ def load(model: str) -> Any:
 
 @dataclass
 class MeasurePart:
-    """Executor task: the margins of the remaining rows of part `rank`."""
+    """Executor task: the margins of the remaining rows of part `rank`, or their scores by
+    translations.
+    """
 
-    settings: Semantic
+    settings: Semantic | WordAlignment
     parts: list[Path]  # cleaned rows
     folder: Path
     rows: list[int]
@@ -73,17 +77,21 @@ class MeasurePart:
     @classmethod
     def of(
         cls,
-        settings: Semantic,
+        settings: Semantic | WordAlignment,
         parts: list[Path],
         folder: Path,
         is_left: np.ndarray,
         starts: np.ndarray,
     ) -> "MeasurePart":
-        """Also writes the mask of each part's remaining rows, for the workers to read."""
+        """Also writes the mask of each part's remaining rows, and the translations counted from
+        them, for the workers to read.
+        """
         folder.mkdir(exist_ok=True)
         for rank, left in enumerate(np.split(is_left, starts[1:-1])):
             with whole(folder / f"{rank:05d}.left.npy") as temporary, open(temporary, "wb") as file:
                 np.save(file, left)
+        if isinstance(settings, WordAlignment) and not (folder / COUNTED).exists():
+            translations.count(parts, is_left, starts).write(folder / COUNTED)
         return cls(settings, parts, folder, np.diff(starts).tolist())
 
     def files(self, rank: int) -> list[Path]:
@@ -93,19 +101,30 @@ class MeasurePart:
         left = np.load(self.folder / f"{rank:05d}.left.npy", allow_pickle=False)
         scores = np.full(len(left), np.nan, dtype=np.float32)
         texts = pq.read_table(self.parts[rank], columns=["text", "en", "text_digest", "en_digest"])
-        found = [self._margins(block) for block in blocks(iter([texts.filter(pa.array(left))]))]
-        scores[left] = np.concatenate([*found, np.zeros(0, np.float32)])
+        scores[left] = self._measured(texts.filter(pa.array(left)))
         with whole(self.files(rank)[0]) as temporary, open(temporary, "wb") as file:
             np.save(file, scores)
 
-    def _margins(self, block: pa.Table) -> np.ndarray:
+    def _measured(self, texts: pa.Table) -> np.ndarray:
+        if isinstance(self.settings, WordAlignment):
+            counted = translations.read(self.folder / COUNTED)
+            found = [
+                counted.scores(*(batch.column(name).to_pylist() for name in ("text", "en")))
+                for batch in texts.to_batches(translations.ROWS_AT_ONCE)
+            ]
+        else:
+            found = [self._margins(self.settings, block) for block in blocks(iter([texts]))]
+        return np.concatenate([*found, np.zeros(0, np.float32)])
+
+    @staticmethod
+    def _margins(settings: Semantic, block: pa.Table) -> np.ndarray:
         if block.num_rows < FEWEST_ROWS:
             return np.full(block.num_rows, np.nan, dtype=np.float32)
         same = [
             first_of_each(block.column(name).to_numpy()) for name in ("text_digest", "en_digest")
         ]
         text, en = (block.column(name).to_pylist() for name in ("text", "en"))
-        return np.array(margins(text, en, self.settings, *same), dtype=np.float32)
+        return np.array(margins(text, en, settings, *same), dtype=np.float32)
 
     def scores(self) -> np.ndarray:
         """(rows,) float32, of all parts; call it when all are done."""

@@ -126,7 +126,7 @@ def told(
         ]
     last = fate or would_be
     if last and last.score is not None and corpora.semantic:
-        lines += [f"  {last.stage}", *_answer(evidence.margin(last.score, corpora.semantic))]
+        lines += [f"  {last.stage}", *_answer(evidence.meaning(last.score, corpora.semantic))]
     elif last and last.other_id:
         lines += [f"  {last.stage}", *_compared(corpora, last, (text, en), other)]
     return lines

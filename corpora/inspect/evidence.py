@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from configs.languages import Language
-from configs.schema.corpora import ClipTokens, Corpora, Filters, LanguageId, Semantic
+from configs.schema.corpora import ClipTokens, Corpora, Filters, LanguageId, Semantic, WordAlignment
 from corpora.filters import clip_tokens, language_id, numbers, rules
 from corpora.filters.deduplicate import near_digest
 from corpora.filters.normalise import comparison_key
@@ -94,10 +94,18 @@ def tokens(en: str, settings: ClipTokens) -> Answer:
     )
 
 
-def margin(score: float, settings: Semantic) -> Answer:
-    """The answer of the sentence encoder, by the recorded `score`: measuring it needs the row's
-    neighbours.
+def meaning(score: float, settings: Semantic | WordAlignment) -> Answer:
+    """The answer of the stage `semantic`, by the recorded `score`: measuring it needs the row's
+    neighbours, or translations counted from all rows.
     """
+    keeps = math.floor(1000 * score) / 1000
+    if isinstance(settings, WordAlignment):
+        found = (
+            f"the words of a side are e^{score:.3f} times as likely beside the other side as "
+            f"anywhere; at least e^{settings.min_score}"
+        )
+        keeping = f"corpora.semantic.min_score={keeps}"
+        return Answer("low_alignment", score < settings.min_score, found, keeping)
     found = (
         f"the two sides are {score:.3f} times as near as their nearest neighbours; at least "
         f"{settings.min_margin}"
@@ -106,7 +114,7 @@ def margin(score: float, settings: Semantic) -> Answer:
         "low_margin",
         score < settings.min_margin,
         found,
-        f"corpora.semantic.min_margin={math.floor(1000 * score) / 1000}",
+        f"corpora.semantic.min_margin={keeps}",
     )
 
 

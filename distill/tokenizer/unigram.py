@@ -21,6 +21,7 @@ sentencepiece gives user-defined symbols.
 import base64
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -241,6 +242,10 @@ def _open_spiece(path: Path) -> tuple[Any, Any]:
         or not proto.HasField("normalizer_spec")
     ):  # a truncated file still loads
         raise DataError(f"{path}: no SentencePiece model, or a truncated one; fetch it again")
+    if not any(piece.type == piece.UNKNOWN for piece in proto.pieces):
+        raise DataError(
+            f"{path}: its vocabulary has no unknown piece; give a SentencePiece model with one"
+        )
     kind = TrainerSpec.ModelType.Name(proto.trainer_spec.model_type)
     if kind != "UNIGRAM":
         raise DataError(
@@ -299,6 +304,13 @@ def _read_tokenizer_json(path: Path) -> Unigram:
         raise DataError(
             f"{path}: its vocabulary has no unknown token (unk_id is null); give a tokenizer with "
             "one"
+        )
+    counts = Counter(piece for piece, _ in model["vocab"])
+    wrong = next((piece for piece in counts if not piece or counts[piece] > 1), None)
+    if wrong is not None:
+        problem = f"holds {wrong!r} {counts[wrong]} times" if wrong else "holds an empty piece"
+        raise DataError(
+            f"{path}: its vocabulary {problem}; no text would ever reach that row: fetch it again"
         )
     seen = model_input(tokenizer, "a 赤")
     if seen.removeprefix(SPACE) != f"a{SPACE}赤":

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_pairs
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from configs import artefact
 from configs.records import read_with_sha256
 from configs.references import TOYWORLD_MODELS
 from corpora import pair
@@ -115,6 +116,35 @@ def test_vectors_are_kept_by_model_and_texts_and_a_damaged_file_is_made_again(
     assert (run / "initial_student" / "token_embeddings.safetensors").read_bytes() == table
     assert stage(run.parent / "other", "vocab_init.prompt='query: '") == 0
     assert len(list((run.parent / "other" / "piece_vectors").iterdir())) == 1
+
+
+def test_vectors_that_are_not_what_the_encoder_gave_are_made_again(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sealed files whose content does not fit: another encoder under the same name wrote them."""
+    assert stage(run) == 0
+    folder = next((run / "piece_vectors").iterdir())
+    made_from = artefact.read(folder, "").made_from
+    right = load_file(folder / "vectors.safetensors")
+    pieces = right["pieces"]
+    other: dict[str, dict[str, torch.Tensor]] = {
+        "narrower": {"pieces": pieces[:, :7].contiguous()},
+        "too few": {"pieces": pieces[:7].contiguous()},
+        "no numbers": {"pieces": torch.full_like(pieces, torch.nan)},
+        "by another name": {"words": pieces},
+    }
+    for change in (*other.values(), None):
+        if change is None:
+            (folder / "vectors.safetensors").write_bytes(b"no safetensors")
+        else:
+            save_file({"english": right["english"], **change}, folder / "vectors.safetensors")
+        artefact.seal(folder, made_from)
+        (run / "initial_student" / "manifest.json").write_text("", encoding="utf-8")
+        capsys.readouterr()
+        assert stage(run) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "piece_vectors" in line]
+        assert len(lines) == 1 and lines[0].endswith("it is made again")
+        assert torch.equal(load_file(folder / "vectors.safetensors")["pieces"], pieces)
 
 
 def test_the_methods_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

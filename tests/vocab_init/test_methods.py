@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from configs.errors import DataError
 from configs.languages import JAPANESE, LANGUAGES
 from configs.schema.recipe import VocabInit
+from corpora.alignment import Lexicon
 from vocab_init import gold, methods
-from vocab_init.alignment import Lexicon
 from vocab_init.methods import MEAN, METHODS, Evidence, Material, Start, sparsemax_weights, starts
 from vocab_init.nearest import nearest
 from vocab_init.text_kinds import copied, kind_of
@@ -168,6 +169,24 @@ def test_the_gold_list_is_sound() -> None:
         assert all(one.isascii() and one.isalpha() and one.islower() for one in word.accepted)
     path = Path(gold.__file__).with_name("gold_ja.tsv")
     assert b"\r" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "animal\t犬",
+        "animal\t犬\tdog\thound",
+        "animal\t\tdog",
+        "animal\t犬\tdog  hound",
+        "",
+        "a\t猫\tcat",
+    ],
+)
+def test_a_bad_line_of_the_gold_list_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "gold_xx.tsv"
+    path.write_text(f"kind\ttext\ten\nanimal\t猫\tcat kitty\n{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"gold_xx\.tsv: line 3, .* correct it$"):
+        gold.parsed(path)
 
 
 def test_the_gold_list_judges_first_words() -> None:

@@ -22,7 +22,7 @@ from distill.encoders.family import SDXL
 from distill.tokenizer import portable
 from distill.tokenizer.portable import Vocabulary
 from vocab_init import __main__ as entry
-from vocab_init import nearest, piece_text, transplant
+from vocab_init import gold, nearest, piece_text, transplant
 from vocab_init.methods import Start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,6 +194,16 @@ def test_whole_words_stand_for_their_text_and_half_characters_for_none(teacher: 
     assert (
         len(texts) == len(words) == (ord("~") - ord(" ")) + 6
     )  # ASCII that shows, and the words but one of the two reds
+
+
+def test_a_fragment_reads_as_its_text_beside_the_whole_word(teacher: Path) -> None:
+    """`red` of a mixture is no candidate, because `red</w>` is: it has a text all the same."""
+    english = transplant.read_teacher(str(teacher), SDXL)
+    ids = token_ids(teacher)
+    assert ids["red"] not in dict(english.words())
+    assert english.texts()[ids["red"]] == english.texts()[ids["red</w>"]] == "red"
+    red_square = Start([ids["red"], ids["square</w>"]], [0.5, 0.5], [1.0, 1.0], "counted")
+    assert gold.english(red_square, english.texts()) == "redsquare"
 
 
 def test_every_kind_of_row(teacher: Path) -> None:
@@ -415,6 +425,20 @@ def _another_vocabulary(base: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("circle", "circus"), encoding="utf-8")
 
 
+def _a_token_missing(base: Path) -> None:
+    for name in ("tokenizer", "tokenizer_2"):
+        path = base / name / "vocab.json"
+        ids = {token: i for token, i in token_ids(base).items() if token != "circle</w>"}
+        path.write_text(json.dumps(ids), encoding="utf-8")
+
+
+def _no_bos(base: Path) -> None:
+    """The library gives a BOS that is not there the next id, which EOS has already."""
+    ids = {token: i for token, i in token_ids(base).items() if token != "<|startoftext|>"}
+    for name in ("tokenizer", "tokenizer_2"):
+        (base / name / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+
+
 def _no_weights(base: Path) -> None:
     (base / "text_encoder" / "model.safetensors").unlink()
 
@@ -436,6 +460,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "clip_l has 9 token embeddings but the tokenizer's ids reach 520",
     ),
     "two vocabularies": (_another_vocabulary, "its two tokenizers differ"),
+    "a token missing": (_a_token_missing, "id 514 of its tokenizer names 0 tokens, not one"),
+    "no BOS": (_no_bos, "id 519 of its tokenizer names 0 tokens, not one; fetch the folder again"),
     "no tokenizer": (
         lambda base: (base / "tokenizer" / "vocab.json").write_text("{", encoding="utf-8"),
         "its tokenizer cannot be loaded",

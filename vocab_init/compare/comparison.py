@@ -64,7 +64,7 @@ def compare(recipe: Recipe, chosen: Sequence[str] | None) -> None:
             placed = transplant.rows(vocabulary, teacher, found[method])
             tables = transplant.transplant(placed, teacher, scale=method != "nearest")
             save_file(tables, work / "token_embeddings.safetensors")
-            judged = gold.judge(words, found[method], dict(known.words))
+            judged = gold.judge(words, found[method], teacher.texts())
             rows[method] = {
                 "right": judged.right,
                 "words": judged.words,
@@ -75,7 +75,9 @@ def compare(recipe: Recipe, chosen: Sequence[str] | None) -> None:
                 "rows_by_rule": account(placed, dict(zip(known.texts, known.kinds, strict=True))),
                 "norms": {part: norms(tables[part], teacher.tables[part]) for part in tables},
             }
-    _write(folder, recipe, rows, found, known, words)
+    text = table(rows)
+    page = neighbors_page(found, known, teacher.texts(), words, recipe.text_language, text)
+    _write(folder, recipe, rows, known.seed, text, page)
 
 
 class StatesBefore:
@@ -144,14 +146,12 @@ def _write(
     folder: Path,
     recipe: Recipe,
     rows: dict[str, dict[str, Any]],
-    found: dict[str, dict[str, Start]],
-    known: Material,
-    words: list[gold.GoldWord],
+    seed: int,
+    text: str,
+    page: str,
 ) -> None:
-    text = table(rows)
     print(text)
-    result = with_sha256({"recipe": recipe.name, "seed": known.seed, "methods": rows})
-    page = neighbors_page(found, known, words, recipe.text_language, text)
+    result = with_sha256({"recipe": recipe.name, "seed": seed, "methods": rows})
     for name, content in (
         ("compare.json", json.dumps(result, ensure_ascii=False, indent=1)),
         ("compare.md", text),
@@ -179,12 +179,14 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 def neighbors_page(
     found: dict[str, dict[str, Start]],
     known: Material,
+    texts: dict[int, str],
     words: list[gold.GoldWord],
     language: Language,
     summary: str,
 ) -> str:
-    """HTML: the gold list's words, and other words evenly spaced, with what they start from."""
-    texts = dict(known.words)
+    """HTML: the gold list's words, and other words evenly spaced, with what they start from.
+    `texts`: of CLIP's tokens, by id.
+    """
     accepted = {word.text: word.accepted for word in words}
     own = [
         text for text, kind in zip(known.texts, known.kinds, strict=True) if kind == "word"

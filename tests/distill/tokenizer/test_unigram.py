@@ -199,6 +199,7 @@ def write_json(path: Path, **parts: Any) -> Path:
         ("龗", -24.0),
         ("丸龗", -2.0),
         ("[EXTRA]", 0.0),
+        *parts.get("more", ()),
     ]
     tokenizer = Tokenizer(
         parts.get("model") or models.Unigram(vocab, parts.get("unk_id", 2), False)
@@ -352,6 +353,16 @@ def test_of_a_hub_repository_only_the_tokenizer_is_fetched(
 # --- refusals ---
 
 
+def without_unknown(path: Path) -> Path:
+    """Toyworld's model without its unknown piece, which sentencepiece loads without a word."""
+    proto = ModelProto.FromString(SPIECE.read_bytes())
+    pieces = [piece for piece in proto.pieces if piece.type != piece.UNKNOWN]
+    del proto.pieces[:]
+    proto.pieces.extend(pieces)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
 def folder_of(path: Path, **files: str) -> Path:
     path.mkdir()
     for name, content in files.items():
@@ -387,6 +398,11 @@ def test_what_cannot_be_carried_is_one_line(tmp_path: Path) -> None:
             tmp_path / "words" / "tokenizer.json", model=models.WordPiece()
         ): "a tokenizer of type WordPiece",
         write_json(tmp_path / "no unknown" / "tokenizer.json", unk_id=None): "no unknown token",
+        write_json(
+            tmp_path / "twice" / "tokenizer.json", more=[("赤", -3.0)]
+        ): "holds '赤' 2 times",
+        write_json(tmp_path / "empty" / "tokenizer.json", more=[("", -3.0)]): "an empty piece",
+        without_unknown(tmp_path / "unknown.model"): "no unknown piece; give",
         write_json(
             tmp_path / "no spaces" / "tokenizer.json", pre_tokenizer=spaces
         ): "up as 'a赤', not as text with ▁ for spaces",

@@ -1,4 +1,4 @@
-"""Which English word translates which Japanese piece, counted from parallel pairs: IBM model 1.
+"""Which English word translates which word or piece, counted from parallel pairs: IBM model 1.
 
 In:  the pairs as token ids of both sides (`Ragged`).
 Out: a `Lexicon`; nothing on disk.
@@ -16,6 +16,8 @@ Model 1").
 Shape letters: C cells, the (source, target) couples that share a pair; S, T the vocabularies.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,14 +74,38 @@ class Lexicon(NamedTuple):
         return np.searchsorted(self.source, np.arange(sources + 1))
 
 
-class _Block(NamedTuple):
-    """Some pairs: for each pair of positions its cell, and the two positions; the ids there."""
+class Table(NamedTuple):
+    """What the pairs say of every couple of tokens that shares one: IBM model 1 both ways.
+
+    `keys`: (C,) int64, sorted, source * `width` + target. `forward`: (C,) p(target | source),
+    `backward`: (C,) p(source | target), `seen`: (C,) as in `Lexicon`. `null_targets`: (`width`,)
+    p(target | NULL), `null_sources` likewise; all float64.
+    """
+
+    keys: np.ndarray
+    width: int
+    forward: np.ndarray
+    backward: np.ndarray
+    seen: np.ndarray
+    null_targets: np.ndarray
+    null_sources: np.ndarray
+    log_likelihood: list[tuple[float, float]]
+    pairs: int
+
+
+class Block(NamedTuple):
+    """Some pairs: for each pair of positions its cell, and the two positions, counted over the
+    block; `source_ids`, `target_ids`: the ids of all positions; `source_sizes`, `target_sizes`: of
+    each pair, how many it has.
+    """
 
     cell: np.ndarray
     source: np.ndarray
     target: np.ndarray
     source_ids: np.ndarray
     target_ids: np.ndarray
+    source_sizes: np.ndarray
+    target_sizes: np.ndarray
 
 
 class _Direction:
@@ -124,13 +150,36 @@ def align(
 
     Where the pairs hold more than `most_positions` couples of positions, only every n-th is read.
     """
+    table = fit(source, target, rounds, prior, most_positions, block_positions)
+    sources, targets = _couples(table.keys, table.width)
+    score = table.forward * table.backward
+    order = np.lexsort((targets, -score, sources))
+    return Lexicon(
+        sources[order],
+        targets[order],
+        score[order].astype(np.float32),
+        table.seen[order].astype(np.float32),
+        table.log_likelihood,
+        table.pairs,
+    )
+
+
+def fit(
+    source: Ragged,
+    target: Ragged,
+    rounds: int = ROUNDS,
+    prior: float = PRIOR,
+    most_positions: int = MOST_POSITIONS,
+    block_positions: int = BLOCK_POSITIONS,
+) -> Table:
+    """The probabilities that `align` scores by; see there."""
     assert len(source.offsets) == len(target.offsets)
     positions = int((source.lengths() * target.lengths()).sum())
     step = max(1, -(-positions // most_positions))
     source, target = source.every(step), target.every(step)
     keys, blocks = _blocks(source, target, block_positions)
     width = _width(target)
-    sources, targets = (keys // width).astype(np.int32), (keys % width).astype(np.int32)
+    sources, targets = _couples(keys, width)
     forward = _Direction(sources, width, prior)
     backward = _Direction(targets, _width(source), prior)
     likelihood = []
@@ -145,35 +194,34 @@ def align(
             for direction in (forward, backward):
                 direction.maximise()
             likelihood.append((forward.log_likelihood, backward.log_likelihood))
-    score = forward.probability * backward.probability
-    order = np.lexsort((targets, -score, sources))
-    count = np.minimum(forward.count, backward.count)
-    return Lexicon(
-        sources[order],
-        targets[order],
-        score[order].astype(np.float32),
-        count[order].astype(np.float32),
+    return Table(
+        keys,
+        width,
+        forward.probability,
+        backward.probability,
+        np.minimum(forward.count, backward.count),
+        forward.null,
+        backward.null,
         likelihood,
         len(source.offsets) - 1,
     )
+
+
+def _couples(keys: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) int32 each: the sources and the targets of the keys."""
+    return (keys // width).astype(np.int32), (keys % width).astype(np.int32)
 
 
 def _width(side: Ragged) -> int:
     return int(side.ids.max(initial=0)) + 1
 
 
-def _blocks(source: Ragged, target: Ragged, most: int) -> tuple[np.ndarray, list[_Block]]:
+def _blocks(source: Ragged, target: Ragged, most: int) -> tuple[np.ndarray, list[Block]]:
     """The cells' sorted keys (source * width + target), and the pairs in blocks of about `most`
     pairs of positions.
     """
-    width = _width(target)
-    ends = np.cumsum(source.lengths() * target.lengths())
-    total = int(ends[-1]) if len(ends) else 0
-    cuts = np.searchsorted(ends, np.arange(most, total, most))
-    edges = np.unique([0, *(cuts + 1).tolist(), len(ends)])
     found, blocks = [], []
-    for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        block, keys = _block(source, target, first, last, width)
+    for block, keys in each_block(source, target, _width(target), most):
         found.append(keys)
         blocks.append(block)
     keys = np.unique(np.concatenate([*found, np.zeros(0, np.int64)]))
@@ -183,9 +231,23 @@ def _blocks(source: Ragged, target: Ragged, most: int) -> tuple[np.ndarray, list
     return keys, blocks
 
 
+def each_block(
+    source: Ragged, target: Ragged, width: int, most: int = BLOCK_POSITIONS
+) -> Iterator[tuple[Block, np.ndarray]]:
+    """The pairs in blocks of about `most` pairs of positions, in order; of each block the sorted
+    keys (source * `width` + target) that its cells index.
+    """
+    ends = np.cumsum(source.lengths() * target.lengths())
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = np.searchsorted(ends, np.arange(most, total, most))
+    edges = np.unique([0, *(cuts + 1).tolist(), len(ends)]).tolist()
+    for first, last in pairwise(edges):
+        yield _block(source, target, first, last, width)
+
+
 def _block(
     source: Ragged, target: Ragged, first: int, last: int, width: int
-) -> tuple[_Block, np.ndarray]:
+) -> tuple[Block, np.ndarray]:
     """Pairs `first` to `last`, and the sorted keys that its cells index."""
     (own, own_starts), (other, other_starts) = (
         (
@@ -201,7 +263,8 @@ def _block(
     keys, cell = np.unique(
         own[source_at].astype(np.int64) * width + other[target_at], return_inverse=True
     )
-    return _Block(cell.astype(np.int32), source_at, target_at, own, other), keys
+    found = cell.astype(np.int32), source_at, target_at, own, other, lengths, other_lengths
+    return Block(*found), keys
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
