@@ -14,8 +14,8 @@ import torch
 
 from configs.schema.recipe import Recipe
 from distill.tokenizer.portable import Vocabulary
+from distill.tokens.alignment import align
 from vocab_init import pair_words, piece_vectors
-from vocab_init.alignment import align
 from vocab_init.methods import Evidence, Material
 from vocab_init.piece_text import WORD_END, sentencepiece_text
 from vocab_init.text_kinds import kind_of

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vocab_init.alignment import Lexicon
+from distill.tokens.alignment import Lexicon
 from vocab_init.nearest import nearest as neighbors_of
 from vocab_init.text_kinds import TextKind, copied
 

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from corpora.pair import read_batches, read_manifest
-from vocab_init.alignment import Ragged
+from distill.tokens.alignment import Ragged
 from vocab_init.piece_text import WORD_END
 
 # Beyond that every second, third, ... row is read: more pairs change few first translations, and

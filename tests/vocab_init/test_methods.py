@@ -11,8 +11,8 @@ import torch
 
 from configs.languages import JAPANESE, LANGUAGES
 from configs.schema.recipe import VocabInit
+from distill.tokens.alignment import Lexicon
 from vocab_init import gold, methods
-from vocab_init.alignment import Lexicon
 from vocab_init.methods import MEAN, METHODS, Evidence, Material, Start, sparsemax_weights, starts
 from vocab_init.nearest import nearest
 from vocab_init.text_kinds import copied, kind_of

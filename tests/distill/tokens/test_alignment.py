@@ -12,12 +12,12 @@ from transformers import AutoTokenizer
 
 from configs.schema.load import load_recipe
 from distill.tokenizer import portable
+from distill.tokens.alignment import Lexicon, Ragged, align
 from distill.unpack import vocabulary as clip_vocabulary
 from vocab_init import gold, material, methods
-from vocab_init.alignment import Lexicon, Ragged, align
 from vocab_init.transplant import Teacher
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHARED = ROOT.parent / "shared" / "data"
 SPECIAL = {
     "bos_token": "<|startoftext|>",
