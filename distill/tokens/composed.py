@@ -1,7 +1,7 @@
 """Prompts as people write them, composed of the training pairs: lists, two languages in one
 prompt, clauses in another order, words apart.
 
-In:  a block of pairs, and a `Translations` of translations.
+In:  a block of pairs, and `Translations`.
 Out: (what the student reads, what the teacher reads) of some rows of the block. Which rows, and
      what becomes of one, depends on the seed, the row and the block alone.
 

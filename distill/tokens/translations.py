@@ -1,7 +1,7 @@
 """Which English words translate which pieces of a text: a table counted from the training pairs.
 
 In:  pairs (text, English) and the student's tokenizer.
-Out: a `Translations`, in memory, and the `Unit`s it finds in a pair.
+Out: `Translations`, in memory, and the `Unit`s it finds in a pair.
 
 Pieces are those of the student's tokenizer, English words runs of letters and digits in lower case;
 they are aligned by IBM model 1 (distill/tokens/alignment.py). Counted again whenever tokens are
