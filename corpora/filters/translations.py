@@ -63,8 +63,8 @@ def units(text: str) -> list[str]:
 @dataclass(frozen=True)
 class TranslationCounts:
     """`texts`, `words`: ids of the units of each side; `text_shares` (S,) and `word_shares` (T,):
-    of all that its texts hold. `keys` ... as in `corpora.alignment.AlignmentTable`, of the couples that
-    count, the first of them none.
+    of all that its texts hold. The rest as in `corpora.alignment.AlignmentTable`, of the couples
+    that count, the first of them none.
     """
 
     texts: dict[str, int]
