@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from configs.errors import DataError, RecipeError
 from demo import studio, words
-from demo.studio import Made, Mistake, Side, Stopped, Studio, Wish
+from demo.studio import Mistake, Side, SidePicture, Stopped, Studio, Wish
 from demo.words import Language
 from eval.paint import painter, picture_text
 from eval.paint.request import DENOISING_END, MULTIPLE, STRENGTH
@@ -342,7 +342,7 @@ class Page:
         )
 
 
-def _write(folder: Path, made: Made) -> Path:
+def _write(folder: Path, made: SidePicture) -> Path:
     """The picture as a PNG that holds its settings; gradio copies it."""
     picture, made_with = made.painted
     path = folder / f"{made.side}-{made_with['seed']}.png"
@@ -350,7 +350,7 @@ def _write(folder: Path, made: Made) -> Path:
     return path
 
 
-def _warn(made: Made, language: Language) -> None:
+def _warn(made: SidePicture, language: Language) -> None:
     for text in made.cut:
         gradio.Warning(html.escape(words.say(language, "cut", text=text)))
     for notice in made.notices:

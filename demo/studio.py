@@ -20,7 +20,7 @@ from distill.prompt import Style
 from distill.sdxl.repository import INDEX
 from distill.verify.record import VERIFICATION, Verification
 from eval.paint import kinds, models, painter, request, window
-from eval.paint.models import Models
+from eval.paint.models import PaintModels
 from eval.paint.painter import Painted, Painter
 from eval.paint.request import MULTIPLE, Request
 
@@ -78,7 +78,7 @@ class Wish:
     strength: float
 
 
-class Made(NamedTuple):
+class SidePicture(NamedTuple):
     """The picture of one side. With the first of each side come `cut`, what is not read of its
     prompts, and `notices`, lines for the user.
     """
@@ -94,7 +94,7 @@ class Studio:
     """`models` by side; English only where there is a teacher. One picture is painted at a time."""
 
     places: Places
-    models: dict[Side, Models]
+    models: dict[Side, PaintModels]
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tokens(self, side: Side, text: str, weights: Style | Literal[""]) -> int:
@@ -106,7 +106,7 @@ class Studio:
 
     def paint(
         self, wish: Wish, on_progress: Callable[[float], None], stop: threading.Event
-    ) -> Iterator[Made]:
+    ) -> Iterator[SidePicture]:
         """Seed by seed, Japanese first. `on_progress` is told the share of all steps that are done.
 
         Raises Stopped once `stop` is set, and, before anything is painted, Mistake, RecipeError and
@@ -129,7 +129,7 @@ class Studio:
                 (painted,) = _painted(ready[side], [seed], on_step)
             first = seed == seeds[0]
             notices = ready[side].notices if first else ()
-            yield Made(side, painted, _cut(ready[side]) if first else (), notices)
+            yield SidePicture(side, painted, _cut(ready[side]) if first else (), notices)
 
     def _ready(self, wish: Wish) -> dict[Side, Painter]:
         texts: dict[Side, tuple[str, str]] = {"ja": (wish.japanese, wish.japanese_negative)}
@@ -197,7 +197,7 @@ def load(places: Places) -> tuple[Studio, str]:
     DataError; for the teacher only where the user has named it.
     """
     student = models.load(Request(places.base, (), refiner=places.refiner))
-    found: dict[Side, Models] = {"ja": student}
+    found: dict[Side, PaintModels] = {"ja": student}
     notice = "" if places.teacher else "the export names no teacher that can be found"
     if places.teacher:
         try:

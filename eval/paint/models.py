@@ -2,7 +2,7 @@
 
 In:  a `Request`, of which the repositories, the precision and the safety checker count; and, where
      another's text encoders are to read the prompts, the repository that has them.
-Out: `Models`.
+Out: `PaintModels`.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Models:
+class PaintModels:
     """`tokenizers`: by UNet (`base`, `refiner`) the folder that holds its prompts' tokenizers.
     `checked`: a line that says which safety checker runs, or empty. `text_encoders`: the repository
     that these are of, None for the base's own.
@@ -57,7 +57,7 @@ class Models:
         }
 
 
-def load(request: Request) -> Models:
+def load(request: Request) -> PaintModels:
     """Raises RecipeError for a refiner that the family has not, DataError for repositories and
     checkers that cannot be used.
     """
@@ -76,10 +76,10 @@ def load(request: Request) -> Models:
         without=(safety.PART, safety.PROCESSOR),
     )
     tokenizers = {"base": stored.folder} | ({"refiner": refiner} if refiner else {})
-    return Models(family, pipelines, tokenizers, checker, checked)
+    return PaintModels(family, pipelines, tokenizers, checker, checked)
 
 
-def with_text_encoders(loaded: Models, reference: str) -> Models:
+def with_text_encoders(loaded: PaintModels, reference: str) -> PaintModels:
     """The same UNets and autoencoder behind the text encoders and tokenizers of another repository:
     a folder, `toyworld:NAME` or a hub name, of which nothing else is fetched. Raises DataError.
     """

@@ -23,7 +23,7 @@ from corpora.captions.images import as_rgb
 from distill.encoders.family import Family
 from distill.encoders.teacher import TextEncoders
 from eval.paint import models, safety, samplers, schedulers, watermark, weighting, window
-from eval.paint.models import Models
+from eval.paint.models import PaintModels
 from eval.paint.request import DENOISING_END, MULTIPLE, STRENGTH, Request
 
 FLAGGED = "flagged_by_safety_checker"  # None where none ran
@@ -61,14 +61,14 @@ def load(request: Request) -> Painter:
     return _prepared(models.load(request), request, start)
 
 
-def prepare(loaded: Models, request: Request) -> Painter:
+def prepare(loaded: PaintModels, request: Request) -> Painter:
     """Of models that are loaded already, which stay as they are: `request` may differ from the one
     they were loaded for in all but what it names. Raises RecipeError and DataError likewise.
     """
     return _prepared(loaded, request, _opened(request) if request.init_image else None)
 
 
-def _prepared(loaded: Models, request: Request, start: Image.Image | None) -> Painter:
+def _prepared(loaded: PaintModels, request: Request, start: Image.Image | None) -> Painter:
     family = loaded.family
     _check_latents(request, loaded.pipelines.base)
     first = models.again(loaded.pipelines.base, family.pipelines[1 if start else 0])
