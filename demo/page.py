@@ -121,9 +121,9 @@ class Page:
             except Stopped:
                 gradio.Info(words.say(language, "stopped"))
             except Mistake as mistake:
-                raise _error(_explained(mistake, language)) from None
+                raise _error(_explained(mistake, language), language) from None
             except (RecipeError, DataError) as error:
-                raise _error(str(error)) from None
+                raise _error(str(error), language) from None
             finally:
                 self.stops.pop(request.session_hash, None)
 
@@ -364,9 +364,10 @@ def _explained(mistake: Mistake, language: Language) -> str:
     return words.say(language, mistake.key, **values)
 
 
-def _error(message: str) -> gradio.Error:
+def _error(message: str, language: Language) -> gradio.Error:
     """A line in the page; what a user has written is no markup."""
-    return gradio.Error(html.escape(message), print_exception=False)
+    title = words.say(language, "error")
+    return gradio.Error(html.escape(message), title=title, print_exception=False)
 
 
 def _language(request: gradio.Request) -> Language:

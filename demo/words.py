@@ -58,6 +58,7 @@ WORDS = {
     "cut": ("読まれない部分: {text}", "Not read: {text}"),
     "painting": ("描いています", "Painting"),
     "stopped": ("中止しました。", "Stopped."),
+    "error": ("エラー", "Error"),
     "no_prompt": (
         "プロンプト(日本語)が空です。描きたいものを書いてください。",
         "The Japanese prompt is empty; write what to paint.",

@@ -1,5 +1,6 @@
 """The demo's page: through gradio's own client, and once in a real browser."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,15 +12,15 @@ from urllib.request import urlopen
 import pytest
 from gradio_client import Client, exceptions
 from playwright.sync_api import Page, expect, sync_playwright
-from test_policies import ROOT
 
+from demo import __main__ as demo_entry
 from demo import words
 from eval.paint import picture_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 JA, EN = "大きな赤い丸", "a large red circle"
-# The demo, which says what else than this machine it connects to.
+# The demo, which says where its code lies, and what else than this machine it connects to.
 PROGRAM = """
 import socket, sys
 connect = socket.socket.connect
@@ -28,20 +29,28 @@ def noted(self, where):
         print("CONNECTED TO", where, flush=True)
     return connect(self, where)
 socket.socket.connect = noted
-from demo.__main__ import main
+from demo.__main__ import __file__, main
+print("CODE", __file__)
 raise SystemExit(main(sys.argv[1:]))
 """
 
 
 @pytest.fixture(scope="module")
 def address(demo_export: Path, tiny_sdxl: Path, tmp_path_factory) -> Iterator[str]:
+    """Served by the modules that a Space brings: nothing of the rest is needed."""
     log = tmp_path_factory.mktemp("demo") / "log"
+    space = log.with_name("space")
+    assert demo_entry.main(["ORG/jp-base", "--space", str(space)]) == 0
     report = log.with_name("report.html")
     report.write_text("<p>the report of the run</p>")
     words = [str(demo_export), "--teacher", str(tiny_sdxl / "base"), "--report", str(report)]
     with open(log, "w") as file:
         server = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words], cwd=ROOT, stdout=file, stderr=file
+            [sys.executable, "-c", PROGRAM, *words],
+            cwd=space,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            stdout=file,
+            stderr=file,
         )
     try:
         while not (found := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text())):
@@ -51,7 +60,9 @@ def address(demo_export: Path, tiny_sdxl: Path, tmp_path_factory) -> Iterator[st
     finally:
         server.terminate()
         server.wait(30)
-    assert "CONNECTED TO" not in log.read_text() and "Warning" not in log.read_text()
+    said = log.read_text()
+    assert f"CODE {space / 'demo'}" in said
+    assert "CONNECTED TO" not in said and "Warning" not in said
 
 
 @pytest.fixture(scope="module")
