@@ -103,7 +103,7 @@ def batches_of(recipe: Recipe, batch_size: int) -> Any:
     for them.
     """
     settings = recipe.distill.model_copy(
-        update={"batch_size": batch_size, "empty_prompt_share": 0.0, "code_mixed_share": 0.0}
+        update={"batch_size": batch_size, "empty_prompt_share": 0.0, "composed_share": 0.0}
     )
     recipe, family = settled(recipe)
     tokenizers = store.load_tokenizers(recipe, family)

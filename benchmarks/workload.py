@@ -107,7 +107,7 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
         "batch_size": profile.batch_size,
         "precision": profile.precision,
         "steps": 10**6,
-        "code_mixed_share": 0.0,
+        "composed_share": 0.0,
         "empty_prompt_share": 0.0,
         "english_share": 0.0,
         "source_weights": {},

@@ -44,7 +44,7 @@ class World:
       its couple's first, with the two things exchanged
     - `render(scenes, rng)`: (N, H, W, 3) uint8 pictures; `read(pictures)`: a reading of each, or
       ValueError for pictures of another size; `attribute_matches(scene, reading)`: which attributes
-      are right
+      are right; `things_right(scene, reading)`: which things, one by one
     - `paraphrase(caption, rng)`: English for the same scene, at times the same; `swapped(caption)`:
       the caption's twin, None for scenes without one; `words(caption)`: the parts of the Japanese,
       each with its English where it has one
@@ -57,6 +57,7 @@ class World:
     render: Callable[..., np.ndarray]
     read: Callable[[np.ndarray], list[Any]]
     attribute_matches: Callable[[Any, Any], dict[str, bool]]
+    things_right: Callable[[Any, Any], list[bool]]
     paraphrase: Callable[[Any, random.Random], str]
     swapped: Callable[[Any], SceneCaption | None]
     words: Callable[[Any], Words]
@@ -83,6 +84,7 @@ TOYWORLD = World(
     renderer.render,
     scene_reader.read,
     scene_reader.attribute_matches,
+    scene_reader.things_right,
     lambda caption, rng: str(captions.english(caption.scene, rng)),
     lambda caption: captions.role_swapped(caption) if caption.scene.relation else None,
     _toyworld_words,
@@ -103,6 +105,7 @@ def emojiworld(size: int, alike: bool | None = None) -> World:
         emoji_renderer.render,
         partial(emoji_reader.read, concepts=vocabulary(size)),
         emoji_reader.attribute_matches,
+        emoji_reader.things_right,
         lambda caption, rng: emoji_captions.of_scene(caption.scene, rng).en,
         emoji_captions.twin,
         emoji_captions.words,

@@ -186,15 +186,10 @@ class Distill(Pace):
     source_weights: dict[str, Weight] = Field(
         {}, description="by source: how often its pairs are drawn, against 1 for those not named"
     )
-    code_mixed_share: Share = Field(
+    composed_share: Share = Field(
         0.0,
-        description="share of a batch whose prompt is two pairs, one read in Japanese, the other "
-        "in English",
-    )
-    segmented_share: Share = Field(
-        0.0,
-        description="share of the pairs whose text gets spaces around one to three words, as "
-        "programs that weight words read it",
+        description="share of a batch whose prompt is composed of the pairs as people write "
+        "prompts: lists, both languages in one, clauses in another order, words apart",
     )
     compile: bool = Field(
         False,
@@ -204,9 +199,9 @@ class Distill(Pace):
 
     @model_validator(mode="after")
     def _shares_leave_japanese(self) -> "Distill":
-        if (total := self.empty_prompt_share + self.english_share + self.code_mixed_share) > 1:
+        if (total := self.empty_prompt_share + self.english_share + self.composed_share) > 1:
             raise ValueError(
-                "distill: empty_prompt_share, english_share and code_mixed_share add up to "
+                "distill: empty_prompt_share, english_share and composed_share add up to "
                 f"{total:g}; give at most 1 in all"
             )
         return self

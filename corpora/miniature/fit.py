@@ -19,6 +19,7 @@ from configs.references import TOYWORLD_MODELS
 from corpora.worlds import TOYWORLD, World
 
 BATCH = 64
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class TrainingStage:
 def fit(
     stage: TrainingStage, module: nn.Module, loss: Callable[[int], torch.Tensor], work: Path
 ) -> None:
-    """Trains `module` by `loss(step)` and leaves it with its averaged weights; resumes from
-    `work/<stage>.pt`.
+    """Trains `module` on `DEVICE` by `loss(step)` and leaves it there with its averaged weights;
+    resumes from `work/<stage>.pt`.
     """
     # denormal numbers, from vanishing gradients, are a hundred times slower
     torch.set_flush_denormal(True)
@@ -54,6 +55,7 @@ def _fit(
     stage: TrainingStage, module: nn.Module, loss: Callable[[int], torch.Tensor], work: Path
 ) -> None:
     path = work / f"{stage.name}.pt"
+    module.to(DEVICE)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3
     )
@@ -62,13 +64,13 @@ def _fit(
     )
     step = 0
     if path.exists():
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=DEVICE, weights_only=True)
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         average.load_state_dict(state["average"])
         step = state["step"]
     progress = tqdm(total=stage.steps, initial=step, desc=stage.name, mininterval=5)
-    shown: float | None = None
+    shown: torch.Tensor | None = None
     module.train()
     while step < stage.steps:
         for group in optimizer.param_groups:
@@ -81,10 +83,10 @@ def _fit(
         optimizer.step()
         average.update_parameters(module)
         step += 1
-        shown = value.item() if shown is None else 0.98 * shown + 0.02 * value.item()
+        shown = value.detach() if shown is None else 0.98 * shown + 0.02 * value.detach()
         progress.update()
         if step % 50 == 0:
-            progress.set_postfix(loss=f"{shown:.4f}")
+            progress.set_postfix(loss=f"{shown.item():.4f}")
         if step % stage.save_every == 0 or step == stage.steps:
             _save(
                 path,
@@ -122,9 +124,9 @@ def batch_of(
 
 
 def pictures_of(scenes: list[Any], seed: int, world: World = TOYWORLD) -> torch.Tensor:
-    """(B, 3, H, W) in -1..1, with things shifted by up to a pixel at random."""
+    """(B, 3, H, W) in -1..1 on `DEVICE`, with things shifted by up to a pixel at random."""
     pixels = world.render(scenes, np.random.default_rng(seed))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(pixels).to(DEVICE).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def maker_parser(model: str) -> argparse.ArgumentParser:

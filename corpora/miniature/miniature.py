@@ -3,8 +3,8 @@ small configs.
 
 All that the full pipelines rely on is kept: 77 text positions, tokenizer 1 padding with EOS and
 tokenizer 2 with "!" (id 0), concatenated penultimate states of two encoders, `text_time`
-conditioning, zeroed negatives in the base and the encoded empty prompt in the refiner. Pictures are
-32 x 32, latents 4 x 16 x 16.
+conditioning, zeroed negatives in the base and the encoded empty prompt in the refiner. Latents are
+4 x 16 x 16.
 """
 
 import json
@@ -25,17 +25,17 @@ from transformers import (
 
 POSITIONS = 77
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-CLIP_L_WIDTH, CLIP_BIGG_WIDTH = 48, 80
 # base: original size, crop, target size; refiner: original size, crop, aesthetic score
 TIME_IDS = {"base": 6, "refiner": 5}
 AESTHETIC_SCORE = 6.0  # the img2img pipeline's default
 TIME_EMBED_DIM = 8
+HEAD_WIDTH = 16  # of the text encoders
 SD_WIDTH = 64  # of SD 1.x's only text encoder
 
 
-def write_tokenizers(captions: Iterable[str], folder: Path) -> None:
-    """`tokenizer/` and `tokenizer_2/` in CLIP's layout: a byte-level BPE of the captions, "!" at id
-    0, BOS and EOS last.
+def write_tokenizers(captions: Iterable[str], folder: Path, tokens: int) -> None:
+    """`tokenizer/` and `tokenizer_2/` in CLIP's layout: a byte-level BPE of the captions, of at
+    most so many tokens, "!" at id 0, BOS and EOS last.
     """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -44,7 +44,7 @@ def write_tokenizers(captions: Iterable[str], folder: Path) -> None:
     )
     tokenizer.train_from_iterator(
         captions,
-        trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False),
+        trainers.BpeTrainer(vocab_size=tokens, end_of_word_suffix="</w>", show_progress=False),
     )
     merges = [
         merge if isinstance(merge, str) else " ".join(merge)
@@ -114,27 +114,29 @@ def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     return ids
 
 
-def text_encoders(vocab_size: int) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
+def text_encoders(
+    vocab_size: int, widths: tuple[int, int]
+) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
     """CLIP-L's and bigG's classes, activations and proportions. `eos_token_id` 2 is SDXL's own
     value and means "the highest id".
     """
-    shared = _of_every_clip(vocab_size)
+    (of_l, of_bigg), shared = widths, _of_every_clip(vocab_size)
     clip_l = CLIPTextConfig(
-        hidden_size=CLIP_L_WIDTH,
-        intermediate_size=4 * CLIP_L_WIDTH,
+        hidden_size=of_l,
+        intermediate_size=4 * of_l,
         num_hidden_layers=3,
-        num_attention_heads=3,
+        num_attention_heads=of_l // HEAD_WIDTH,
         hidden_act="quick_gelu",
-        projection_dim=CLIP_L_WIDTH,
+        projection_dim=of_l,
         **shared,
     )
     clip_bigg = CLIPTextConfig(
-        hidden_size=CLIP_BIGG_WIDTH,
-        intermediate_size=4 * CLIP_BIGG_WIDTH,
+        hidden_size=of_bigg,
+        intermediate_size=4 * of_bigg,
         num_hidden_layers=4,
-        num_attention_heads=5,
+        num_attention_heads=of_bigg // HEAD_WIDTH,
         hidden_act="gelu",
-        projection_dim=CLIP_BIGG_WIDTH,
+        projection_dim=of_bigg,
         **shared,
     )
     return CLIPTextModel(clip_l), CLIPTextModelWithProjection(clip_bigg)
@@ -165,7 +167,7 @@ def _of_every_clip(vocab_size: int) -> dict[str, int]:
     }
 
 
-def vae(side: int = 32, widths: tuple[int, ...] = (24, 48)) -> AutoencoderKL:
+def vae(side: int, widths: tuple[int, ...]) -> AutoencoderKL:
     """For pictures of `side` pixels; each width but the last halves them: latents of 16 x 16."""
     return AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(widths),
@@ -181,13 +183,12 @@ def vae(side: int = 32, widths: tuple[int, ...] = (24, 48)) -> AutoencoderKL:
 
 
 def unet(
-    part: str, latent_side: int = 16, widths: tuple[int, int] | None = None
+    part: str, widths: tuple[int, int], text_widths: tuple[int, int], latent_side: int = 16
 ) -> UNet2DConditionModel:
     """`base` reads both encoders (like SDXL, without attention at the top level), `refiner` only
     the second.
     """
-    widths = widths or {"base": (32, 96), "refiner": (32, 64)}[part]
-    context = {"base": CLIP_L_WIDTH + CLIP_BIGG_WIDTH, "refiner": CLIP_BIGG_WIDTH}[part]
+    context = sum(text_widths) if part == "base" else text_widths[1]
     return UNet2DConditionModel(
         sample_size=latent_side,
         in_channels=4,
@@ -203,7 +204,7 @@ def unet(
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME_EMBED_DIM,
-        projection_class_embeddings_input_dim=CLIP_BIGG_WIDTH + TIME_EMBED_DIM * TIME_IDS[part],
+        projection_class_embeddings_input_dim=text_widths[1] + TIME_EMBED_DIM * TIME_IDS[part],
     )
 
 

@@ -14,28 +14,54 @@ from diffusers import (
 )
 from tqdm import tqdm
 
-from configs.references import TOYWORLD_MODELS
-from corpora.toyworld import captions, scene_reader
+from corpora.miniature.design import OF_TOYWORLD, Design
+from corpora.miniature.fit import DEVICE
+from corpora.worlds import TOYWORLD, SceneCaption, World
 
 REFINER_FROM = 0.8  # as for SDXL: the refiner paints the last fifth
 STEPS, GUIDANCE = 20, 2.0
 
 
+class Right:
+    """Counts scenes that show every attribute, and things that are right by themselves."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._scenes: list[bool] = []
+        self._things: list[bool] = []
+
+    def add(self, pictures: np.ndarray, captions: list[SceneCaption]) -> None:
+        """(N, H, W, 3) in 0..1, a caption each."""
+        readings = self.world.read((pictures * 255).round().astype(np.uint8))
+        for caption, reading in zip(captions, readings, strict=True):
+            self._scenes.append(self.world.right(caption.scene, reading))
+            self._things += self.world.things_right(caption.scene, reading)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return {"scenes": float(np.mean(self._scenes)), "things": float(np.mean(self._things))}
+
+
 @torch.inference_mode()
-def measure(count: int = 256, batch: int = 32) -> dict[str, float]:
-    """Share of held-out English captions painted with every attribute right: by the base alone, and
-    by base, then refiner.
+def measure(
+    design: Design = OF_TOYWORLD, count: int = 256, batch: int = 32
+) -> dict[str, dict[str, float]]:
+    """Shares of held-out English captions painted with every attribute right (`scenes`), and of
+    their things (`things`): by the base alone, and by base, then refiner.
     """
-    base = StableDiffusionXLPipeline.from_pretrained(
-        TOYWORLD_MODELS / "base", trust_remote_code=False, use_safetensors=True
-    )
-    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(
-        TOYWORLD_MODELS / "refiner", trust_remote_code=False, use_safetensors=True
+    base, refiner = (
+        kind.from_pretrained(
+            design.models / part, trust_remote_code=False, use_safetensors=True
+        ).to(DEVICE, torch.float32)
+        for kind, part in (
+            (StableDiffusionXLPipeline, "base"),
+            (StableDiffusionXLImg2ImgPipeline, "refiner"),
+        )
     )
     for pipeline in (base, refiner):
         pipeline.set_progress_bar_config(disable=True)
-    held_out = list(captions.pairs(count, "held_out", 11))
-    right: dict[str, list[bool]] = {"base": [], "base_then_refiner": []}
+    held_out = list(design.world.pairs(count, "held_out", 11))
+    right = {name: Right(design.world) for name in ("base", "base_then_refiner")}
     for start in tqdm(range(0, count, batch), desc="accuracy", unit="batch"):
         chunk = held_out[start : start + batch]
         shared: dict[str, Any] = {
@@ -43,9 +69,9 @@ def measure(count: int = 256, batch: int = 32) -> dict[str, float]:
             "num_inference_steps": STEPS,
             "guidance_scale": GUIDANCE,
         }
-        noise = [torch.Generator().manual_seed(start + index) for index in range(len(chunk))]
+        noise = _noise(start, len(chunk))
         pictures = {"base": base(generator=noise, output_type="np", **shared).images}
-        noise = [torch.Generator().manual_seed(start + index) for index in range(len(chunk))]
+        noise = _noise(start, len(chunk))
         latents = base(
             generator=noise, denoising_end=REFINER_FROM, output_type="latent", **shared
         ).images
@@ -53,8 +79,8 @@ def measure(count: int = 256, batch: int = 32) -> dict[str, float]:
             image=latents, denoising_start=REFINER_FROM, generator=noise, output_type="np", **shared
         ).images
         for name, values in pictures.items():
-            right[name] += _right(values, chunk)
-    return {name: float(np.mean(values)) for name, values in right.items()}
+            right[name].add(values, chunk)
+    return {name: one.shares for name, one in right.items()}
 
 
 @torch.inference_mode()
@@ -66,24 +92,21 @@ def measure_sd(folder: Path, count: int = 256, batch: int = 32) -> float:
         folder, trust_remote_code=False, use_safetensors=True
     )
     sd.set_progress_bar_config(disable=True)
-    held_out = list(captions.pairs(count, "held_out", 11))
-    right: list[bool] = []
+    held_out = list(TOYWORLD.pairs(count, "held_out", 11))
+    right = Right(TOYWORLD)
     for start in tqdm(range(0, count, batch), desc="accuracy", unit="batch"):
         chunk = held_out[start : start + batch]
         pictures = sd(
             prompt=[caption.en for caption in chunk],
-            generator=[torch.Generator().manual_seed(start + index) for index in range(len(chunk))],
+            generator=_noise(start, len(chunk)),
             num_inference_steps=STEPS,
             guidance_scale=GUIDANCE,
             output_type="np",
         ).images
-        right += _right(pictures, chunk)
-    return float(np.mean(right))
+        right.add(pictures, chunk)
+    return right.shares["scenes"]
 
 
-def _right(pictures: np.ndarray, chunk: list[captions.Caption]) -> list[bool]:
-    readings = scene_reader.read((pictures * 255).round().astype(np.uint8))
-    return [
-        scene_reader.matches(caption.scene, reading)
-        for caption, reading in zip(chunk, readings, strict=True)
-    ]
+def _noise(start: int, count: int) -> list[torch.Generator]:
+    """A generator a caption, by its number: the noise does not depend on the batch."""
+    return [torch.Generator().manual_seed(start + index) for index in range(count)]

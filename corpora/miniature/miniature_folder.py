@@ -1,6 +1,6 @@
 """Writes the miniature SDXL in diffusers layout: fp16 on disk, with configs that load it as fp32.
 
-Out: `base` and `refiner` among toyworld's models.
+Out: `base` and `refiner` among the models of its world.
 """
 
 import json
@@ -11,7 +11,6 @@ from typing import Any
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 
-from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
 from corpora.miniature.train_text_encoders import CaptionReader
 
@@ -22,9 +21,10 @@ def write_folder(
     vae: AutoencoderKL,
     reader: CaptionReader,
     tokenizers: Path,
+    models: Path,
 ) -> None:
-    """Writes `models/<part>`."""
-    folder = TOYWORLD_MODELS / part
+    """Writes `<models>/<part>`."""
+    folder = models / part
     shutil.rmtree(folder, ignore_errors=True)
     for name, model in (("unet", unet), ("vae", vae)):
         model.half().save_pretrained(folder / name)

@@ -12,15 +12,21 @@ Out: `style/`, `lora/` and `seed/` below `--out`, each the base folder in diffus
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from configs.files import link, whole_folder
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
+from corpora.miniature.design import OF_TOYWORLD
 from corpora.miniature.fit import TrainingStage, fit
 from corpora.miniature.train_text_encoders import load_reader
-from corpora.miniature.train_unets import STAGES, condition_of, loss_of
+from corpora.miniature.train_unets import condition_of, loss_of
+from corpora.toyworld import renderer
+from corpora.toyworld.renderer import Style
+from corpora.worlds import TOYWORLD, World
 
 NAMES = ("style", "lora", "seed")
 RANK = 4
@@ -52,7 +58,7 @@ def fine_tuned(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     fit(
         TrainingStage("style", 500, 5e-4, ema=0.98),
         unet,
-        loss_of("base", "style", unet, vae, condition_of("base", reader), "shaded"),
+        loss_of("base", "style", unet, vae, condition_of("base", reader), _in_style("shaded")),
         work,
     )
     return unet
@@ -69,7 +75,7 @@ def with_lora(unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     fit(
         TrainingStage("lora", 500, 2e-3, ema=0.98),
         unet,
-        loss_of("base", "lora", unet, vae, condition_of("base", reader), "soft"),
+        loss_of("base", "lora", unet, vae, condition_of("base", reader), _in_style("soft")),
         work,
     )
     unet.fuse_lora()
@@ -82,8 +88,9 @@ def from_another_seed(_unet: Any, vae: Any, reader: Any, work: Path) -> Any:
     import torch
 
     torch.manual_seed(1)
-    unet = miniature.unet("base").to(memory_format=torch.channels_last)
-    own = STAGES["base"]
+    unet = miniature.unet("base", OF_TOYWORLD.unet_widths["base"], OF_TOYWORLD.text_widths)
+    unet = unet.to(memory_format=torch.channels_last)
+    own = OF_TOYWORLD.stages["base"]
     fit(
         TrainingStage("seed", own.steps, own.learning_rate, own.ema),
         unet,
@@ -91,6 +98,10 @@ def from_another_seed(_unet: Any, vae: Any, reader: Any, work: Path) -> Any:
         work,
     )
     return unet
+
+
+def _in_style(style: Style) -> World:
+    return replace(TOYWORLD, render=partial(renderer.render, style=style))
 
 
 def write_folder(folder: Path, unet: Any) -> None:

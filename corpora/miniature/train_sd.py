@@ -28,6 +28,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 from configs.files import read_json, whole_folder, write_json
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
+from corpora.miniature.design import OF_TOYWORLD
 from corpora.miniature.fit import TrainingStage, batch_of, fit
 from corpora.miniature.miniature_accuracy import measure_sd
 from corpora.miniature.miniature_folder import write_text_encoder
@@ -65,7 +66,7 @@ class SdCaptionReader(nn.Module):
 
     def forward(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """States after the last layer norm (B, L, D) and the position of EOS (B,)."""
-        ids_BL = miniature.token_ids(self.tokenizer, texts)
+        ids_BL = miniature.token_ids(self.tokenizer, texts).to(self.encoder.device)
         eos_position_B = (ids_BL == self.tokenizer.eos_token_id).int().argmax(dim=1)
         return self.encoder(ids_BL).last_hidden_state, eos_position_B
 
@@ -73,7 +74,7 @@ class SdCaptionReader(nn.Module):
 def train_text_encoder(tokenizer: CLIPTokenizer, work: Path) -> SdCaptionReader:
     torch.manual_seed(0)
     reader = SdCaptionReader(miniature.sd_text_encoder(len(tokenizer)), tokenizer)
-    probe = SceneProbe(miniature.SD_WIDTH, None)
+    probe = SceneProbe(miniature.SD_WIDTH, None, OF_TOYWORLD.attributes)
 
     def loss(step: int) -> torch.Tensor:
         scenes, texts = batch_of("sd_text", step)

@@ -9,6 +9,7 @@ Shape letters: B batch, L token position, D width, A attributes, P pooled width.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +17,8 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from corpora.miniature import miniature
-from corpora.miniature.fit import TrainingStage, batch_of, fit
-from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
-
-STAGE = TrainingStage("text", 1600, 2e-3)
-NOTHING = "nothing"
-_THING = ((*COLORS, NOTHING), (*SHAPES, NOTHING), (*SIZES, NOTHING))
-ATTRIBUTES: tuple[tuple[str, ...], ...] = (
-    tuple(BACKGROUNDS),
-    ("single", "horizontal", "vertical"),
-    *_THING,
-    *_THING,
-)
+from corpora.miniature.design import OF_TOYWORLD, Design
+from corpora.miniature.fit import DEVICE, batch_of, fit
 
 
 class CaptionReader(nn.Module):
@@ -44,7 +35,8 @@ class CaptionReader(nn.Module):
 
     def forward(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Penultimate states (B, L, D), pooled (B, P) and the position of EOS (B,)."""
-        ids = [miniature.token_ids(tokenizer, texts) for tokenizer in self.tokenizers]
+        device = self.clip_l.device
+        ids = [miniature.token_ids(tokenizer, texts).to(device) for tokenizer in self.tokenizers]
         first = self.clip_l(ids[0], output_hidden_states=True).hidden_states[-2]
         second = self.clip_bigg(ids[1], output_hidden_states=True)
         eos_position = (ids[0] == self.tokenizers[0].eos_token_id).int().argmax(dim=1)
@@ -78,13 +70,15 @@ class SceneProbe(nn.Module):
     attribute.
     """
 
-    def __init__(self, width: int, pooled_width: int | None) -> None:
+    def __init__(
+        self, width: int, pooled_width: int | None, attributes: tuple[tuple[str, ...], ...]
+    ) -> None:
         super().__init__()
-        self.queries_AD = nn.Parameter(torch.randn(len(ATTRIBUTES), width))
+        self.queries_AD = nn.Parameter(torch.randn(len(attributes), width))
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in ATTRIBUTES)
+        self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in attributes)
         self.pooled_heads = nn.ModuleList(
-            nn.Linear(pooled_width, len(values)) for values in ATTRIBUTES if pooled_width
+            nn.Linear(pooled_width, len(values)) for values in attributes if pooled_width
         )
 
     def forward(
@@ -102,42 +96,43 @@ class SceneProbe(nn.Module):
         ]
 
 
-def labels(scenes: list[Scene]) -> torch.Tensor:
-    """(B, A) indices into ATTRIBUTES."""
-    rows = []
-    for scene in scenes:
-        values = [scene.background, scene.layout]
-        for thing in (*scene.in_picture_order, None)[:2]:
-            values += [thing.color, thing.shape, thing.size] if thing else [NOTHING] * 3
-        rows.append(
-            [options.index(value) for options, value in zip(ATTRIBUTES, values, strict=True)]
-        )
-    return torch.tensor(rows)
+def labels(scenes: list[Any], design: Design = OF_TOYWORLD) -> torch.Tensor:
+    """(B, A) indices into the attributes' values."""
+    rows = [
+        [
+            options.index(value)
+            for options, value in zip(design.attributes, design.attributes_of(scene), strict=True)
+        ]
+        for scene in scenes
+    ]
+    return torch.tensor(rows, device=DEVICE)
 
 
 def tail_mask(eos_position_B: torch.Tensor, share: float) -> torch.Tensor:
     """(B, L) bool, True from EOS on, for a random `share` of the rows."""
-    positions = torch.arange(miniature.POSITIONS)
-    chosen_B = torch.rand(len(eos_position_B)) < share
+    device = eos_position_B.device
+    positions = torch.arange(miniature.POSITIONS, device=device)
+    chosen_B = (torch.rand(len(eos_position_B)) < share).to(device)
     return (positions[None] >= eos_position_B[:, None]) & chosen_B[:, None]
 
 
-def train(tokenizers: tuple[CLIPTokenizer, CLIPTokenizer], work: Path) -> CaptionReader:
+def train(
+    tokenizers: tuple[CLIPTokenizer, CLIPTokenizer], work: Path, design: Design
+) -> CaptionReader:
     torch.manual_seed(0)
-    reader = CaptionReader(*miniature.text_encoders(len(tokenizers[0])), tokenizers)
-    probe = SceneProbe(
-        miniature.CLIP_L_WIDTH + miniature.CLIP_BIGG_WIDTH, miniature.CLIP_BIGG_WIDTH
-    )
+    encoders = miniature.text_encoders(len(tokenizers[0]), design.text_widths)
+    reader = CaptionReader(*encoders, tokenizers)
+    probe = SceneProbe(sum(design.text_widths), design.text_widths[1], design.attributes)
 
     def loss(step: int) -> torch.Tensor:
-        scenes, texts = batch_of("text", step)
+        scenes, texts = batch_of("text", step, world=design.world)
         states_BLD, pooled_BP, eos_position_B = reader(texts)
         logits = probe(states_BLD, pooled_BP, tail_mask(eos_position_B, 0.5))
-        targets_BA = labels(scenes)
+        targets_BA = labels(scenes, design)
         both = torch.cat([targets_BA, targets_BA], dim=1)
         return torch.stack(
             [F.cross_entropy(value, both[:, index]) for index, value in enumerate(logits)]
         ).mean()
 
-    fit(STAGE, nn.ModuleList([reader, probe]), loss, work)
+    fit(design.stages["text"], nn.ModuleList([reader, probe]), loss, work)
     return reader

@@ -5,8 +5,6 @@ Shape letters: B batch, L token position, D width, P pooled width.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,16 +12,11 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from corpora.miniature import miniature, train_vae
-from corpora.miniature.fit import BATCH, TrainingStage, batch_of, fit, pictures_of
+from corpora.miniature.design import Design
+from corpora.miniature.fit import BATCH, DEVICE, batch_of, fit, pictures_of
 from corpora.miniature.train_text_encoders import CaptionReader, tail_mask
-from corpora.toyworld import renderer
-from corpora.toyworld.renderer import Style
-from corpora.worlds import TOYWORLD
+from corpora.worlds import TOYWORLD, World
 
-STAGES = {
-    "base": TrainingStage("base", 3400, 2e-3),
-    "refiner": TrainingStage("refiner", 700, 2e-3, ema=0.99),
-}
 # the refiner paints the last fifth of SDXL's noise levels; a few more are for img2img
 MAX_TIMESTEP = {"base": 1000, "refiner": 350, "sd": 1000}
 NOISES = 2  # noise levels per caption and step, so that the frozen encoders run half as often
@@ -35,12 +28,15 @@ POOLED_HIDDEN_SHARE = 0.2
 Condition = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 
 
-def train(part: str, vae: AutoencoderKL, reader: CaptionReader, work: Path) -> UNet2DConditionModel:
+def train(
+    part: str, vae: AutoencoderKL, reader: CaptionReader, work: Path, design: Design
+) -> UNet2DConditionModel:
     """Trains one of the miniature's own UNets from scratch."""
     torch.manual_seed(0)
-    unet = miniature.unet(part).to(memory_format=torch.channels_last)
+    unet = miniature.unet(part, design.unet_widths[part], design.text_widths)
+    unet = unet.to(memory_format=torch.channels_last)
     condition = condition_of(part, reader)
-    fit(STAGES[part], unet, loss_of(part, part, unet, vae, condition), work)
+    fit(design.stages[part], unet, loss_of(part, part, unet, vae, condition, design.world), work)
     return unet
 
 
@@ -50,20 +46,17 @@ def loss_of(
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
     condition: Callable[[list[str]], Condition],
-    style: Style = "plain",
+    world: World = TOYWORLD,
 ) -> Callable[[int], torch.Tensor]:
-    """The loss of a step: the velocity error on captioned scenes, rendered in `style`. `salt`
-    chooses the scenes.
-    """
+    """The loss of a step: the velocity error on captioned scenes. `salt` chooses the scenes."""
     scheduler = miniature.scheduler()
-    world = replace(TOYWORLD, render=partial(renderer.render, style=style))
 
     def loss(step: int) -> torch.Tensor:
-        scenes, texts = batch_of(salt, step, BATCH // NOISES)
+        scenes, texts = batch_of(salt, step, BATCH // NOISES, world)
         latents = train_vae.encode(vae, pictures_of(scenes, step, world)).repeat_interleave(
             NOISES, dim=0
         )
-        timesteps_B = torch.randint(0, MAX_TIMESTEP[part], (BATCH,))
+        timesteps_B = torch.randint(0, MAX_TIMESTEP[part], (BATCH,)).to(DEVICE)
         noise = torch.randn_like(latents)
         states_BLD, pooled_BP, visible_BL = (
             None if value is None else value.repeat_interleave(NOISES, dim=0)
@@ -72,7 +65,7 @@ def loss_of(
         added = (
             None
             if pooled_BP is None
-            else {"text_embeds": pooled_BP, "time_ids": time_ids(part, BATCH)}
+            else {"text_embeds": pooled_BP, "time_ids": time_ids(part, BATCH, world.side)}
         )
         predicted = unet(
             scheduler.add_noise(latents, noise, timesteps_B).contiguous(
@@ -98,11 +91,13 @@ def condition_of(part: str, reader: CaptionReader) -> Callable[[list[str]], Cond
         texts = some_left_out(texts)
         states_BLD, pooled_BP, eos_position_B = reader(texts)
         visible_BL = ~tail_mask(eos_position_B, TAIL_HIDDEN_SHARE)
-        pooled_BP = pooled_BP * (torch.rand(len(texts), 1) >= POOLED_HIDDEN_SHARE)
+        pooled_BP = pooled_BP * (torch.rand(len(texts), 1) >= POOLED_HIDDEN_SHARE).to(DEVICE)
         if part == "refiner":
-            return states_BLD[..., miniature.CLIP_L_WIDTH :], pooled_BP, visible_BL
+            width = reader.clip_l.config.hidden_size
+            return states_BLD[..., width:], pooled_BP, visible_BL
         # the base has two empty prompts: the encoded "", and zeros for "no negative prompt"
         zeroed_B = torch.tensor([text == "" for text in texts]) & (torch.rand(len(texts)) < 0.5)
+        zeroed_B = zeroed_B.to(DEVICE)
         return (
             states_BLD * ~zeroed_B[:, None, None],
             pooled_BP * ~zeroed_B[:, None],
@@ -120,9 +115,9 @@ def some_left_out(texts: list[str]) -> list[str]:
     ]
 
 
-def time_ids(part: str, count: int) -> torch.Tensor:
+def time_ids(part: str, count: int, side: int) -> torch.Tensor:
     """(B, 6): original size, crop, target size; the refiner's (B, 5): original size, crop,
-    aesthetic score.
+    aesthetic score. All pictures have `side` x `side` pixels.
     """
-    last = [32.0, 32.0] if part == "base" else [miniature.AESTHETIC_SCORE]
-    return torch.tensor([32.0, 32.0, 0.0, 0.0, *last]).expand(count, -1)
+    last = [side, side] if part == "base" else [miniature.AESTHETIC_SCORE]
+    return torch.tensor([side, side, 0.0, 0.0, *last], device=DEVICE).expand(count, -1)

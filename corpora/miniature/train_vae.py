@@ -2,7 +2,6 @@
 losing an attribute.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +10,26 @@ import torch
 from diffusers import AutoencoderKL
 
 from corpora.miniature import miniature
-from corpora.miniature.fit import BATCH, TrainingStage, batch_of, fit, pictures_of
+from corpora.miniature.design import Design
+from corpora.miniature.fit import DEVICE, batch_of, fit, pictures_of
 from corpora.worlds import TOYWORLD, World
 
-STAGE = TrainingStage("vae", 2200, 2e-3)
 
-
-@dataclass(frozen=True)
-class VaeDesign:
-    """What is trained, and how: `widths` of the levels, `batch` pictures a step."""
-
-    world: World
-    widths: tuple[int, ...]
-    stage: TrainingStage
-    batch: int
-
-
-OF_TOYWORLD = VaeDesign(TOYWORLD, (24, 48), STAGE, BATCH)
-
-
-def train(work: Path, design: VaeDesign = OF_TOYWORLD) -> AutoencoderKL:
+def train(work: Path, design: Design) -> AutoencoderKL:
     torch.manual_seed(0)
     world = design.world
-    model = miniature.vae(world.side, design.widths)
+    model = miniature.vae(world.side, design.vae_widths)
 
     def loss(step: int) -> torch.Tensor:
-        pictures = pictures_of(batch_of("vae", step, design.batch, world)[0], step, world)
-        with torch.autocast("cpu", torch.bfloat16):
+        pictures = pictures_of(batch_of("vae", step, design.vae_batch, world)[0], step, world)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
             posterior = model.encode(pictures).latent_dist
             decoded = model.decode(posterior.sample()).sample.float()
         error = decoded - pictures
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         return error.square().mean() + 0.3 * error.abs().mean() + 1e-5 * kl
 
-    fit(design.stage, model, loss, work)
+    fit(design.stages["vae"], model, loss, work)
     _normalize_latents(model, world)
     return model
 
@@ -66,8 +51,10 @@ def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) pictures to (B, 4, 16, 16) latents of mean 0 and deviation 1 per channel, as
     the pipelines scale them.
     """
-    mean = torch.tensor(model.config.latents_mean).view(1, -1, 1, 1)
-    std = torch.tensor(model.config.latents_std).view(1, -1, 1, 1)
+    mean, std = (
+        torch.tensor(one, device=pictures.device).view(1, -1, 1, 1)
+        for one in (model.config.latents_mean, model.config.latents_std)
+    )
     return (model.encode(pictures).latent_dist.sample() - mean) / std
 
 
@@ -84,4 +71,4 @@ def round_trip(model: AutoencoderKL, scenes: list[Any], world: World) -> np.ndar
     """(N, H, W, 3) uint8: the scenes' pictures encoded and decoded."""
     decoded = model.decode(model.encode(pictures_of(scenes, 0, world)).latent_dist.mean).sample
     pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-    return np.asarray(pixels)
+    return np.asarray(pixels.cpu())

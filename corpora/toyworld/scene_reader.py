@@ -55,6 +55,14 @@ def attribute_matches(scene: Scene, reading: SceneReading) -> dict[str, bool]:
     }
 
 
+def things_right(scene: Scene, reading: SceneReading) -> list[bool]:
+    """For each thing of the scene, in picture order, whether that thing stands at its place."""
+    if scene.layout != reading.layout:
+        return [False] * len(scene.in_picture_order)
+    both = zip(scene.in_picture_order, reading.things, strict=False)
+    return [want == got for want, got in both]
+
+
 def read(pictures: np.ndarray, shapes: Shapes = SHAPES) -> list[SceneReading]:
     """Reads (N, 32, 32, 3) uint8 pictures that may show `shapes`.
 

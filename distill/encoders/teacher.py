@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import huggingface_hub
 import torch
 
 from configs import model_folder
 from configs.errors import DataError, explained, first_line
 from configs.references import looks_like_hub_name, not_given
-from configs.stored_weights import variant_of
+from configs.stored_weights import ENCODER_STEM, VARIANTS, variant_of
 from distill.encoders import open_clip_weights
 from distill.encoders.family import EncoderPart, Family
 
@@ -206,7 +207,7 @@ def _stock(kind: Any, folder: str | Path, subfolder: str, dtype: torch.dtype) ->
             folder,
             subfolder=subfolder,
             dtype=dtype,
-            variant=variant_of(Path(folder) / subfolder),
+            variant=_variant(folder, subfolder),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -217,6 +218,25 @@ def _stock(kind: Any, folder: str | Path, subfolder: str, dtype: torch.dtype) ->
             "fetch the folder again"
         )
     return model
+
+
+def _variant(folder: str | Path, subfolder: str) -> str | None:
+    """The `variant` whose weights the encoder has, None for plain ones; of a hub name too."""
+    if Path(folder).is_dir():
+        return variant_of(Path(folder) / subfolder)
+    try:
+        files = huggingface_hub.HfApi().list_repo_files(str(folder))
+    except Exception:  # many classes, as without a network: the loader says it in its own words
+        return None
+    for variant in (None, *VARIANTS):
+        dotted = f".{variant}" if variant else ""
+        names = (
+            f"{ENCODER_STEM}{dotted}.safetensors",
+            f"{ENCODER_STEM}.safetensors.index{dotted}.json",
+        )
+        if any(f"{subfolder}/{name}" in files for name in names):
+            return variant
+    return None
 
 
 def _with_weights(

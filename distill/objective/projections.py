@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from configs.errors import DataError, first_line
 from configs.files import value_sha256
 from configs.stored_weights import DIFFUSERS_STEM, find
-from distill.sdxl.repository import fetch, tensor_shapes
+from distill.sdxl.repository import fetch_parts, tensor_shapes
 
 
 class Projections:
@@ -21,7 +21,7 @@ class Projections:
     """
 
     def __init__(self, folder: str) -> None:
-        unet = fetch(folder, ["unet/*.json", "unet/*.safetensors"], ["*.fp16.*"]) / "unet"
+        unet = fetch_parts(folder, ["unet"]) / "unet"
         self.weights = find(unet, DIFFUSERS_STEM)
         self._digests: dict[str, str] = {}  # of the tensors that were read
 

@@ -28,8 +28,8 @@ from distill.unpack import door
 PAIRS = "the pairs"
 INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's tokenizer"
 TEACHER_TOKENIZERS = "distill.base's tokenizers"
-SEGMENTS = "distill.segmented_share"
-OF_TOKENS = (PAIRS, STUDENT_TOKENIZER, TEACHER_TOKENIZERS, SEGMENTS)
+COMPOSED = "distill.composed_share"
+OF_TOKENS = (PAIRS, STUDENT_TOKENIZER, TEACHER_TOKENIZERS, COMPOSED)
 WEIGHTS = (
     "config.json",
     "model.safetensors",
@@ -58,14 +58,14 @@ def _of_tokens(recipe: Recipe, family: Family, student: dict[str, str]) -> dict[
         PAIRS: _pairs(recipe),
         STUDENT_TOKENIZER: value_sha256(tokenizer),
         TEACHER_TOKENIZERS: _files(folder, files),
-        **_segments(recipe.distill),
+        **_composed(recipe.distill),
     }
 
 
-def _segments(settings: Distill) -> dict[str, str]:
-    """What decides which texts get spaces, where any do."""
-    drawn = [settings.segmented_share, settings.seed]
-    return {SEGMENTS: value_sha256(drawn)} if settings.segmented_share else {}
+def _composed(settings: Distill) -> dict[str, str]:
+    """What decides which prompts are composed, where any are."""
+    drawn = [settings.composed_share, settings.seed]
+    return {COMPOSED: value_sha256(drawn)} if settings.composed_share else {}
 
 
 def of_training(recipe: Recipe, family: Family) -> dict[str, str]:
@@ -89,7 +89,7 @@ def of_measurements(of_training: dict[str, str]) -> dict[str, str]:
     return {
         name: digest
         for name, digest in of_training.items()
-        if name not in (INITIAL_STUDENT, STUDENT_TOKENIZER, SEGMENTS)
+        if name not in (INITIAL_STUDENT, STUDENT_TOKENIZER, COMPOSED)
     }
 
 

@@ -17,10 +17,18 @@ from transformers.utils import logging as transformers_logging
 
 from configs import model_folder
 from configs.errors import DataError, first_line
-from configs.references import looks_like_hub_name, not_given
+from configs.references import looks_like_hub_name
 from configs.stored_weights import ENCODER_STEM, variant_of
 from distill.encoders.family import Family
-from distill.sdxl.repository import STEMS, Repository, StoredEncoder, read_index
+from distill.sdxl.repository import (
+    INDEX,
+    STEMS,
+    Repository,
+    StoredEncoder,
+    fetch,
+    fetch_parts,
+    read_index,
+)
 
 
 class Pipelines(NamedTuple):
@@ -152,14 +160,17 @@ def require(*folders: str | None) -> None:
 
 def _load(class_name: str, folder: str, dtype: torch.dtype, without: tuple[str, ...] = ()) -> Any:
     require(folder)
+    if not Path(folder).is_dir():  # a hub name
+        index = read_index(fetch(folder, [INDEX]))
+        parts = (name for name, entry in index.items() if isinstance(entry, list) and entry[0])
+        folder = str(fetch_parts(folder, set(parts) - set(without)))
     model_folder.check(folder)
-    index = read_index(Path(folder)) if Path(folder).is_dir() else {}
-    unwanted = {part: None for part in without if part in index}
+    unwanted = {part: None for part in without if part in read_index(Path(folder))}
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     kind = getattr(diffusers, class_name)
     try:
-        loaded = _in_variants_only(Path(folder), unwanted) if Path(folder).is_dir() else {}
+        loaded = _in_variants_only(Path(folder), unwanted)
         pipeline = kind.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, **loaded | unwanted
         )
@@ -167,8 +178,6 @@ def _load(class_name: str, folder: str, dtype: torch.dtype, without: tuple[str, 
         raise
     # each library raises its own kinds for the same cause: a file that is missing or damaged
     except Exception as error:
-        if looks_like_hub_name(folder):
-            raise DataError(f"{not_given(folder, error)}; fetch it, or correct the name") from error
         raise DataError(
             f"{folder}: the pipeline cannot be loaded ({first_line(error)}); fetch or export the "
             "folder again"

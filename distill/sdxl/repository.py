@@ -10,7 +10,9 @@ one can run any code), Python code in the repository.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ STEMS = {
 }
 TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
+# What a repository may hold beside its plain weights.
+SECOND_COPIES = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
 PART = re.compile(r"\w+", re.ASCII)  # name of a pipeline's part and of its folder
 LIBRARIES = (
     "diffusers",
@@ -82,7 +86,8 @@ def fetch(
     ignore_patterns: list[str] | None = None,
 ) -> Path:
     """The local folder of `toyworld:NAME`, a path or a hub name; of a single file the folder that
-    it is unpacked into, once. Raises DataError.
+    it is unpacked into, once. Files that match `ignore_patterns` are fetched all the same where a
+    part would have no weights without them. Raises DataError.
     """
     if Path(reference).is_file():
         return door.unpacked(Path(reference))
@@ -94,18 +99,40 @@ def fetch(
             f"{folder}: there is no such folder; give an SDXL or SD folder in diffusers layout, "
             "its hub name, or a single file"
         )
+    wanted = allow_patterns or SAFE_FILES
+    fetched = _download(reference, wanted, ignore_patterns)
+    if ignore_patterns and _lacks_weights(fetched, wanted):
+        fetched = _download(reference, wanted, None)
+    return fetched
+
+
+def fetch_parts(reference: str, parts: Iterable[str]) -> Path:
+    """As `fetch`: the index of a pipeline, and these parts with the weights that `stored_weights`
+    finds. Raises DataError.
+    """
+    kinds = ("json", "safetensors", "txt", "model")
+    wanted = [f"{part}/*.{kind}" for part in parts for kind in kinds]
+    return fetch(reference, [INDEX, *wanted], SECOND_COPIES)
+
+
+def _download(name: str, wanted: list[str], ignored: list[str] | None) -> Path:
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                reference,
-                allow_patterns=allow_patterns or SAFE_FILES,
-                ignore_patterns=ignore_patterns,
-            )
+            huggingface_hub.snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored)
         )
     except Exception as error:  # many classes: no network, no such name, no access
         raise DataError(
-            f"{not_given(reference, error)}; fetch it with `hf download` where there is a network"
+            f"{not_given(name, error)}; fetch it with `hf download` where there is a network"
         ) from error
+
+
+def _lacks_weights(folder: Path, wanted: list[str]) -> bool:
+    """Whether a part has a model's config and no weights, which are wanted."""
+    return any(
+        not any(config.parent.glob("*.safetensors"))
+        for config in folder.glob("*/config.json")
+        if any(fnmatch(f"{config.parent.name}/{WEIGHTS}", pattern) for pattern in wanted)
+    )
 
 
 def open_folder(folder: Path) -> Repository:

@@ -112,8 +112,6 @@ class Batches(Prompts):
             english = np.flatnonzero(rows["student_reads_english"])
             if len(english):
                 ids_BL[english] = self._gathered("en", rows["pair"][english], length)
-        for i in np.flatnonzero(rows["second_pair"] != EMPTY_PROMPT):  # few
-            ids_BL[i] = self._joined(side, rows[i])[:length]
         return ids_BL
 
     def _gathered(self, side: str, rows: np.ndarray, length: int) -> np.ndarray:
@@ -134,22 +132,3 @@ class Batches(Prompts):
             ids_BL[empty] = special.pad
             ids_BL[empty, :2] = special.bos, special.eos
         return ids_BL
-
-    def _joined(self, side: str, row: np.void) -> np.ndarray:
-        """(77,) padded ids of two pairs in one prompt, as the tokenizer encodes both texts with a
-        space between them, truncated.
-        """
-        first, second = (
-            (("en", "text") if row["student_reads_english"] else ("text", "en"))
-            if side == STUDENT
-            else (side, side)
-        )
-        special = self.special[first]
-        ids = np.concatenate(
-            [
-                self.tokens.row(first, row["pair"])[:-1],
-                self.tokens.row(second, row["second_pair"])[1:],
-            ]
-        ).astype(np.int64)[:POSITIONS]
-        ids[-1] = special.eos
-        return np.pad(ids, (0, POSITIONS - len(ids)), constant_values=special.pad)

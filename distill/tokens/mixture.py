@@ -39,7 +39,7 @@ class Mixture:
         Each pair of a source is sampled once in every epoch of that source.
         """
         if len(self.rows) == 1:
-            return _in_epochs(self.rows[0], np.arange(step * pairs, (step + 1) * pairs), (seed,))
+            return in_epochs(self.rows[0], np.arange(step * pairs, (step + 1) * pairs), (seed,))
         rounds, slots = np.divmod(np.arange(step * pairs, (step + 1) * pairs), len(self.source_M))
         source_B, turn_B = (
             self.source_M[slots],
@@ -48,7 +48,7 @@ class Mixture:
         drawn_B = np.empty(pairs, np.int64)
         for source, rows in enumerate(self.rows):
             here_B = source_B == source
-            drawn_B[here_B] = _in_epochs(rows, turn_B[here_B], (seed, source))
+            drawn_B[here_B] = in_epochs(rows, turn_B[here_B], (seed, source))
         # without this, the English, mixed or full-length prompts (fixed places of the batch) could
         # all come from one source
         return np.random.default_rng([seed, step]).permutation(drawn_B)
@@ -91,7 +91,7 @@ def mixture(tokens: TokenPairs, weights: Mapping[str, float]) -> Mixture:
     return Mixture(list(rows), source_M[order_M], turn_M[order_M], turns)
 
 
-def _in_epochs(rows: np.ndarray | int, turns: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+def in_epochs(rows: np.ndarray | int, turns: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
     """The row of each turn (in rising order): every epoch is another permutation."""
     size = rows if isinstance(rows, int) else len(rows)
     epochs, positions = np.divmod(turns, size)

@@ -18,20 +18,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.schema.distill import Distill, at
-from distill.tokens.mixture import Mixture, mixture
+from distill.tokens.mixture import Mixture, in_epochs, mixture
 from distill.tokens.token_pairs import TEACHER, TokenPairs
 
 EMPTY_PROMPT = -1  # instead of the number of a pair
 POSITIONS = 77
 STUDENT = "student"  # what the student reads: Japanese, English or both
-# One prompt: `pair` (EMPTY_PROMPT: the empty prompt); `second_pair` appended for code-mixed
-# prompts, which the student reads in the other language (EMPTY_PROMPT: none);
-# `student_reads_english`, of `pair`; `pad_weight` (0: truncated, > 0: all 77 positions, its padding
-# loss times this).
+COMPOSED = 1_000_003  # sets their draws apart from those of any source
+# One prompt: `pair` (EMPTY_PROMPT: the empty prompt; from the number of pairs on: a composed one);
+# `student_reads_english`; `pad_weight` (0: truncated, > 0: all 77 positions, its padding loss times
+# this).
 ROW = np.dtype(
     [
         ("pair", np.int64),
-        ("second_pair", np.int64),
         ("student_reads_english", np.bool_),
         ("pad_weight", np.float32),
     ]
@@ -56,8 +55,8 @@ class Prompts:
         return mixture(self.tokens, self.settings.source_weights)
 
     def rows(self, step: int) -> np.ndarray:
-        """(B,) `ROW`s of the global batch of a step (counted from 0); the numbers of English, mixed
-        and empty prompts are the same in every step.
+        """(B,) `ROW`s of the global batch of a step (counted from 0); the numbers of English,
+        composed and empty prompts are the same in every step.
         """
         settings = self.settings
         empty = round(settings.empty_prompt_share * settings.batch_size)
@@ -66,12 +65,15 @@ class Prompts:
         pairs = settings.batch_size - empty
         result = np.zeros(settings.batch_size, ROW)
         result["pair"][:pairs] = self.mixture.draw(settings.seed, step, pairs)
-        result["pair"][pairs:] = result["second_pair"] = EMPTY_PROMPT
+        result["pair"][pairs:] = EMPTY_PROMPT
         # the first ones: the pairs are in random order already
         result["student_reads_english"][: round(settings.english_share * pairs)] = True
-        mixed = pairs - round(settings.code_mixed_share * pairs)
-        result["second_pair"][mixed:pairs] = result["pair"][np.arange(mixed, pairs) - 1]
-        result["student_reads_english"][mixed:pairs] = np.arange(pairs - mixed) % 2
+        if composed := round(settings.composed_share * pairs):
+            result["pair"][pairs - composed : pairs] = len(self.tokens) + in_epochs(
+                self.tokens.composed,
+                np.arange(step * composed, (step + 1) * composed),
+                (settings.seed, COMPOSED),
+            )
         full = round(at(settings.full_length_share, step / settings.steps) * pairs)
         if full:  # evenly spaced, so that the English ones get their share
             result["pad_weight"][np.arange(full) * pairs // full] = pairs / full
@@ -117,23 +119,13 @@ class Prompts:
         """(B,) EOS positions of these `ROW`s in a side of the teacher's or in `STUDENT`; 1 for the
         empty prompt.
         """
-        lengths = self._lengths(side, rows, "pair")
-        mixed = np.flatnonzero(rows["second_pair"] != EMPTY_PROMPT)
-        if len(mixed):
-            lengths[mixed] = np.minimum(
-                lengths[mixed] + self._lengths(side, rows[mixed], "second_pair") - 2, POSITIONS
-            )
-        return lengths - 1
-
-    def _lengths(self, side: str, rows: np.ndarray, which: str) -> np.ndarray:
-        """(B,) tokens of one pair alone with BOS and EOS; `which`: "pair" or "second_pair"."""
-        index = np.maximum(rows[which], 0)
+        index = np.maximum(rows["pair"], 0)
         if side != STUDENT:
-            found = self.tokens.lengths(side, index)
+            lengths = self.tokens.lengths(side, index)
         else:
-            english = rows["student_reads_english"]
-            english = english if which == "pair" else ~english
-            found = np.where(
-                english, self.tokens.lengths("en", index), self.tokens.lengths("text", index)
+            lengths = np.where(
+                rows["student_reads_english"],
+                self.tokens.lengths("en", index),
+                self.tokens.lengths("text", index),
             )
-        return np.where(rows[which] == EMPTY_PROMPT, 2, found)
+        return np.where(rows["pair"] == EMPTY_PROMPT, 2, lengths) - 1

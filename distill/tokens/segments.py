@@ -5,12 +5,11 @@ tokenizer begins every text with a space, so 大きい(赤い:1.3)丸 reaches th
 "大きい 赤い 丸". A student that has read such texts, its teacher the English sentence as ever, need
 not mind.
 
-In:  texts and a tokenizer. Out: some of the texts with such spaces.
+In:  a text and a tokenizer. Out: the text with such spaces.
 """
 
 import random
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from configs.languages import JAPANESE
@@ -20,25 +19,10 @@ UNSPACED = re.compile(rf"[^\W{JAPANESE.letters}]{{2}}|.?\s.?", re.S)
 MOST_WORDS = 3
 
 
-def spaced(
-    texts: Sequence[str], first_row: int, share: float, seed: int, tokenizer: Any
-) -> list[str]:
-    """The texts of rows `first_row` and on; about a `share` of them with spaces around one to three
-    words. A row's draw depends on nothing but itself and the seed.
-    """
-    result = list(texts)
-    draws = {i: random.Random(f"{seed} {first_row + i}") for i in range(len(texts))}
-    chosen = [i for i, draw in draws.items() if draw.random() < share]
-    if chosen:
-        words = [texts[i] for i in chosen]
-        offsets = tokenizer(words, add_special_tokens=False, return_offsets_mapping=True)
-        for i, places in zip(chosen, offsets.offset_mapping, strict=True):
-            result[i] = _spaced(texts[i], [start for start, _ in places], draws[i])
-    return result
-
-
-def _spaced(text: str, starts: list[int], draw: random.Random) -> str:
-    """`starts`: of the tokens, in characters."""
+def spaced(text: str, draw: random.Random, tokenizer: Any) -> str:
+    """The text with spaces around one to three words, its tokenizer's pieces."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    starts = [start for start, _ in offsets.offset_mapping]
     inner = {place for place in starts if 0 < place < len(text)}
     ends = sorted(place for place in inner if not UNSPACED.fullmatch(text[place - 1 : place + 1]))
     edges = [0, *ends, len(text)]

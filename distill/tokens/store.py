@@ -1,8 +1,6 @@
 """Pairs to memory-mapped token ids: read once, then gathered at random without tokenising again."""
 
 import itertools
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,10 @@ from distill.encoders.teacher import load_tokenizer
 from distill.run import inputs, run_folder
 from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
-from distill.tokens import segments
+from distill.tokens import translations
+from distill.tokens.composed import Composer
 from distill.tokens.token_pairs import STUDENT_SIDES, TEACHER, TokenPairs, column, load
+from distill.tokens.translations import Text
 
 ROWS_AT_ONCE = 4096
 
@@ -54,7 +54,7 @@ def prepare(recipe: Recipe, family: Family, made_from: dict[str, str] | None = N
     if run_folder.must_be_made(target, made_from, recipe.run_dir / "distill"):
         with whole_folder(target, replace=True) as work:
             counts = _write(
-                read_pairs(recipe.run_dir / "pairs", "train"),
+                recipe.run_dir / "pairs",
                 load_tokenizers(recipe, family),
                 work,
                 recipe.distill,
@@ -89,59 +89,81 @@ def in_memory(pairs: list[Pair], tokenizers: dict[str, Any]) -> TokenPairs:
     return TokenPairs({side: ids for side, (ids, _) in found.items()}, offsets)
 
 
+class _Columns:
+    """Raw files of ids that grow, one a side, and the length of every row."""
+
+    def __init__(self, folder: Path, tokenizers: dict[str, Any]) -> None:
+        self.folder, self.tokenizers = folder, tokenizers
+        self._encoders = {side: batch_encoder(one) for side, one in tokenizers.items()}
+        self._dtypes = {
+            side: np.uint16 if len(one) <= 2**16 else np.uint32 for side, one in tokenizers.items()
+        }
+        self._lengths: dict[str, list[np.ndarray]] = {
+            side: [np.zeros(1, np.int64)] for side in tokenizers
+        }
+
+    def add(self, texts: list[Text]) -> None:
+        """Rows (text, English)."""
+        for side, encode in self._encoders.items():
+            found, sizes = encode([en if column(side) == "en" else text for text, en in texts])
+            self._lengths[side].append(sizes)
+            with open(self.folder / f"{side}.raw", "ab") as raw:
+                found.astype(self._dtypes[side]).tofile(raw)
+
+    def save(self) -> dict[str, Any]:
+        """Copies them behind `.npy` headers. Returns the counts for the manifest."""
+        counts: dict[str, Any] = {}
+        for side, tokenizer in self.tokenizers.items():
+            offsets = np.cumsum(np.concatenate(self._lengths[side]))
+            np.save(self.folder / f"{side}_offsets.npy", offsets)
+            path, raw = self.folder / f"{side}_ids.npy", self.folder / f"{side}.raw"
+            ids = np.lib.format.open_memmap(path, "w+", self._dtypes[side], (int(offsets[-1]),))
+            ids[:] = np.memmap(raw, self._dtypes[side], "r")
+            ids.flush()
+            raw.unlink()
+            cut = tokenizer.model_max_length
+            counts |= {
+                "rows": len(offsets) - 1,
+                f"{side}_tokens": int(offsets[-1]),
+                f"{side}_cut_at_{cut}": int((np.diff(offsets) == cut).sum()),
+            }
+        return counts
+
+
 def _write(
-    pairs: Any, tokenizers: dict[str, Any], folder: Path, settings: Distill
+    pairs: Path, tokenizers: dict[str, Any], folder: Path, settings: Distill
 ) -> dict[str, Any]:
-    """Streams ids to raw files, then copies them behind `.npy` headers; holds `ROWS_AT_ONCE` rows
-    in memory.
+    """Streams ids to files, those of the composed prompts last; holds `ROWS_AT_ONCE` pairs in
+    memory, and the composed texts.
     """
-    spaced = partial(
-        segments.spaced,
-        share=settings.segmented_share,
-        seed=settings.seed,
-        tokenizer=tokenizers["text"],
-    )
-    dtypes = {
-        side: np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-        for side, tokenizer in tokenizers.items()
-    }
-    encoders = {side: batch_encoder(tokenizer) for side, tokenizer in tokenizers.items()}
-    lengths: dict[str, list[np.ndarray]] = {side: [np.zeros(1, np.int64)] for side in tokenizers}
+    compose = None
+    if settings.composed_share:
+        table = translations.count(translations.sample(pairs), tokenizers["text"])
+        compose = Composer(settings.composed_share, settings.seed, table)
+    columns, composed = _Columns(folder, tokenizers), []
     names: dict[str, int] = {}
     sources: list[np.ndarray] = []
-    with ExitStack() as stack, tqdm(desc="tokens", unit=" pairs") as progress:
-        raw = {side: stack.enter_context(open(folder / f"{side}.raw", "wb")) for side in tokenizers}
-        while rows := list(itertools.islice(pairs, ROWS_AT_ONCE)):
+    rows = read_pairs(pairs, "train")
+    with tqdm(desc="tokens", unit=" pairs") as progress:
+        while block := list(itertools.islice(rows, ROWS_AT_ONCE)):
+            texts = [(row.text, row.en) for row in block]
+            columns.add(texts)
+            if compose:
+                composed += compose(texts, len(sources) * ROWS_AT_ONCE)
             sources.append(
-                np.array([names.setdefault(row.source, len(names)) for row in rows], np.uint16)
+                np.array([names.setdefault(row.source, len(names)) for row in block], np.uint16)
             )
-            for side, encode in encoders.items():
-                texts = [getattr(row, column(side)) for row in rows]
-                if side == "text" and settings.segmented_share:
-                    texts = spaced(texts, first_row=(len(sources) - 1) * ROWS_AT_ONCE)
-                found, sizes = encode(texts)
-                lengths[side].append(sizes)
-                found.astype(dtypes[side]).tofile(raw[side])
-            progress.update(len(rows))
-    if len(lengths["text"]) == 1:
+            progress.update(len(block))
+    if not sources:
         raise DataError(
-            f"{folder.parent / 'pairs'}: holds no training pairs; run python -m corpora.prepare "
-            "with this recipe"
+            f"{pairs}: holds no training pairs; run python -m corpora.prepare with this recipe"
         )
+    if compose and not composed:
+        raise DataError(
+            f"{pairs}: distill.composed_share {settings.composed_share:g} of so few pairs is no "
+            "prompt; give more pairs or 0"
+        )
+    for start in range(0, len(composed), ROWS_AT_ONCE):
+        columns.add(composed[start : start + ROWS_AT_ONCE])
     np.save(folder / "sources.npy", np.concatenate(sources))
-    counts: dict[str, Any] = {"sources": list(names)}
-    for side, tokenizer in tokenizers.items():
-        offsets, cut = np.cumsum(np.concatenate(lengths[side])), tokenizer.model_max_length
-        np.save(folder / f"{side}_offsets.npy", offsets)
-        ids = np.lib.format.open_memmap(
-            folder / f"{side}_ids.npy", "w+", dtypes[side], (int(offsets[-1]),)
-        )
-        ids[:] = np.memmap(folder / f"{side}.raw", dtypes[side], "r")
-        ids.flush()
-        (folder / f"{side}.raw").unlink()
-        counts |= {
-            "rows": len(offsets) - 1,
-            f"{side}_tokens": int(offsets[-1]),
-            f"{side}_cut_at_{cut}": int((np.diff(offsets) == cut).sum()),
-        }
-    return counts
+    return {"sources": list(names), "composed": len(composed), **columns.save()}

@@ -27,12 +27,17 @@ def column(side: str) -> str:
 
 @dataclass(frozen=True)
 class TokenPairs:
-    """The ids of all training pairs, memory-mapped, and which of `source_names` each comes from."""
+    """The ids of all training pairs, memory-mapped, and which of `source_names` each comes from.
+
+    Behind the pairs stand the `composed` prompts, as rows of their own: what the student reads in
+    `text`, what the teacher reads in its sides.
+    """
 
     ids: dict[str, np.ndarray]
     offsets: dict[str, np.ndarray]
     source_N: np.ndarray | None = None
     source_names: tuple[str, ...] = ()
+    composed: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -40,7 +45,8 @@ class TokenPairs:
         return tuple(side.removeprefix(TEACHER) for side in self.ids if side.startswith(TEACHER))
 
     def __len__(self) -> int:
-        return len(self.offsets["text"]) - 1
+        """The number of pairs."""
+        return len(self.offsets["text"]) - 1 - self.composed
 
     def row(self, side: str, index: int) -> np.ndarray:
         start, end = self.offsets[side][index : index + 2]
@@ -52,15 +58,16 @@ class TokenPairs:
 
 def load(folder: Path, family: Family) -> TokenPairs:
     """What `prepare` wrote, without checking the digests again. Raises DataError."""
-    names = artefact.ArtefactManifest.read(
+    details = artefact.ArtefactManifest.read(
         folder / artefact.MANIFEST, "run the same command again, which makes it again"
-    ).details["sources"]
+    ).details
     # Plain views of the mapped files: numpy's memmap class does Python work at every access.
     ids, offsets = (
         {side: _mapped(folder / f"{side}_{part}.npy") for side in sides_of(family)}
         for part in ("ids", "offsets")
     )
-    return TokenPairs(ids, offsets, _mapped(folder / "sources.npy"), tuple(names))
+    sources = _mapped(folder / "sources.npy")
+    return TokenPairs(ids, offsets, sources, tuple(details["sources"]), details.get("composed", 0))
 
 
 def _mapped(path: Path) -> np.ndarray:

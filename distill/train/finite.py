@@ -97,12 +97,7 @@ def _bad_rows(encoding: Encoding) -> np.ndarray:
 
 
 def _numbers(rows: np.ndarray) -> list[int]:
-    return [
-        int(number)
-        for row in rows
-        for number in {row["pair"], row["second_pair"]}
-        if number != EMPTY_PROMPT or row["pair"] == EMPTY_PROMPT
-    ]
+    return [int(number) for number in rows["pair"]]
 
 
 def _pairs(numbers: list[int]) -> str:

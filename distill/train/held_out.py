@@ -26,14 +26,14 @@ PROMPTS = 256  # at least, in whole batches of the training's size
 def load(settings: Distill, pairs: Path, tokenizers: dict[str, Any]) -> HeldOut | None:
     """None without held-out pairs. Raises DataError for pairs that are damaged.
 
-    Composed as in training (empty, English, mixed and full-length prompts), but for
-    `source_weights`.
+    Batches are made up as in training (empty, English and full-length prompts), but for
+    `source_weights` and composed prompts.
     """
     count = -(-PROMPTS // settings.batch_size)
     found = list(read_pairs(pairs, "held_out", count * settings.batch_size))
     if not found:
         return None
-    plain = settings.model_copy(update={"source_weights": {}})
+    plain = settings.model_copy(update={"source_weights": {}, "composed_share": 0.0})
     tokens = store.in_memory(found, tokenizers)
     return HeldOut(Batches(plain, tokens, special_ids(tokenizers)), count)
 

@@ -44,8 +44,8 @@ def parse(words: list[str]) -> dict[str, float]:
     bounds = {}
     for word in words:
         path, _, value = word.rpartition("=")
-        if not path.startswith(("rows.", "word_order.")):
-            problem = "a path begins with rows. or word_order."
+        if not path.startswith(("rows.", "word_order.", "forms.")):
+            problem = "a path begins with rows., word_order. or forms."
         else:
             try:
                 bounds[path] = float(value)

@@ -21,7 +21,7 @@ from eval.intervals import bootstrap
 from eval.pictures import painting
 from eval.report import report
 from eval.rows import ROWS, STUDENT, TEACHER
-from eval.states import collapse, noise_gap, reference_rows, word_order
+from eval.states import collapse, noise_gap, prompt_forms, reference_rows, word_order
 from eval.states.metrics import similarities
 from eval.states.noise_gap import Distances
 from eval.states.pair_numbers import Place, RowNumbers, whole_text
@@ -112,8 +112,8 @@ def measure(recipe: Recipe, family: Family, work: Path) -> dict[str, Any]:
 
     `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}},
     "pooled_intervals", "by_length", "by_source", "collapse", "noise_gap", "refiner_noise_gap"}},
-    "word_order", "warnings", "examples"}`; intervals and gaps hold `value`, `low`, `high`. Without
-    a pooled vector, `pooled_intervals` and `examples` are of the state at EOS.
+    "word_order", "forms", "warnings", "examples"}`; intervals and gaps hold `value`, `low`,
+    `high`. Without a pooled vector, `pooled_intervals` and `examples` are of the state at EOS.
     """
     reference_rows.check_names(recipe)
     pairs = held_out.read(recipe, recipe.eval.pairs)
@@ -139,6 +139,7 @@ def measure(recipe: Recipe, family: Family, work: Path) -> dict[str, Any]:
         "gap_pairs": min(len(pairs), recipe.eval.gap_pairs),
         "rows": measured,
         "word_order": word_order.measure(rows, gaps["base"]),
+        "forms": prompt_forms.measure(readers[1].rows, gaps["base"], recipe.eval.seed),
         "warnings": collapse.warnings(measured),
         "examples": examples(pairs, rows[STUDENT], teacher, whole),
     }
@@ -198,7 +199,9 @@ def measure_gaps(
     loaded = load_pipelines(*painting.sdxl_folders(recipe, student=False), family)
     pipelines = Pipelines(*(pipeline and pipeline.to(torch.float32) for pipeline in loaded))
     rows = [(name, TEACHER) for name in shown] + [noise_gap.REACTION]
-    compared = {"base": rows + word_order.comparisons(list(encodings)), "refiner": rows}
+    names = list(encodings)
+    others = word_order.comparisons(names) + prompt_forms.comparisons(names)
+    compared = {"base": rows + others, "refiner": rows}
     return noise_gap.distances(pipelines, family, english, encodings, compared, recipe.eval)
 
 

@@ -20,6 +20,7 @@ from configs.schema.recipe import Eval
 from corpora.pair import Pair
 from distill.encoders.teacher import Encoding, TextEncoders
 from distill.sdxl.pipelines import device
+from eval.states import prompt_forms
 from eval.states.noise_gap import EMPTY
 from eval.states.pair_numbers import Moments, RowNumbers
 from eval.states.reference_rows import RowReader
@@ -61,7 +62,8 @@ def compare_states(
                 for part in list(tensors)
                 if part.startswith("encoding|")
             }
-            rows[name] = RowNumbers.of(moments, len(pairs), tensors)
+            if not prompt_forms.is_form(name):
+                rows[name] = RowNumbers.of(moments, len(pairs), tensors)
             encodings[name] = Encoding.of(encoding)
     for numbers in rows.values():
         numbers.rank(rows[next(iter(readers[0].rows))])
@@ -89,7 +91,11 @@ def _read(
 ) -> dict[str, torch.Tensor]:
     """What the reader's file holds: `<row's number>|...`, as names of rows are users' own."""
     size, some = settings.batch_size, settings.gap_pairs
-    rows = {name: RowNumbers(moments, len(english)) for name in reader.rows}
+    rows = {
+        name: RowNumbers(moments, len(english))
+        for name in reader.rows
+        if not prompt_forms.is_form(name)
+    }
     parts: dict[str, list[Encoding]] = {name: [] for name in reader.rows}
     starts = range(0, len(english), size)
     label = f"{len(reader.rows)} rows from {next(iter(reader.rows))}"
@@ -97,16 +103,20 @@ def _read(
         part = slice(start, start + size)
         wanted, ids = teacher.encode(english[part]), teacher.tokenize(english[part])
         for name, prompts in reader.rows.items():
+            if name not in rows and start >= some:
+                continue
             encoding = encoders.encode(prompts[part])
             check_comparable(name, encoding, wanted)
-            rows[name].add(start, encoding, wanted, ids)
+            if name in rows:
+                rows[name].add(start, encoding, wanted, ids)
             if start < some:
                 parts[name].append(encoding)
     found: dict[str, torch.Tensor] = {}
     for number, name in enumerate(reader.rows):
         kept = on_cpu(parts[name], some).named()
         tensors = {f"encoding|{key}": tensor for key, tensor in kept.items()}
-        tensors |= rows[name].tensors()
+        if name in rows:
+            tensors |= rows[name].tensors()
         found |= {f"{number}|{key}": tensor for key, tensor in tensors.items()}
     return found
 

@@ -5,6 +5,7 @@ In:  a result of eval/compare_hidden_states/compare.py.
 Out: text.
 """
 
+import textwrap
 from typing import Any
 
 from distill.encoders.family import Family
@@ -69,6 +70,9 @@ def table(result: dict[str, Any], family: Family) -> str:
             f"{probe.replace('_', ' ')}: the student moves {cells} times as far as the teacher (0: "
             "a bag of words)"
         )
+    if forms := result.get("forms"):
+        gaps = (f"{form} {_short(one['noise_gap']['value'])}" for form, one in forms.items())
+        lines += textwrap.wrap(f"gap by form of the prompt: {', '.join(gaps)}", WIDTH)
     return "\n".join([*lines, *(f"warning: {line}" for line in result["warnings"])])
 
 

@@ -13,7 +13,6 @@ from distill.sdxl.repository import INDEX, Repository
 
 # of a hub repository: the folders' weights, not the same again in one file for other programs
 FILES = ["*.json", "*/*.safetensors", "*.txt"]
-TWICE = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
 
 
 def base(reference: str) -> Repository:
@@ -42,7 +41,7 @@ def refiner(reference: str) -> Path:
 
 
 def _opened(reference: str) -> Repository:
-    found = repository.open_folder(repository.fetch(reference, FILES, TWICE))
+    found = repository.open_folder(repository.fetch(reference, FILES, repository.SECOND_COPIES))
     if not found.index:
         name = found.family.name
         raise DataError(

@@ -58,17 +58,22 @@ def paraphrases(made_from: list[SaidScene | None], seed: int) -> list[str] | Non
     return made
 
 
-def code_mixed(pairs: list[Pair], made_from: list[SaidScene | None], seed: int) -> list[str]:
+def code_mixed(
+    pairs: list[Pair],
+    made_from: list[SaidScene | None],
+    seed: int,
+    share: float = MIXED_SHARE,
+) -> list[str]:
     """Prompts in both languages at once.
 
-    Our worlds: half of the Japanese sentence's words in English, in Japanese order. Other corpora:
-    the Japanese sentence, then the English one.
+    Our worlds: `share` of the Japanese sentence's words in English, in Japanese order. Other
+    corpora: the Japanese sentence, then the English one.
     """
     made = []
     for pair, one in zip(pairs, made_from, strict=True):
         words = one.world.words(one.caption) if one else [(f"{pair.text} {pair.en}", None)]
         known = [i for i, (_, english) in enumerate(words) if english]
-        mixed = set(_rng(seed, pair.text).sample(known, round(MIXED_SHARE * len(known))))
+        mixed = set(_rng(seed, pair.text).sample(known, round(share * len(known))))
         text = "".join(f" {en} " if i in mixed else ja for i, (ja, en) in enumerate(words))
         made.append(" ".join(text.split()))
     return made

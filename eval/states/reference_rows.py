@@ -27,7 +27,7 @@ from distill.encoders.student import initial_text_encoders
 from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.sdxl import repository
 from eval import rows
-from eval.states import prompt_variants
+from eval.states import prompt_forms, prompt_variants
 
 POSITIONS = 77
 
@@ -68,6 +68,12 @@ def readers(recipe: Recipe, family: Family, pairs: list[Pair]) -> list[RowReader
         teacher[rows.TEACHER_SWAPPED], student[rows.STUDENT_SWAPPED] = swapped_en, swapped_ja
     if others := prompt_variants.paraphrases(made_from, seed):
         teacher[rows.PARAPHRASE] = others
+    for own, forms in zip(
+        (teacher, student),
+        prompt_forms.rows(prompt_forms.made(recipe, pairs, made_from)),
+        strict=True,
+    ):
+        own |= forms
     if recipe.eval.translator is not None:
         teacher[rows.TRANSLATED] = _translated(
             recipe.eval.translator, japanese, recipe.eval.batch_size

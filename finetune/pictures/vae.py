@@ -15,17 +15,11 @@ from configs.errors import DataError, explained
 from configs.files import file_sha256, read_json, value_sha256
 from configs.records import Record
 from configs.references import ModelName
-from configs.stored_weights import DIFFUSERS_STEM, variant_of
+from configs.stored_weights import DIFFUSERS_STEM, find, variant_of
 from distill.sdxl.pipelines import device, quiet
-from distill.sdxl.repository import INDEX, STEMS, check_weights, fetch, read_index
+from distill.sdxl.repository import STEMS, check_weights, fetch_parts, read_index
 
 STEM = STEMS["vae"]
-FILES = (
-    "config.json",
-    f"{STEM}.safetensors",
-    f"{STEM}.safetensors.index.json",
-    f"{STEM}-*.safetensors",
-)
 USUAL_SCALING = 0.18215  # AutoencoderKL's own default
 
 
@@ -53,7 +47,7 @@ class VaeFolder:
     """A VAE that is on this machine and not loaded yet. Raises DataError."""
 
     def __init__(self, base: ModelName) -> None:
-        root = fetch(base, [INDEX, *(f"vae/{name}" for name in FILES)])
+        root = fetch_parts(base, ["vae"])
         self.base, self.folder = base, root / "vae"
         if not self.folder.is_dir():
             raise DataError(f"{self.folder}: missing; give a base with its autoencoder")
@@ -65,8 +59,9 @@ class VaeFolder:
     @property
     def sha256(self) -> str:
         """Of the config and all weights."""
-        paths = sorted(path for name in FILES for path in self.folder.glob(name))
-        return value_sha256({path.name: file_sha256(path) for path in paths})
+        stored = find(self.folder, STEM)
+        paths = {self.folder / "config.json", *stored.files, *filter(None, [stored.index])}
+        return value_sha256({path.name: file_sha256(path) for path in sorted(paths)})
 
     @property
     def pixels_a_latent(self) -> int:

@@ -28,7 +28,7 @@ from distill.encoders.family import Family
 from distill.encoders.student import Towers, initial_student
 from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.sdxl.pipelines import quiet
-from distill.sdxl.repository import INDEX, fetch, read_index
+from distill.sdxl.repository import fetch_parts, read_index
 from distill.tokenizer.portable import load as load_tokenizer
 
 UNET = "unet"
@@ -36,7 +36,6 @@ CROSS_ATTENTION = ".attn2."  # diffusers' name of the attention that reads the t
 # The projections that LoRA changes: as in diffusers' and kohya's own training.
 UNET_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
-BASE_FILES = [INDEX, "unet/*.json", "unet/*.safetensors", "scheduler/*.json"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def load(recipe: Recipe, family: Family, stage: str) -> Models:
     encoders = load_text_encoders(settings.base.path, family, settings.teacher)
     initial = recipe.run_dir / "initial_student"
     towers = initial_student(encoders, initial)
-    root = fetch(settings.base, BASE_FILES)
+    root = fetch_parts(settings.base, ["unet", "scheduler"])
     model_folder.check(root)
     with explained(f"{root}: its unet cannot be loaded", "fetch the folder again"):
         unet = UNet2DConditionModel.from_pretrained(

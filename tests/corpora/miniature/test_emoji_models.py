@@ -4,6 +4,8 @@ autoencoder's design; articles and plurals of the names.
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ import torch
 
 from configs.references import EMOJIWORLD_MODELS, ModelName
 from corpora.emojiworld.concepts import everything
-from corpora.miniature import english_forms, train_emojiworld, train_vae
-from corpora.miniature.fit import TrainingStage
+from corpora.miniature import english_forms, measure_reader, miniature_accuracy, train_miniature
+from corpora.miniature.design import of_emojiworld
 
 MODEL = EMOJIWORLD_MODELS / "spiece.model"
 
@@ -33,23 +35,38 @@ def test_frequent_words_are_pieces_and_rare_names_fall_into_several() -> None:
         assert model.decode(model.encode(text)) == text
 
 
-def test_the_autoencoder_of_a_step_has_latents_of_16_pixels(tmp_path) -> None:
-    design = train_vae.VaeDesign(
-        train_emojiworld.DESIGN.world, (8, 8, 16), TrainingStage("vae", 2, 1e-3, save_every=1), 2
+def test_two_steps_of_each_model_make_a_teacher(tmp_path: Path) -> None:
+    """The whole road of training, of a few concepts and small models: base and refiner that stock
+    pipelines paint with, and a second start that trains nothing.
+    """
+    whole = of_emojiworld(100)
+    design = replace(
+        whole,
+        models=tmp_path / "models",
+        stages={
+            name: replace(stage, steps=2, save_every=1) for name, stage in whole.stages.items()
+        },
+        vae_widths=(8, 8, 16),
+        vae_batch=2,
+        text_widths=(16, 32),
+        unet_widths={"base": (8, 16), "refiner": (8, 16)},
     )
-    model = train_vae.train(tmp_path, design)
-    latents = train_vae.encode(model, torch.zeros(1, 3, 64, 64))
-    assert latents.shape == (1, 4, 16, 16) and len(model.config.latents_mean) == 4
-    scenes = [one.scene for one in design.world.pairs(3, "held_out", 0)]
-    pictures = train_vae.round_trip(model, scenes, design.world)
-    assert pictures.shape == (3, 64, 64, 3) and pictures.dtype == np.uint8
+    for _ in range(2):
+        train_miniature.train(tmp_path / "work", design)
+    found = miniature_accuracy.measure(design, count=4, batch=4)
+    assert set(found) == {"base", "base_then_refiner"}
+    assert all(0 <= share <= 1 for shares in found.values() for share in shares.values())
+    saved = torch.load(tmp_path / "work" / "base.pt", weights_only=True)
+    assert saved["step"] == 2
+    config = json.loads((design.models / "base" / "vae" / "config.json").read_text())
+    assert len(config["latents_mean"]) == 4 and config["sample_size"] == 64
 
 
 def test_the_reader_is_measured_without_an_autoencoder(tmp_path) -> None:
-    found = train_emojiworld.measure(tmp_path, 8, (100,))
+    found = measure_reader.measure(tmp_path, 8, (100,))
     assert found["vae_steps"] == 0 and json.dumps(found)
     assert found["100"]["rendered"] == {"scenes": 1.0, "things": 1.0}
-    assert set(found["100"]) == set(train_emojiworld.WORSE)
+    assert set(found["100"]) == set(measure_reader.WORSE)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ same in expectation.
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,22 +14,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from configs.errors import RecipeError
-from configs.references import TOYWORLD_MODELS
 from configs.schema.distill import Distill, Ramp
-from corpora.toyworld import captions
 from distill.encoders.family import SDXL
 from distill.encoders.student import Towers
-from distill.encoders.teacher import load_text_encoders
 from distill.encoders.tower import tower_of
 from distill.objective import random_attention
 from distill.objective.query_bank import CrossAttentionLayer
 from distill.objective.teacher_statistics import Statistics
 from distill.objective.terms import GlobalCounts, Loss
-from distill.tokenizer import portable
 from distill.tokens.ahead import Ahead
 from distill.tokens.batches import Batches, SpecialIds
 from distill.tokens.mixture import mixture
-from distill.tokens.prompts import EMPTY_PROMPT, POSITIONS
+from distill.tokens.prompts import POSITIONS
 from distill.tokens.token_pairs import TokenPairs, sides_of
 
 VOCAB = 60
@@ -42,9 +37,9 @@ EVERYTHING = {
 }
 
 
-def token_pairs(rows: int, longest: int = 30) -> TokenPairs:
+def token_pairs(rows: int, longest: int = 30, composed: int = 0) -> TokenPairs:
     """BOS, some words, EOS; every side of a row has a length of its own, the first row's fills all
-    positions.
+    positions. The last `composed` rows are composed prompts.
     """
     generator, ids, offsets = np.random.default_rng(0), {}, {}
     for side in sides_of(SDXL):
@@ -63,7 +58,7 @@ def token_pairs(rows: int, longest: int = 30) -> TokenPairs:
         )
     for part in (ids, offsets):
         part["en_clip_bigg"] = part["en_clip_l"]
-    return TokenPairs(ids, offsets)
+    return TokenPairs(ids, offsets, composed=composed)
 
 
 def batches(
@@ -72,7 +67,7 @@ def batches(
     full: float | Ramp,
     empty: float = 0.0,
     english: float = 0.0,
-    mixed: float = 0.0,
+    composed: float = 0.0,
 ) -> Batches:
     special = SpecialIds(VOCAB - 2, VOCAB - 1, VOCAB - 1)
     chosen = section(
@@ -82,9 +77,13 @@ def batches(
         english_share=english,
         full_length_share=full,
         steps=10,
-        code_mixed_share=mixed,
+        composed_share=composed,
     )
-    return Batches(chosen, token_pairs(rows), dict.fromkeys(sides_of(SDXL), special))
+    return Batches(
+        chosen,
+        token_pairs(rows, composed=5 if composed else 0),
+        dict.fromkeys(sides_of(SDXL), special),
+    )
 
 
 def section(objective: dict[str, float], **changes: object) -> Distill:
@@ -111,7 +110,7 @@ def section(objective: dict[str, float], **changes: object) -> Distill:
 def test_every_row_is_dealt_once_and_all_processes_compute_alike(
     share: float, per_process: int, processes: int, tokens: int | None, empty: float, step: int
 ) -> None:
-    maker = batches(50, per_process * processes, share, empty, english=0.3, mixed=0.2)
+    maker = batches(50, per_process * processes, share, empty, english=0.3, composed=0.2)
     rows = maker.rows(step)
     dealt = [maker.micro_batches(rows, process, processes, tokens) for process in range(processes)]
     assert sorted(row for own in dealt for part, _ in own for row in part.tolist()) == sorted(
@@ -183,71 +182,23 @@ def test_a_weight_of_no_source_is_one_line() -> None:
         mixture(tokens, {"wnt": 2.0})
 
 
-def test_a_mixed_prompt_is_what_the_tokenizers_make_of_both_texts(tmp_path: Path) -> None:
-    """Japanese then English or the other way round for the student, English twice for the teacher;
-    cut at 77 where they are long.
-    """
-    teacher = load_text_encoders(str(TOYWORLD_MODELS / "base"), SDXL).tokenizers
-    portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "tokenizer")
-    student = portable.load(tmp_path / "tokenizer")
-    readers = {f"en_{name}": one for name, one in teacher.items()} | {
-        "text": student,
-        "en": student,
-    }
-    texts = [(caption.ja, caption.en) for caption in captions.pairs(12, "train", 0)]
-    texts.append(tuple("".join(side[:8]) for side in zip(*texts, strict=True)))
-    found = {
-        side: [
-            np.array(one(text[side != "text"], truncation=True).input_ids, np.uint16)
-            for text in texts
-        ]
-        for side, one in readers.items()
-    }
-    offsets = {side: np.cumsum([0, *map(len, ids)]) for side, ids in found.items()}
-    special = {
-        side: SpecialIds(one.bos_token_id, one.eos_token_id, one.pad_token_id)
-        for side, one in readers.items()
-    }
-    maker = Batches(
-        section(
-            {"position": 1.0},
-            batch_size=26,
-            empty_prompt_share=0.0,
-            english_share=0.2,
-            code_mixed_share=0.5,
-        ),
-        TokenPairs({side: np.concatenate(ids) for side, ids in found.items()}, offsets),
-        special,
-    )
-    rows = maker.rows(0)
-    batch, mixed = maker.gather(rows), rows["second_pair"] != EMPTY_PROMPT
-    assert (
-        mixed.sum() == 13
-        and rows["student_reads_english"][mixed].sum() == 6
-        and (rows["pair"] != rows["second_pair"]).all()
-    )
-    for i in np.flatnonzero(mixed):
-        (ja, en), (ja_2, en_2), english = (
-            texts[rows["pair"][i]],
-            texts[rows["second_pair"][i]],
-            rows["student_reads_english"][i],
-        )
-        wanted = {
-            "en_clip_l": f"{en} {en_2}",
-            "en_clip_bigg": f"{en} {en_2}",
-            "text": f"{en} {ja_2}" if english else f"{ja} {en_2}",
-        }
-        for (side, text), ids_BL, eos_B in zip(
-            wanted.items(),
-            (*batch.teacher.ids.values(), batch.student_BL),
-            (*batch.teacher.eos.values(), batch.student_eos_B),
-            strict=True,
-        ):
-            expected = readers[side](
-                text, truncation=True, padding="max_length", max_length=POSITIONS
-            )
-            assert ids_BL[i].tolist() == expected.input_ids
-            assert eos_B[i] == expected.input_ids.index(special[side].eos)
+def test_composed_prompts_have_their_share_and_are_read_in_turn() -> None:
+    """Places of their own in every batch, none read in English; pairs are the others alone."""
+    maker = batches(50, 40, 0.5, empty=0.05, english=0.1, composed=0.1)
+    assert len(maker.tokens) == 45
+    drawn = []
+    for step in range(10):
+        rows = maker.rows(step)
+        composed = rows["pair"] >= 45
+        assert composed.sum() == 4 and not rows["student_reads_english"][composed].any()
+        drawn += rows["pair"][composed].tolist()
+        batch = maker.gather(rows[composed])
+        for row, ids in zip(rows["pair"][composed], batch.student_BL, strict=True):
+            wanted = maker.tokens.row("text", row)
+            assert ids[: len(wanted)].tolist() == wanted.tolist()
+    assert all(sorted(drawn[i : i + 5]) == list(range(45, 50)) for i in range(0, 40, 5))
+    plain = batches(45, 40, 0.5, empty=0.05, english=0.1)
+    assert np.array_equal(plain.rows(3)["pair"][:34], maker.rows(3)["pair"][:34])
 
 
 def towers(seed: int) -> Towers:
@@ -330,11 +281,11 @@ def gradients(
 def test_cut_and_bucketed_micro_batches_have_the_gradient_of_running_every_position(
     cut_attention: bool,
 ) -> None:
-    """Every term at once; a prompt of 77 tokens, English and mixed prompts and the empty prompt
+    """Every term at once; a prompt of 77 tokens, English and composed prompts and the empty prompt
     among them; two processes or one, any budget.
     """
     maker, measured = (
-        batches(20, 16, 0.25, empty=0.1, english=0.2, mixed=0.2),
+        batches(20, 16, 0.25, empty=0.1, english=0.2, composed=0.2),
         loss(EVERYTHING, cut_attention=cut_attention),
     )
     rows = maker.rows(1)
@@ -391,7 +342,7 @@ class _HostReads(TorchDispatchMode):
 
 
 def test_the_host_never_waits_for_the_device_in_forward_loss_and_backward() -> None:
-    maker = batches(20, 16, 0.25, empty=0.1, english=0.2, mixed=0.2)
+    maker = batches(20, 16, 0.25, empty=0.1, english=0.2, composed=0.2)
     rows = maker.rows(1)
     dealt = maker.micro_batches(rows, 0, 1, 200)
     counts = GlobalCounts.of(maker.teacher_eos(rows), POSITIONS)

@@ -114,7 +114,7 @@ def test_a_share_of_the_pairs_is_read_in_english_by_the_student() -> None:
         and not rows["student_reads_english"][rows["pair"] == EMPTY_PROMPT].any()
     )
     batch = maker.gather(rows)
-    for i, (row, _, english, _) in enumerate(rows.tolist()):
+    for i, (row, english, _) in enumerate(rows.tolist()):
         side = "en" if english else "text"
         if row != EMPTY_PROMPT:
             assert batch.student_eos_B[i] == len(maker.tokens.row(side, row)) - 1
@@ -126,11 +126,7 @@ def test_a_share_of_the_pairs_is_read_in_english_by_the_student() -> None:
 def test_a_row_becomes_its_ids_then_pads_and_the_empty_prompt_bos_and_eos() -> None:
     maker = batches(20, 4, 0.0)
     for student in STUDENT_SIDES:
-        batch = maker.gather(
-            np.array(
-                [(7, EMPTY_PROMPT, student == "en", 1), (EMPTY_PROMPT, EMPTY_PROMPT, False, 1)], ROW
-            )
-        )
+        batch = maker.gather(np.array([(7, student == "en", 1), (EMPTY_PROMPT, False, 1)], ROW))
         assert not batch.truncated
         for side, ids_BL, eos_B in zip(
             (*(f"en_{name}" for name in SDXL.parts), student),

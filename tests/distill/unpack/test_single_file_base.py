@@ -76,7 +76,8 @@ def test_a_recipe_names_files_as_it_names_folders(
         load_text_encoders(folder, family).encode(["a red ring", ""]).named()
         for folder in (settings.base.path, tiny_sdxl / "base")
     )
-    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    for name in theirs:  # to rounding, which differs by the weights' addresses on some processors
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-5, atol=1e-5)
     assert settings.base == str(files["base"])  # what was written stays
     for unet, kind in (("base", "base"), ("refiner", "refiner"), ("again", "base")):
         folder = tiny_sdxl / kind

@@ -23,6 +23,9 @@ from distill.unpack.__main__ import main
 from distill.unpack.checkpoint_file import open_checkpoint
 from distill.unpack.record import source_of
 
+# The same numbers in another file lie at other addresses, and some processors then add in another
+# order.
+ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
 PROMPTS = ["a small red ring!", ""]
 KINDS = ("base", "refiner", "sd", "sd2")
 
@@ -63,8 +66,9 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
 def assert_equal(folder: Path, reference: Path) -> None:
     mine, theirs = states(folder), states(reference)
     assert mine.keys() == theirs.keys() and mine
-    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    assert np.array_equal(picture(folder), picture(reference))
+    for name in theirs:
+        torch.testing.assert_close(mine[name], theirs[name], **ROUNDING)
+    np.testing.assert_allclose(picture(folder), picture(reference), **ROUNDING)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -108,7 +112,7 @@ def test_v_prediction_and_zero_snr_set_the_scheduler(tmp_path: Path) -> None:
         file = original_layout.write(base, tmp_path / f"{name}.safetensors", "base", more=more)
         assert main([str(file), "--like", str(like), "--out", str(tmp_path / name)]) == 0
     expected = picture(base)
-    assert np.array_equal(picture(tmp_path / "with"), expected)
+    np.testing.assert_allclose(picture(tmp_path / "with"), expected, **ROUNDING)
     assert not np.allclose(picture(tmp_path / "without"), expected, atol=0.1)
 
 
@@ -174,7 +178,7 @@ def test_an_autoencoder_from_elsewhere(
     for number, vae in enumerate((base, base / "vae", alone, stored)):
         out = tmp_path / str(number)
         assert main([*call, str(out), "--vae", str(vae)]) == 0
-        assert np.array_equal(picture(out), picture(base))
+        np.testing.assert_allclose(picture(out), picture(base), **ROUNDING)
 
 
 class NoTensor:

@@ -1,0 +1,133 @@
+"""Composed prompts: the teacher reads what the student reads; each row is drawn by itself."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_pairs
+
+from configs import artefact
+from configs.references import TOYWORLD_MODELS
+from configs.schema.load import load_recipe
+from corpora.toyworld import captions, lexicon
+from distill.encoders.family import SDXL
+from distill.tokenizer import portable
+from distill.tokens import composed, store, translations
+from distill.tokens.composed import Composer
+from distill.tokens.translations import Translations
+
+PAIRS = [(one.ja, one.en) for one in captions.pairs(3000, "train", 0)]
+MEANINGS = {word: set(meanings) for word, meanings in lexicon.meanings().items()}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Translations:
+    folder = tmp_path_factory.mktemp("composed") / "tokenizer"
+    portable.build(TOYWORLD_MODELS / "spiece.model", folder)
+    return translations.count(PAIRS, portable.load(folder))
+
+
+def prompts(
+    table: Translations, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, str]]:
+    monkeypatch.setattr(composed, "KINDS", {kind: 1})
+    found = Composer(1.0, 0, table)(PAIRS[:400], 0)
+    assert len(found) == 400
+    return found
+
+
+def test_the_table_is_the_grammars_own_dictionary(table: Translations) -> None:
+    """Every word that it translates best is one of the lexicon's meanings, and it knows most."""
+    known = {piece: words for piece, words in table.words.items() if piece in MEANINGS}
+    assert len(known) > 40
+    wrong = [piece for piece, words in known.items() if next(iter(words)) not in MEANINGS[piece]]
+    assert len(wrong) <= 0.05 * len(known), wrong
+
+
+def test_phrases_say_the_same_in_both_languages(table: Translations) -> None:
+    found = [
+        phrase
+        for pair, units in zip(PAIRS[:200], table.units(PAIRS[:200]), strict=True)
+        for phrase in translations.phrases(pair, units)
+    ]
+    assert len(found) > 600
+    for phrase in found:
+        meant = [MEANINGS[one] for one in lexicon.words_of(phrase.text) if one in MEANINGS]
+        assert all(any(word in one for one in meant) for word in phrase.en.split()), phrase
+
+
+def test_some_words_become_english_ones_in_their_places(
+    table: Translations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = prompts(table, "words", monkeypatch)
+    assert [en for _, en in found] == [en for _, en in PAIRS[:400]]
+    english = []
+    for (mixed, _), (text, _) in zip(found, PAIRS, strict=False):
+        english.append(re.findall("[a-z]+", mixed))
+        kept = map(re.escape, re.split("[a-z ]+", mixed))
+        assert re.fullmatch(".+".join(kept), text), "what is left stays in its place"
+        meanings = set().union(*(MEANINGS.get(one, set()) for one in lexicon.words_of(text)))
+        assert meanings.issuperset(english[-1])
+    assert min(map(len, english)) <= 1 and max(map(len, english)) >= 6
+
+
+def test_lists_keep_their_order_in_both_languages(
+    table: Translations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = prompts(table, "list", monkeypatch)
+    assert {len(en.split(", ")) for _, en in found} == set(range(2, 8))
+    both = 0
+    for text, en in found:
+        parts = re.split("、|, ", text)
+        if len(parts) == len(en.split(", ")):
+            english = [part == other for part, other in zip(parts, en.split(", "), strict=True)]
+            both += any(english) and not all(english)
+    assert both > 80
+
+
+def test_clauses_stand_in_either_order(
+    table: Translations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = prompts(table, "clauses", monkeypatch)
+    two = [
+        (read, text.split("、"))
+        for (read, _), (text, _) in zip(found, PAIRS, strict=False)
+        if text.count("、") == 1
+    ]
+    first = sum(read.startswith(clauses[0]) for read, clauses in two)
+    last = sum(read.startswith(clauses[1]) for read, clauses in two)
+    assert min(first, last) > 0.25 * len(two) > 20
+
+
+def test_a_prompt_depends_on_the_row_and_the_seed(table: Translations) -> None:
+    whole = Composer(0.3, 0, table)(PAIRS[:500], 0)
+    assert whole == Composer(0.3, 0, table)(PAIRS[:500], 0)
+    assert whole != Composer(0.3, 1, table)(PAIRS[:500], 0)
+    assert whole != Composer(0.3, 0, table)(PAIRS[:500], 500)
+    assert 110 < len(whole) < 190 and not Composer(0.0, 0, table)(PAIRS[:500], 0)
+
+
+def test_the_stored_tokens(tmp_path: Path) -> None:
+    """The pairs keep their ids, composed prompts stand behind them, other shares are other
+    tokens.
+    """
+    write_pairs(tmp_path / "pairs", PAIRS[:300], "train")
+    portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "initial_student" / "tokenizer")
+    artefact.seal(tmp_path / "initial_student", {})
+    plain, half = (
+        load_recipe("configs/toyworld.yaml", [f"run={tmp_path}", f"distill.composed_share={share}"])
+        for share in (0, 0.5)
+    )
+    before = {side: np.array(ids) for side, ids in store.prepare(plain, SDXL).ids.items()}
+    assert store.stored(half, SDXL) is None and store.stored(plain, SDXL) is not None
+    after = store.prepare(half, SDXL)
+    assert len(after) == 300 and 110 < after.composed < 190
+    for side, ids in before.items():
+        assert np.array_equal(ids, after.ids[side][: len(ids)])
+    tokenizer = portable.load(tmp_path / "initial_student" / "tokenizer")
+    expected = Composer(0.5, 0, translations.count(PAIRS[:300], tokenizer))(PAIRS[:300], 0)
+    assert len(expected) == after.composed
+    for i in (0, after.composed - 1):
+        assert after.row("text", 300 + i).tolist() == tokenizer(expected[i][0]).input_ids
+    assert store.stored(half, SDXL) is not None and store.stored(plain, SDXL) is None
