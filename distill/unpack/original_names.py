@@ -92,5 +92,5 @@ def vae(name: str, config: dict[str, Any]) -> str:
     level = int(found["level"])
     if found["place"] == "up":  # counted from the smallest there, from the first run here
         level = len(config["block_out_channels"]) - 1 - level
-    block = {"resnets": f"block.{number}", "downsamplers": "downsample", "upsamplers": "upsample"}
-    return f"{prefix}{side}.{found['place']}.{level}.{block[part]}.{inner}.{kind}"
+    blocks = {"resnets": f"block.{number}", "downsamplers": "downsample", "upsamplers": "upsample"}
+    return f"{prefix}{side}.{found['place']}.{level}.{blocks[part]}.{inner}.{kind}"
