@@ -4,6 +4,7 @@
 #   make test                 everything CI checks; tests/test_policies.py runs ruff and mypy, so lint, format and types are in it
 #   make check                the same in the order that fails soonest: lint, types, tests
 #   make compare-objectives   the demo, and the road again with the reference's position-wise loss; prints the table of both
+#   make pack                 the ComfyUI nodes' copy of distill/prompt.py is brought up to date
 #   make clean                removes caches and build leftovers; runs/ and the virtual environment stay
 #
 # RECIPE and SETTINGS choose another recipe and overrides:  make demo SETTINGS='distill.steps=100 run=runs/short'
@@ -30,7 +31,7 @@ define travel
 done
 endef
 
-.PHONY: demo test check lint types clean compare-objectives
+.PHONY: demo test check lint types pack clean compare-objectives
 
 demo: $(INSTALLED)
 	$(call travel,$(SETTINGS))
@@ -52,6 +53,9 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(PYTHON) -m mypy
+
+pack:
+	cp distill/prompt.py comfyui/prompt.py
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -198,10 +198,8 @@ def load(files: list[EncoderFiles], embeddings: list[str], dtype: torch.dtype | 
         made.load_sd(weights, full_model=True)
     own = {name for name in made.cond_stage_model.state_dict() if not name.endswith("logit_scale")}
     if different := sorted(own ^ weights.keys()):
-        raise FolderError(
-            f"{files[-1].weights}: {different[0]} is {'missing' if different[0] in own else 'new'} "
-            "to these text encoders; fetch the export again"
-        )
+        what = "is missing" if different[0] in own else "is none of a CLIP's"
+        raise FolderError(f"{files[-1].weights}: {different[0]} {what}; fetch the export again")
     return made
 
 
