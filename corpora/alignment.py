@@ -74,7 +74,7 @@ class Lexicon(NamedTuple):
         return np.searchsorted(self.source, np.arange(sources + 1))
 
 
-class Table(NamedTuple):
+class AlignmentTable(NamedTuple):
     """What the pairs say of every couple of tokens that shares one: IBM model 1 both ways.
 
     `keys`: (C,) int64, sorted, source * `width` + target. `forward`: (C,) p(target | source),
@@ -171,7 +171,7 @@ def fit(
     prior: float = PRIOR,
     most_positions: int = MOST_POSITIONS,
     block_positions: int = BLOCK_POSITIONS,
-) -> Table:
+) -> AlignmentTable:
     """The probabilities that `align` scores by; see there."""
     assert len(source.offsets) == len(target.offsets)
     positions = int((source.lengths() * target.lengths()).sum())
@@ -194,7 +194,7 @@ def fit(
             for direction in (forward, backward):
                 direction.maximise()
             likelihood.append((forward.log_likelihood, backward.log_likelihood))
-    return Table(
+    return AlignmentTable(
         keys,
         width,
         forward.probability,

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -60,10 +61,10 @@ def units(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Counted:
+class TranslationCounts:
     """`texts`, `words`: ids of the units of each side; `text_shares` (S,) and `word_shares` (T,):
-    of all that its texts hold. `keys` ... as in `corpora.alignment.Table`, of the couples that
-    count, the first of them none.
+    of all that its texts hold. The rest as in `corpora.alignment.AlignmentTable`, of the couples
+    that count, the first of them none.
     """
 
     texts: dict[str, int]
@@ -105,27 +106,26 @@ class Counted:
         return np.concatenate([*found, np.zeros(0)]).astype(np.float32)
 
     def write(self, path: Path) -> None:
-        arrays = {name: value for name, value in vars(self).items() if name not in _NAMES}
-        lists = {name: "\n".join(getattr(self, name)).encode() for name in _NAMES}
+        arrays: dict[str, Any] = {
+            name: np.frombuffer("\n".join(value).encode(), np.uint8) if name in _NAMES else value
+            for name, value in vars(self).items()
+        }
         with whole(path) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                **arrays,
-                **{name: np.frombuffer(text, np.uint8) for name, text in lists.items()},
-            )
+            np.savez(file, **arrays)
 
 
 _NAMES = ("texts", "words")
 
 
 @lru_cache(maxsize=1)
-def read(path: Path) -> Counted:
+def read(path: Path) -> TranslationCounts:
     """Read once per process. Raises DataError."""
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-        ids = {name: _numbered(stored.pop(name).tobytes().decode()) for name in _NAMES}
-        return Counted(**ids, **stored)
+            stored: dict[str, Any] = {name: file[name] for name in file.files}
+        for name in _NAMES:
+            stored[name] = _numbered(stored[name].tobytes().decode())
+        return TranslationCounts(**stored)
     except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise DataError(
             f"{path}: cannot be read ({first_line(error)}); delete it and run the same command "
@@ -133,7 +133,7 @@ def read(path: Path) -> Counted:
         ) from None
 
 
-def count(parts: list[Path], is_left: np.ndarray, starts: np.ndarray) -> Counted:
+def count(parts: list[Path], is_left: np.ndarray, starts: np.ndarray) -> TranslationCounts:
     """From the rows that are left; `starts`: (parts + 1,) index of each part's first row."""
     sides = _Side(), _Side()
     step = max(1, -(-int(is_left.sum()) // MOST_PAIRS))
@@ -147,7 +147,7 @@ def count(parts: list[Path], is_left: np.ndarray, starts: np.ndarray) -> Counted
     counts = table.seen >= SEEN
     keys = table.keys[counts]
     keys = keys // table.width * len(words) + keys % table.width
-    return Counted(
+    return TranslationCounts(
         texts,
         words,
         text_counts / max(1, text_counts.sum()),

@@ -1,7 +1,7 @@
 """Prompts as people write them, composed of the training pairs: lists, two languages in one
 prompt, clauses in another order, words apart.
 
-In:  a block of pairs, and a `Table` of translations.
+In:  a block of pairs, and `Translations`.
 Out: (what the student reads, what the teacher reads) of some rows of the block. Which rows, and
      what becomes of one, depends on the seed, the row and the block alone.
 
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.tokens import segments
-from distill.tokens.translations import Table, Text, Unit, phrases
+from distill.tokens.translations import Text, Translations, Unit, phrases
 
 KINDS = {"words": 7, "apart": 4, "clauses": 3, "list": 4, "joined": 2}  # how often, in proportion
 MOST_IN_LIST = 7
@@ -44,7 +44,7 @@ class Composer:
 
     share: float
     seed: int
-    table: Table
+    table: Translations
 
     def __call__(self, pairs: Sequence[Text], first_row: int) -> list[Text]:
         """The composed prompts of a block of pairs, rows `first_row` and on."""
@@ -62,7 +62,7 @@ def _composed(
     pairs: Sequence[Text],
     units: Sequence[list[Unit]],
     draw: random.Random,
-    table: Table,
+    table: Translations,
 ) -> Text:
     (kind,) = draw.choices(list(KINDS), list(KINDS.values()))
     text, en = pairs[place]

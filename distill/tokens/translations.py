@@ -1,7 +1,7 @@
 """Which English words translate which pieces of a text: a table counted from the training pairs.
 
 In:  pairs (text, English) and the student's tokenizer.
-Out: a `Table`, in memory, and the `Unit`s it finds in a pair.
+Out: `Translations`, in memory, and the `Unit`s it finds in a pair.
 
 Pieces are those of the student's tokenizer, English words runs of letters and digits in lower case;
 they are aligned by IBM model 1 (corpora/alignment.py). Counted again whenever tokens are
@@ -57,7 +57,7 @@ class Phrase(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class Translations:
     """By piece its English words, best first, with their scores."""
 
     words: dict[str, dict[str, float]]
@@ -112,7 +112,7 @@ def _translation(part: Sequence[Unit], en: str, words: Sequence[re.Match[str]]) 
     return None
 
 
-def count(pairs: Iterable[Text], tokenizer: Any) -> Table:
+def count(pairs: Iterable[Text], tokenizer: Any) -> Translations:
     """The table of these pairs."""
     pieces: dict[str, int] = {}
     words: dict[str, int] = {}
@@ -137,7 +137,7 @@ def count(pairs: Iterable[Text], tokenizer: Any) -> Table:
         own = table.setdefault(piece_of[source], {})
         if len(own) < MOST_TRANSLATIONS:
             own[word_of[target]] = score
-    return Table(table, tokenizer)
+    return Translations(table, tokenizer)
 
 
 def sample(pairs: Path) -> Iterator[Text]:

@@ -71,8 +71,8 @@ def table(result: dict[str, Any], family: Family) -> str:
             "a bag of words)"
         )
     if forms := result.get("forms"):
-        cells = (f"{form} {_short(one['noise_gap']['value'])}" for form, one in forms.items())
-        lines += textwrap.wrap(f"gap by form of the prompt: {', '.join(cells)}", WIDTH)
+        gaps = (f"{form} {_short(one['noise_gap']['value'])}" for form, one in forms.items())
+        lines += textwrap.wrap(f"gap by form of the prompt: {', '.join(gaps)}", WIDTH)
     return "\n".join([*lines, *(f"warning: {line}" for line in result["warnings"])])
 
 

@@ -14,15 +14,15 @@ from configs.errors import DataError
 from corpora import dropped, prepare
 from corpora.alignment import Ragged, fit
 from corpora.filters import translations
-from corpora.filters.translations import FEWEST, SEEN, SMOOTHING, Counted, units
+from corpora.filters.translations import FEWEST, SEEN, SMOOTHING, TranslationCounts, units
 from corpora.inspect import __main__ as inspect_entry
 from corpora.pair import read_manifest
 from corpora.sources import part
 from corpora.toyworld import captions
 
 
-def counted_of(folder: Path, text: list[str], en: list[str], cut: int) -> Counted:
-    """Counted from two parts, the first with `cut` rows."""
+def counted_of(folder: Path, text: list[str], en: list[str], cut: int) -> TranslationCounts:
+    """Counts of two parts, the first with `cut` rows."""
     parts = [folder / "0.parquet", folder / "1.parquet"]
     table = pa.table({"text": text, "en": en})
     for path, rows in zip(parts, (table.slice(0, cut), table.slice(cut)), strict=True):

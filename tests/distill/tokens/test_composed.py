@@ -15,27 +15,29 @@ from distill.encoders.family import SDXL
 from distill.tokenizer import portable
 from distill.tokens import composed, store, translations
 from distill.tokens.composed import Composer
-from distill.tokens.translations import Table
+from distill.tokens.translations import Translations
 
 PAIRS = [(one.ja, one.en) for one in captions.pairs(3000, "train", 0)]
 MEANINGS = {word: set(meanings) for word, meanings in lexicon.meanings().items()}
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+def table(tmp_path_factory: pytest.TempPathFactory) -> Translations:
     folder = tmp_path_factory.mktemp("composed") / "tokenizer"
     portable.build(TOYWORLD_MODELS / "spiece.model", folder)
     return translations.count(PAIRS, portable.load(folder))
 
 
-def prompts(table: Table, kind: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+def prompts(
+    table: Translations, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, str]]:
     monkeypatch.setattr(composed, "KINDS", {kind: 1})
     found = Composer(1.0, 0, table)(PAIRS[:400], 0)
     assert len(found) == 400
     return found
 
 
-def test_the_table_is_the_grammars_own_dictionary(table: Table) -> None:
+def test_the_table_is_the_grammars_own_dictionary(table: Translations) -> None:
     """Every word that it translates best is one of the lexicon's meanings, and it knows most."""
     known = {piece: words for piece, words in table.words.items() if piece in MEANINGS}
     assert len(known) > 40
@@ -43,7 +45,7 @@ def test_the_table_is_the_grammars_own_dictionary(table: Table) -> None:
     assert len(wrong) <= 0.05 * len(known), wrong
 
 
-def test_phrases_say_the_same_in_both_languages(table: Table) -> None:
+def test_phrases_say_the_same_in_both_languages(table: Translations) -> None:
     found = [
         phrase
         for pair, units in zip(PAIRS[:200], table.units(PAIRS[:200]), strict=True)
@@ -56,7 +58,7 @@ def test_phrases_say_the_same_in_both_languages(table: Table) -> None:
 
 
 def test_some_words_become_english_ones_in_their_places(
-    table: Table, monkeypatch: pytest.MonkeyPatch
+    table: Translations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = prompts(table, "words", monkeypatch)
     assert [en for _, en in found] == [en for _, en in PAIRS[:400]]
@@ -71,7 +73,7 @@ def test_some_words_become_english_ones_in_their_places(
 
 
 def test_lists_keep_their_order_in_both_languages(
-    table: Table, monkeypatch: pytest.MonkeyPatch
+    table: Translations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = prompts(table, "list", monkeypatch)
     assert {len(en.split(", ")) for _, en in found} == set(range(2, 8))
@@ -84,7 +86,9 @@ def test_lists_keep_their_order_in_both_languages(
     assert both > 80
 
 
-def test_clauses_stand_in_either_order(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clauses_stand_in_either_order(
+    table: Translations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = prompts(table, "clauses", monkeypatch)
     two = [
         (read, text.split("、"))
@@ -96,7 +100,7 @@ def test_clauses_stand_in_either_order(table: Table, monkeypatch: pytest.MonkeyP
     assert min(first, last) > 0.25 * len(two) > 20
 
 
-def test_a_prompt_depends_on_the_row_and_the_seed(table: Table) -> None:
+def test_a_prompt_depends_on_the_row_and_the_seed(table: Translations) -> None:
     whole = Composer(0.3, 0, table)(PAIRS[:500], 0)
     assert whole == Composer(0.3, 0, table)(PAIRS[:500], 0)
     assert whole != Composer(0.3, 1, table)(PAIRS[:500], 0)
