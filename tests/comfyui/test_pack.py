@@ -99,7 +99,10 @@ def test_weights_and_ids_are_the_exports(part: str, names: str, node: Any, expor
 def test_a_weight_leaves_the_words_what_they_are(node: Any) -> None:
     """Tokenised apart, a word would begin with a space that no Japanese sentence has."""
     (clip,) = node().load("encoders", "base", "default")
-    ids = lambda text: [[token for token, *_ in chunk] for chunk in tokens(clip, text)]  # noqa: E731
+
+    def ids(text: str) -> list[list[Any]]:
+        return [[token for token, *_ in chunk] for chunk in tokens(clip, text)]
+
     assert ids("大きい(赤い:1.0)丸") == ids("大きい（赤い：１．３）丸") == ids("大きい赤い丸")
     weighted = [weight for _, weight, _ in tokens(clip, "大きい（赤い：１．３）丸")[0]]
     assert set(weighted) == {1.0, 1.3} and weighted.count(1.3) == 1
