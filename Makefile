@@ -5,6 +5,7 @@
 #   make check                the same in the order that fails soonest: lint, types, tests
 #   make demo-web             the demo's export on a page in the browser: Japanese beside English
 #   make compare-objectives   the demo, and the road again with the reference's position-wise loss; prints the table of both
+#   make pack                 the ComfyUI nodes' copy of distill/prompt.py is brought up to date
 #   make clean                removes caches and build leftovers; runs/ and the virtual environment stay
 #
 # RECIPE and SETTINGS choose another recipe and overrides:  make demo SETTINGS='distill.steps=100 run=runs/short'
@@ -31,7 +32,7 @@ define travel
 done
 endef
 
-.PHONY: demo demo-web test check lint types clean compare-objectives
+.PHONY: demo demo-web test check lint types pack clean compare-objectives
 
 demo: $(INSTALLED)
 	$(call travel,$(SETTINGS))
@@ -57,6 +58,9 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(PYTHON) -m mypy
+
+pack:
+	cp distill/prompt.py comfyui/prompt.py
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

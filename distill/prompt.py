@@ -56,11 +56,13 @@ OPEN, CLOSE = (
     dict.fromkeys(")）", "(") | dict.fromkeys("]］", "["),
 )
 BREAK = re.compile(r"\s*\bBREAK\b\s*")
+# ComfyUI's mark of a word learnt by textual inversion; a Japanese comma ends the name too
+EMBEDDING = r"embedding:[^\s,:：、，。()（）\[\]［］\\]+"
 
 
 def _marks(escaped: str, brackets: str) -> re.Pattern[str]:
     return re.compile(
-        r"(?P<name>(?<![A-Za-z0-9_])embedding:[^\s,:：()（）\[\]［］\\]+)"
+        rf"(?P<name>(?<![A-Za-z0-9_]){EMBEDDING})"
         rf"|\\(?P<escaped>{escaped})"
         r"|[:：]\s*(?P<number>[-+－＋]?(?:\d+[.．]?\d*|[.．]\d+))\s*[)）]"
         rf"|(?P<bracket>[{brackets}])"

@@ -49,6 +49,7 @@ NAMES = {
     "text_projection": "text_projection.weight",
 }
 BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)")
+LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 NAMES_IN_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -191,6 +192,27 @@ def to_transformers(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
             for letter, third in zip("qkv", tensor.chunk(3), strict=True)
         }
     return {f"{prefix}{NAMES_IN_BLOCK[part]}.{kind}": tensor}
+
+
+def from_transformers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The way back: a whole text tower of transformers under open_clip's names."""
+    top = {new: old for old, new in NAMES.items()}
+    in_block = {new: old for old, new in NAMES_IN_BLOCK.items()}
+    result = {}
+    for name, tensor in tensors.items():
+        if name in top:
+            result[top[name]] = tensor.T.contiguous() if top[name] == "text_projection" else tensor
+            continue
+        layer = LAYER.fullmatch(name)
+        assert layer is not None, name
+        number, part, kind = layer.groups()
+        prefix = f"transformer.resblocks.{number}."
+        if part == "self_attn.q_proj":
+            thirds = [tensors[name.replace("q_proj", f"{letter}_proj")] for letter in "qkv"]
+            result[f"{prefix}attn.in_proj_{kind}"] = torch.cat(thirds)
+        elif part not in ("self_attn.k_proj", "self_attn.v_proj"):
+            result[f"{prefix}{in_block[part]}.{kind}"] = tensor
+    return result
 
 
 def merges_file() -> Path:

@@ -7,6 +7,7 @@ In:  `<run>/distill/latest` and the checkpoint it names, `<run>/initial_student/
 Out: `<run>/export/encoders` (fp32, and the `export.variants`), `<run>/export/base`,
      `<run>/export/refiner`: hard links to the encoders and to the rest of each pipeline; each with
      a model card (`README.md`) and `verification.json`. A folder appears whole or not at all.
+     With `--single-file` also `base.safetensors` and `refiner.safetensors` beside them.
 
     python -m distill.export configs/toyworld.yaml
     python -m distill.export configs/sdxl_jp.yaml --assemble someone/finetuned-sdxl \
@@ -38,12 +39,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(
             "--public", action="store_true", help="make a new repository public; private otherwise"
         )
+        parser.add_argument(
+            "--single-file",
+            action="store_true",
+            help="write each pipeline into one .safetensors too, in the names of the original code",
+        )
         arguments = parser.parse_intermixed_args(argv)
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         from distill.export.exporting import export, publish
 
         with command.at_work(recipe.run_dir, "distill.export", writes="export"):
-            folders = export(recipe, arguments.assemble)
+            folders = export(recipe, arguments.assemble, arguments.single_file)
         for folder in folders if arguments.push else []:
             publish(
                 folder,

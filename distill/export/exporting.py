@@ -14,7 +14,7 @@ from configs.schema.recipe import Recipe
 from distill.checkpoints import checkpoint
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_text_encoders
-from distill.export import agreement, pipeline_folder
+from distill.export import agreement, pipeline_folder, single_file
 from distill.export.push import push as upload
 from distill.model_card import model_card
 from distill.run import inputs, run_folder
@@ -32,11 +32,15 @@ from distill.verify.record import (
 VARIANT = re.compile(r"text_encoder(?:_2)?/model\.(\w+)\.safetensors")
 
 
-def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
-    """The finished folders meant for use.
+def export(recipe: Recipe, assemble: str | None = None, in_one_file: bool = False) -> list[Path]:
+    """The finished folders meant for use. `in_one_file`: each pipeline as one file too.
 
     Raises DataError when something read is missing, damaged or does not fit, or is in the way.
     """
+    if in_one_file and recipe.export.encoders_only and not assemble:
+        raise DataError(
+            "--single-file: export.encoders_only leaves no pipeline to write; set it to false"
+        )
     recipe, family = settled(recipe)
     folder = recipe.run_dir / "export"
     newest = checkpoint.newest(recipe.run_dir / "distill", ["student.safetensors"])
@@ -75,6 +79,8 @@ def export(recipe: Recipe, assemble: str | None = None) -> list[Path]:
         compared = assemble is not None and name in sources
         _write(folder / name, recipe, family, newest, sources.get(name), provenance, compared)
         print(f"{folder / name}: written from {newest.name}, loaded again and compared")
+    for name in sources if in_one_file else ():
+        single_file.write(folder / name)
     return [folder / name for name in sources or ["encoders"]]
 
 

@@ -53,6 +53,7 @@ BOTH: list[tuple[str, list[tuple[str, float]]]] = [
     ("a) :1.3) b", [("a) :1.3) b", 1)]),
     ("(embedding:5) embedding:neg.v2, x", [("embedding:5", 1.1), (" embedding:neg.v2, x", 1)]),
     ("(embedding:neg:1.2)", [("embedding:neg", 1.2)]),
+    ("embedding:neg、(犬：2)", [("embedding:neg、", 1), ("犬", 2)]),
     ("猫 BREAK 犬", [("猫", 1), ("|", 0), ("犬", 1)]),
     ("(a BREAK b:2)", [("a", 2), ("|", 0), ("b", 2)]),
     ("BREAKFAST 大BREAK", [("BREAKFAST 大BREAK", 1)]),

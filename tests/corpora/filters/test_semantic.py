@@ -145,6 +145,9 @@ def test_without_it_older_pairs_stay_valid_and_a_wrong_model_is_one_line(
     assert recipe.corpora.semantic is None and "semantic" not in pipeline.recorded_settings(
         recipe.corpora
     )
+    encoder = recipe.corpora.model_copy(update={"semantic": SETTINGS})
+    recorded = pipeline.recorded_settings(encoder)["semantic"]
+    assert isinstance(recorded, dict) and "kind" not in recorded  # none did, before there were two
     assert (
         prepare.main(
             ["configs/toyworld.yaml", f"run={tmp_path}", "corpora.semantic={model: /no/encoder}"]

@@ -3,22 +3,29 @@
 import math
 import random
 import re
+import time
 from pathlib import Path
 
+import e5_model
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import mannwhitneyu
 
 from configs.errors import DataError
+from configs.references import ModelName
+from configs.schema.corpora import Semantic
 from corpora import dropped, prepare
 from corpora.alignment import Ragged, fit
-from corpora.filters import translations
+from corpora.filters import semantic, translations
 from corpora.filters.translations import FEWEST, SEEN, SMOOTHING, TranslationCounts, units
 from corpora.inspect import __main__ as inspect_entry
 from corpora.pair import read_manifest
 from corpora.sources import part
 from corpora.toyworld import captions
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "pairs"
 
 
 def counted_of(folder: Path, text: list[str], en: list[str], cut: int) -> TranslationCounts:
@@ -187,3 +194,65 @@ def test_a_wrong_section_is_one_line(
     assert prepare.main(line) == 2
     error = capsys.readouterr().err
     assert cause in error and error.count("\n") == 1
+
+
+KINDS = {
+    "sentences": ["tanaka_train"],
+    "captions": ["youcook2_jp", "flickr30k_valid_ja_mt", "flickr30k_train_autoaligned_m05"],
+    "dialogue": ["bsd_dev"],
+    "news": ["wmt22.ja-en", "wmt22.en-ja"],
+}
+
+
+@pytest.mark.full_size
+def test_exchanged_sides_of_real_pairs_are_found(tmp_path: Path) -> None:
+    """A tenth of each kind of ../shared/data's pairs has the English of another pair of its kind;
+    all are counted together. Beside it the margin of a real encoder, on 1,000 rows of a kind.
+    """
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not there: ../shared/data beside the checkout has real pairs")
+    rows = [
+        (kind, *line.split("\t")[:2])
+        for kind, names in KINDS.items()
+        for name in names
+        for line in (SHARED / f"{name}.tsv").read_text(encoding="utf-8").split("\n")[1:-1]
+    ]
+    kinds, text, right = (list(column) for column in zip(*rows, strict=True))
+    en, is_wrong, rng = list(right), np.zeros(len(rows), dtype=bool), random.Random(0)
+    for kind in KINDS:
+        own = [row for row, other in enumerate(kinds) if other == kind]
+        chosen = rng.sample(own, len(own) // 10)
+        for row, other in zip(chosen, chosen[1:] + chosen[:1], strict=True):
+            en[row], is_wrong[row] = right[other], True
+    begun = time.process_time()
+    found = counted_of(tmp_path, text, en, 0)
+    counted = time.process_time() - begun
+    scores = np.concatenate(
+        [found.scores(text[i : i + 4096], en[i : i + 4096]) for i in range(0, len(text), 4096)]
+    )
+    scored = time.process_time() - begun - counted
+    print(f"{len(rows):,} rows counted in {counted:.0f} s, {len(found.keys):,} couples;")
+    print(f"{len(rows) / scored:,.0f} rows a second scored")
+    for kind in KINDS:
+        own = np.array([other == kind for other in kinds]) & ~np.isnan(scores)
+        good, bad = scores[own & ~is_wrong], scores[own & is_wrong]
+        line = f"| {kind} | {own.sum():,} | {auc(good, bad):.3f} | {(good < -0.5).mean():.3f} | "
+        line += f"{(bad < -0.5).mean():.3f} | {(bad < np.quantile(good, 0.03)).mean():.3f} |"
+        if e5_model.PACKAGE is not None:
+            some = rng.sample(np.flatnonzero(own).tolist(), 1000)
+            line += f" {auc(scores[some][~is_wrong[some]], scores[some][is_wrong[some]]):.3f} |"
+            folder = tmp_path / "e5"
+            if not folder.exists():
+                e5_model.write(tmp_path)
+            settings = Semantic(model=ModelName(str(folder)), prompt="query: ")
+            margins = np.array(
+                semantic.margins([text[i] for i in some], [en[i] for i in some], settings)
+            )
+            line += f" {auc(margins[~is_wrong[some]], margins[is_wrong[some]]):.3f} |"
+        print(line, flush=True)
+        assert auc(good, bad) > {"sentences": 0.98, "captions": 0.98}.get(kind, 0.9)
+
+
+def auc(good: np.ndarray, bad: np.ndarray) -> float:
+    """How often a good pair scores higher than a bad one (Mann-Whitney)."""
+    return float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad))
