@@ -14,6 +14,7 @@ from configs.schema.load import load_recipe
 from configs.schema.sources import ToyworldSource
 from corpora import sources
 from corpora.miniature import miniature
+from corpora.miniature.design import OF_TOYWORLD
 from corpora.pair import read_manifest
 from corpora.toyworld import captions, japanese, lexicon
 from corpora.toyworld.captions import role_swapped
@@ -337,9 +338,8 @@ def test_the_english_is_what_the_miniature_was_trained_on(tmp_path: Path) -> Non
     """Made again from today's captions, its tokenizer is the shipped one byte for byte: Japanese
     may grow, English and scenes stay.
     """
-    miniature.write_tokenizers(
-        (caption.en for caption in captions.pairs(4000, "train", 0)), tmp_path
-    )
+    english = (caption.en for caption in captions.pairs(4000, "train", 0))
+    miniature.write_tokenizers(english, tmp_path, OF_TOYWORLD.tokens)
     for name in ("vocab.json", "merges.txt"):
         assert (tmp_path / "tokenizer" / name).read_bytes() == (
             TOYWORLD_MODELS / "base" / "tokenizer" / name
