@@ -66,6 +66,17 @@ class World:
         """Every attribute is right."""
         return all(self.attribute_matches(scene, reading).values())
 
+    def shares(self, scenes: list[Any], pictures: np.ndarray) -> dict[str, float]:
+        """Of these pictures, (N, H, W, 3) uint8 with a scene each: `scenes` that are right in every
+        attribute, and `things` that are right by themselves.
+        """
+        both = list(zip(scenes, self.read(pictures), strict=True))
+        things = [right for pair in both for right in self.things_right(*pair)]
+        return {
+            "scenes": float(np.mean([self.right(*pair) for pair in both])),
+            "things": float(np.mean(things)),
+        }
+
 
 def _toyworld_words(caption: captions.Caption) -> Words:
     english = {

@@ -16,7 +16,6 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from configs.files import write_json
-from corpora.emojiworld import captions
 from corpora.emojiworld.concepts import everything, of_pictures
 from corpora.miniature import miniature
 from corpora.miniature.design import of_emojiworld
@@ -35,13 +34,14 @@ def measure(work: Path, count: int, sizes: tuple[int, ...] = SIZES) -> dict[str,
     vae, step = _unfinished(work)
     found: dict[str, Any] = {"pictures": count, "vae_steps": step}
     for size in sizes:
-        scenes = [one.scene for one in captions.pairs(count, "held_out", 7, size)]
-        rendered_B3HW = pictures_of(scenes, 0, emojiworld(size))
+        world = emojiworld(size)
+        scenes = [one.scene for one in world.pairs(count, "held_out", 7)]
+        rendered_B3HW = pictures_of(scenes, 0, world)
         pixels = ((rendered_B3HW + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         kinds = {name: _worse(pixels, *how) for name, how in WORSE.items()}
         if vae is not None:
-            kinds["autoencoder"] = round_trip(vae, scenes, emojiworld(size))
-        found[str(size)] = {name: _shares(scenes, one, size) for name, one in kinds.items()}
+            kinds["autoencoder"] = round_trip(vae, scenes, world)
+        found[str(size)] = {name: world.shares(scenes, one) for name, one in kinds.items()}
     return found
 
 
@@ -63,16 +63,6 @@ def _worse(pixels: np.ndarray, blur: float, noise: float) -> np.ndarray:
     soft = gaussian_filter(pixels.astype(np.float32), (0, blur, blur, 0))
     soft += np.random.default_rng(1).normal(0, 255 * noise, soft.shape)
     return soft.round().clip(0, 255).astype(np.uint8)
-
-
-def _shares(scenes: list[Any], pixels: np.ndarray, size: int) -> dict[str, float]:
-    world = emojiworld(size)
-    both = list(zip(scenes, world.read(pixels), strict=True))
-    things = [right for pair in both for right in world.things_right(*pair)]
-    return {
-        "scenes": float(np.mean([world.right(*pair) for pair in both])),
-        "things": float(np.mean(things)),
-    }
 
 
 def main(argv: list[str] | None = None) -> int:

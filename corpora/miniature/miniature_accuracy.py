@@ -16,30 +16,10 @@ from tqdm import tqdm
 
 from corpora.miniature.design import OF_TOYWORLD, Design
 from corpora.miniature.fit import DEVICE
-from corpora.worlds import TOYWORLD, SceneCaption, World
+from corpora.worlds import TOYWORLD, World
 
 REFINER_FROM = 0.8  # as for SDXL: the refiner paints the last fifth
 STEPS, GUIDANCE = 20, 2.0
-
-
-class Right:
-    """Counts scenes that show every attribute, and things that are right by themselves."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self._scenes: list[bool] = []
-        self._things: list[bool] = []
-
-    def add(self, pictures: np.ndarray, captions: list[SceneCaption]) -> None:
-        """(N, H, W, 3) in 0..1, a caption each."""
-        readings = self.world.read((pictures * 255).round().astype(np.uint8))
-        for caption, reading in zip(captions, readings, strict=True):
-            self._scenes.append(self.world.right(caption.scene, reading))
-            self._things += self.world.things_right(caption.scene, reading)
-
-    @property
-    def shares(self) -> dict[str, float]:
-        return {"scenes": float(np.mean(self._scenes)), "things": float(np.mean(self._things))}
 
 
 @torch.inference_mode()
@@ -61,7 +41,7 @@ def measure(
     for pipeline in (base, refiner):
         pipeline.set_progress_bar_config(disable=True)
     held_out = list(design.world.pairs(count, "held_out", 11))
-    right = {name: Right(design.world) for name in ("base", "base_then_refiner")}
+    painted: dict[str, list[np.ndarray]] = {"base": [], "base_then_refiner": []}
     for start in tqdm(range(0, count, batch), desc="accuracy", unit="batch"):
         chunk = held_out[start : start + batch]
         shared: dict[str, Any] = {
@@ -79,8 +59,9 @@ def measure(
             image=latents, denoising_start=REFINER_FROM, generator=noise, output_type="np", **shared
         ).images
         for name, values in pictures.items():
-            right[name].add(values, chunk)
-    return {name: one.shares for name, one in right.items()}
+            painted[name].append(values)
+    scenes = [caption.scene for caption in held_out]
+    return {name: _shares(design.world, scenes, pictures) for name, pictures in painted.items()}
 
 
 @torch.inference_mode()
@@ -93,7 +74,7 @@ def measure_sd(folder: Path, count: int = 256, batch: int = 32) -> float:
     )
     sd.set_progress_bar_config(disable=True)
     held_out = list(TOYWORLD.pairs(count, "held_out", 11))
-    right = Right(TOYWORLD)
+    painted = []
     for start in tqdm(range(0, count, batch), desc="accuracy", unit="batch"):
         chunk = held_out[start : start + batch]
         pictures = sd(
@@ -103,8 +84,13 @@ def measure_sd(folder: Path, count: int = 256, batch: int = 32) -> float:
             guidance_scale=GUIDANCE,
             output_type="np",
         ).images
-        right.add(pictures, chunk)
-    return right.shares["scenes"]
+        painted.append(pictures)
+    return _shares(TOYWORLD, [caption.scene for caption in held_out], painted)["scenes"]
+
+
+def _shares(world: World, scenes: list[Any], painted: list[np.ndarray]) -> dict[str, float]:
+    """`painted`: batches of (B, H, W, 3) in 0..1, the scenes in order."""
+    return world.shares(scenes, (np.concatenate(painted) * 255).round().astype(np.uint8))
 
 
 def _noise(start: int, count: int) -> list[torch.Generator]:

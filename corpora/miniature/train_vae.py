@@ -62,8 +62,7 @@ def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
 def accuracy(model: AutoencoderKL, count: int = 512, world: World = TOYWORLD) -> float:
     """Share of held-out pictures that read the same after encoding and decoding."""
     scenes = [caption.scene for caption in world.pairs(count, "held_out", 7)]
-    readings = world.read(round_trip(model, scenes, world))
-    return float(np.mean([world.right(*both) for both in zip(scenes, readings, strict=True)]))
+    return world.shares(scenes, round_trip(model, scenes, world))["scenes"]
 
 
 @torch.no_grad()
