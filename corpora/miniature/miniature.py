@@ -182,15 +182,13 @@ def vae(side: int, widths: tuple[int, ...]) -> AutoencoderKL:
     )
 
 
-def unet(
-    part: str, widths: tuple[int, int], text_widths: tuple[int, int], latent_side: int = 16
-) -> UNet2DConditionModel:
+def unet(part: str, widths: tuple[int, int], text_widths: tuple[int, int]) -> UNet2DConditionModel:
     """`base` reads both encoders (like SDXL, without attention at the top level), `refiner` only
     the second.
     """
     context = sum(text_widths) if part == "base" else text_widths[1]
     return UNet2DConditionModel(
-        sample_size=latent_side,
+        sample_size=16,
         in_channels=4,
         out_channels=4,
         block_out_channels=widths,
