@@ -21,7 +21,7 @@ from configs.files import link, whole_folder
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
 from corpora.miniature.design import OF_TOYWORLD
-from corpora.miniature.fit import TrainingStage, fit
+from corpora.miniature.fit import DEVICE, TrainingStage, fit
 from corpora.miniature.train_text_encoders import load_reader
 from corpora.miniature.train_unets import condition_of, loss_of
 from corpora.toyworld import renderer
@@ -44,7 +44,7 @@ def train(name: str, out: Path) -> None:
     base, work = TOYWORLD_MODELS / "base", out / "work"
     work.mkdir(parents=True, exist_ok=True)
     vae = AutoencoderKL.from_pretrained(base / "vae", trust_remote_code=False, use_safetensors=True)
-    vae.eval().requires_grad_(False)
+    vae.eval().requires_grad_(False).to(DEVICE)
     torch.manual_seed(0)
     start = UNet2DConditionModel.from_pretrained(
         base / "unet", trust_remote_code=False, use_safetensors=True

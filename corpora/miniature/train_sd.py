@@ -29,7 +29,7 @@ from configs.files import read_json, whole_folder, write_json
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature
 from corpora.miniature.design import OF_TOYWORLD
-from corpora.miniature.fit import TrainingStage, batch_of, fit
+from corpora.miniature.fit import DEVICE, TrainingStage, batch_of, fit
 from corpora.miniature.miniature_accuracy import measure_sd
 from corpora.miniature.miniature_folder import write_text_encoder
 from corpora.miniature.train_text_encoders import SceneProbe, labels, tail_mask
@@ -107,7 +107,7 @@ def with_normalized_latents(vae: AutoencoderKL) -> AutoencoderKL:
 
     Encoding gives exactly (z - mean) / std, and decoding inverts it.
     """
-    same = copy.deepcopy(vae)
+    same = copy.deepcopy(vae).cpu()
     mean = torch.tensor(vae.config.latents_mean)
     std = torch.tensor(vae.config.latents_std)
     encode, decode = same.quant_conv, same.post_quant_conv  # to mean and log-variance; from latents
@@ -167,7 +167,7 @@ def train(work: Path, folder: Path) -> None:
     base = TOYWORLD_MODELS / "base"
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", trust_remote_code=False)
     vae = AutoencoderKL.from_pretrained(base / "vae", trust_remote_code=False, use_safetensors=True)
-    vae.eval().requires_grad_(False)
+    vae.eval().requires_grad_(False).to(DEVICE)
     reader = train_text_encoder(tokenizer, work)
     torch.manual_seed(0)
     unet = miniature.sd_unet().to(memory_format=torch.channels_last)

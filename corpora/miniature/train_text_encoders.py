@@ -48,7 +48,7 @@ class CaptionReader(nn.Module):
 
 
 def load_reader(folder: Path) -> CaptionReader:
-    """The finished encoders of `models/base`, frozen."""
+    """The finished encoders of `models/base`, frozen, on `DEVICE`."""
     clip_l = CLIPTextModel.from_pretrained(
         folder / "text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
     )
@@ -62,6 +62,7 @@ def load_reader(folder: Path) -> CaptionReader:
         CaptionReader(clip_l, clip_bigg, miniature.load_tokenizers(folder))
         .eval()
         .requires_grad_(False)
+        .to(DEVICE)
     )
 
 
