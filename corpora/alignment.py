@@ -1,7 +1,7 @@
 """Which English word translates which word or piece, counted from parallel pairs: IBM model 1.
 
 In:  the pairs as token ids of both sides (`Ragged`).
-Out: a `Lexicon`; nothing on disk.
+Out: an `AlignmentTable`, and its `Lexicon`; nothing on disk.
 
 IBM model 1 (Brown et al. 1993, "The Mathematics of Statistical Machine Translation") says that each
 target token is the translation of one source token of its pair, or of none (NULL), all equally
@@ -92,6 +92,20 @@ class AlignmentTable(NamedTuple):
     log_likelihood: list[tuple[float, float]]
     pairs: int
 
+    def lexicon(self) -> Lexicon:
+        """The couples with their scores, best first for every source."""
+        sources, targets = _couples(self.keys, self.width)
+        score = self.forward * self.backward
+        order = np.lexsort((targets, -score, sources))
+        return Lexicon(
+            sources[order],
+            targets[order],
+            score[order].astype(np.float32),
+            self.seen[order].astype(np.float32),
+            self.log_likelihood,
+            self.pairs,
+        )
+
 
 class Block(NamedTuple):
     """Some pairs: for each pair of positions its cell, and the two positions, counted over the
@@ -145,34 +159,11 @@ def align(
     prior: float = PRIOR,
     most_positions: int = MOST_POSITIONS,
     block_positions: int = BLOCK_POSITIONS,
-) -> Lexicon:
-    """The lexicon of the pairs (row i of both sides). The same input gives the same result.
+) -> AlignmentTable:
+    """Aligns the pairs (row i of both sides). The same input gives the same result.
 
     Where the pairs hold more than `most_positions` couples of positions, only every n-th is read.
     """
-    table = fit(source, target, rounds, prior, most_positions, block_positions)
-    sources, targets = _couples(table.keys, table.width)
-    score = table.forward * table.backward
-    order = np.lexsort((targets, -score, sources))
-    return Lexicon(
-        sources[order],
-        targets[order],
-        score[order].astype(np.float32),
-        table.seen[order].astype(np.float32),
-        table.log_likelihood,
-        table.pairs,
-    )
-
-
-def fit(
-    source: Ragged,
-    target: Ragged,
-    rounds: int = ROUNDS,
-    prior: float = PRIOR,
-    most_positions: int = MOST_POSITIONS,
-    block_positions: int = BLOCK_POSITIONS,
-) -> AlignmentTable:
-    """The probabilities that `align` scores by; see there."""
     assert len(source.offsets) == len(target.offsets)
     positions = int((source.lengths() * target.lengths()).sum())
     step = max(1, -(-positions // most_positions))

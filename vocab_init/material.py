@@ -50,7 +50,7 @@ def of(recipe: Recipe, vocabulary: Vocabulary, student: Any, teacher: Teacher) -
         found = pair_words.read(
             recipe.run_dir / "pairs", student, text_of_row, teacher.tokenizer, teacher.vocabulary
         )
-        return Evidence(align(found.texts, found.words), found.tokens)
+        return Evidence(align(found.texts, found.words).lexicon(), found.tokens)
 
     def pieces(text: str) -> list[int]:
         ids: list[int] = teacher.tokenizer(text, add_special_tokens=False).input_ids

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from configs.errors import DataError, first_line
 from configs.files import whole
 from configs.languages import KANJI_LETTERS
-from corpora.alignment import Ragged, each_block, fit
+from corpora.alignment import Ragged, align, each_block
 from corpora.filters.normalise import comparison_key
 
 MOST_PAIRS = 500_000  # counted; beyond that every second, third, ... row
@@ -143,7 +143,7 @@ def count(parts: list[Path], is_left: np.ndarray, starts: np.ndarray) -> Transla
             for row in rows:
                 side.add(units(row))
     (source, texts, text_counts), (target, words, word_counts) = (side.frequent() for side in sides)
-    table = fit(source, target)
+    table = align(source, target)
     counts = table.seen >= SEEN
     keys = table.keys[counts]
     keys = keys // table.width * len(words) + keys % table.width

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from corpora.alignment import Lexicon, Ragged, align
+from corpora import alignment
+from corpora.alignment import Lexicon, Ragged
 
 Rows = list[list[int]]
 # 0 the / red / cat ... as numbers; each target word is a translation of one source word but 9
@@ -33,6 +34,10 @@ def plain(source: Rows, target: Rows, rounds: int, prior: float) -> dict[tuple[i
         for (one, word), count in counts.items():
             t[one, word] = count / (sums[one] + (prior if one >= 0 else 0))
     return t
+
+
+def align(source: Ragged, target: Ragged, *settings: float, **named: float) -> Lexicon:
+    return alignment.align(source, target, *settings, **named).lexicon()
 
 
 def random_rows(seed: int, count: int) -> tuple[Rows, Rows]:
