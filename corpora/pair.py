@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, model_validator
+from tqdm import tqdm
 
 from configs.errors import DataError
 from configs.files import file_sha256, inside, whole
@@ -25,6 +26,7 @@ from configs.secrets import masked
 # to be increased when pairs made by an older version must not be used by this one
 FORMAT: Literal[2] = 2
 MANIFEST = "manifest.json"
+SAMPLED_AT_ONCE = 4096  # pairs
 REMEDY = "move the folder away and run: python -m corpora.prepare RECIPE"
 
 Split = Literal["train", "held_out"]
@@ -193,6 +195,20 @@ def read_batches(
     return _read_shards(
         Path(folder), read_manifest(folder).splits.get(split, []), columns, batch_rows
     )
+
+
+def read_sample(folder: str | Path, most: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Texts and English of at most about `most` training pairs, every n-th one, some at a time.
+    Shows a bar. Raises DataError as `read_batches` does.
+    """
+    rows = read_manifest(folder).rows("train")
+    step = max(1, -(-rows // most))
+    batches = read_batches(folder, "train", ["text", "en"], SAMPLED_AT_ONCE * step)
+    with tqdm(total=rows, desc="reading pairs", unit="pair") as progress:
+        for batch in batches:
+            text, en = (column.to_pylist()[::step] for column in batch.columns)
+            yield text, en
+            progress.update(batch.num_rows)
 
 
 def read_pairs(folder: str | Path, split: Split, limit: int | None = None) -> Iterator[Pair]:

@@ -7,21 +7,18 @@ An English word is what CLIP cuts into one token that ends a word, or into sever
 does. Pieces with and without `▁` have one text and are counted together.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from corpora.alignment import Ragged
-from corpora.pair import read_batches, read_manifest
+from corpora.pair import read_sample
 from vocab_init.piece_text import WORD_END
 
 # Beyond that every second, third, ... row is read: more pairs change few first translations, and
 # tokenising half a million takes two minutes on one core.
 MOST_PAIRS = 500_000
-ROWS_AT_ONCE = 4096
 
 
 class PairWords(NamedTuple):
@@ -49,24 +46,13 @@ def read(
     is_end[[i for token, i in vocabulary.items() if token.endswith(WORD_END)]] = True
     several: dict[tuple[int, ...], int] = {}
     texts, words = [], []
-    for text, en in _rows(pairs):
+    for text, en in read_sample(pairs, MOST_PAIRS):
         for ids in _ids(student, text):
             found = text_of_row[np.array(ids, dtype=np.int64)]
             texts.append(found[found >= 0].tolist())
         words += [_words(ids, is_end, several) for ids in _ids(teacher, en)]
     tokens = [(i,) for i in range(len(is_end))] + list(several)
     return PairWords(Ragged.of(texts), Ragged.of(words), tokens)
-
-
-def _rows(pairs: Path) -> Iterator[tuple[list[str], list[str]]]:
-    rows = read_manifest(pairs).rows("train")
-    step = max(1, -(-rows // MOST_PAIRS))
-    batches = read_batches(pairs, "train", ["text", "en"], ROWS_AT_ONCE * step)
-    with tqdm(total=rows, desc="reading pairs", unit="pair") as progress:
-        for batch in batches:
-            text, en = (column.to_pylist()[::step] for column in batch.columns)
-            yield text, en
-            progress.update(batch.num_rows)
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -19,10 +19,9 @@ import numpy as np
 
 from configs.languages import JAPANESE
 from corpora.alignment import Ragged, align
-from corpora.pair import read_batches, read_manifest
+from corpora.pair import read_sample
 
 MOST_PAIRS = 200_000
-ROWS_AT_ONCE = 4096
 # p(word | piece) p(piece | word): six forms of two words still have 0.02 each
 SMALLEST_SCORE = 0.015
 MOST_TRANSLATIONS = 8  # of a piece
@@ -123,7 +122,7 @@ def count(pairs: Iterable[Text], tokenizer: Any) -> Translations:
         texts.append([pieces.setdefault(one, len(pieces)) for one in found])
         lower = [one.group().lower() for one in WORD.finditer(en)]
         englishes.append([words.setdefault(one, len(words)) for one in lower])
-    lexicon = align(Ragged.of(texts), Ragged.of(englishes))
+    lexicon = align(Ragged.of(texts), Ragged.of(englishes)).lexicon()
     piece_of, word_of = list(pieces), list(words)
     table: dict[str, dict[str, float]] = {}
     content = np.array([word not in FUNCTION_WORDS for word in word_of], bool)
@@ -142,9 +141,8 @@ def count(pairs: Iterable[Text], tokenizer: Any) -> Translations:
 
 def sample(pairs: Path) -> Iterator[Text]:
     """About `MOST_PAIRS` training pairs of a folder at most, evenly spread. Raises DataError."""
-    step = max(1, -(-read_manifest(pairs).rows("train") // MOST_PAIRS))
-    for batch in read_batches(pairs, "train", ["text", "en"], ROWS_AT_ONCE * step):
-        yield from zip(*(column.to_pylist()[::step] for column in batch.columns), strict=True)
+    for text, en in read_sample(pairs, MOST_PAIRS):
+        yield from zip(text, en, strict=True)
 
 
 def _places(tokenizer: Any, pairs: Sequence[Text]) -> list[list[tuple[int, int]]]:
