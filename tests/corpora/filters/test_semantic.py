@@ -1,7 +1,6 @@
 """Pairs whose sides do not say the same: found by a real encoder, wherever the rows were cut."""
 
 import itertools
-import random
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from exchanged_sides import prepared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from corpora import dropped, pipeline, prepare
 from corpora.filters import semantic, sentence_encoder
 from corpora.inspect import __main__ as inspect_entry
 from corpora.pair import read_manifest
-from corpora.sources import part
 from corpora.toyworld import captions
 
 SETTINGS = Semantic(model="toyworld:sentence_encoder", neighbors=3)
@@ -85,24 +84,8 @@ def test_a_pair_without_neighbours_is_kept() -> None:
 def test_wrong_translations_go_whatever_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = [(one.ja, one.en) for one in captions.pairs(600, "train", seed=3)]
-    wrong = sorted(random.Random(0).sample(range(600), 60))
-    shifted = {
-        row: texts[other][1] for row, other in zip(wrong, wrong[1:] + wrong[:1], strict=True)
-    }
-    lines = [f"{ja}\t{shifted.get(row, en)}\n" for row, (ja, en) in enumerate(texts)]
-    (tmp_path / "texts.tsv").write_text("".join(lines), encoding="utf-8")
-    path = tmp_path / "texts.tsv"
-    listed = f"[{{kind: tsv, name: t, path: {path}, licence: x, header: false, text: 0, en: 1}}]"
-    chosen = "corpora.semantic={model: toyworld:sentence_encoder, min_margin: 0.9}"
-    arguments = ["configs/toyworld.yaml", f"corpora.sources={listed}", chosen]
-    monkeypatch.setattr(part, "PART_ROWS", 250)
-    made = []
-    for workers in (1, 2):
-        folder = tmp_path / str(workers)
-        assert prepare.main([*arguments, f"corpora.workers={workers}", f"run={folder}"]) == 0
-        made.append({path.name: path.read_bytes() for path in sorted((folder / "pairs").iterdir())})
-    assert made[0] == made[1]
+    chosen = "{model: toyworld:sentence_encoder, min_margin: 0.9}"
+    arguments, folder, wrong = prepared(tmp_path, chosen, monkeypatch)
     manifest = read_manifest(folder / "pairs")
     assert [stage.name for stage in manifest.stages] == [
         "read",
@@ -120,8 +103,8 @@ def test_wrong_translations_go_whatever_the_workers(
     }
     numbers = {int(id.removeprefix("t:")) for id in lost}
     assert (
-        len(numbers & set(wrong)) >= 55
-        and len(numbers - set(wrong)) <= 11
+        len(numbers & wrong) >= 55
+        and len(numbers - wrong) <= 11
         and all(row["score"] < 0.9 for row in lost.values())
     )
     assert "semantic: low_margin" in (folder / "pairs" / "data_card.html").read_text(

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from exchanged_sides import prepared
 from scipy.stats import mannwhitneyu
 
 from configs.errors import DataError
@@ -22,7 +23,6 @@ from corpora.filters import semantic, translations
 from corpora.filters.translations import FEWEST, SEEN, SMOOTHING, TranslationCounts, units
 from corpora.inspect import __main__ as inspect_entry
 from corpora.pair import read_manifest
-from corpora.sources import part
 from corpora.toyworld import captions
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "pairs"
@@ -145,30 +145,15 @@ def test_a_damaged_count_is_one_line(tmp_path: Path) -> None:
 def test_wrong_translations_go_whatever_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text, en = toyworld(600)
-    wrong = sorted(random.Random(0).sample(range(600), 60))
-    shifted = dict(zip(wrong, [en[row] for row in wrong[1:] + wrong[:1]], strict=True))
-    path = tmp_path / "texts.tsv"
-    lines = [f"{one}\t{shifted.get(row, en[row])}\n" for row, one in enumerate(text)]
-    path.write_text("".join(lines), encoding="utf-8")
-    listed = f"[{{kind: tsv, name: t, path: {path}, licence: x, header: false, text: 0, en: 1}}]"
-    chosen = "corpora.semantic={kind: alignment, min_score: -0.1}"
-    arguments = ["configs/toyworld.yaml", f"corpora.sources={listed}", chosen]
-    monkeypatch.setattr(part, "PART_ROWS", 250)
-    made = []
-    for workers in (1, 2):
-        folder = tmp_path / str(workers)
-        assert prepare.main([*arguments, f"corpora.workers={workers}", f"run={folder}"]) == 0
-        made.append({path.name: path.read_bytes() for path in sorted((folder / "pairs").iterdir())})
-    assert made[0] == made[1]
+    chosen = "{kind: alignment, min_score: -0.1}"
+    arguments, folder, wrong = prepared(tmp_path, chosen, monkeypatch)
     manifest = read_manifest(folder / "pairs")
     (stage,) = (one for one in manifest.stages if one.name == "semantic")
     rows = pq.read_table(folder / "pairs" / dropped.FILE).to_pylist()
     lost = {row["id"]: row["score"] for row in rows if row["reason"] == "low_alignment"}
     assert stage.dropped == {"low_alignment": len(lost)} and max(lost.values()) < -0.1
     numbers = {int(id.removeprefix("t:")) for id in lost}
-    print(len(numbers & set(wrong)), len(numbers - set(wrong)))
-    assert len(numbers & set(wrong)) >= 55 and len(numbers - set(wrong)) <= 11
+    assert len(numbers & wrong) >= 55 and len(numbers - wrong) <= 11
     capsys.readouterr()
     line = [*arguments, f"run={folder}", "--reason", "low_alignment", "--limit", "1"]
     assert inspect_entry.main(line) == 0
