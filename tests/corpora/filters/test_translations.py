@@ -18,7 +18,7 @@ from configs.errors import DataError
 from configs.references import ModelName
 from configs.schema.corpora import Semantic
 from corpora import dropped, prepare
-from corpora.alignment import Ragged, fit
+from corpora.alignment import Ragged, align
 from corpora.filters import semantic, translations
 from corpora.filters.translations import FEWEST, SEEN, SMOOTHING, TranslationCounts, units
 from corpora.inspect import __main__ as inspect_entry
@@ -65,7 +65,7 @@ def test_the_score_is_its_formula(tmp_path: Path) -> None:
         [[known[one] for one in row if one in known] for row in rows]
         for rows, known in zip(sides, names, strict=True)
     ]
-    table = fit(Ragged.of(ids[0]), Ragged.of(ids[1]))
+    table = align(Ragged.of(ids[0]), Ragged.of(ids[1]))
     couples = dict(zip(table.keys.tolist(), range(len(table.keys)), strict=True))
     shares = [np.bincount(side.ids) / len(side.ids) for side in map(Ragged.of, ids)]
 
