@@ -44,6 +44,12 @@ class StoredWeights:
         shards = {path.name: path for path in self.files}
         return {f"{self.stem}.safetensors.index.json": self.index, **shards}
 
+    @property
+    def read(self) -> list[Path]:
+        """All that a loader reads: the config, the weights, the shards' index."""
+        index = [self.index] if self.index else []
+        return sorted({self.folder / "config.json", *self.files, *index})
+
     def holder(self, *names: str) -> Path:
         """The file that holds a tensor, by the index; the only one where there is no index.
 
@@ -87,10 +93,14 @@ def variant_of(folder: str | Path, stem: str = ENCODER_STEM) -> str | None:
         return None
 
 
-def _of_variant(folder: Path, stem: str, variant: str | None) -> StoredWeights | None:
+def file_names(stem: str, variant: str | None) -> tuple[str, str]:
+    """Of the weights in one file, and of the shards' index."""
     dotted = f".{variant}" if variant else ""
-    single = folder / f"{stem}{dotted}.safetensors"
-    index = folder / f"{stem}.safetensors.index{dotted}.json"
+    return f"{stem}{dotted}.safetensors", f"{stem}.safetensors.index{dotted}.json"
+
+
+def _of_variant(folder: Path, stem: str, variant: str | None) -> StoredWeights | None:
+    single, index = (folder / name for name in file_names(stem, variant))
     # Where both lie there, diffusers reads the index and transformers the single file.
     if index.is_file() and (stem == DIFFUSERS_STEM or not single.is_file()):
         shards = sorted({inside(folder, name) for name in weight_map(index).values()})

@@ -20,7 +20,7 @@ import torch
 from configs import model_folder
 from configs.errors import DataError, explained, first_line
 from configs.references import looks_like_hub_name, not_given
-from configs.stored_weights import ENCODER_STEM, VARIANTS, variant_of
+from configs.stored_weights import ENCODER_STEM, VARIANTS, file_names, variant_of
 from distill.encoders import open_clip_weights
 from distill.encoders.family import EncoderPart, Family
 
@@ -228,15 +228,12 @@ def _variant(folder: str | Path, subfolder: str) -> str | None:
         files = huggingface_hub.HfApi().list_repo_files(str(folder))
     except Exception:  # many classes, as without a network: the loader says it in its own words
         return None
-    for variant in (None, *VARIANTS):
-        dotted = f".{variant}" if variant else ""
-        names = (
-            f"{ENCODER_STEM}{dotted}.safetensors",
-            f"{ENCODER_STEM}.safetensors.index{dotted}.json",
-        )
-        if any(f"{subfolder}/{name}" in files for name in names):
-            return variant
-    return None
+    found = (
+        variant
+        for variant in (None, *VARIANTS)
+        if any(f"{subfolder}/{name}" in files for name in file_names(ENCODER_STEM, variant))
+    )
+    return next(found, None)
 
 
 def _with_weights(

@@ -22,7 +22,7 @@ from corpora import pair
 from distill.encoders.family import Family
 from distill.encoders.teacher import replacement
 from distill.objective.projections import Projections
-from distill.sdxl.repository import fetch
+from distill.sdxl.repository import fetch, fetch_parts
 from distill.unpack import door
 
 PAIRS = "the pairs"
@@ -30,12 +30,6 @@ INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's token
 TEACHER_TOKENIZERS = "distill.base's tokenizers"
 COMPOSED = "distill.composed_share"
 OF_TOKENS = (PAIRS, STUDENT_TOKENIZER, TEACHER_TOKENIZERS, COMPOSED)
-WEIGHTS = (
-    "config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
-)
 REMAKE = "run python -m vocab_init with this recipe"
 TO_READ = "neighbors.jsonl"  # for people; nothing is computed from it
 
@@ -157,12 +151,10 @@ def _measuring(settings: Distill) -> dict[str, Any]:
 
 
 def _text_encoders(settings: Distill, family: Family) -> dict[str, str]:
-    folder = fetch(settings.base, [f"text_encoder*/{name}" for name in WEIGHTS])
+    folder = fetch_parts(settings.base, [part.subfolder for part in family.parts.values()])
     replaced = replacement(folder, family, settings.teacher)
     read = [part.subfolder for name, part in family.parts.items() if name not in replaced]
-    files = [path for encoder in read for name in WEIGHTS for path in (folder / encoder).glob(name)]
-    stored = [stored_weights.find(folder / encoder) for encoder in read]
-    files += [path for one in stored if one.variant for path in one.files]
+    files = [path for encoder in read for path in stored_weights.find(folder / encoder).read]
     checkpoints = [
         file_sha256(weights.path) for weights in replaced.values()
     ]  # of one encoder at most

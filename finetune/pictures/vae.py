@@ -59,9 +59,8 @@ class VaeFolder:
     @property
     def sha256(self) -> str:
         """Of the config and all weights."""
-        stored = find(self.folder, STEM)
-        paths = {self.folder / "config.json", *stored.files, *filter(None, [stored.index])}
-        return value_sha256({path.name: file_sha256(path) for path in sorted(paths)})
+        paths = find(self.folder, STEM).read
+        return value_sha256({path.name: file_sha256(path) for path in paths})
 
     @property
     def pixels_a_latent(self) -> int:

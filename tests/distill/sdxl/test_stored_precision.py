@@ -191,9 +191,11 @@ FROM_THE_HUB = """
 import sys
 import torch
 from configs.references import ModelName
+from configs.schema.load import load_recipe
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from distill.objective.projections import Projections
+from distill.run import inputs
 from distill.sdxl.pipelines import load_base
 from finetune.pictures.vae import VaeFolder
 
@@ -208,6 +210,9 @@ for name in names:
             "pooled": encoding.pooled_BP,
             "unet": pipeline.unet.conv_in.weight.detach(),
             "vae": pipeline.vae.decoder.conv_in.weight.detach(),
+            "encoders": inputs._text_encoders(
+                load_recipe("configs/toyworld.yaml", [f"distill.base={name}"]).distill, SDXL
+            ),
             "projections": Projections(name).sha256(),
             "vae digest": VaeFolder(ModelName(name)).sha256,
         }
@@ -267,6 +272,7 @@ def test_a_repository_of_the_hub_with_half_precision_alone(reference: Path, tmp_
         assert from_half[name].dtype == torch.float32
         assert_same(from_half[name], from_both[name])
     # of fp16 numbers and of the same ones in fp32
+    assert from_half["encoders"] != from_both["encoders"]
     assert from_half["projections"] != from_both["projections"]
     assert from_half["vae digest"] != from_both["vae digest"]
     cached = {
