@@ -15,6 +15,7 @@ from configs.schema.sources import WorldSource
 from corpora import worlds
 from corpora.pair import Pair
 from corpora.worlds import SceneCaption, World
+from distill.tokens import segments
 
 # Japanese writes no spaces. A run of kanji with the kana after it, of katakana, of hiragana, of
 # other letters, or one sign: near enough to words for putting them in another order, and it needs
@@ -79,16 +80,16 @@ def code_mixed(
     return made
 
 
-def segmented(texts: list[str], seed: int) -> list[str]:
-    """With spaces around one word: a program that weights a word tokenises it by itself, and the
-    tokenizer begins every text with a space.
+def segmented(texts: list[str], seed: int, count: int = 1) -> list[str]:
+    """With spaces around some words, `count` or all that there are: a program that weights a word
+    tokenises it by itself, and the tokenizer begins every text with a space. The words of a larger
+    count hold those of a smaller one.
     """
     made = []
     for text in texts:
         words = [found.span() for found in WORD.finditer(text)]
-        start, end = _rng(seed, text).choice(words or [(0, len(text))])
-        parts = (text[:start].rstrip(), text[start:end], text[end:].lstrip())
-        made.append(" ".join(filter(None, parts)))
+        drawn = _rng(seed, text).sample(words, min(count, len(words)))
+        made.append(segments.apart(text, drawn))
     return made
 
 
