@@ -4,14 +4,17 @@ long negative ones change the picture, through base, refiner, image to image and
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_tiny_sdxl
 from PIL import Image
 
+from distill.prompt import STYLES, Style
 from eval.paint import __main__ as paint_entry
-from eval.paint import painter, picture_text
+from eval.paint import painter, picture_text, weighting
 from eval.paint.painter import Painter
 from eval.paint.request import Request
 
@@ -81,6 +84,46 @@ def test_weights_and_long_prompts_reach_the_picture(
     }
     found["a1111"] = painted(loaded, changes["heavy"][0], weights="a1111").tobytes()
     assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("what", ["base", "refined", "sd"])
+@pytest.mark.parametrize("style", STYLES)
+def test_two_chunks_reach_the_pipeline_as_the_encodings_of_both(
+    what: str, style: Style, painters: dict[str, Painter]
+) -> None:
+    """Those of the stock pipeline for each chunk alone, along the tokens: of BREAK, and of a prompt
+    over 75 tokens, which ends its first chunk within it.
+    """
+    loaded = painters[what]
+    pipeline, readers = loaded.first, loaded.encoders["base"]
+    tokenizer = next(iter(readers.tokenizers.values()))
+    long = "a" * 70 + ", " + "b" * 40
+    ids = tokenizer(long, add_special_tokens=False).input_ids
+    assert 75 < len(ids) < 150
+    first, second = "a" * 70 + ",", "b" * 40
+    halves = {f"{PROMPT} BREAK {NEGATIVE}": (PROMPT, NEGATIVE)}
+    if style == "a1111":
+        halves[long] = (first, second)
+    for prompt, chunks in halves.items():
+        given = weighting.arguments(pipeline, readers, prompt, NEGATIVE, style, 2)
+        with torch.no_grad():
+            own, empty, negative = (stock(pipeline, list(t)) for t in (chunks, [""], [NEGATIVE]))
+        for name, windows in (
+            ("prompt_embeds", [own[0][:1], own[0][1:]]),
+            ("negative_prompt_embeds", [negative[0], empty[0]]),
+        ):
+            expected = torch.cat(windows, dim=1).expand(2, -1, -1)
+            torch.testing.assert_close(given[name], expected, rtol=0, atol=1e-5)
+        if own[1] is not None:
+            pooled = own[1][:1].expand(2, -1)
+            torch.testing.assert_close(given["pooled_prompt_embeds"], pooled, rtol=0, atol=1e-5)
+
+
+def stock(pipeline: Any, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """States and pooled states as the unmodified pipeline encodes prompts."""
+    one = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    found = pipeline.encode_prompt(prompt=prompts, device="cpu", **one)
+    return found[0], found[2] if len(found) > 2 else None
 
 
 def test_the_command_says_what_it_read(
