@@ -17,6 +17,7 @@ SMALLER_IS_BETTER = {
     "relative_squared_error",
     "mean_pairwise_cosine",
 }
+PARTS = ("rows.", "word_order.", "forms.", "weight_response.")
 EXAMPLE = "rows.student.noise_gap.value=0.05"
 HELP = (
     "end with code 3 when a number is worse than VALUE, after the results are written. PATH: the "
@@ -44,8 +45,8 @@ def parse(words: list[str]) -> dict[str, float]:
     bounds = {}
     for word in words:
         path, _, value = word.rpartition("=")
-        if not path.startswith(("rows.", "word_order.", "forms.")):
-            problem = "a path begins with rows., word_order. or forms."
+        if not path.startswith(PARTS):
+            problem = f"a path begins with {', '.join(PARTS[:-1])} or {PARTS[-1]}"
         else:
             try:
                 bounds[path] = float(value)

@@ -21,9 +21,16 @@ from eval.intervals import bootstrap
 from eval.pictures import painting
 from eval.report import report
 from eval.rows import ROWS, STUDENT, TEACHER
-from eval.states import collapse, noise_gap, prompt_forms, reference_rows, word_order
+from eval.states import (
+    collapse,
+    noise_gap,
+    prompt_forms,
+    reference_rows,
+    weight_response,
+    word_order,
+)
 from eval.states.metrics import similarities
-from eval.states.noise_gap import Distances
+from eval.states.noise_gap import Couple, Distances
 from eval.states.pair_numbers import Place, RowNumbers, whole_text
 
 COMMAND = "python -m eval.compare_hidden_states RECIPE"
@@ -112,18 +119,20 @@ def measure(recipe: Recipe, family: Family, work: Path) -> dict[str, Any]:
 
     `{"pairs", "gap_pairs", "rows": {row: {"states": {encoder: {region: {metric: value}}},
     "pooled_intervals", "by_length", "by_source", "collapse", "noise_gap", "refiner_noise_gap"}},
-    "word_order", "forms", "warnings", "examples"}`; intervals and gaps hold `value`, `low`,
-    `high`. Without a pooled vector, `pooled_intervals` and `examples` are of the state at EOS.
+    "word_order", "forms", "weight_response", "warnings", "examples"}`; intervals and gaps hold
+    `value`, `low`, `high`. Without a pooled vector, `pooled_intervals` and `examples` are of the
+    state at EOS.
     """
     reference_rows.check_names(recipe)
     pairs = held_out.read(recipe, recipe.eval.pairs)
     quiet()
-    readers = reference_rows.readers(recipe, family, pairs)
+    readers, forms = reference_rows.readers(recipe, family, pairs)
     rows, encodings, lengths = compare_states(recipe.eval, pairs, readers, work)
     shown = [name for name in (*ROWS, *recipe.eval.repositories) if name in rows]
-    gaps = measure_gaps(
-        recipe, family, [pair.en for pair in pairs][: recipe.eval.gap_pairs], encodings, shown
-    )
+    some = pairs[: recipe.eval.gap_pairs]
+    others = word_order.comparisons(list(encodings)) + weight_response.comparisons()
+    others += [couple for form in forms.values() for couple in form.couples()]
+    gaps = measure_gaps(recipe, family, [pair.en for pair in some], encodings, shown, others)
     teacher, whole = rows[TEACHER], whole_text(family)
     measured = {}
     for name in shown:
@@ -139,7 +148,8 @@ def measure(recipe: Recipe, family: Family, work: Path) -> dict[str, Any]:
         "gap_pairs": min(len(pairs), recipe.eval.gap_pairs),
         "rows": measured,
         "word_order": word_order.measure(rows, gaps["base"]),
-        "forms": prompt_forms.measure(readers[1].rows, gaps["base"], recipe.eval.seed),
+        "forms": prompt_forms.measure(forms, gaps["base"], recipe.eval.seed),
+        "weight_response": weight_response.measure(readers[1].rows, gaps["base"], recipe.eval.seed),
         "warnings": collapse.warnings(measured),
         "examples": examples(pairs, rows[STUDENT], teacher, whole),
     }
@@ -188,9 +198,10 @@ def measure_gaps(
     english: list[str],
     encodings: dict[str, Encoding],
     shown: list[str],
+    others: list[Couple],
 ) -> dict[str, Distances]:
-    """The UNets' distances of the shown rows from the teacher, and of the reordered prompts from
-    those in order.
+    """The UNets' distances of the shown rows from the teacher, and the base UNet's of other
+    couples of rows.
     """
     import torch
 
@@ -199,9 +210,7 @@ def measure_gaps(
     loaded = load_pipelines(*painting.sdxl_folders(recipe, student=False), family)
     pipelines = Pipelines(*(pipeline and pipeline.to(torch.float32) for pipeline in loaded))
     rows = [(name, TEACHER) for name in shown] + [noise_gap.REACTION]
-    names = list(encodings)
-    others = word_order.comparisons(names) + prompt_forms.comparisons(names)
-    compared = {"base": rows + others, "refiner": rows}
+    compared = {"base": list(dict.fromkeys(rows + others)), "refiner": rows}
     return noise_gap.distances(pipelines, family, english, encodings, compared, recipe.eval)
 
 

@@ -6,6 +6,7 @@ Out: numbers by row. Each reader's are also written into a work folder, so that 
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from configs.schema.recipe import Eval
 from corpora.pair import Pair
 from distill.encoders.teacher import Encoding, TextEncoders
 from distill.sdxl.pipelines import device
-from eval.states import prompt_forms
+from eval.states import prompt_forms, weight_response
 from eval.states.noise_gap import EMPTY
 from eval.states.pair_numbers import Moments, RowNumbers
 from eval.states.reference_rows import RowReader
@@ -105,7 +106,9 @@ def _read(
         for name, prompts in reader.rows.items():
             if name not in rows and start >= some:
                 continue
-            encoding = encoders.encode(prompts[part])
+            weighted = name in weight_response.ROWS
+            encode = partial(weight_response.encode, encoders) if weighted else encoders.encode
+            encoding = encode(prompts[part])
             check_comparable(name, encoding, wanted)
             if name in rows:
                 rows[name].add(start, encoding, wanted, ids)

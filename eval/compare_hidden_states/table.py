@@ -73,6 +73,15 @@ def table(result: dict[str, Any], family: Family) -> str:
     if forms := result.get("forms"):
         gaps = (f"{form} {_short(one['noise_gap']['value'])}" for form, one in forms.items())
         lines += textwrap.wrap(f"gap by form of the prompt: {', '.join(gaps)}", WIDTH)
+    if weight := result.get("weight_response"):
+        cosine, size = (
+            f"{weight[key]['value']:.3f} ({weight[key]['low']:.3f} to {weight[key]['high']:.3f})"
+            for key in ("cosine", "size")
+        )
+        lines.append(
+            f"a word of weight {weight['weight']}: moves the prediction as in English by a cosine "
+            f"of {cosine}, {size} times as far"
+        )
     return "\n".join([*lines, *(f"warning: {line}" for line in result["warnings"])])
 
 

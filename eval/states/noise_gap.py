@@ -33,8 +33,10 @@ from eval.intervals import bootstrap
 from eval.pictures.painting import generators
 from eval.rows import TEACHER
 
+Couple = tuple[str, str]  # two rows
+
 EMPTY = "empty"
-REACTION = (
+REACTION: Couple = (
     TEACHER,
     EMPTY,
 )  # what the gap is relative to: how much the English text matters to the UNet
@@ -54,7 +56,19 @@ class Distances(NamedTuple):
     """
 
     timesteps: list[int]
-    squared: dict[tuple[str, str], np.ndarray]
+    squared: dict[Couple, np.ndarray]
+
+    @property
+    def pairs(self) -> int:
+        return len(self.squared[REACTION])
+
+    def inner(self, one: Couple, other: Couple) -> np.ndarray:
+        """(pairs, timesteps): the inner product of how far the prediction moves from the first text
+        of `one` to its second with how far it moves so in `other`, by the law of cosines; what
+        `between` lists must have been compared.
+        """
+        _, _, starts, ends, out, back = (self.squared[couple] for couple in between(one, other))
+        return (out + back - starts - ends) / 2
 
     def gap(self, row: str, seed: int) -> dict[str, Any]:
         """`{"value", "low", "high", "by_timestep": {t: ratio}, "intervals_by_timestep": {t: [low,
@@ -76,12 +90,18 @@ class Distances(NamedTuple):
         }
 
 
+def between(one: Couple, other: Couple) -> list[Couple]:
+    """What to compare for the sizes of two moves and the angle between them."""
+    (a, b), (c, d) = one, other
+    return [one, other, (a, c), (b, d), (a, d), (b, c)]
+
+
 def distances(
     pipelines: Pipelines,
     family: Family,
     prompts: list[str],
     encodings: dict[str, Encoding],
-    compared: dict[str, list[tuple[str, str]]],
+    compared: dict[str, list[Couple]],
     settings: Eval,
 ) -> dict[str, Distances]:
     """By UNet (`base`, and `refiner` where there is one and it has steps to paint).
@@ -137,7 +157,7 @@ def _distances_at(
     parts: tuple[str, ...],
     point: Point,
     texts: dict[str, Encoding],
-    compared: list[tuple[str, str]],
+    compared: list[Couple],
 ) -> np.ndarray:
     """(comparisons, B) at one point; every text is predicted once."""
     needed = dict.fromkeys(name for names in compared for name in names)

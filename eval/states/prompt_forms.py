@@ -1,9 +1,8 @@
 """Prompts in the forms that people write: lists, tags behind a sentence, words and clauses of both
-languages. How far is the UNet's prediction from the teacher's, which reads the English of the same
-form?
+languages, words apart, a negative prompt in English. How far is the UNet's prediction from the
+teacher's, which reads the English of the same form?
 
-In:  the held-out pairs, the student's tokenizer, and the training pairs: with the held-out ones
-     they give a table of translations.
+In:  pairs, and what `translations_of` finds in them.
 Out: prompts a form, one a pair; noise-prediction gaps by form. Nothing on disk.
 
 A form's gap is relative to what the teacher's own prompt of that form changes, as any gap is. It is
@@ -19,23 +18,72 @@ from corpora.pair import Pair
 from distill.tokenizer import portable
 from distill.tokens import translations
 from distill.tokens.composed import clauses_of
-from distill.tokens.translations import Phrase, Text, phrases
+from distill.tokens.translations import Phrase, Text, Unit, phrases
 from eval.intervals import bootstrap
 from eval.rows import STUDENT, TEACHER
 from eval.states import prompt_variants
-from eval.states.noise_gap import EMPTY, REACTION, Distances
+from eval.states.noise_gap import EMPTY, Couple, Distances, between
 from eval.states.prompt_variants import SaidScene
 
 STUDENTS, TEACHERS = "student_form_", "teacher_form_"
 WORD_SHARES = (10, 30, 50)  # percent
 IN_LIST = 4
+# By form how its prompts are, for people; `{language}` becomes the name of the student's language.
+TITLES = {
+    **{f"words_{share}": f"{share} % of the words in English" for share in WORD_SHARES},
+    "apart_1": "spaces around one word",
+    **{f"apart_{count}": f"spaces around {count} words" for count in (2, 3)},
+    "clauses_ja_en": "{language} clause, English clause",
+    "clauses_en_ja": "English clause, {language} clause",
+    "clauses_swapped": "the two {language} clauses exchanged",
+    "list": "list of phrases in {language}",
+    "list_mixed": "list of phrases in both languages",
+    "list_english": "list of phrases in English",
+    "sentence_tags": "{language} sentence, English phrases",
+    "tags_sentence": "English phrases, {language} sentence",
+    "negative_english": "{language} sentence, negative prompt in English",
+}
 
 
 class Form(NamedTuple):
-    """`teacher` is None where it reads the pairs' own English."""
+    """Prompts, one a pair. `teacher` is None where it reads the pairs' own English. `negative`:
+    the negative prompts, in English for both.
+    """
 
     student: list[str]
     teacher: list[str] | None = None
+    negative: list[str] | None = None
+
+
+class Measured(NamedTuple):
+    """The rows that read a form's prompts, and its negative ones; which pairs it changes."""
+
+    student: str
+    teacher: str
+    negative: Couple | None
+    changed: list[bool]
+
+    def couples(self) -> list[Couple]:
+        """What `noise_gap.distances` must compare."""
+        if self.negative:
+            return between(*self._guidance(self.negative))
+        return [(self.student, self.teacher), (self.teacher, EMPTY)]
+
+    def gap(self, base: Distances, seed: int) -> dict[str, Any]:
+        """`{"value", "low", "high"}`. With a negative prompt, of how far the prediction moves from
+        it to the prompt: this is what guidance takes it along.
+        """
+        if self.negative:
+            student, teacher = self._guidance(self.negative)
+            squared, reaction = base.squared[student], base.squared[teacher]
+            errors = squared + reaction - 2 * base.inner(student, teacher)
+        else:
+            errors, reaction = (base.squared[couple] for couple in self.couples())
+        some = self.changed[: base.pairs]
+        return bootstrap(errors.sum(axis=1)[some], reaction.sum(axis=1)[some], seed)
+
+    def _guidance(self, negative: Couple) -> tuple[Couple, Couple]:
+        return (negative[0], self.student), (negative[1], self.teacher)
 
 
 def is_form(row: str) -> bool:
@@ -43,25 +91,34 @@ def is_form(row: str) -> bool:
     return row.startswith((STUDENTS, TEACHERS))
 
 
-def made(
-    recipe: Recipe, pairs: Sequence[Pair], made_from: list[SaidScene | None]
-) -> dict[str, Form]:
-    """By form: `words_10`, `words_30`, `words_50` (of a world's captions), `clauses_ja_en`,
-    `clauses_en_ja`, `clauses_swapped` (of sentences with two clauses in both languages), `list`,
-    `list_mixed`, `list_english`, `sentence_tags`, `tags_sentence`. Raises DataError.
+def translations_of(recipe: Recipe, pairs: Sequence[Pair]) -> list[list[Unit]]:
+    """Of each pair the pieces with their English, by a table counted from the run's training pairs
+    and these. Raises DataError.
     """
     texts = [(pair.text, pair.en) for pair in pairs]
+    tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
+    known = [*translations.sample(recipe.run_dir / "pairs"), *texts]
+    return translations.count(known, tokenizer).units(texts)
+
+
+def made(
+    pairs: Sequence[Pair],
+    made_from: Sequence[SaidScene | None],
+    units: Sequence[list[Unit]],
+    seed: int,
+) -> dict[str, Form]:
+    """By form, as `TITLES` names them: `words_…` only of a world's captions, lists and what holds
+    one where the pairs have phrases.
+    """
+    texts = [(pair.text, pair.en) for pair in pairs]
+    japanese = [text for text, _ in texts]
     found: dict[str, Form] = {}
     if all(made_from):
         for share in WORD_SHARES:
-            mixed = prompt_variants.code_mixed(
-                list(pairs), made_from, recipe.eval.seed, share / 100
-            )
+            mixed = prompt_variants.code_mixed(list(pairs), list(made_from), seed, share / 100)
             found[f"words_{share}"] = Form(mixed)
-    tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
-    known = [*translations.sample(recipe.run_dir / "pairs"), *texts]
-    table = translations.count(known, tokenizer)
-    units = table.units(texts)
+    for count in (1, 2, 3):
+        found[f"apart_{count}"] = Form(prompt_variants.segmented(japanese, seed, count))
     clauses = [clauses_of(*text, own) for text, own in zip(texts, units, strict=True)]
     for name, languages, swapped in (
         ("clauses_ja_en", (0, 1), False),
@@ -69,14 +126,14 @@ def made(
         ("clauses_swapped", (0, 0), True),
     ):
         prompts = []
-        for (text, _), two in zip(texts, clauses, strict=True):
+        for text, two in zip(japanese, clauses, strict=True):
             parts = (
                 [one[language] for one, language in zip(two, languages, strict=True)] if two else []
             )
             prompts.append("、".join(parts[::-1] if swapped else parts) or text)
         found[name] = Form(prompts)
     pool = [phrase for text, own in zip(texts, units, strict=True) for phrase in _long(text, own)]
-    return found | (_listed(texts, pool, recipe.eval.seed) if pool else {})
+    return found | (_listed(texts, pool, seed) if pool else {})
 
 
 def _long(text: Text, units: Any) -> list[Phrase]:
@@ -102,45 +159,51 @@ def _listed(texts: list[Text], pool: list[Phrase], seed: int) -> dict[str, Form]
         "tags_sentence": Form(
             [f"{tags}, {t}" for (t, _), tags in zip(texts, two, strict=True)], before
         ),
+        "negative_english": Form([text for text, _ in texts], negative=english),
     }
 
 
-def rows(forms: dict[str, Form]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """What the teacher and the student read, by row."""
-    teacher = {f"{TEACHERS}{name}": form.teacher for name, form in forms.items() if form.teacher}
-    return teacher, {f"{STUDENTS}{name}": form.student for name, form in forms.items()}
+def add_rows(
+    forms: dict[str, Form], teacher: dict[str, list[str]], student: dict[str, list[str]]
+) -> None:
+    """Adds to what the teacher and the student read, by row, what the forms need besides."""
+    for name, form in forms.items():
+        for rows, prefix, prompts in (
+            (student, STUDENTS, form.student),
+            (teacher, TEACHERS, form.teacher),
+            (student, f"{STUDENTS}of_", form.negative),
+            (teacher, f"{TEACHERS}of_", form.negative),
+        ):
+            if prompts is not None and prompts not in rows.values():
+                rows[f"{prefix}{name}"] = prompts
 
 
-def comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
-    """What `noise_gap.distances` must compare for the forms among these rows."""
-    couples = []
-    for row in names:
-        if row.startswith(STUDENTS):
-            teacher = _teacher_of(row, names)
-            couples += [(row, teacher), (teacher, EMPTY)]
-    return [couple for couple in dict.fromkeys(couples) if couple != REACTION]
-
-
-def measure(student: dict[str, list[str]], base: Distances, seed: int) -> dict[str, dict[str, Any]]:
-    """`{form: {"noise_gap": {"value", "low", "high"}, "pairs"}}`; `student`: what it read, by row.
-    A form that changes no pair is left out.
-    """
+def measured(
+    forms: dict[str, Form], teacher: dict[str, list[str]], student: dict[str, list[str]]
+) -> dict[str, Measured]:
+    """By form how it is measured; `teacher` and `student` have its rows."""
     found = {}
-    names = [row for couple in base.squared for row in couple]
-    for row, prompts in student.items():
-        if row.startswith(STUDENTS):
-            teacher = _teacher_of(row, names)
-            errors_N, reaction_N = (
-                base.squared[couple].sum(axis=1) for couple in ((row, teacher), (teacher, EMPTY))
-            )
-            couples = zip(prompts, student[STUDENT][: len(errors_N)], strict=False)
-            changed = [one != plain for one, plain in couples]
-            if any(changed):
-                gap = bootstrap(errors_N[changed], reaction_N[changed], seed)
-                found[row.removeprefix(STUDENTS)] = {"noise_gap": gap, "pairs": sum(changed)}
+    for name, form in forms.items():
+        plain = zip(form.student, student[STUDENT], strict=True)
+        found[name] = Measured(
+            _row(student, form.student),
+            _row(teacher, form.teacher or teacher[TEACHER]),
+            (_row(student, form.negative), _row(teacher, form.negative)) if form.negative else None,
+            [form.negative is not None or one != other for one, other in plain],
+        )
     return found
 
 
-def _teacher_of(row: str, names: Sequence[str]) -> str:
-    own = row.replace(STUDENTS, TEACHERS)
-    return own if own in names else TEACHER
+def _row(rows: dict[str, list[str]], prompts: list[str]) -> str:
+    return next(row for row, own in rows.items() if own == prompts)
+
+
+def measure(forms: dict[str, Measured], base: Distances, seed: int) -> dict[str, dict[str, Any]]:
+    """`{form: {"noise_gap": {"value", "low", "high"}, "pairs"}}`. A form that changes none of the
+    pairs measured is left out.
+    """
+    found = {}
+    for name, form in forms.items():
+        if pairs := sum(form.changed[: base.pairs]):
+            found[name] = {"noise_gap": form.gap(base, seed), "pairs": pairs}
+    return found

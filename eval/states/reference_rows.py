@@ -27,7 +27,8 @@ from distill.encoders.student import initial_text_encoders
 from distill.encoders.teacher import TextEncoders, load_text_encoders
 from distill.sdxl import repository
 from eval import rows
-from eval.states import prompt_forms, prompt_variants
+from eval.states import prompt_forms, prompt_variants, weight_response
+from eval.states.prompt_forms import Measured
 
 POSITIONS = 77
 
@@ -39,8 +40,10 @@ class RowReader(NamedTuple):
     rows: dict[str, list[str]]
 
 
-def readers(recipe: Recipe, family: Family, pairs: list[Pair]) -> list[RowReader]:
-    """The teacher first.
+def readers(
+    recipe: Recipe, family: Family, pairs: list[Pair]
+) -> tuple[list[RowReader], dict[str, Measured]]:
+    """The teacher first, then the student; and by form which of their rows measure it.
 
     Raises RecipeError for a name taken twice, DataError when the translator cannot be loaded.
     """
@@ -68,17 +71,15 @@ def readers(recipe: Recipe, family: Family, pairs: list[Pair]) -> list[RowReader
         teacher[rows.TEACHER_SWAPPED], student[rows.STUDENT_SWAPPED] = swapped_en, swapped_ja
     if others := prompt_variants.paraphrases(made_from, seed):
         teacher[rows.PARAPHRASE] = others
-    for own, forms in zip(
-        (teacher, student),
-        prompt_forms.rows(prompt_forms.made(recipe, pairs, made_from)),
-        strict=True,
-    ):
-        own |= forms
+    units = prompt_forms.translations_of(recipe, pairs)
+    forms = prompt_forms.made(pairs, made_from, units, seed)
+    prompt_forms.add_rows(forms, teacher, student)
+    weight_response.add_rows(recipe, family, pairs, units, teacher, student)
     if recipe.eval.translator is not None:
         teacher[rows.TRANSLATED] = _translated(
             recipe.eval.translator, japanese, recipe.eval.batch_size
         )
-    return [
+    found = [
         RowReader(lambda: load_text_encoders(base, family, recipe.distill.teacher), teacher),
         RowReader(lambda: load_text_encoders(recipe.run_dir / "export" / "base", family), student),
         RowReader(
@@ -92,6 +93,7 @@ def readers(recipe: Recipe, family: Family, pairs: list[Pair]) -> list[RowReader
             for name in recipe.eval.repositories
         ),
     ]
+    return found, prompt_forms.measured(forms, teacher, student)
 
 
 def _translated(reference: ModelName, texts: list[str], batch_size: int) -> list[str]:

@@ -98,10 +98,14 @@ def test_compare_measures_what_must_come_out_exactly(
         for kind in ("pooled", "states", "noise")
     )
     forms = result["forms"]
-    assert set(forms) == {"words_10", "words_30", "words_50"}, "too few pairs for phrases"
+    of_words = {f"words_{share}" for share in (10, 30, 50)} | {f"apart_{n}" for n in (1, 2, 3)}
+    assert set(forms) == of_words, "too few pairs for phrases"
     assert all(one["noise_gap"]["value"] > 0 and 0 < one["pairs"] <= 4 for one in forms.values())
     mixed = rows["student_mixed"]["noise_gap"]["value"]
-    assert forms["words_50"]["noise_gap"]["value"] == pytest.approx(mixed), "the same prompts"
+    assert forms["words_50"]["noise_gap"]["value"] == mixed, "the same prompts"
+    apart = rows["student_segmented"]["noise_gap"]["value"]
+    assert forms["apart_1"]["noise_gap"]["value"] == apart, "the same prompts"
+    assert result["weight_response"] == {}, "too few pairs to align words"
     printed = capsys.readouterr().out
     assert all(row in printed for row in rows) and all(form in printed for form in forms)
     assert max(map(len, table.table(result, SDXL).splitlines())) <= table.WIDTH
@@ -377,7 +381,7 @@ def test_bounds_are_checked_after_the_results_are_written(
     assert "rows.student.refiner_noise_gap.value was not measured in this run" in error
     assert f"similar paths: {gap}, " in refused(3, "rows.student.noise_gab.value=1")
     for word, problem in (
-        ("noise_gap=1", "a path begins with rows., word_order. or forms."),
+        ("noise_gap=1", "a path begins with rows., word_order., forms. or weight_response."),
         (f"{gap}=much", "'much' is no number"),
         (f"{gap}=nan", "NaN is no bound"),
         (gap, "a path begins with"),

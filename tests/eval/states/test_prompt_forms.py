@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import write_pairs
+from predictions import distances_of, drawn
 
 from configs.references import TOYWORLD_MODELS
 from configs.schema.load import load_recipe
@@ -12,6 +14,7 @@ from corpora.toyworld import captions
 from distill.tokenizer import portable
 from eval.states import prompt_forms, prompt_variants
 from eval.states.noise_gap import EMPTY, REACTION, Distances
+from eval.states.prompt_forms import Form, Measured
 
 
 def test_the_forms_of_toyworld(tmp_path: Path) -> None:
@@ -21,9 +24,12 @@ def test_the_forms_of_toyworld(tmp_path: Path) -> None:
     recipe = load_recipe("configs/toyworld.yaml", [f"run={tmp_path}"])
     made = captions.pairs(60, "held_out", 0)
     pairs = [Pair(str(i), one.ja, one.en, "toyworld", "", 1, 1) for i, one in enumerate(made)]
-    forms = prompt_forms.made(recipe, pairs, prompt_variants.captioned(recipe, pairs))
+    units = prompt_forms.translations_of(recipe, pairs)
+    forms = prompt_forms.made(pairs, prompt_variants.captioned(recipe, pairs), units, 0)
     assert all(len(form.student) == 60 for form in forms.values())
-    assert len(forms) == 11 and forms["words_10"] != forms["words_30"]
+    assert set(forms) == set(prompt_forms.TITLES) and forms["words_10"] != forms["words_30"]
+    spaces = [[text.count(" ") for text in forms[f"apart_{n}"].student] for n in (1, 2, 3)]
+    assert all(a <= b <= c for a, b, c in zip(*spaces, strict=True)) and sum(spaces[2]) > 150
     swapped = forms["clauses_swapped"].student
     halves = zip(forms["clauses_ja_en"].student, forms["clauses_en_ja"].student, strict=True)
     changed = 0
@@ -49,19 +55,49 @@ def test_the_forms_of_toyworld(tmp_path: Path) -> None:
 
 
 def test_a_gap_is_over_the_pairs_that_the_form_changes() -> None:
+    """And no prompts are read twice: a form whose prompts a row has is measured by that row."""
     ones, twos = np.ones((3, 2)), np.full((3, 2), 2.0)
-    own = "student_form_clauses", "teacher_form_list", "student_form_list"
+    student = {"student": ["a", "b", "c"], "student_mixed": ["a", "x", "y"]}
+    teacher = {"teacher": ["A", "B", "C"]}
+    lists, english = ["x", "y", "z"], ["X", "Y", "Z"]
+    forms = {
+        "clauses": Form(student["student_mixed"]),
+        "list": Form(lists, english),
+        "list_english": Form(english, english),
+        "same": Form(student["student"]),
+    }
+    prompt_forms.add_rows(forms, teacher, student)
+    own = "student_form_list", "teacher_form_list"
+    assert list(teacher) == ["teacher", own[1]]
+    assert list(student) == ["student", "student_mixed", own[0], "student_form_list_english"]
     base = Distances(
         [1, 2],
         {
             REACTION: twos,
-            (own[0], "teacher"): ones * np.array([[9.0], [1], [1]]),
-            (own[2], own[1]): ones,
+            ("student_mixed", "teacher"): ones * np.array([[9.0], [1], [1]]),
+            own: ones,
             (own[1], EMPTY): ones * 4,
+            ("student_form_list_english", own[1]): ones * 2,
         },
     )
-    read = {"student": ["a", "b", "c"], own[0]: ["a", "x", "y"], own[2]: ["x", "y", "z"]}
-    found = prompt_forms.measure(read, base, 0)
-    assert found["clauses"]["pairs"] == 2 and found["clauses"]["noise_gap"]["value"] == 0.5
-    assert found["list"]["pairs"] == 3 and found["list"]["noise_gap"]["value"] == 0.25
-    assert set(prompt_forms.comparisons([*read, own[1]])) == set(base.squared) - {REACTION}
+    measured = prompt_forms.measured(forms, teacher, student)
+    couples = {couple for name in forms for couple in measured[name].couples()}
+    assert couples == {*base.squared, ("student", "teacher")}
+    found = prompt_forms.measure(measured, base, 0)
+    gaps = {name: (one["noise_gap"]["value"], one["pairs"]) for name, one in found.items()}
+    assert gaps == {"clauses": (0.5, 2), "list": (0.25, 3), "list_english": (0.5, 3)}
+
+
+def test_with_a_negative_prompt_the_gap_is_of_what_guidance_uses() -> None:
+    """Against the vectors themselves: what comes off prompt and negative prompt alike is no gap."""
+    found = {}
+    for offset in (0.0, 3.0):
+        vectors = drawn(["student", "teacher", "student_n", "teacher_n"])
+        vectors |= {name: vectors[name] + offset for name in ("student", "student_n")}
+        form = Measured("student", "teacher", ("student_n", "teacher_n"), [True] * 5)
+        base = distances_of(vectors, form.couples())
+        found[offset] = form.gap(base, 0)["value"]
+        own, wanted = (vectors[one] - vectors[f"{one}_n"] for one in ("student", "teacher"))
+        expected = ((own - wanted) ** 2).sum() / (wanted**2).sum()
+        assert found[offset] == pytest.approx(expected)
+    assert found[0.0] == pytest.approx(found[3.0])
