@@ -4,7 +4,9 @@
 
 In:  `<run>/stages.jsonl`, `<run>/eval/compare_hidden_states.json`, `<run>/eval/pictures.json`.
 Out: `<run>/summary.json`: `scene_accuracy` (by row; null where no scenes can be read), `noise_gap`
-     (of the student), `seconds` (by stage, and their `total`; a stage run twice counts with both).
+     (of the student), `forms` (its gap by form of the prompt), `weight_response` (the cosine; null
+     where it was not measured), `seconds` (by stage, and their `total`; a stage run twice counts
+     with both).
 """
 
 from pathlib import Path
@@ -24,6 +26,7 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
     """The summary of a run. Raises DataError naming the command that makes what is missing."""
     comparison = _of_this_recipe(recipe, "compare_hidden_states.json", COMPARE)
     pictures = _of_this_recipe(recipe, "pictures.json", GENERATE)
+    weight = comparison.get("weight_response")
     accuracies = {
         row: numbers["scene_accuracy"]["value"]
         for row, numbers in pictures["rows"].items()
@@ -32,6 +35,10 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
     return {
         "scene_accuracy": accuracies or None,
         "noise_gap": comparison["rows"][STUDENT]["noise_gap"]["value"],
+        "forms": {
+            form: one["noise_gap"]["value"] for form, one in comparison.get("forms", {}).items()
+        },
+        "weight_response": weight["cosine"]["value"] if weight else None,
         "seconds": stage_seconds(recipe.run_dir / "stages.jsonl"),
     }
 
@@ -55,6 +62,12 @@ def report(recipe: Recipe) -> None:
     for row, accuracy in (summary["scene_accuracy"] or {}).items():
         print(f"  the right scene, {label(row, recipe.text_language.name):<34}{accuracy:>8.1%}")
     print(f"  {'noise-prediction gap of the student (0 is best)':<51}{summary['noise_gap']:>8.4f}")
+    if forms := summary["forms"]:
+        worst = max(forms, key=forms.__getitem__)
+        print(f"  {f'the largest gap of a form of prompts, {worst}':<51}{forms[worst]:>8.4f}")
+    if summary["weight_response"] is not None:
+        title = "a word's weight does what it does in English (1)"
+        print(f"  {title:<51}{summary['weight_response']:>8.4f}")
     for stage, seconds in summary["seconds"].items():
         print(f"  {stage:<51}{duration(seconds):>8}")
     print(

@@ -25,6 +25,7 @@ from distill.train import metrics_file
 from eval import results, rows
 from eval.pictures import painted
 from eval.report import plots
+from eval.states import prompt_forms
 from eval.states.pair_numbers import whole_text
 
 THUMBNAIL = 384  # pixels
@@ -77,6 +78,7 @@ def _page(
         measures_plot=_image(plots.training_measures(history)),
         picture_of=lambda path: _image(thumbnail(inside(folder, path))),
         rows=rows,
+        titles=prompt_forms.TITLES,
         language=language,
         commands={"compare": COMPARE, "generate": GENERATE},
     )

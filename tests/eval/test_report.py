@@ -18,6 +18,10 @@ from eval.pictures import painted, painting
 from eval.report import plots, report
 from eval.rows import ROWS
 
+SINCE_EVER = (
+    "recipe fingerprint pairs gap_pairs rows word_order warnings examples".split()
+)  # of a result, before forms of prompts were measured
+
 
 def outputs(recipe: str) -> Path:
     return load_recipe(recipe).run_dir / "eval"
@@ -69,6 +73,8 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
         "gap_pairs": 4,
         "rows": rows,
         "word_order": {"scrambled": {"pooled": 1.0, "states": None, "noise": 0.5, "pairs": 8}},
+        "forms": {"tags_sentence": {"noise_gap": gap(0.4321), "pairs": 3}},
+        "weight_response": {"cosine": interval, "size": interval, "weight": 1.4, "pairs": 2},
         "warnings": ["collapse: a <b>line</b>"],
         "examples": [
             {"text": ja, "en": "a red circle", "nearest_en": "a ring", "centred_cosine": 0.5}
@@ -121,6 +127,9 @@ def test_report_holds_everything_and_escapes_captions(finished_run: Callable[...
         not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page
     )  # nothing from elsewhere
     assert "75.0 %" in page
+    form = page[page.index("English phrases, Japanese sentence") :]
+    assert "0.4321" in form and "0.2160" in form[: form.index("</tr>")]
+    assert "at the weight 1.4" in page
 
 
 def test_results_of_another_version_are_named(finished_run: Callable[..., str]) -> None:
@@ -128,6 +137,9 @@ def test_results_of_another_version_are_named(finished_run: Callable[..., str]) 
     write_results(recipe.run_dir / "eval")
     path = recipe.run_dir / "eval" / "compare_hidden_states.json"
     whole = json.loads(path.read_text())
+    results.write(path, {key: value for key, value in whole.items() if key in SINCE_EVER})
+    page = report.render(recipe, SDXL).read_text(encoding="utf-8")
+    assert "Prompts of other forms" not in page and "weight response" not in page
     for missing in ("word_order", "rows"):
         results.write(path, {key: value for key, value in whole.items() if key != missing})
         with pytest.raises(ValueError, match="another version's"):
@@ -172,9 +184,12 @@ def test_summary(finished_run: Callable[..., str], capsys: pytest.CaptureFixture
             "teacher_untranslated": 0.75,
         },
         "noise_gap": 0.01,
+        "forms": {"tags_sentence": 0.4321},
+        "weight_response": 0.5,
         "seconds": {"corpora.prepare": 61.0, "distill.train": 3600.0, "total": 3661.0},
     }
-    assert "1:01:01" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1:01:01" in out and "tags_sentence" in out and "0.4321" in out
     (folder / "stages.jsonl").write_text("nonsense\n")
     assert summary.main([recipe]) == 3
     assert "line 1 is not a stage" in capsys.readouterr().err
