@@ -31,6 +31,20 @@ VocabMethod = Literal[
 ]
 
 
+# Of prompts that still say the whole caption; eval/states/prompt_forms.py makes them.
+PaintedForm = Literal[
+    "words_10",
+    "words_30",
+    "words_50",
+    "apart_1",
+    "apart_2",
+    "apart_3",
+    "clauses_ja_en",
+    "clauses_en_ja",
+    "clauses_swapped",
+]
+
+
 class VocabInit(Section):
     method: VocabMethod = Field(
         "nearest",
@@ -66,6 +80,11 @@ class Eval(Section):
     )
     gap_pairs: Positive = Field(64, description="pairs the noise-prediction gap is measured on")
     prompts: Positive = Field(200, description="held-out prompts painted")
+    forms: list[PaintedForm] = Field(
+        [],
+        description="of prompts, which the student also paints a world's captions in, such as "
+        "words_50: half of the words in English",
+    )
     inference_steps: Positive = 50
     denoising_end: float = Field(
         0.8, gt=0.0, le=1.0, description="where the refiner takes over; 1 leaves it out"

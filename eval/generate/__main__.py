@@ -12,7 +12,8 @@ Out: `<run>/eval/pictures/<row>/0000.png`..., `<run>/eval/grid.png` (left Englis
 Rows (eval/rows.py): `teacher`, `student`, `student_english` where the student was trained on some
 English, and on toyworld `teacher_untranslated`. A fifth of toyworld's prompts are pairs that
 differ only in which object has which role. Numbers: on toyworld the scene accuracy, also by the
-captions' source; for any recipe the agreement of `eval/pictures/agreement.py`.
+captions' source; for any recipe the agreement of `eval/pictures/agreement.py`. `eval.forms` adds
+the student's prompts in other forms, such as half of the words in English.
 """
 
 from configs import command

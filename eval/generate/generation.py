@@ -16,11 +16,14 @@ from distill.encoders.family import Family
 from distill.sdxl.base import settled
 from distill.sdxl.pipelines import load_pipelines, quiet, require
 from eval import card, held_out, results
+from eval.generate import forms
 from eval.pictures import agreement, painted, painting
 from eval.pictures.painting import picture_path, png, sdxl_folders
 from eval.pictures.scene_accuracy import by_source, scene_accuracy
 from eval.report import report
 from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER, UNTRANSLATED
+from eval.states import prompt_forms
+from eval.states.prompt_variants import SaidScene
 
 COMMAND = "python -m eval.generate RECIPE"
 OF_THE_STUDENT = (STUDENT, STUDENT_ENGLISH)
@@ -38,13 +41,16 @@ TILE = 256  # pixels a picture has in the grid
 
 
 class HeldOutCaptions(NamedTuple):
-    """What is painted; `scenes` and `world` are None where no scene can be read from a picture."""
+    """What is painted; `scenes`, `world` and `said` (the captions as the world made them) are None
+    where no scene can be read from a picture.
+    """
 
     text: list[str]
     en: list[str]
     sources: list[str]
     scenes: list[Any] | None
     world: World | None = None
+    said: list[SaidScene] | None = None
 
 
 def generate(recipe: Recipe) -> None:
@@ -57,7 +63,8 @@ def generate(recipe: Recipe) -> None:
     judges = recipe.eval.model_dump(mode="json", include=JUDGES)
     exports = _folders(recipe, STUDENT)
     sources = [*_folders(recipe, TEACHER), *filter(None, judges.values())]
-    digest = results.fingerprint(_settings(recipe) | {"judges": judges}, sources, exports)
+    asked = {"judges": judges} | ({"forms": recipe.eval.forms} if recipe.eval.forms else {})
+    digest = results.fingerprint(_settings(recipe) | asked, sources, exports)
     done = (
         results.finished(folder / "pictures.json", recipe.name, digest, COMMAND)
         and (folder / "grid.png").is_file()
@@ -70,12 +77,13 @@ def generate(recipe: Recipe) -> None:
             *painting.sdxl_folders(recipe, student=False),
         )
         captions = held_out_captions(recipe)
-        rows = paint_rows(recipe, family, captions)
+        other = forms.prompts(recipe, captions.said)
+        rows = paint_rows(recipe, family, captions, other)
         language = recipe.text_language.name
         couples = [(_open(rows[TEACHER], i), _open(rows[STUDENT], i)) for i in _examples(captions)]
         results.write_bytes(folder / "grid.png", _png(grid(couples, language)))
         read = {"export_sha256": results.export_sha256(recipe.run_dir / "export" / "base")}
-        measured = measure(recipe, captions, rows)
+        measured = measure(recipe, captions, rows, other)
         result = {
             "recipe": recipe.name,
             "fingerprint": digest,
@@ -97,16 +105,18 @@ def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
         world = worlds.of_source(source)
         couples = recipe.eval.prompts // 10
         made = world.pairs(recipe.eval.prompts - 2 * couples, "held_out", source.seed)
-        rows = [
-            (caption.ja, caption.en, f"{world.name}_{caption.phrasing}", caption.scene)
-            for caption in made
-        ]
-        rows += [
-            (caption.ja, caption.en, f"{world.name}_{ROLE_SWAPPED}", caption.scene)
-            for caption in world.held_out_twins(couples, source.seed)
-        ]
-        text, en, sources, scenes = map(list, zip(*rows, strict=True))
-        return HeldOutCaptions(text, en, sources, scenes, world)
+        said = [(caption, caption.phrasing) for caption in made]
+        twins = world.held_out_twins(couples, source.seed)
+        said += [(caption, ROLE_SWAPPED) for caption in twins]
+        captions, phrasings = map(list, zip(*said, strict=True))
+        return HeldOutCaptions(
+            [caption.ja for caption in captions],
+            [caption.en for caption in captions],
+            [f"{world.name}_{phrasing}" for phrasing in phrasings],
+            [caption.scene for caption in captions],
+            world,
+            [SaidScene(caption, world) for caption in captions],
+        )
     pairs = held_out.read(recipe, recipe.eval.prompts)
     return HeldOutCaptions(
         [pair.text for pair in pairs],
@@ -116,8 +126,11 @@ def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
     )
 
 
-def paint_rows(recipe: Recipe, family: Family, captions: HeldOutCaptions) -> dict[str, Path]:
-    """Paints what is not painted yet; the folder of each row.
+def paint_rows(
+    recipe: Recipe, family: Family, captions: HeldOutCaptions, other: dict[str, list[str]]
+) -> dict[str, Path]:
+    """Paints what is not painted yet; the folder of each row. `other`: the student's prompts in
+    other forms, by row.
 
     The same prompt number has the same seed in every row.
     """
@@ -126,11 +139,12 @@ def paint_rows(recipe: Recipe, family: Family, captions: HeldOutCaptions) -> dic
     )
     if recipe.distill.english_share > 0:
         jobs[STUDENT_ENGLISH] = captions.en
+    jobs |= other
     quiet()
     folders = {row: recipe.run_dir / "eval" / "pictures" / row for row in jobs}
     for student in (False, True):
         pipelines = None
-        for row in (row for row in jobs if (row in OF_THE_STUDENT) == student):
+        for row in (row for row in jobs if _of_the_student(row) == student):
             read = ([], _folders(recipe, row)) if student else (_folders(recipe, row), [])
             digest = results.fingerprint(_settings(recipe) | {"prompts": jobs[row]}, *read)
             inputs = {"recipe": recipe.name, "fingerprint": digest}
@@ -144,19 +158,27 @@ def paint_rows(recipe: Recipe, family: Family, captions: HeldOutCaptions) -> dic
     return folders
 
 
-def measure(recipe: Recipe, captions: HeldOutCaptions, rows: dict[str, Path]) -> dict[str, Any]:
-    """`{"rows": {row: accuracies}, "agreement": {row: {metric: mean}}, "agreement_by_source":
-    {source: {metric: mean}}, "examples"}`.
+def measure(
+    recipe: Recipe,
+    captions: HeldOutCaptions,
+    folders: dict[str, Path],
+    other: dict[str, list[str]],
+) -> dict[str, Any]:
+    """`{"rows": {row: accuracies}, "forms": {form: accuracies}, "agreement": {row: {metric: mean}},
+    "agreement_by_source": {source: {metric: mean}}, "examples"}`.
 
-    The accuracies only where scenes can be read; the agreement by source is the student's.
+    The accuracies only where scenes can be read, those of forms where there are `other` prompts;
+    the agreement by source is the student's.
     """
     right: dict[str, list[bool]] = {}
-    measured: dict[str, Any] = {row: {} for row in rows}
-    for row, folder in rows.items():
+    measured: dict[str, Any] = {row: {} for row in folders}
+    for row, folder in folders.items():
         if captions.scenes and captions.world:
             measured[row], right[row] = scene_accuracy(
                 captions.world, captions.scenes, captions.sources, folder
             )
+    of_forms = forms.accuracies(other, captions.text, right, recipe.eval.seed)
+    rows = {row: folder for row, folder in folders.items() if row not in other}
     paths = {
         row: [picture_path(folder, i) for i in range(len(captions.text))]
         for row, folder in rows.items()
@@ -168,7 +190,7 @@ def measure(recipe: Recipe, captions: HeldOutCaptions, rows: dict[str, Path]) ->
             "text": captions.text[i],
             "en": captions.en[i],
             "pictures": {row: str(picture_path(Path("pictures", row), i)) for row in rows},
-            "right": {row: row_right[i] for row, row_right in right.items()},
+            "right": {row: right[row][i] for row in rows if row in right},
         }
         for number, i in enumerate(_examples(captions))
     ]
@@ -183,7 +205,8 @@ def measure(recipe: Recipe, captions: HeldOutCaptions, rows: dict[str, Path]) ->
         for metric, numbers in agreements[STUDENT].items()
     }
     return {
-        "rows": measured,
+        "rows": {row: measured[row] for row in rows},
+        **({"forms": of_forms} if other else {}),
         "agreement": {row: means(values) for row, values in agreements.items()},
         "agreement_by_source": {
             source: means({metric: part[source] for metric, part in parts.items()})
@@ -237,6 +260,15 @@ def table(result: dict[str, Any]) -> str:
                 for source, one in by_source.items()
                 if len(by_source) > 1
             ]
+    for form, numbers in result.get("forms", {}).items():
+        ratio = numbers["of_the_teacher"]
+        of_teacher = (
+            f"  {ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}) of the teacher's"
+            if ratio
+            else ""
+        )
+        total = f"{numbers['scene_accuracy']['total']} captions"
+        lines.append(f"{form:<20}{total:<14}{_percent(numbers['scene_accuracy'])}{of_teacher}")
     lines.append(
         f"agreement with the English caption (clip_text) and the English picture{'':>4}95 % "
         "interval"
@@ -264,8 +296,12 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _of_the_student(row: str) -> bool:
+    return row in OF_THE_STUDENT or row.startswith(prompt_forms.STUDENTS)
+
+
 def _folders(recipe: Recipe, row: str) -> list[str]:
-    base, refiner = sdxl_folders(recipe, student=row in OF_THE_STUDENT)
+    base, refiner = sdxl_folders(recipe, student=_of_the_student(row))
     return [base, refiner] if refiner else [base]
 
 

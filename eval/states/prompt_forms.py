@@ -32,7 +32,8 @@ IN_LIST = 4
 TITLES = {
     **{f"words_{share}": f"{share} % of the words in English" for share in WORD_SHARES},
     "apart_1": "spaces around one word",
-    **{f"apart_{count}": f"spaces around {count} words" for count in (2, 3)},
+    "apart_2": "spaces around two words",
+    "apart_3": "spaces around three words",
     "clauses_ja_en": "{language} clause, English clause",
     "clauses_en_ja": "English clause, {language} clause",
     "clauses_swapped": "the two {language} clauses exchanged",

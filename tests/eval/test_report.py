@@ -73,7 +73,10 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
         "gap_pairs": 4,
         "rows": rows,
         "word_order": {"scrambled": {"pooled": 1.0, "states": None, "noise": 0.5, "pairs": 8}},
-        "forms": {"tags_sentence": {"noise_gap": gap(0.4321), "pairs": 3}},
+        "forms": {
+            "words_50": {"noise_gap": gap(0.1234), "pairs": 4},
+            "tags_sentence": {"noise_gap": gap(0.4321), "pairs": 3},
+        },
         "weight_response": {"cosine": interval, "size": interval, "weight": 1.4, "pairs": 2},
         "warnings": ["collapse: a <b>line</b>"],
         "examples": [
@@ -95,6 +98,7 @@ def write_results(folder: Path, ja: str = "赤い丸") -> None:
             "fingerprint": "",
             "prompts": 4,
             "rows": measured,
+            "forms": {"words_50": {"scene_accuracy": share, "of_the_teacher": interval}},
             "examples": [example],
         },
     )
@@ -129,6 +133,9 @@ def test_report_holds_everything_and_escapes_captions(finished_run: Callable[...
     assert "75.0 %" in page
     form = page[page.index("English phrases, Japanese sentence") :]
     assert "0.4321" in form and "0.2160" in form[: form.index("</tr>")]
+    painted_form = page[page.index("50 % of the words in English") :]
+    cells = re.findall(r"<td>(.*?)</td>", painted_form[: painted_form.index("</tr>")])
+    assert cells[-4:] == ["75.0 %", "4", "<b>0.500</b>", "<small>0.400 – 0.600</small>"]
     assert "at the weight 1.4" in page
 
 
@@ -184,7 +191,7 @@ def test_summary(finished_run: Callable[..., str], capsys: pytest.CaptureFixture
             "teacher_untranslated": 0.75,
         },
         "noise_gap": 0.01,
-        "forms": {"tags_sentence": 0.4321},
+        "forms": {"words_50": 0.1234, "tags_sentence": 0.4321},
         "weight_response": 0.5,
         "seconds": {"corpora.prepare": 61.0, "distill.train": 3600.0, "total": 3661.0},
     }
