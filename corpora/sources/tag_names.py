@@ -20,11 +20,12 @@ each saying the same on both sides.
 import re
 from collections.abc import Iterator, Sequence
 
+MOST_BRACKETS = 20  # taken off a tag: each takes as long as the tag
 SEVERAL = "several_tags"  # drop reason
 QUALIFIED = re.compile(r"(?P<name>.*\S)\s*[(（](?P<of>[^()（）]+)[)）]")
 IN_THE_NAME = frozenset({"cosplay"})  # qualifiers that change what is meant
 _NETWORK = re.compile(r"<[a-z]+:[^<>]*>", re.IGNORECASE)
-_WEIGHT = re.compile(r":\s*-?\d*\.?\d+\s*$")
+_WEIGHT = re.compile(r":\s*-?\d{0,3}\.?\d{1,6}$")
 _EMOTICON = re.compile(r"(?!.*[^\W_]{2})\S+")  # has no two letters side by side
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 # an escaped bracket is text: it stands aside while weights are taken off
@@ -54,7 +55,9 @@ def written(tag: str) -> str:
     for escape, aside in _ESCAPED.items():
         tag = tag.replace(escape, aside)
     tag = " ".join(_NETWORK.sub(" ", tag).replace("_", " ").split()).strip(" ,")
-    while _closes_at_the_end(tag):
+    for _ in range(MOST_BRACKETS):
+        if not _closes_at_the_end(tag):
+            break
         tag = _WEIGHT.sub("", tag[1:-1]).strip(" ,")
     for escape, aside in _ESCAPED.items():
         tag = tag.replace(aside, escape[1])

@@ -1,5 +1,6 @@
 """How a tag is spelt: what a prompt has, on both sides the same."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -111,3 +112,12 @@ def test_brackets_and_weights_around_a_tag_change_nothing(text: str, depth: int)
     plain = tag_names.written(tag)
     assert tag_names.written("(" * depth + f"({tag}:1.25)" + ")" * depth) == plain
     assert tag_names.written("[" * depth + tag + "]" * depth) == plain
+
+
+@pytest.mark.parametrize("part", ["(", "((a)", "(1", ":1", "1", "a_", "<a:", "\\(", "（ "])
+def test_a_tag_of_a_megabyte_takes_no_time(part: str) -> None:
+    began = time.process_time()
+    tag = part * (1_000_000 // len(part))
+    list(tag_names.pairs(f"({tag}:1x)" + ")" * 1000, [tag], 1))
+    list(tag_names.pairs("(" * 500_000 + "a" + ")" * 500_000, [tag], 1))
+    assert time.process_time() - began < 10

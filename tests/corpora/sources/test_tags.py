@@ -15,8 +15,8 @@ from language_models import real_model
 from test_sources import corpora, read_all, write
 
 from configs.errors import DataError, RecipeError
-from configs.schema.load import load_recipe
-from corpora import prepare, sources
+from configs.schema.load import dump_recipe, load_recipe
+from corpora import pipeline, prepare, sources
 from corpora.inspect import __main__ as inspect_entry
 from corpora.pair import read_manifest, read_pairs
 from corpora.sources import part
@@ -327,3 +327,15 @@ def test_inspect_judges_a_tag_by_the_settings_of_its_source(
     assert "would be dropped by filter: too_short" in shown
     assert "to keep it: corpora.sources.0.filters.min_characters=1" in shown
     assert "to keep it: corpora.sources.0.min_probability=0.0" in shown
+
+
+def test_only_recipes_that_use_the_filter_of_unsafe_pairs_record_it(tmp_path: Path) -> None:
+    """So that pairs which were made before there was one stay valid."""
+    source = "{kind: tags, name: t, licence: x, path: a.csv, filters: {unsafe: false}}"
+    changes = [[f"corpora.sources=[{source}]"], [], ["corpora.filters.unsafe=true"]]
+    off, plain, on = (load_recipe("configs/toyworld.yaml", one) for one in changes)
+    for recipe in (off, plain, on):
+        (tmp_path / "again.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        assert load_recipe(tmp_path / "again.yaml") == recipe
+    filters = [pipeline.recorded_settings(one.corpora)["filters"] for one in (plain, on)]
+    assert "unsafe" not in filters[0] and filters[1] == {**filters[0], "unsafe": True}
