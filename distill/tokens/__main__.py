@@ -15,10 +15,10 @@ Out: `<run>/tokens/`: for each of `en_clip_l`, `en_clip_bigg` (SD: `en_clip`), `
 
 from configs import command
 from configs.schema.recipe import Recipe
+from distill.sdxl.base import settled
 
 
 def stage(recipe: Recipe) -> None:
-    from distill.sdxl.base import settled
     from distill.tokens.store import prepare
 
     tokens = prepare(*settled(recipe))

@@ -8,9 +8,8 @@ Each picture has a generator of its own, on the CPU: the same seed gives the sam
 batch and on any device, but for the last digits of the sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
@@ -23,12 +22,10 @@ from configs.files import file_sha256
 from corpora.captions.images import as_rgb
 from distill.encoders.family import Family
 from distill.encoders.teacher import TextEncoders
-from distill.sdxl.pipelines import Pipelines, load_pipelines, quiet
-from distill.sdxl.repository import Repository
-from eval.paint import kinds, safety, samplers, schedulers, watermark, weighting, window
+from eval.paint import models, safety, samplers, schedulers, watermark, weighting, window
+from eval.paint.models import PaintModels
 from eval.paint.request import DENOISING_END, MULTIPLE, STRENGTH, Request
 
-DTYPES = {"full": torch.float32, "autocast": None, "bf16": torch.bfloat16}  # None: by the device
 FLAGGED = "flagged_by_safety_checker"  # None where none ran
 
 
@@ -41,7 +38,8 @@ class Painted(NamedTuple):
 class Painter:
     """`first` paints from noise, or from `start`; `refiner` goes on from its latents. `request` has
     the guidance scale and the size that it left open; `encoders`, by UNet, are what reads prompts
-    with weights, empty without; `notices` are lines for the user.
+    with weights, empty without; `text_encoders`: the repository they are of, None for the base's
+    own; `notices` are lines for the user.
     """
 
     request: Request
@@ -51,6 +49,7 @@ class Painter:
     start: Image.Image | None
     safety_checker: safety.SafetyChecker | None
     encoders: dict[str, TextEncoders]
+    text_encoders: str | None
     notices: tuple[str, ...]
 
 
@@ -58,25 +57,27 @@ def load(request: Request) -> Painter:
     """Raises RecipeError for options that do not fit the repository, DataError for repositories,
     pictures and checkers that cannot be used.
     """
-    quiet()
     start = _opened(request) if request.init_image else None
-    stored = kinds.base(request.repository)
-    family = stored.family
-    if request.refiner and "refiner" not in family.readers:
-        raise RecipeError(f"--refiner: an {family.name} has none; leave it out")
-    refiner = kinds.refiner(request.refiner) if request.refiner else None
-    checker, checked = _safety_checker(request, stored)
-    pipelines = load_pipelines(
-        str(stored.folder),
-        str(refiner) if refiner else None,
-        family,
-        DTYPES[request.precision],
-        without=(safety.PART, safety.PROCESSOR),
-    )
-    _check_latents(request, pipelines.base)
-    first = _image_to_image(pipelines.base, family) if start else pipelines.base
-    notices = [checked]
-    for pipeline in filter(None, (first, pipelines.refiner)):
+    return _prepared(models.load(request), request, start)
+
+
+def prepare(loaded: PaintModels, request: Request) -> Painter:
+    """Of models that are loaded already, which stay as they are: `request` may differ from the one
+    they were loaded for in all but what it names. Raises RecipeError and DataError likewise.
+    """
+    return _prepared(loaded, request, _opened(request) if request.init_image else None)
+
+
+def _prepared(loaded: PaintModels, request: Request, start: Image.Image | None) -> Painter:
+    family = loaded.family
+    _check_latents(request, loaded.pipelines.base)
+    first = models.again(loaded.pipelines.base, family.pipelines[1 if start else 0])
+    refiner = None
+    if request.refiner:
+        assert loaded.pipelines.refiner is not None
+        refiner = models.again(loaded.pipelines.refiner, family.pipelines[1])
+    notices = [loaded.checked]
+    for pipeline in filter(None, (first, refiner)):
         pipeline.scheduler, notice = samplers.chosen(request, pipeline.scheduler)
         notices.append(notice)
         if family.watermark is None and pipeline.watermark is not None:
@@ -86,10 +87,11 @@ def load(request: Request) -> Painter:
         _settled(request, first, family),
         family,
         first,
-        pipelines.refiner,
+        refiner,
         start,
-        checker,
-        _encoders(request, family, pipelines, stored.folder, refiner),
+        loaded.safety_checker,
+        loaded.readers("base", "refiner") if request.weights else {},
+        loaded.text_encoders,
         tuple(dict.fromkeys(filter(None, notices))),
     )
     _check_both_have_steps(painter)
@@ -97,8 +99,15 @@ def load(request: Request) -> Painter:
 
 
 @torch.inference_mode()
-def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
-    """One picture a seed."""
+def paint(
+    painter: Painter,
+    prompt: str,
+    seeds: list[int],
+    on_step: Callable[[float], None] | None = None,
+) -> list[Painted]:
+    """One picture a seed. `on_step` is called after every step with the share of the steps that are
+    done, and may raise to stop.
+    """
     request = painter.request
     shared = {
         "num_inference_steps": request.steps,
@@ -112,12 +121,13 @@ def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
         what = {"height": request.height, "width": request.width}
     what |= _texts(painter, "base", prompt, len(seeds))
     if painter.refiner is None:
-        pictures = painter.first(**what, **shared).images
+        pictures = painter.first(**what, **shared, **_reporting(on_step, 0, 1)).images
     else:
         end = _denoising_end(request)
-        latents = painter.first(**what, **shared, denoising_end=end, output_type="latent").images
-        texts = _texts(painter, "refiner", prompt, len(seeds))
-        pictures = painter.refiner(image=latents, denoising_start=end, **texts, **shared).images
+        what |= {"denoising_end": end, "output_type": "latent", **_reporting(on_step, 0, end)}
+        latents = painter.first(**what, **shared).images
+        what = _texts(painter, "refiner", prompt, len(seeds)) | _reporting(on_step, end, 1)
+        pictures = painter.refiner(image=latents, denoising_start=end, **what, **shared).images
     flagged: Sequence[bool | None] = [None] * len(pictures)
     if painter.safety_checker:
         pictures, flagged = safety.blacken(painter.safety_checker, pictures)
@@ -126,6 +136,20 @@ def paint(painter: Painter, prompt: str, seeds: list[int]) -> list[Painted]:
         Painted(marked(painter, picture), settings | {"seed": seed, FLAGGED: bad})
         for picture, seed, bad in zip(pictures, seeds, flagged, strict=True)
     ]
+
+
+def _reporting(on_step: Callable[[float], None] | None, start: float, end: float) -> dict[str, Any]:
+    """The argument by which a pipeline that does the steps from `start` to `end`, shares of the
+    whole, reports them.
+    """
+    if on_step is None:
+        return {}
+
+    def report(pipeline: Any, step: int, timestep: Any, tensors: Any) -> dict[str, Any]:
+        on_step(start + (end - start) * min((step + 1) / pipeline.num_timesteps, 1))
+        return {}  # no tensor is changed
+
+    return {"callback_on_step_end": report}
 
 
 def _texts(painter: Painter, unet: str, prompt: str, count: int) -> dict[str, Any]:
@@ -147,10 +171,8 @@ def not_read(painter: Painter, prompt: str) -> str:
     The refiner may have another tokenizer."""
     if painter.request.weights is not None:
         return ""
-    pipelines = list(filter(None, (painter.first, painter.refiner)))
-    parts = painter.family.parts.values()
-    both = (getattr(pipeline, part.tokenizer) for pipeline in pipelines for part in parts)
-    return window.not_read(prompt, [one for one in both if one is not None])
+    pipelines = (painter.first, painter.refiner)
+    return window.not_read(prompt, window.tokenizers(painter.family, pipelines))
 
 
 def marked(painter: Painter, picture: Image.Image) -> Image.Image:
@@ -217,6 +239,7 @@ def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, 
             if request.scheduler
             else schedulers.title(class_name),
             "watermark": mark(painter, picture),
+            "text_encoders": painter.text_encoders,
             "safety_checker": request.safety_checker
             or ("the repository's own" if painter.safety_checker else None),
             "versions": {
@@ -227,43 +250,12 @@ def _settings(painter: Painter, prompt: str, picture: Image.Image) -> dict[str, 
     )
 
 
-def _encoders(
-    request: Request, family: Family, pipelines: Pipelines, base: Path, refiner: Path | None
-) -> dict[str, TextEncoders]:
-    """Raises DataError."""
-    if request.weights is None:
-        return {}
-    found = {"base": weighting.encoders(pipelines.base, base, family, "base")}
-    if refiner is not None:
-        found["refiner"] = weighting.encoders(pipelines.refiner, refiner, family, "refiner")
-    return found
-
-
 def _strength(request: Request) -> float:
     return STRENGTH if request.strength is None else request.strength
 
 
 def _denoising_end(request: Request) -> float:
     return DENOISING_END if request.denoising_end is None else request.denoising_end
-
-
-def _safety_checker(
-    request: Request, stored: Repository
-) -> tuple[safety.SafetyChecker | None, str]:
-    """The one to run, and a line that says which. Raises DataError."""
-    own = bool(stored.index.get(safety.PART, [None])[0])
-    if request.safety_checker:
-        return safety.load(request.safety_checker), f"safety checker: {request.safety_checker}"
-    if not own:  # SDXLs know of no such part
-        lacks = safety.PART in stored.index
-        return None, "safety checker: none, the repository has none" if lacks else ""
-    if request.no_safety_checker:
-        return None, "safety checker: none (--no-safety-checker)"
-    return (
-        safety.load_own(stored.folder),
-        "safety checker: the repository's own, which blackens what it flags; --no-safety-checker "
-        "leaves it out",
-    )
 
 
 def _check_latents(request: Request, pipeline: Any) -> None:
@@ -276,6 +268,16 @@ def _check_latents(request: Request, pipeline: Any) -> None:
             raise RecipeError(f"{option}: {asked}, but the repository's is {found}; leave it out")
 
 
+def own_size(pipeline: Any) -> tuple[int | None, int | None]:
+    """Height and width, in pixels, that a pipeline's UNet was trained for; None where it does not
+    say.
+    """
+    side = pipeline.unet.config.sample_size
+    height, width = side if isinstance(side, list | tuple) else (side, side)
+    scale = pipeline.vae_scale_factor
+    return height and height * scale, width and width * scale
+
+
 def _settled(request: Request, pipeline: Any, family: Family) -> Request:
     """With the family's guidance scale and the UNet's size where it gives none. SD's pipeline
     would take the UNet's for both sides where one is given.
@@ -283,30 +285,13 @@ def _settled(request: Request, pipeline: Any, family: Family) -> Request:
     scale = request.guidance_scale
     if scale is None:
         scale = family.guidance_scales[1 if request.init_image else 0]
-    side = pipeline.unet.config.sample_size
-    sides = side if isinstance(side, list | tuple) else (side, side)
-    height, width = (one and one * pipeline.vae_scale_factor for one in sides)
+    height, width = own_size(pipeline)
     return replace(
         request,
         guidance_scale=scale,
         height=request.height or height,
         width=request.width or width,
     )
-
-
-def _image_to_image(base: Any, family: Family) -> Any:
-    """The same models, painting from a picture.
-
-    Not by `from_pipe`, which turns half precision into single in diffusers 0.35.
-    """
-    settings = {
-        name: base.config[name]
-        for name in ("force_zeros_for_empty_prompt", "requires_safety_checker")
-        if name in base.config
-    }
-    pipeline = getattr(diffusers, family.pipelines[1])(**base.components, **settings)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _opened(request: Request) -> Image.Image:

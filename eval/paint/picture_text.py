@@ -42,6 +42,7 @@ def parameters(made_with: dict[str, Any]) -> str:
         "Seed": made_with["seed"],
         "Size": f"{made_with['width']}x{made_with['height']}",
         "Model": Path(made_with["repository"]).name,
+        "Text encoders": Path(made_with.get("text_encoders") or "").name,
         "Denoising strength": made_with["strength"],
         "Refiner": Path(made_with["refiner"]).name if made_with["refiner"] else None,
         "Refiner switch at": made_with["denoising_end"],

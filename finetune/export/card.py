@@ -12,7 +12,8 @@ from configs.files import file_sha256, whole
 from configs.languages import JAPANESE
 from configs.references import looks_like_hub_name
 from configs.schema import yaml12
-from distill.model_card.model_card import LICENSE_LINKS, SPECIAL, TAGS, public
+from distill.model_card.front_matter import LICENSE_LINKS, TAGS
+from distill.model_card.model_card import SPECIAL, public
 from distill.run import run_folder
 from distill.sdxl.repository import INDEX, read_index
 from finetune.export.trained import TrainedStage

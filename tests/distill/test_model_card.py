@@ -217,7 +217,7 @@ def painted_by(base: Path, run: Run) -> Image.Image:
 def test_front_matter_is_what_the_hub_reads(run: Run) -> None:
     base = ModelCard(run.card("base", teacher=HUB_NAME)).data.to_dict()
     assert (base["language"], base["license"], base["library_name"], base["pipeline_tag"]) == (
-        ["ja"],
+        ["ja", "en"],  # some pairs of the recipe are English on both sides
         "openrail++",
         "diffusers",
         "text-to-image",
@@ -229,8 +229,70 @@ def test_front_matter_is_what_the_hub_reads(run: Run) -> None:
     assert not {"base_model", "license_link"} & set(
         ModelCard(run.card("base", "export.license=apache-2.0")).data.to_dict()
     )
+    assert base["base_model_relation"] == "finetune"
     assert ModelCard(run.card("refiner")).data.pipeline_tag == "image-to-image"
     assert "text-encoder" in ModelCard(run.card("encoders")).data.tags
+
+
+def test_the_hub_gets_pictures_figures_languages_and_data_sets(run: Run) -> None:
+    """As huggingface_hub reads the card: figures are the results', pictures the student's."""
+    data = ModelCard(run.card("base")).data
+    assert data.language == ["ja", "en"] and "datasets" not in data.to_dict()
+    comparison, pictures = run.result("compare_hidden_states.json"), run.result("pictures.json")
+    student = comparison["rows"]["student"]
+    assert data.model_name == "toyworld"
+    assert {one.metric_type: one.metric_value for one in data.eval_results} == {
+        "noise_prediction_gap": student["noise_gap"]["value"],
+        "recall_at_1": student["states"]["pooled"]["pooled"]["recall_at_1_text_en"],
+        "accuracy": pictures["rows"]["student"]["scene_accuracy"]["value"],
+    }
+    assert all(one.task_type == "text-to-image" for one in data.eval_results)
+    assert len(data.widget) == len(pictures["examples"]) == 3
+    for shown, example in zip(data.widget, pictures["examples"], strict=True):
+        assert shown["text"] == example["text"]
+        for folder in ("base", "refiner", "encoders"):
+            picture = run.folder / "export" / folder / shown["output"]["url"]
+            painted = run.folder / "eval" / example["pictures"]["student"]
+            assert picture.read_bytes() == painted.read_bytes()
+    before = ModelCard(run.before["base"]).data.to_dict()
+    assert not {"widget", "model-index", "datasets"} & set(before)
+
+    sources = [
+        {"kind": "hub", "name": "a", "licence": "x", "dataset": "ORG/A"},
+        {"kind": "hub", "name": "b", "licence": "x", "dataset": "./folder"},
+        {
+            "kind": "parquet",
+            "name": "c",
+            "licence": "x",
+            "path": "hf://datasets/ORG/C@main/*.parquet",
+        },
+    ]
+    settings = [f"corpora.sources={json.dumps(sources)}", "distill.english_share=0"]
+    data = ModelCard(run.card("base", *settings)).data
+    assert data.datasets == ["ORG/A", "ORG/C"] and data.language == ["ja"]
+    assert data.eval_results[0].dataset_type == "ORG/A"
+
+
+def test_how_long_it_took_is_what_the_run_has_recorded(run: Run, tmp_path: Path) -> None:
+    changed = run.copy(tmp_path)
+    assert "Time on record" not in changed.card("base")
+    with open(changed.folder / "stages.jsonl", "a", encoding="utf-8") as file:
+        for seconds in (3600, 65.4):
+            file.write(json.dumps({"stage": "distill.train", "seconds": seconds}) + "\n")
+    assert "Time on record, h:mm:ss (`distill.train` 1:01:05)" in changed.card("base")
+
+
+def test_what_is_said_of_other_programs(run: Run) -> None:
+    for folder in ("base", "refiner", "encoders"):
+        card = run.card(folder)
+        assert "kohya's trainers, given this folder, train on wrong ids without an error" in card
+        assert card.count("docs/programs.md") == card.count("*Load Japanese CLIP*") == 2
+        assert card.count("from_single_file") == (0 if folder == "refiner" else 2)
+        assert "single files" not in card and "arXiv:2307.01952" in card
+        (entry,) = re.findall(r"```bibtex\n(.*?)```", card, re.S)
+        assert entry.count("{") == entry.count("}") and entry.startswith("@misc{toyworld,")
+    assert "may be Japanese or English." in card
+    assert "may be Japanese." in run.card("base", "distill.english_share=0")
 
 
 def test_names_are_those_that_push_gives(run: Run) -> None:
@@ -364,9 +426,8 @@ def test_texts_from_the_web_stay_texts(run: Run) -> None:
     recipe, path = load_recipe(run.path), run.folder / "export" / "base"
     made_from = json.loads((path / "verification.json").read_text(encoding="utf-8"))["made_from"]
     text, en = "<script>|赤\n# 丸</script>", "[here](http://x) *bold* `code` ![](y) &lt; a_b _c_"
-    pictures = Pictures(
-        prompts=1, table=None, examples=[PaintedExample(number=1, text=text, en=en)]
-    )
+    example = PaintedExample(number=1, picture="x", text=text, en=en)
+    pictures = Pictures(prompts=1, accuracy=None, table=None, examples=[example])
     card = model_card.render(path, recipe, made_from, pictures)
     assert (
         r"| 1 | \<script\>\|赤 \# 丸\</script\> | \[here\](http://x) \*bold\* \`code\` !\[\](y) "
@@ -407,9 +468,9 @@ def test_models_by_their_public_names(reference: str, name: str) -> None:
 
 
 def test_a_second_time_nothing_changes(run: Run) -> None:
-    files = [*run.exported("README.md"), *run.exported("images/grid.png")]
+    files = [*run.exported("README.md"), *run.exported("images/*.png")]
     times = [path.stat().st_mtime_ns for path in files]
-    assert len(files) == 6 and model_card_entry.main([str(run.path)]) == 0
+    assert len(files) == 3 * (1 + 1 + 3) and model_card_entry.main([str(run.path)]) == 0
     assert [path.stat().st_mtime_ns for path in files] == times
     assert not list((run.folder / "export").rglob(".*"))
 

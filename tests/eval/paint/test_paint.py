@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from distill.sdxl.pipelines import Pipelines, load_pipelines
 from eval.paint import __main__ as paint_entry
-from eval.paint import painter, picture_text, samplers, schedulers
+from eval.paint import models, painter, picture_text, samplers, schedulers
 from eval.paint.request import Request
 from eval.pictures import painting
 
@@ -333,7 +333,7 @@ def test_the_watermark_is_the_pipelines_own_and_can_be_left_out(
         pipelines.base.watermark = Marker()
         return pipelines
 
-    monkeypatch.setattr(painter, "load_pipelines", with_marker)
+    monkeypatch.setattr(models, "load_pipelines", with_marker)
     said = []
     for changes in ({}, {"width": 512, "height": 64}, {"watermark": False}):
         (painted,) = painter.paint(painter.load(replace(request, **changes)), PROMPT, [0])
