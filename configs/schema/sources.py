@@ -206,10 +206,6 @@ class TagsSource(FileSource):
         default_factory=TagFilters, description="in place of corpora.filters"
     )
 
-    @property
-    def columns(self) -> tuple[str | int | None, str | int | None]:
-        return self.text, self.en
-
 
 class LaionSource(FileSource):
     """Metadata of laion2B-multi or Re-LAION, parquet: captions of one language, their pictures'

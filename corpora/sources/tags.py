@@ -50,7 +50,12 @@ def _rows(source: TagsSource, path: str) -> Iterator[Row]:
             yield entry
             continue
         for pair in tag_names.pairs(*entry, source.most_names):
-            yield pair if isinstance(pair, str) else (pair[0].encode(), pair[1].encode())
+            # half a surrogate pair, which YAML can write, is counted as invalid when decoded
+            yield pair if isinstance(pair, str) else _bytes(*pair)
+
+
+def _bytes(name: str, tag: str) -> tuple[bytes, bytes]:
+    return name.encode("utf-8", "surrogatepass"), tag.encode("utf-8", "surrogatepass")
 
 
 def _entries(source: TagsSource, path: str) -> Iterator[Entry]:
@@ -127,23 +132,21 @@ def _of_parquet(source: TagsSource, path: str) -> Iterator[Entry]:
     with parquet.opened(path) as file:
         if not file.metadata.num_rows:
             return
-        # a list counts as what it lists
-        schema = pa.schema(
-            [
-                one.with_type(one.type.value_type) if _is_list(one.type) else one
-                for one in file.schema_arrow
-            ]
+        schema = file.schema_arrow
+        listed = pa.schema(
+            [one.with_type(one.type.value_type) if _is_list(one.type) else one for one in schema]
         )
-        text, en = (
-            parquet.text_column(schema, default if wanted is None else wanted, path, source.name)
-            for wanted, default in zip(source.columns, (TEXT, EN), strict=True)
+        named = (
+            TEXT if source.text is None else source.text,
+            EN if source.en is None else source.en,
         )
+        text = parquet.text_column(listed, named[0], path, source.name)
+        en = parquet.text_column(schema, named[1], path, source.name)
         groups = range(file.metadata.num_row_groups)
         for batch in parquet.batches(file, path, groups, [text, en]):
             names, separator = _lists(batch, text, source.separator)
-            tags, _ = _lists(batch, en, "")
-            for tag, own in zip(tags, names, strict=True):
-                yield _decoded(tag[0] if tag else None, own, separator)
+            for tag, own in zip(parquet.texts(batch, en), names, strict=True):
+                yield _decoded(tag, own, separator)
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -63,6 +63,7 @@ GROUPS = """# nested groups
         ink,(paper): 水彩画
         EasyNegative:
         2000s: 2000
+        half: "\\ud83d"
     - type: wrap
 - name: 環境
   groups:
@@ -179,7 +180,7 @@ def test_nested_groups(tmp_path: Path) -> None:
         ("夏祭り", "summer festival"),
         ("花火", "fireworks"),
     ]
-    assert dropped == {"several_tags": 1, "null": 1, "not_text": 1}
+    assert dropped == {"several_tags": 1, "null": 1, "not_text": 1, "invalid_utf8": 1}
 
 
 @settings(max_examples=60, deadline=None)
@@ -240,6 +241,7 @@ def test_a_parquet_list_that_cannot_be_used(tmp_path: Path) -> None:
     refused("no one column 'ja' among 'id, title, other_names, is_deleted, type'", text="ja")
     refused("column 'id' holds int64, not text; correct source 't'", text="id")
     refused("column 'is_deleted' holds bool, not text", en="is_deleted")
+    refused("column 'other_names' holds list<.*>, not text", en="other_names")
     path = wiki(tmp_path / "a.parquet", other_names=pa.array([[1]] * 8))
     refused("column 'other_names' holds int64, not text")
 
