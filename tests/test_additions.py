@@ -64,7 +64,7 @@ SOURCE: Additions = {
             "    name: str\n    licence: str\n",
             '\n\nclass PipesSource(FileSource):\n    kind: Literal["pipes"]\n    path: Path\n',
         ),
-        ("PairSource = TsvSource", " | PipesSource"),
+        ("PairSource = (\n    TsvSource", " | PipesSource"),
         ("        TsvSource,\n", "        PipesSource,\n"),
     ],
     "corpora/sources/pipes.py": [

@@ -6,8 +6,9 @@ from pydantic import Discriminator, Field, Tag
 
 from configs.references import ModelName
 from configs.schema.executors import Executor, Local
+from configs.schema.filters import Filters
 from configs.schema.section import Positive, Section, Share
-from configs.schema.sources import Source
+from configs.schema.sources import Source, TagsSource
 
 
 class LanguageId(Section):
@@ -18,14 +19,6 @@ class LanguageId(Section):
     min_probability: Share = Field(
         0.15,
         description="keep a text whose language is the likeliest or at least this probable; 0: all",
-    )
-
-
-class Filters(Section):
-    min_characters: Positive = 2
-    max_characters: Positive = 1000
-    max_length_ratio: float = Field(
-        6.0, gt=1.0, description="longer side over shorter, in UTF-8 bytes"
     )
 
 
@@ -105,3 +98,21 @@ class Corpora(Section):
         1, description="pieces of the work done at once, on this machine or on the cluster"
     )
     executor: Executor = Field(default_factory=Local)
+
+    def filters_of(self, source: Source | None) -> tuple[Filters, str]:
+        """The filters of a source's rows, and their place in the recipe; None: of no source."""
+        if isinstance(source, TagsSource):
+            return source.filters, f"corpora.sources.{self.sources.index(source)}.filters"
+        return self.filters, "corpora.filters"
+
+    def min_probabilities(self, source: Source | None) -> tuple[tuple[float, str], ...]:
+        """Those of language identification for a source's texts and for its English, with their
+        places in the recipe; None: of no source.
+        """
+        if not isinstance(source, TagsSource):
+            return ((self.language_id.min_probability, "corpora.language_id.min_probability"),) * 2
+        place = f"corpora.sources.{self.sources.index(source)}"
+        return (
+            (source.min_probability, f"{place}.min_probability"),
+            (source.en_min_probability, f"{place}.en_min_probability"),
+        )

@@ -145,7 +145,8 @@ def _one_line(error: ValidationError) -> str:
     location = [_cut(str(part)) for part in first["loc"]]
     kinds = _kinds(first["loc"])
     if location[:2] in (["corpora", "sources"], ["pictures", "sources"]):
-        location = location[:3] + location[4:5]
+        # but for the section that a source of tags has
+        location = location[:3] + location[4 : 6 if location[4:5] == ["filters"] else 5]
     if location[:2] in (
         ["corpora", "executor"],
         ["corpora", "semantic"],

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from configs.schema.section import Positive, Section
+from configs.schema.filters import TagFilters
+from configs.schema.section import Positive, Section, Share
 
 Path = Annotated[str, Field(min_length=1)]
 MOST_CONCEPTS = 910  # those of emojiworld that scenes may have
@@ -165,6 +166,47 @@ class HubSource(FileSource):
         return self.text or f"translation.{self.text_language.code}", self.en
 
 
+class TagsSource(FileSource):
+    """Names of what pictures show, as `1girl` and `long_hair` in prompts, beside their names in the
+    student's language. Judged by filters of its own, made for texts of one word.
+    """
+
+    kind: Literal["tags"]
+    path: Path
+    member: Path | None = Field(
+        None, description="the file inside a zip or tar archive, or a pattern that only it matches"
+    )
+    format: Literal["csv", "tsv", "yaml", "parquet"] | None = Field(
+        None, description="null: what the file's name ends with"
+    )
+    text: str | int | None = Field(
+        None,
+        description="column of the names, texts or lists of them; null: other_names in parquet, "
+        "else column 1. YAML has no columns: its keys `tags` hold TAG: NAME",
+    )
+    en: str | int | None = Field(
+        None, description="column of the tags; null: title in parquet, else column 0"
+    )
+    header: bool = Field(False, description="csv and tsv: the first line names the columns")
+    separator: str = Field(
+        "|", min_length=1, description="between several names in one text; no list is cut by it"
+    )
+    most_names: Positive = Field(
+        2, description="of one tag; where a list has more, the further ones are the worse"
+    )
+    min_probability: Share = Field(
+        0.01,
+        description="of the names, in place of corpora.language_id.min_probability: 星空 and 王冠 "
+        "are Chinese to it",
+    )
+    en_min_probability: Share = Field(
+        0.0, description="of the tags; 0: all, as `kimono`, `ahoge` and names are no English to it"
+    )
+    filters: TagFilters = Field(
+        default_factory=TagFilters, description="in place of corpora.filters"
+    )
+
+
 class LaionSource(FileSource):
     """Metadata of laion2B-multi or Re-LAION, parquet: captions of one language, their pictures'
     addresses, no English.
@@ -177,7 +219,9 @@ class LaionSource(FileSource):
     )
 
 
-PairSource = TsvSource | ParquetSource | MosesSource | TmxSource | WmtTestSource | HubSource
+PairSource = (
+    TsvSource | ParquetSource | MosesSource | TmxSource | WmtTestSource | HubSource | TagsSource
+)
 Source = Annotated[ToyworldSource | EmojiworldSource | PairSource, Field(discriminator="kind")]
 KINDS: dict[str, type[Section]] = {
     model.model_fields["kind"].annotation.__args__[0]: model  # type: ignore[union-attr]
@@ -190,5 +234,6 @@ KINDS: dict[str, type[Section]] = {
         TmxSource,
         WmtTestSource,
         HubSource,
+        TagsSource,
     )
 }

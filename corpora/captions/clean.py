@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from configs.files import whole
 from configs.schema.captions import Captions
 from configs.schema.corpora import Corpora
-from configs.schema.corpora import Filters as Limits
+from configs.schema.filters import Filters as Limits
 from corpora import dropped
 from corpora.filters import deduplicate, language_id, residue, rules
 from corpora.filters.normalise import comparison_key
@@ -50,6 +50,7 @@ FILTERS = (
     rules.markup,
     rules.address,
     rules.file_name,
+    rules.unsafe,
 )
 
 

@@ -10,6 +10,7 @@ Out: both sides normalised (corpora/filters/normalise.py), without tags for bold
 import re
 
 from configs.languages import JAPANESE
+from configs.schema.filters import Filters
 from corpora.filters.normalise import normalise
 
 # All that is removed below has one of these. A single set of characters is fast to search.
@@ -57,6 +58,11 @@ _ALONE = re.compile(
 )
 _SPACE_INSIDE = re.compile(r"(?<=[^ -~]) (?=[^ -~])|(?<=[^ -~]) (?=[0-9])|(?<=[0-9]) (?=[^ -~])")
 _LONGEST_WORD = 4.0  # characters, the longest mean length of an analyser's words
+
+
+def stored(text: str, en: str, limits: Filters) -> tuple[str, str]:
+    """Both sides as they are stored: of texts that have no residue, as they are."""
+    return pair(text, en) if limits.removes_residue else (normalise(text), normalise(en))
 
 
 def pair(text: str, en: str) -> tuple[str, str]:

@@ -8,8 +8,9 @@ Out: the first reason to drop the pair, or None to keep it.
 import re
 from collections.abc import Callable
 
-from configs.schema.corpora import Filters
+from configs.schema.filters import Filters
 from corpora.filters import numbers
+from corpora.filters import unsafe as unsafe_words
 from corpora.filters.normalise import comparison_key
 
 LATIN = re.compile("[A-Za-z]")
@@ -110,6 +111,11 @@ def unmatched_numbers(text: str, en: str, limits: Filters) -> bool:
     return numbers.are_unmatched(text, en, limits.text_language.code)
 
 
+def unsafe(text: str, en: str, limits: Filters) -> bool:
+    """Is sexual, or sexualises minors, where the recipe asks: by the words of unsafe.yaml."""
+    return limits.unsafe and unsafe_words.reason(text, en) is not None
+
+
 Filter = Callable[[str, str, Filters], bool]
 # in this order: the length limits bound the cost of the searches after them
 FILTERS: tuple[Filter, ...] = (
@@ -127,6 +133,7 @@ FILTERS: tuple[Filter, ...] = (
     file_name,
     length_ratio,
     unmatched_numbers,
+    unsafe,
 )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from configs.errors import RecipeError
 from configs.schema.corpora import Corpora
+from configs.schema.filters import Filters
 from configs.schema.recipe import Recipe
 from corpora import dropped, pipeline
 from corpora.filters import residue
@@ -45,7 +46,8 @@ def inspect(recipe: Recipe, ids: list[str], reason: str | None, limit: int) -> N
 def inspect_texts(recipe: Recipe, text: str, en: str) -> None:
     """Prints what would become of a pair. Raises RecipeError and DataError."""
     folder, row = finished_pairs(recipe), history.SourceRow("this pair", text, en)
-    same = history.same_texts(folder, *_cleaned(row)) if folder else None
+    texts = _cleaned(row, recipe.corpora.filters)
+    same = history.same_texts(folder, *texts) if folder else None
     other = (
         history.read_rows(recipe.corpora, [same.other_id])[same.other_id]
         if same and same.other_id
@@ -107,11 +109,11 @@ def told(
             f"{row.id}: dropped by read: {row.unreadable}",
             f"  {evidence.UNREADABLE.get(row.unreadable, 'its texts could not be read')}",
         ]
-    text, en = _cleaned(row)
-    judged = [("filter", answer) for answer in evidence.answers(text, en, corpora.filters)]
-    judged += [
-        ("language_id", answer) for answer in evidence.languages(text, en, corpora.language_id)
-    ]
+    source = history.source_of(corpora, row.id)
+    limits, _ = corpora.filters_of(source)
+    text, en = _cleaned(row, limits)
+    judged = [("filter", answer) for answer in evidence.answers(text, en, corpora, source)]
+    judged += [("language_id", answer) for answer in evidence.languages(text, en, corpora, source)]
     judged += (
         [("clip_tokens", evidence.tokens(en, corpora.clip_tokens))] if corpora.clip_tokens else []
     )
@@ -161,7 +163,8 @@ def _compared(
 ) -> list[str]:
     """How alike the row and the one kept instead are."""
     assert other is not None, "a duplicate is one of another row"
-    answer = evidence.compared(fate.reason, cleaned, _cleaned(other), corpora)
+    limits, _ = corpora.filters_of(history.source_of(corpora, other.id))
+    answer = evidence.compared(fate.reason, cleaned, _cleaned(other, limits), corpora)
     return [
         *_answer(answer),
         f"    the other row is {other.id}",
@@ -169,8 +172,8 @@ def _compared(
     ]
 
 
-def _cleaned(row: SourceRow) -> tuple[str, str]:
-    return residue.pair(row.text, row.en)
+def _cleaned(row: SourceRow, limits: Filters) -> tuple[str, str]:
+    return residue.stored(row.text, row.en, limits)
 
 
 def _texts(what: str, text: str, en: str) -> list[str]:

@@ -11,8 +11,10 @@ import unicodedata
 from dataclasses import dataclass
 
 from configs.languages import Language
-from configs.schema.corpora import ClipTokens, Corpora, Filters, LanguageId, Semantic, WordAlignment
-from corpora.filters import clip_tokens, language_id, numbers, rules
+from configs.schema.corpora import ClipTokens, Corpora, Semantic, WordAlignment
+from configs.schema.filters import Filters
+from configs.schema.sources import Source
+from corpora.filters import clip_tokens, language_id, numbers, rules, unsafe
 from corpora.filters.deduplicate import near_digest
 from corpora.filters.normalise import comparison_key
 
@@ -28,6 +30,8 @@ UNREADABLE = {
     "lost",
     "index_line": "the line lists the words of the sentence above it (Tanaka corpus), it is no "
     "pair; nothing is lost",
+    "several_tags": "the tag is a list of tags, its name that of one of them; give each tag a line",
+    "not_text": "the tag or its name is a number or a date to YAML; put it in quotation marks",
     "missing_side": "the unit has no text in one of the two languages; correct the file",
 }
 NO_SETTING = ""
@@ -45,30 +49,36 @@ class Answer:
     keeps: str
 
 
-def answers(text: str, en: str, limits: Filters) -> list[Answer]:
+def answers(text: str, en: str, corpora: Corpora, source: Source | None) -> list[Answer]:
     """One answer per filter, in order of application; the first that drops the pair is the recorded
-    reason.
+    reason. `source`: the pair's, None for one of no source.
     """
-    return [
-        Answer(rules.reason(one, limits), one(text, en, limits), *_seen(one, text, en, limits))
-        for one in rules.FILTERS
-    ]
+    limits, place = corpora.filters_of(source)
+    result = []
+    for one in rules.FILTERS:
+        found, setting = _seen(one, text, en, limits)
+        keeps = f"{place}.{setting}" if setting else NO_SETTING
+        result.append(Answer(rules.reason(one, limits), one(text, en, limits), found, keeps))
+    return result
 
 
-def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
-    """One answer per rule of the language identifier, the student's language first.
+def languages(text: str, en: str, corpora: Corpora, source: Source | None) -> list[Answer]:
+    """One answer per rule of the language identifier, the student's language first. `source`: the
+    pair's, None for one of no source.
 
     Raises DataError without a model.
     """
+    settings = corpora.language_id
     language_id.model_file(settings)
     code = settings.text_language.code
     model = language_id.load(settings.model, code)
     result = []
-    for one, language in zip((text, en), (code, "en"), strict=True):
-        (verdict,) = language_id.judged(model, [one], language, settings.min_probability)
+    limits = corpora.min_probabilities(source)
+    for one, language, (limit, place) in zip((text, en), (code, "en"), limits, strict=True):
+        (verdict,) = language_id.judged(model, [one], language, limit)
         (guess,) = language_id.likeliest(model, [one])
         likeliest = ", ".join(f"{code} {share:.3f}" for code, share in guess) or "none"
-        wanted = f"the likeliest, at least {settings.min_probability}, or known by script or words"
+        wanted = f"the likeliest, at least {limit}, or known by script or words"
         seen = f"{language} {verdict.probability:.3f}; {wanted} (the likeliest: {likeliest})"
         # no probability overrules a script rule; 0 switches all rules off
         least = math.floor(1000 * verdict.probability) / 1000
@@ -78,7 +88,7 @@ def languages(text: str, en: str, settings: LanguageId) -> list[Answer]:
                 reason,
                 verdict.reason == reason,
                 seen,
-                f"corpora.language_id.min_probability={keeps}",
+                f"{place}={keeps}",
             )
             for reason in language_id.REASONS[language]
         ]
@@ -146,18 +156,20 @@ def compared(reason: str, own: tuple[str, str], other: tuple[str, str], corpora:
 
 
 def _seen(drops: rules.Filter, text: str, en: str, limits: Filters) -> tuple[str, str]:
-    """What the filter measures, in words, and the override that would keep the pair."""
+    """What the filter measures, in words, and the setting of the filters that would keep the
+    pair.
+    """
     name, language = drops.__name__, limits.text_language
     lengths = f"{len(text)} characters of {language.name}, {len(en)} of English"
     if name == "too_long":
         return (
             f"{lengths}; at most {limits.max_characters}",
-            f"corpora.filters.max_characters={max(len(text), len(en), 1)}",
+            f"max_characters={max(len(text), len(en), 1)}",
         )
     if name == "too_short":
         return (
             f"{lengths}; at least {limits.min_characters}",
-            f"corpora.filters.min_characters={max(1, min(len(text), len(en)))}",
+            f"min_characters={max(1, min(len(text), len(en)))}",
         )
     if name == "length_ratio":
         shorter, longer = sorted((len(text.encode()), len(en.encode())))
@@ -167,7 +179,7 @@ def _seen(drops: rules.Filter, text: str, en: str, limits: Filters) -> tuple[str
             f"{ratio:.2f} "
             f"to 1; at most {limits.max_length_ratio}"
         )
-        return found, f"corpora.filters.max_length_ratio={max(math.ceil(10 * ratio) / 10, 1.1)}"
+        return found, f"max_length_ratio={max(math.ceil(10 * ratio) / 10, 1.1)}"
     if name == "unmatched_numbers":
         values = ", ".join(map(str, sorted(numbers.english_values(en)))) or "none"
         indices = _listed(numbers.indices(text, en, language.code))
@@ -178,6 +190,9 @@ def _seen(drops: rules.Filter, text: str, en: str, limits: Filters) -> tuple[str
         )
     if name == "empty":
         return lengths, NO_SETTING
+    if name == "unsafe":
+        words = unsafe.reason(text, en)
+        return f"found {words!r}" if words else "no words of unsafe.yaml", "unsafe=false"
     if name == "copy":
         same = comparison_key(text) == comparison_key(en)
         return (

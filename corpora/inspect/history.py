@@ -81,6 +81,11 @@ def _place(corpora: Corpora, id: str) -> tuple[Source, str, int]:
     )
 
 
+def source_of(corpora: Corpora, id: str) -> Source | None:
+    """The source that a row of this id is from; None: a pair of no source."""
+    return _place(corpora, id)[0] if ":" in id else None
+
+
 def read_rows(corpora: Corpora, ids: Iterable[str]) -> dict[str, SourceRow]:
     """The rows as their sources give them.
 

@@ -25,6 +25,8 @@ class Design:
       with the values of each, and a scene's own values in the same order
     - `stages`: of `vae`, `text`, `base` and `refiner`
     - `vae_widths`, `vae_batch`: widths of the levels, pictures a step
+    - `finished_vae`: the folder that a finished autoencoder goes to and is taken from again, so
+      that the rest can be trained without it; None where it goes with the other models alone
     - `text_widths`: of clip_l and clip_bigg; `unet_widths`: of `base`'s and `refiner`'s two levels
     - `tokens`: the most that the English tokenizers have
     """
@@ -36,6 +38,7 @@ class Design:
     stages: dict[str, TrainingStage]
     vae_widths: tuple[int, ...]
     vae_batch: int
+    finished_vae: Path | None
     text_widths: tuple[int, int]
     unet_widths: dict[str, tuple[int, int]]
     tokens: int
@@ -68,6 +71,7 @@ OF_TOYWORLD = Design(
     },
     vae_widths=(24, 48),
     vae_batch=64,
+    finished_vae=None,
     text_widths=(48, 80),
     unet_widths={"base": (32, 96), "refiner": (32, 64)},
     tokens=2000,
@@ -106,6 +110,7 @@ def of_emojiworld(concepts: int) -> Design:
         },
         vae_widths=(16, 48, 96),  # the widest level has the fewest pixels
         vae_batch=16,
+        finished_vae=EMOJIWORLD_MODELS / "vae",
         text_widths=(64, 128),
         unet_widths={"base": (64, 160), "refiner": (48, 96)},
         tokens=4000,

@@ -1,5 +1,5 @@
-"""Corpus sources: our own worlds, TSV, Moses, TMX, WMT's test sets, Parquet, the Hugging Face Hub.
-One file per format; this one dispatches.
+"""Corpus sources: our own worlds, TSV, Moses, TMX, WMT's test sets, Parquet, lists of tags, the
+Hugging Face Hub. One file per format; this one dispatches.
 
 In:  the recipe's `corpora.sources` (configs/schema/sources.py).
 Out: `Part`s, each readable by a worker alone, and their rows in order. Every row is counted: it
@@ -25,6 +25,7 @@ from configs.schema.sources import (
     MosesSource,
     ParquetSource,
     Source,
+    TagsSource,
     TmxSource,
     TsvSource,
     WmtTestSource,
@@ -38,6 +39,7 @@ from corpora.sources import (
     pairing,
     parquet,
     part,
+    tags,
     tmx,
     tsv,
     wmt_test,
@@ -211,6 +213,8 @@ def _plan(source: Source, number: int, paths: tuple[str, ...], first_row: int) -
         yield from tsv.plan(source, number, paths[0], first_row)
     elif isinstance(source, ParquetSource):
         yield from parquet.plan(source, number, paths[0], first_row)
+    elif isinstance(source, TagsSource):
+        yield from tags.plan(source, number, paths[0], first_row)
     elif isinstance(source, MosesSource) or len(paths) == 2:
         assert not isinstance(source, TmxSource)
         yield from aligned.plan(source, number, paths, first_row)
@@ -227,6 +231,8 @@ def _rows(source: Source, part: Part) -> Iterator[Row]:
         return tsv.read(source, part)
     if isinstance(source, ParquetSource):
         return parquet.read(source, part)
+    if isinstance(source, TagsSource):
+        return tags.read(source, part)
     if isinstance(source, MosesSource) or len(part.paths) == 2:
         assert isinstance(source, MosesSource | WmtTestSource)
         return aligned.read(source, part)

@@ -33,7 +33,7 @@ EXPECTED = re.compile("[\t\n\r -~\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef]")  # J
 BINARY = {
     b"\x00\x05\x16\x07": "holds the attributes macOS keeps of a file, not its text; take the file "
     "without `._`",
-    b"PAR1": "is parquet; give the source the kind parquet",
+    b"PAR1": "is parquet; give the source the kind parquet, or a list of tags that `format`",
     b"%PDF-": "is a PDF document; save its text as UTF-8",
     b"SQLite format 3\x00": "is a database; export the texts as UTF-8, fields separated by tabs",
 }

@@ -75,7 +75,7 @@ def read(places: list[tuple[str, str | None]], piece: part.Part) -> Iterator[lis
     """
     with ExitStack() as stack:
         readers = [
-            _Reader(stack.enter_context(files.opened(*place)), start)
+            Reader(stack.enter_context(files.opened(*place)), start)
             for place, start in zip(places, piece.start, strict=True)
         ]
         for _ in range(piece.rows):
@@ -87,7 +87,7 @@ def read(places: list[tuple[str, str | None]], piece: part.Part) -> Iterator[lis
                 )
 
 
-class _Reader:
+class Reader:
     """Lines from a byte offset on; a stream that cannot seek is read up to there."""
 
     def __init__(self, stream: io.BufferedReader, position: int) -> None:

@@ -36,7 +36,7 @@ def plan(source: TsvSource, number: int, path: str, first_row: int) -> Iterator[
         header = _fields(first) if source.header else None
         start += len(first)
         fields = len(header) if header is not None else _usual_fields(head)
-        text, en = (_column(source, path, wanted, header, fields) for wanted in source.columns)
+        text, en = (column(source.name, path, wanted, header, fields) for wanted in source.columns)
         found = lines.cuts(stream, start)
     for count, stop in enumerate(found.offsets):
         done = count * found.part_rows
@@ -82,20 +82,21 @@ def _usual_fields(head: bytes) -> int:
     return Counter(line.count(b"\t") + 1 for line in some[:-1] or some).most_common(1)[0][0]
 
 
-def _column(
-    source: TsvSource, path: str, wanted: str | int, header: list[bytes] | None, fields: int
+def column(
+    source: str, path: str, wanted: str | int, header: list[bytes] | None, fields: int
 ) -> int:
+    """The number of a column of the source of that name, named or numbered. Raises RecipeError."""
     if isinstance(wanted, int):
         if 0 <= wanted < fields:
             return wanted
         raise RecipeError(
             f"{path}: there is no column number {wanted}, the rows have {fields} fields, from 0; "
-            f"correct source {source.name!r}"
+            f"correct source {source!r}"
         )
     if header is None:
         raise RecipeError(
             f"{path}: without a header line a column is a number, not {wanted!r}; correct source "
-            f"{source.name!r}"
+            f"{source!r}"
         )
     names = [one.decode("utf-8", "replace") for one in header]
     if names.count(wanted) == 1:
@@ -103,5 +104,5 @@ def _column(
     shown = ", ".join(names)[:200]
     raise RecipeError(
         f"{path}: {names.count(wanted)} columns are called {wanted!r} among {shown!r}; correct "
-        f"source {source.name!r}"
+        f"source {source!r}"
     )

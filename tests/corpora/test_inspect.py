@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from configs.schema.corpora import Filters
+from configs.schema.filters import Filters
 from configs.schema.load import load_recipe
 from corpora import dropped, prepare
 from corpora.filters import rules
@@ -39,6 +39,7 @@ DIRTY = [
     "赤い丸の写真\tDSC_0001.JPG",
     "赤い丸と青い四角と緑の三角と黄色い丸と大きな四角\tcircle",
     "赤い服の1男性と4ビキニの3女性\ta man in red and women in bikinis",
+    "青い丸の前の全裸の人\ta naked person in front of a blue circle",
     "中国的经济正在快速增长\tthe big red circle",
     "大きい赤い丸\tEin kleiner grüner Ring links von einem großen roten Kreuz",
     "Ａ{}\t{}".format(*CLEAN[3]),
@@ -71,6 +72,7 @@ def settings(source: Path, run: Path) -> list[str]:
         f"run={run}",
         f"corpora.sources=[{listed}, {toyworld}]",
         "corpora.near_duplicates={}",
+        "corpora.filters.unsafe=true",
         "corpora.held_out_pairs=30",
     ]
 
@@ -135,6 +137,7 @@ def test_every_row_is_told_as_it_was_done(
         "too_long",
         "too_short",
         "length_ratio",
+        "unsafe",
         "ja_script_is_not_japanese",
         "en_is_not_english",
     ):
@@ -197,7 +200,7 @@ def test_rows_of_a_reason_and_texts_of_ones_own(
         (["olds:1"], 2, r"'olds:1' is no id of this recipe.*the sources are news, toyworld"),
         (["toyworld:1"], 2, r"the sources are toyworld:train, toyworld:held_out"),
         (["news:-1"], 2, r"'news:-1' is no id"),
-        (["news:500"], 3, r"news:000000500: source 'news' has 251 rows, numbered from 0"),
+        (["news:500"], 3, r"news:000000500: source 'news' has 252 rows, numbered from 0"),
         (
             ["--reason", "ugly"],
             2,
@@ -260,7 +263,7 @@ def test_the_data_card_says_what_the_manifest_says_and_holds_all_it_shows(
     assert "<td>赤い" not in page and "&lt;td&gt;赤い&lt;/td&gt;丸" in page
     known = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     assert [(one["name"], one["rows_in"]) for one in known["sources"]] == [
-        ("news", 251),
+        ("news", 252),
         ("toyworld", 40),
     ]
     for split in ("train", "held_out"):
@@ -292,7 +295,7 @@ def test_the_data_card_says_what_the_manifest_says_and_holds_all_it_shows(
     assert {one["split"]: len([*folder.glob(one["path"])]) for one in listed} == {
         split: len(manifest.splits[split]) for split in manifest.splits
     }
-    assert r"| news | tsv | CC \| 0 | 251 |" in body
+    assert r"| news | tsv | CC \| 0 | 252 |" in body
 
 
 def test_which_rows_are_shown_depends_on_the_texts_alone(

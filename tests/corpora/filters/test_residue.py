@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema.corpora import Filters
+from configs.schema.filters import Filters
 from corpora.filters import residue, rules
 from corpora.filters.normalise import normalise
 from corpora.toyworld import captions

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.languages import JAPANESE
-from configs.schema.corpora import Filters
+from configs.schema.filters import Filters
 from corpora.filters import residue, rules
 from corpora.filters.normalise import INVISIBLE, comparison_key, normalise
 from corpora.filters.rules import FILTERS, drop_reason
 
 DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
-LIMITS = Filters(min_characters=2, max_characters=60, max_length_ratio=6.0)
+LIMITS = Filters(min_characters=2, max_characters=60, max_length_ratio=6.0, unsafe=True)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,7 @@ def test_the_comparison_key_is_rougher() -> None:
         ("赤い丸と青い四角と緑の三角", "circle", "length_ratio"),
         ("赤い服の1男性と4ビキニの3女性", "a man in red and women in bikinis", "unmatched_numbers"),
         ("小さな犬が3見物人の近くにいる", "a small dog near onlookers", "unmatched_numbers"),
+        ("全裸の人", "a person", "unsafe"),
         ("{0}個の宝石", "{0} gems", "placeholder"),
         ("{#id}さん、ようこそ", "Welcome, {#id}", "placeholder"),
         ("%s個の宝石がある", "there are %s gems", "placeholder"),

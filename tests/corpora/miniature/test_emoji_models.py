@@ -48,6 +48,7 @@ def test_two_steps_of_each_model_make_a_teacher(tmp_path: Path) -> None:
         },
         vae_widths=(8, 8, 16),
         vae_batch=2,
+        finished_vae=tmp_path / "vae",
         text_widths=(16, 32),
         unet_widths={"base": (8, 16), "refiner": (8, 16)},
     )
@@ -62,11 +63,11 @@ def test_two_steps_of_each_model_make_a_teacher(tmp_path: Path) -> None:
     assert len(config["latents_mean"]) == 4 and config["sample_size"] == 64
 
 
-def test_the_reader_is_measured_without_an_autoencoder(tmp_path) -> None:
-    found = measure_reader.measure(tmp_path, 8, (100,))
-    assert found["vae_steps"] == 0 and json.dumps(found)
-    assert found["100"]["rendered"] == {"scenes": 1.0, "things": 1.0}
-    assert set(found["100"]) == set(measure_reader.WORSE)
+def test_scenes_are_read_right_from_pictures_and_after_the_autoencoder() -> None:
+    found = measure_reader.measure(64, (300,))["300"]
+    assert found["rendered"] == {"scenes": 1.0, "things": 1.0}
+    assert found["autoencoder"]["scenes"] >= 0.97  # 0.99 of 480: one picture is 0.016 here
+    assert set(found) == {*measure_reader.WORSE, "autoencoder"}
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_the_hub_streams_a_folder_file_by_file(
         (
             "{name: x}",
             "corpora.sources.0.kind: missing; the kinds are toyworld, emojiworld, tsv, parquet, "
-            "moses, tmx, wmt_test, hub",
+            "moses, tmx, wmt_test, hub, tags",
         ),
         (
             "{kind: moses, name: x, licence: y}",

@@ -13,7 +13,7 @@ from open_clip_models import checkpoint, edit, tiny_model
 from safetensors.torch import load_file, save_file
 
 from configs.errors import DataError
-from configs.schema.corpora import Filters
+from configs.schema.filters import Filters
 from distill.encoders.family import SDXL
 from distill.encoders.teacher import load_text_encoders
 from vocab_init import transplant

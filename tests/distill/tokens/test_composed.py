@@ -10,6 +10,8 @@ from conftest import write_pairs
 from configs import artefact
 from configs.references import TOYWORLD_MODELS
 from configs.schema.load import load_recipe
+from corpora import prepare
+from corpora.pair import read_pairs
 from corpora.toyworld import captions, lexicon
 from distill.encoders.family import SDXL
 from distill.tokenizer import portable
@@ -131,3 +133,58 @@ def test_the_stored_tokens(tmp_path: Path) -> None:
     for i in (0, after.composed - 1):
         assert after.row("text", 300 + i).tolist() == tokenizer(expected[i][0]).input_ids
     assert store.stored(half, SDXL) is not None and store.stored(plain, SDXL) is None
+
+
+def test_tags_become_phrases_of_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a list of tags as it is published to prompts: a pair of a tag is a phrase as it is."""
+    tags = {
+        "1girl": "一人の女の子",
+        "yukata": "浴衣",
+        "summer_festival": "夏まつり",
+        "fireworks": "花火",
+        "(paper lantern:1.2)": "ちょうちん",
+        "bow_(weapon)": "弓（ぶき）",
+    }
+    lines = "".join(f"{tag},{name}\n" for tag, name in tags.items())
+    (tmp_path / "tags.csv").write_text(f"{lines}nude,裸\n", encoding="utf-8")
+    own = f"{{kind: tags, name: mine, licence: CC0, path: {tmp_path / 'tags.csv'}}}"
+    world = "{kind: toyworld, pairs: 60, held_out_pairs: 4}"
+    arguments = [
+        "configs/toyworld.yaml",
+        f"run={tmp_path}",
+        f"corpora.sources=[{world}, {own}]",
+        "distill.composed_share=0.8",
+    ]
+    assert prepare.main(arguments) == 0
+    portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "initial_student" / "tokenizer")
+    artefact.seal(tmp_path / "initial_student", {})
+    pairs = [(one.text, one.en) for one in read_pairs(tmp_path / "pairs", "train")]
+    names = {
+        "1girl": "一人の女の子",
+        "yukata": "浴衣",
+        "summer festival": "夏まつり",
+        "fireworks": "花火",
+        "paper lantern": "ちょうちん",
+        "bow": "弓",
+        "bow (weapon)": "弓（ぶき）",
+    }
+    assert {(name, tag) for tag, name in names.items()} < set(pairs)
+    assert "nude" not in {en for _, en in pairs}
+    monkeypatch.setattr(composed, "KINDS", {"list": 1})
+    tokenizer = portable.load(tmp_path / "initial_student" / "tokenizer")
+    table = translations.count(pairs, tokenizer)
+    listed = set()
+    for text, en in Composer(1.0, 0, table)(pairs, 0):
+        parts = [tag for tag in en.split(", ") if tag in names]
+        places = [(text.find(names[tag]), text.find(tag)) for tag in parts]
+        assert all(max(one) >= 0 for one in places), (text, en)
+        listed.update(parts)
+        if len(parts) > 1 and not any(tag in text for tag in parts):
+            assert [own for own, _ in places] == sorted(own for own, _ in places)
+    assert listed == set(names)
+    recipe = load_recipe(arguments[0], arguments[1:])
+    stored, expected = store.prepare(recipe, SDXL), Composer(0.8, 0, table)(pairs, 0)
+    assert len(stored) == len(pairs) and stored.composed == len(expected) > 40
+    row = next(i for i, (_, en) in enumerate(expected) if "1girl" in en)
+    found = stored.row("text", len(pairs) + row).tolist()
+    assert found == tokenizer(expected[row][0]).input_ids
