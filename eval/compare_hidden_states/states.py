@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from configs.errors import DataError
-from configs.files import whole
+from configs.files import value_sha256, whole
 from configs.schema.recipe import Eval
 from corpora.pair import Pair
 from distill.encoders.teacher import Encoding, TextEncoders
@@ -49,7 +49,9 @@ def compare_states(
     rows: dict[str, RowNumbers] = {}
     encodings = {EMPTY: on_cpu([empty], 1)}
     for number, reader in enumerate(readers):
-        path = work / f"reader-{number}.safetensors"
+        # by what it reads: an older version of this program may have read other rows
+        prompts = value_sha256(list(reader.rows.items()))[:12]
+        path = work / f"reader-{number}-{prompts}.safetensors"
         if not path.is_file():
             encoders = teacher if number == 0 else reader.load().to(device())
             # before the long work

@@ -27,7 +27,7 @@ from eval.compare_hidden_states import __main__ as compare_hidden_states_entry
 from eval.compare_hidden_states import bounds, compare, states, table
 from eval.report import report
 from eval.rows import ROWS, STUDENT, TEACHER
-from eval.states import noise_gap, prompt_variants
+from eval.states import noise_gap, prompt_forms, prompt_variants, reference_rows
 
 PROMPTS = ["a big red circle", "two small squares", "a ring", "a cross"]
 
@@ -329,6 +329,34 @@ def test_an_interrupted_comparison_encodes_no_row_twice(
     (folder / "compare_hidden_states.json").unlink()
     assert compare_hidden_states_entry.main([recipe]) == 0
     assert json.dumps(result_of(recipe)) == json.dumps(found), "names in the same order too"
+
+
+def test_what_other_prompts_left_unfinished_is_not_taken(
+    finished_run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the program, whose rows are others."""
+    recipe = finished_run()
+    read = states._read
+    begun: list[str] = []
+
+    def interrupted(reader, *arguments):
+        begun.append(next(iter(reader.rows)))
+        if begun == [TEACHER, STUDENT]:
+            raise KeyboardInterrupt
+        return read(reader, *arguments)
+
+    monkeypatch.setattr(states, "_read", interrupted)
+    assert compare_hidden_states_entry.main([recipe]) == 130
+    readers = reference_rows.readers
+
+    def more(*arguments):
+        found, forms = readers(*arguments)
+        found[0].rows[f"{prompt_forms.TEACHERS}new"] = found[0].rows[TEACHER]
+        return found, forms
+
+    monkeypatch.setattr(reference_rows, "readers", more)
+    assert compare_hidden_states_entry.main([recipe]) == 0
+    assert begun[2:] == [TEACHER, STUDENT, "student_before_training"]  # the teacher's again
 
 
 def test_another_base_is_refused(
