@@ -15,6 +15,7 @@ from corpora.miniature.fit import TrainingStage
 from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
 from corpora.worlds import TOYWORLD, World, emojiworld
 
+EMOJIWORLD_VAE = EMOJIWORLD_MODELS / "vae"
 NOTHING = "nothing"  # at a place that a scene leaves empty
 
 
@@ -110,7 +111,7 @@ def of_emojiworld(concepts: int) -> Design:
         },
         vae_widths=(16, 48, 96),  # the widest level has the fewest pixels
         vae_batch=16,
-        finished_vae=EMOJIWORLD_MODELS / "vae",
+        finished_vae=EMOJIWORLD_VAE,
         text_widths=(64, 128),
         unet_widths={"base": (64, 160), "refiner": (48, 96)},
         tokens=4000,

@@ -19,9 +19,9 @@ from typing import Any
 
 from configs.files import link, whole_folder
 from configs.references import TOYWORLD_MODELS
-from corpora.miniature import miniature
+from corpora.miniature import miniature, train_vae
 from corpora.miniature.design import OF_TOYWORLD
-from corpora.miniature.fit import DEVICE, TrainingStage, fit
+from corpora.miniature.fit import TrainingStage, fit
 from corpora.miniature.train_text_encoders import load_reader
 from corpora.miniature.train_unets import condition_of, loss_of
 from corpora.toyworld import renderer
@@ -34,7 +34,7 @@ RANK = 4
 
 def train(name: str, out: Path) -> None:
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
     makers: dict[str, Callable[..., UNet2DConditionModel]] = {
         "style": fine_tuned,
@@ -43,8 +43,7 @@ def train(name: str, out: Path) -> None:
     }
     base, work = TOYWORLD_MODELS / "base", out / "work"
     work.mkdir(parents=True, exist_ok=True)
-    vae = AutoencoderKL.from_pretrained(base / "vae", trust_remote_code=False, use_safetensors=True)
-    vae.eval().requires_grad_(False).to(DEVICE)
+    vae = train_vae.load(base / "vae")
     torch.manual_seed(0)
     start = UNet2DConditionModel.from_pretrained(
         base / "unet", trust_remote_code=False, use_safetensors=True

@@ -27,9 +27,9 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
 from configs.files import read_json, whole_folder, write_json
 from configs.references import TOYWORLD_MODELS
-from corpora.miniature import miniature
+from corpora.miniature import miniature, train_vae
 from corpora.miniature.design import OF_TOYWORLD
-from corpora.miniature.fit import DEVICE, TrainingStage, batch_of, fit
+from corpora.miniature.fit import TrainingStage, batch_of, fit
 from corpora.miniature.miniature_accuracy import measure_sd
 from corpora.miniature.miniature_folder import write_text_encoder
 from corpora.miniature.train_text_encoders import SceneProbe, labels, tail_mask
@@ -166,8 +166,7 @@ def train(work: Path, folder: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     base = TOYWORLD_MODELS / "base"
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", trust_remote_code=False)
-    vae = AutoencoderKL.from_pretrained(base / "vae", trust_remote_code=False, use_safetensors=True)
-    vae.eval().requires_grad_(False).to(DEVICE)
+    vae = train_vae.load(base / "vae")
     reader = train_text_encoder(tokenizer, work)
     torch.manual_seed(0)
     unet = miniature.sd_unet().to(memory_format=torch.channels_last)

@@ -305,11 +305,8 @@ def test_other_repositories_and_a_translator_are_rows(
     assert "model_max_length is 1e+30, not 77" in capsys.readouterr().err
 
 
-def test_an_interrupted_comparison_encodes_no_row_twice(
-    finished_run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = finished_run()
-    folder = load_recipe(recipe).run_dir / "eval"
+def begun_and_interrupted(recipe: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Interrupts a comparison at the student; the first row of each reader that begins."""
     read = states._read
     begun: list[str] = []
 
@@ -321,6 +318,15 @@ def test_an_interrupted_comparison_encodes_no_row_twice(
 
     monkeypatch.setattr(states, "_read", interrupted)
     assert compare_hidden_states_entry.main([recipe]) == 130
+    return begun
+
+
+def test_an_interrupted_comparison_encodes_no_row_twice(
+    finished_run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = finished_run()
+    folder = load_recipe(recipe).run_dir / "eval"
+    begun = begun_and_interrupted(recipe, monkeypatch)
     assert len(list(folder.glob("compare_hidden_states.unfinished-*"))) == 1
     assert compare_hidden_states_entry.main([recipe]) == 0
     assert begun[2:] == [STUDENT, "student_before_training"]
@@ -336,17 +342,7 @@ def test_what_other_prompts_left_unfinished_is_not_taken(
 ) -> None:
     """As after an update of the program, whose rows are others."""
     recipe = finished_run()
-    read = states._read
-    begun: list[str] = []
-
-    def interrupted(reader, *arguments):
-        begun.append(next(iter(reader.rows)))
-        if begun == [TEACHER, STUDENT]:
-            raise KeyboardInterrupt
-        return read(reader, *arguments)
-
-    monkeypatch.setattr(states, "_read", interrupted)
-    assert compare_hidden_states_entry.main([recipe]) == 130
+    begun = begun_and_interrupted(recipe, monkeypatch)
     readers = reference_rows.readers
 
     def more(*arguments):
