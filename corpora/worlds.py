@@ -5,6 +5,7 @@ In and out: a recipe's source in, its `World` out; nothing on disk.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -44,7 +45,8 @@ class World:
       its couple's first, with the two things exchanged
     - `render(scenes, rng)`: (N, H, W, 3) uint8 pictures; `read(pictures)`: a reading of each, or
       ValueError for pictures of another size; `attribute_matches(scene, reading)`: which attributes
-      are right; `things_right(scene, reading)`: which things, one by one
+      are right; `things_right(scene, reading)`: which things, one by one; `names(scene)`: what they
+      are, in the same order
     - `paraphrase(caption, rng)`: English for the same scene, at times the same; `swapped(caption)`:
       the caption's twin, None for scenes without one; `words(caption)`: the parts of the Japanese,
       each with its English where it has one
@@ -58,6 +60,7 @@ class World:
     read: Callable[[np.ndarray], list[Any]]
     attribute_matches: Callable[[Any, Any], dict[str, bool]]
     things_right: Callable[[Any, Any], list[bool]]
+    names: Callable[[Any], list[str]]
     paraphrase: Callable[[Any, random.Random], str]
     swapped: Callable[[Any], SceneCaption | None]
     words: Callable[[Any], Words]
@@ -96,6 +99,7 @@ TOYWORLD = World(
     scene_reader.read,
     scene_reader.attribute_matches,
     scene_reader.things_right,
+    lambda scene: [f"{thing.color} {thing.shape}" for thing in scene.in_picture_order],
     lambda caption, rng: str(captions.english(caption.scene, rng)),
     lambda caption: captions.role_swapped(caption) if caption.scene.relation else None,
     _toyworld_words,
@@ -117,10 +121,18 @@ def emojiworld(size: int, alike: bool | None = None) -> World:
         partial(emoji_reader.read, concepts=vocabulary(size)),
         emoji_reader.attribute_matches,
         emoji_reader.things_right,
+        lambda scene: [thing.concept.emoji for thing in scene.things],
         lambda caption, rng: emoji_captions.of_scene(caption.scene, rng).en,
         emoji_captions.twin,
         emoji_captions.words,
     )
+
+
+def spoken_of(source: WorldSource) -> Counter[str]:
+    """By the name of a thing, as `World.names` gives it: how many training pairs speak of it."""
+    world = of_source(source)
+    captions = world.pairs(source.pairs, "train", source.seed)
+    return Counter(name for caption in captions for name in set(world.names(caption.scene)))
 
 
 def of_source(source: WorldSource) -> World:

@@ -105,14 +105,14 @@ def of_emojiworld(concepts: int) -> Design:
         attributes_of=_of_emojiworld,
         stages={
             "vae": TrainingStage("vae", 4000, 2e-3, save_every=100),
-            "text": TrainingStage("text", 6000, 2e-3),
-            "base": TrainingStage("base", 40_000, 1e-3, ema=0.999, save_every=500),
-            "refiner": TrainingStage("refiner", 6000, 1e-3, ema=0.998, save_every=500),
+            "text": TrainingStage("text", 3000, 2e-3),
+            "base": TrainingStage("base", 12_000, 1e-3, ema=0.999, save_every=100, bf16=True),
+            "refiner": TrainingStage("refiner", 2000, 1e-3, save_every=100, bf16=True),
         },
         vae_widths=(16, 48, 96),  # the widest level has the fewest pixels
         vae_batch=16,
         finished_vae=EMOJIWORLD_VAE,
         text_widths=(64, 128),
-        unet_widths={"base": (64, 160), "refiner": (48, 96)},
+        unet_widths={"base": (32, 128), "refiner": (32, 96)},
         tokens=4000,
     )

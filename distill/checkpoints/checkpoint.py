@@ -16,7 +16,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from configs import artefact
+from configs import artefact, memory
 from configs.errors import DataError, one_line
 from configs.files import PARTIAL, publish, sweep, whole
 from distill.checkpoints import saved_state
@@ -91,6 +91,7 @@ class Checkpoints:
         folder = self._folder / f"step_{step:06d}"
         partial = folder.with_name(f".{folder.name}{PARTIAL}")
         entries = saved_state.layout(engine, engines.world_size())
+        memory.give_back()  # what the step has freed: copies of the largest tensors come now
         try:
             engines.in_all(
                 lambda: saved_state.begin(partial, entries) if engines.rank() == 0 else None

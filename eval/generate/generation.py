@@ -3,6 +3,7 @@ pictures agree, and is the right scene painted?
 """
 
 import gc
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +42,8 @@ TILE = 256  # pixels a picture has in the grid
 
 
 class HeldOutCaptions(NamedTuple):
-    """What is painted; `scenes`, `world` and `said` (the captions as the world made them) are None
-    where no scene can be read from a picture.
+    """What is painted; `scenes`, `world`, `said` (the captions as the world made them) and `spoken`
+    (training pairs by the name of a thing) are None where no scene can be read from a picture.
     """
 
     text: list[str]
@@ -51,6 +52,7 @@ class HeldOutCaptions(NamedTuple):
     scenes: list[Any] | None
     world: World | None = None
     said: list[SaidScene] | None = None
+    spoken: Mapping[str, int] | None = None
 
 
 def generate(recipe: Recipe) -> None:
@@ -116,6 +118,7 @@ def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
             [caption.scene for caption in captions],
             world,
             [SaidScene(caption, world) for caption in captions],
+            worlds.spoken_of(source),
         )
     pairs = held_out.read(recipe, recipe.eval.prompts)
     return HeldOutCaptions(
@@ -175,7 +178,7 @@ def measure(
     for row, folder in folders.items():
         if captions.scenes and captions.world:
             measured[row], right[row] = scene_accuracy(
-                captions.world, captions.scenes, captions.sources, folder
+                captions.world, captions.scenes, captions.sources, folder, captions.spoken
             )
     of_forms = forms.accuracies(other, captions.text, right, recipe.eval.seed)
     rows = {row: folder for row, folder in folders.items() if row not in other}
@@ -259,6 +262,12 @@ def table(result: dict[str, Any]) -> str:
                 f"  {source:<32}{_percent(one)}"
                 for source, one in by_source.items()
                 if len(by_source) > 1
+            ]
+            by_frequency = numbers.get("things_by_frequency", {})
+            lines += [
+                f"  things, pairs: {bucket:<17}{_percent(one)}"
+                for bucket, one in by_frequency.items()
+                if len(by_frequency) > 1
             ]
     for form, numbers in result.get("forms", {}).items():
         ratio = numbers["of_the_teacher"]

@@ -4,6 +4,7 @@ reads.
 Shape letters: N pictures, H = W = the side of a picture in that world.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ from configs.errors import DataError
 from corpora.worlds import World
 from eval.intervals import share
 from eval.pictures.painting import picture_path
+from eval.pictures.word_frequency import things_by_frequency
 
 
 def scene_accuracy(
-    world: World, scenes: list[Any], sources: list[str], folder: Path
+    world: World,
+    scenes: list[Any],
+    sources: list[str],
+    folder: Path,
+    spoken: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], list[bool]]:
     """Shares of the pictures with every attribute right (also by source), and with each attribute
-    right; and which pictures are right.
+    right; where `spoken` tells how many training pairs speak of each thing, of the things by that;
+    and which pictures are right.
 
     Raises DataError when the pictures do not have the world's size.
     """
@@ -43,6 +50,8 @@ def scene_accuracy(
         },
         "attributes": {name: share([one[name] for one in attributes]) for name in attributes[0]},
     }
+    if spoken is not None:
+        accuracies["things_by_frequency"] = things_by_frequency(world, scenes, readings, spoken)
     return accuracies, right
 
 

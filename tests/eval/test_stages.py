@@ -14,7 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from configs.schema.load import load_recipe
-from corpora.worlds import TOYWORLD, World, emojiworld
+from configs.schema.sources import EmojiworldSource, ToyworldSource
+from corpora.emojiworld.concepts import vocabulary
+from corpora.worlds import TOYWORLD, World, emojiworld, of_source, spoken_of
 from distill.encoders.family import SDXL
 from distill.sdxl.pipelines import load_pipelines
 from eval import summary
@@ -23,6 +25,7 @@ from eval.generate import __main__ as generate_entry
 from eval.generate import generation
 from eval.pictures import painting
 from eval.pictures.scene_accuracy import scene_accuracy
+from eval.pictures.word_frequency import bucket_of
 
 
 def outputs(recipe: str) -> Path:
@@ -120,11 +123,37 @@ def test_scene_accuracy_reads_the_pictures(world: World, tmp_path: Path) -> None
         source: (part["right"], part["total"])
         for source, part in numbers["scene_accuracy_by_source"].items()
     }
-    assert found == {"a": (3, 8), "b": (0, 4)}
+    assert found == {"a": (3, 8), "b": (0, 4)} and "things_by_frequency" not in numbers
+    spoken = dict.fromkeys(world.names(scenes[0]), 1000)
+    spoken |= {name: 9 for name in world.names(scenes[2]) if name not in spoken}
+    numbers, _ = scene_accuracy(world, scenes, sources, tmp_path, spoken)
+    things = numbers["things_by_frequency"]
+    assert list(things) == ["1,000 or more", "1 to 9", "unseen"]
+    assert things["1,000 or more"]["right"] >= len(world.names(scenes[0]))
+    assert sum(part["total"] for part in things.values()) == sum(
+        len(world.names(scene)) for scene in scenes
+    )
     for i in range(12):
         Image.new("RGB", (48, 48)).save(painting.picture_path(tmp_path, i))
     with pytest.raises(ValueError, match=f"not {world.name}'s"):
         scene_accuracy(world, scenes, sources, tmp_path)
+
+
+def test_pairs_that_speak_of_a_thing_are_counted() -> None:
+    """Each pair once, however often it names the thing; what no pair names is 0 and unseen."""
+    for source in (
+        ToyworldSource(kind="toyworld", pairs=200, held_out_pairs=1),
+        EmojiworldSource(kind="emojiworld", pairs=200, held_out_pairs=1, concepts=20),
+    ):
+        world, counted = of_source(source), spoken_of(source)
+        captions = list(world.pairs(200, "train", 0))
+        name, count = counted.most_common(1)[0]
+        assert count == sum(name in world.names(caption.scene) for caption in captions)
+    assert [one.emoji for one in vocabulary(300) if one.group == "unpaired"]
+    assert not any(counted[one.emoji] for one in vocabulary(300) if one.group == "unpaired")
+    edges = {0: "unseen", 1: "1 to 9", 9: "1 to 9", 10: "10 to 99", 99: "10 to 99"}
+    edges |= {100: "100 to 999", 999: "100 to 999", 1000: "1,000 or more"}
+    assert {pairs: bucket_of(pairs) for pairs in edges} == edges
 
 
 def test_file_sources(finished_run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
