@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from configs.errors import DataError
 from configs.schema.sources import EmojiworldSource, WorldSource
 from corpora.emojiworld import captions as emoji_captions
 from corpora.emojiworld import renderer as emoji_renderer
@@ -22,17 +23,18 @@ from corpora.toyworld import captions, lexicon, renderer, scene_reader
 from corpora.toyworld.scenes import Split
 
 Words = list[tuple[str, str | None]]
+LANGUAGES = {"toyworld": ("ja",), "emojiworld": emoji_captions.LANGUAGES}
 
 
 class SceneCaption(Protocol):
-    """A scene in two languages; `phrasing` is that of the student's."""
+    """A scene in two languages; `text` and `phrasing` are the student's."""
 
     @property
     def scene(self) -> Any: ...
     @property
     def phrasing(self) -> str: ...
     @property
-    def ja(self) -> str: ...
+    def text(self) -> str: ...
     @property
     def en(self) -> str: ...
 
@@ -87,7 +89,7 @@ def _toyworld_words(caption: captions.Caption) -> Words:
         for word, meanings in lexicon.meanings().items()
         if word not in lexicon.PATTERN_WORDS
     }
-    return [(word, english.get(word)) for word in lexicon.words_of(caption.ja)]
+    return [(word, english.get(word)) for word in lexicon.words_of(caption.text)]
 
 
 TOYWORLD = World(
@@ -107,24 +109,25 @@ TOYWORLD = World(
 
 
 @cache
-def emojiworld(size: int, alike: bool | None = None) -> World:
-    """Emojiworld with its `size` most frequent concepts; `alike`: see its `captions.pairs`.
+def emojiworld(size: int, alike: bool | None = None, language: str = "ja") -> World:
+    """Emojiworld with its `size` most frequent concepts; `alike`, `language`: see its
+    `captions.pairs`.
 
     Raises ValueError when it has fewer.
     """
     return World(
         "emojiworld",
         emoji_renderer.SIDE,
-        partial(emoji_captions.pairs, size=size, alike=alike),
-        partial(emoji_captions.held_out_twins, size=size),
+        partial(emoji_captions.pairs, size=size, alike=alike, language=language),
+        partial(emoji_captions.held_out_twins, size=size, language=language),
         emoji_renderer.render,
         partial(emoji_reader.read, concepts=vocabulary(size)),
         emoji_reader.attribute_matches,
         emoji_reader.things_right,
         lambda scene: [thing.concept.emoji for thing in scene.things],
-        lambda caption, rng: emoji_captions.of_scene(caption.scene, rng).en,
+        lambda caption, rng: emoji_captions.of_scene(caption.scene, rng, language).en,
         emoji_captions.twin,
-        emoji_captions.words,
+        partial(emoji_captions.words, language=language),
     )
 
 
@@ -136,4 +139,13 @@ def spoken_of(source: WorldSource) -> Counter[str]:
 
 
 def of_source(source: WorldSource) -> World:
-    return emojiworld(source.concepts) if isinstance(source, EmojiworldSource) else TOYWORLD
+    """Raises DataError for a language that its grammar does not speak."""
+    code, spoken = source.text_language.code, LANGUAGES[source.kind]
+    if code not in spoken:
+        raise DataError(
+            f"language: {code}: {source.kind} speaks {' and '.join(spoken)}; give another language "
+            "or another source"
+        )
+    if isinstance(source, EmojiworldSource):
+        return emojiworld(source.concepts, language=code)
+    return TOYWORLD

@@ -236,7 +236,7 @@ def finished_run(tiny_sdxl: Path, tmp_path: Path) -> Callable[..., str]:
     write_initial_student(tiny_sdxl / "base", folder / "initial_student")
     write_pairs(
         folder / "pairs",
-        [(caption.ja, caption.en) for caption in captions.pairs(PAIRS, "held_out", 0)],
+        [(caption.text, caption.en) for caption in captions.pairs(PAIRS, "held_out", 0)],
     )
 
     def recipe(name: str = "tiny", source: dict | None = None, **evaluation: object) -> str:

@@ -19,7 +19,7 @@ def prepared(
 
     Returns the command's arguments, the run's folder, and the rows with another's English.
     """
-    texts = [(one.ja, one.en) for one in captions.pairs(PAIRS, "train", seed=3)]
+    texts = [(one.text, one.en) for one in captions.pairs(PAIRS, "train", seed=3)]
     wrong = sorted(random.Random(0).sample(range(PAIRS), WRONG))
     others = {row: texts[other][1] for row, other in zip(wrong, wrong[1:] + wrong[:1], strict=True)}
     path = folder / "texts.tsv"

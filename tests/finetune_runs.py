@@ -16,7 +16,7 @@ def write_recipe(base: Path, folder: Path, name: str, stage: dict, **finetune: o
     """A run that has its initial student, pairs and pictures."""
     run = folder / name
     write_initial_student(base, run / "initial_student")
-    pairs = [(one.ja, one.en) for one in captions.pairs(24, "train", 0)]
+    pairs = [(one.text, one.en) for one in captions.pairs(24, "train", 0)]
     write_pairs(run / "pairs", pairs, "train")
     tree = {
         "name": "x",

@@ -36,7 +36,7 @@ def train_model(
         **more,
     }
     for caption in captions.pairs(300, "train", seed=1):
-        texts["ja"].append(caption.ja)
+        texts["ja"].append(caption.text)
         texts["en"].append(caption.en)
     lines = [f"__label__{label} {text}\n" for label in labels for text in texts[label]]
     path.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")

@@ -51,7 +51,7 @@ def prepare_run(tiny_sdxl: Path, folder: Path) -> None:
     """
     write_pairs(
         folder / "run" / "pairs",
-        [(caption.ja, caption.en) for caption in captions.pairs(40, "train", 0)],
+        [(caption.text, caption.en) for caption in captions.pairs(40, "train", 0)],
         "train",
     )
     write_initial_student(tiny_sdxl / "base", folder / "run" / "initial_student")

@@ -37,6 +37,10 @@ class Concept:
     ja: tuple[str, ...]
     ko: str
 
+    def names(self, language: str) -> tuple[str, ...]:
+        """In the student's language, by its code."""
+        return (self.ko,) if language == "ko" else self.ja
+
 
 @functools.cache
 def everything() -> tuple[Concept, ...]:

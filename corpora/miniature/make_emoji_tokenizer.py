@@ -1,14 +1,16 @@
-"""Trains emojiworld's tokenizer: a SentencePiece unigram model as large as it is in life, so that
-frequent words are pieces and rare names fall into several.
+"""Trains emojiworld's tokenizers: SentencePiece unigram models, the Japanese one as large as it is
+in life, so that frequent words are pieces and rare names fall into several.
 
     python -m corpora.miniature.make_emoji_tokenizer TEXT...
+    python -m corpora.miniature.make_emoji_tokenizer --language ko
 
 In:  real text: files of sentences, a line each, or tables (`.tsv`) with the columns `ja` and `en`;
      and of emojiworld every name once and some captions. The model in the repository was made from
      Tanaka's corpus (50,000 pairs, CC BY 2.0 FR), YouCook2-JP (9,270 captions, MIT) and
-     吾輩は猫である (copyright expired); the English of the tables is part of the text.
-Out: `spiece.model` among emojiworld's models: `PIECES` pieces, byte fallback, ids 0 unk, 1 bos,
-     2 eos, 3 pad. Minutes on one core; the same text gives the same file.
+     吾輩は猫である (copyright expired); the English of the tables is part of the text. The Korean
+     one was made from emojiworld alone.
+Out: `spiece.model` or `spiece_ko.model` among emojiworld's models: `PIECES` pieces, byte fallback,
+     ids 0 unk, 1 bos, 2 eos, 3 pad. Minutes on one core; the same text gives the same file.
 """
 
 import argparse
@@ -22,20 +24,21 @@ from corpora.emojiworld import captions
 from corpora.emojiworld.concepts import everything, vocabulary
 from corpora.miniature.make_tokenizer import train_unigram
 
-PIECES = 8_000
+PIECES = {"ja": 8_000, "ko": 2_000}
+FILES = {"ja": "spiece.model", "ko": "spiece_ko.model"}
 CAPTIONS, CONCEPTS, SEED = 2_000, 900, 1_000
 LONGEST = 400  # characters of a line: prose comes as paragraphs
 
 
-def train(texts: list[Path], path: Path) -> None:
+def train(texts: list[Path], path: Path, language: str = "ja") -> None:
     """Writes the model whole or not at all."""
     train_unigram(
         path,
-        _lines(texts),
+        _lines(texts, language),
         ("normalizer_spec", "normalization_rule_tsv"),
         _width_rules(),
-        vocab_size=PIECES,
-        character_coverage=0.9995,  # SentencePiece's advice for Japanese; the rest is bytes
+        vocab_size=PIECES[language],
+        character_coverage=0.9995,  # SentencePiece's advice for Japanese; the rest: bytes
         max_sentence_length=4 * LONGEST,
     )
 
@@ -53,7 +56,7 @@ def _width_rules() -> Iterator[str]:
             yield f"{before}\t{after}\n"
 
 
-def _lines(texts: list[Path]) -> Iterator[str]:
+def _lines(texts: list[Path], language: str) -> Iterator[str]:
     for path in texts:
         with path.open(encoding="utf-8", newline="") as file:
             if path.suffix == ".tsv":
@@ -63,26 +66,30 @@ def _lines(texts: list[Path]) -> Iterator[str]:
                 for line in file:
                     yield from (part for part in line.strip().split("。") if part)
     for concept in everything():
-        yield from (*concept.ja, *concept.en)
-    for caption in captions.pairs(CAPTIONS, "train", SEED, len(vocabulary(CONCEPTS))):
-        yield from (caption.ja, caption.en)
+        yield from (*concept.names(language), *concept.en)
+    size = len(vocabulary(CONCEPTS))
+    for caption in captions.pairs(CAPTIONS, "train", SEED, size, language=language):
+        yield from (caption.text, caption.en)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m corpora.miniature.make_emoji_tokenizer",
-        description="Trains emojiworld's tokenizer.",
+        description="Trains one of emojiworld's tokenizers.",
         allow_abbrev=False,
     )
-    parser.add_argument("texts", type=Path, nargs="+", metavar="TEXT", help="files of real text")
+    parser.add_argument("texts", type=Path, nargs="*", metavar="TEXT", help="files of real text")
     parser.add_argument(
         "--out",
         type=Path,
-        default=EMOJIWORLD_MODELS / "spiece.model",
-        help="the file to write (default %(default)s)",
+        help="the file to write (default: among emojiworld's models)",
+    )
+    parser.add_argument(
+        "--language", choices=captions.LANGUAGES, default="ja", help="(default %(default)s)"
     )
     arguments = parser.parse_args(argv)
-    train(arguments.texts, arguments.out)
+    out = arguments.out or EMOJIWORLD_MODELS / FILES[arguments.language]
+    train(arguments.texts, out, arguments.language)
     return 0
 
 

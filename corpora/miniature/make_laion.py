@@ -105,7 +105,7 @@ def rows(count: int, seed: int) -> Iterator[LaionRow]:
             caption = last
         row = LaionRow(
             number,
-            _text(kind, caption.ja, rng),
+            _text(kind, caption.text, rng),
             "ja",
             rng.choice(["UNLIKELY", "UNLIKELY", None]),
             None,

@@ -86,7 +86,7 @@ def training_lines() -> list[str]:
         ]
         for language, block in SENTENCES.items()
     }
-    texts["ja"] += [caption.ja for caption in pairs]
+    texts["ja"] += [caption.text for caption in pairs]
     texts["en"] += [caption.en for caption in pairs]
     lines = [f"__label__{language} {text}" for language, some in texts.items() for text in some]
     rng.shuffle(lines)

@@ -140,7 +140,7 @@ def batch_of(step: int) -> tuple[list[str], np.ndarray]:
         twins = [one, captions.role_swapped(one)] if one.scene.relation else [one]
         scenes |= {twin.key: twin for twin in twins if twin.scene.split == "train"}
     chosen = list(scenes.values())[:BATCH]
-    return [one.ja for one in chosen], renderer.render(
+    return [one.text for one in chosen], renderer.render(
         [one.scene for one in chosen], np.random.default_rng(seed)
     )
 
@@ -174,7 +174,7 @@ def accuracy(folder: Path) -> float:
         for image in renderer.render([one.scene for one in pairs], np.random.default_rng(SEED))
     ]
     text_BP, image_BP = (
-        F.normalize(model.text_features([one.ja for one in pairs])),
+        F.normalize(model.text_features([one.text for one in pairs])),
         F.normalize(model.image_features(images)),
     )
     rng = random.Random(SEED)

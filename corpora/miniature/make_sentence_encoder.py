@@ -44,7 +44,9 @@ def train(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     pairs = list(captions.pairs(CAPTIONS, "train", SEED))
-    tokenizer = make_tokenizer([caption.ja for caption in pairs], [caption.en for caption in pairs])
+    tokenizer = make_tokenizer(
+        [caption.text for caption in pairs], [caption.en for caption in pairs]
+    )
     table = nn.EmbeddingBag(tokenizer.get_vocab_size(), WIDTH)
     nn.init.normal_(table.weight, std=0.5)
     optimizer = torch.optim.Adam(table.parameters(), lr=LEARNING_RATE)

@@ -42,7 +42,7 @@ MOST_PIECES = 1_000  # more than there are: bytes, control pieces, characters an
 def train(path: Path) -> None:
     """Writes the model whole or not at all."""
     pairs = list(captions.pairs(CAPTIONS, "train", SEED))
-    texts = [lexicon.words_of(caption.ja) for caption in pairs] + [
+    texts = [lexicon.words_of(caption.text) for caption in pairs] + [
         english_words(caption.en) for caption in pairs
     ]
     # By default the trainer seeds itself with substrings that several distinct words share, and a

@@ -147,7 +147,7 @@ def batch_of(step: int, tokenizer: Any) -> dict[str, torch.Tensor]:
     of the step.
     """
     pairs = list(captions.pairs(BATCH, "train", zlib.crc32(f"translator {step}".encode())))
-    source = tokenizer([one.ja for one in pairs], padding=True, return_tensors="pt")
+    source = tokenizer([one.text for one in pairs], padding=True, return_tensors="pt")
     labels_BT = tokenizer(
         text_target=[str(captions.english(one.scene, First())) for one in pairs],
         padding=True,
@@ -163,7 +163,7 @@ def accuracy(folder: Path) -> float:
         folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
     ).eval()
     pairs = list(captions.pairs(HELD_OUT, "held_out", SEED))
-    inputs = tokenizer([one.ja for one in pairs], padding=True, return_tensors="pt")
+    inputs = tokenizer([one.text for one in pairs], padding=True, return_tensors="pt")
     ids = model.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=64)
     scenes = map(caption_reader.read, tokenizer.batch_decode(ids, skip_special_tokens=True))
     return sum(

@@ -27,6 +27,6 @@ def read(source: WorldSource, part: Part) -> Iterator[RowBatch]:
         yield RowBatch(
             ids,
             [f"{source.kind}_{one.phrasing}" for one in found],
-            [one.ja for one in found],
+            [one.text for one in found],
             [one.en for one in found],
         )

@@ -50,7 +50,7 @@ class Caption(BothLanguages):
 
     scene: Scene
     phrasing: Phrasing
-    japanese: Sentence
+    sentence: Sentence
     english: Sentence
 
 
@@ -86,7 +86,7 @@ def role_swapped(caption: Caption) -> Caption:
     assert caption.scene.relation, "one thing has nothing to change places with"
     scene = replace(caption.scene, things=caption.scene.things[::-1])
     return replace(
-        caption, scene=scene, japanese=caption.japanese.swapped(), english=caption.english.swapped()
+        caption, scene=scene, sentence=caption.sentence.swapped(), english=caption.english.swapped()
     )
 
 

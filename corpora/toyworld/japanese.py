@@ -191,10 +191,12 @@ class Sentence:
 
 
 class BothLanguages:
-    """A scene said in both languages; captions of the same scene have the same `key`."""
+    """A scene said in the student's language and in English; captions of the same scene have the
+    same `key`.
+    """
 
     scene: Any
-    japanese: Sentence
+    sentence: Sentence
     english: Sentence
 
     @property
@@ -202,8 +204,8 @@ class BothLanguages:
         return str(self.scene.key)
 
     @property
-    def ja(self) -> str:
-        return str(self.japanese)
+    def text(self) -> str:
+        return str(self.sentence)
 
     @property
     def en(self) -> str:

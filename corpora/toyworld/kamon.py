@@ -15,7 +15,7 @@ from corpora.toyworld.scenes import KAMON, Scene, Split
 
 class KamonCaption(NamedTuple):
     scene: Scene
-    ja: str
+    text: str
 
 
 def pairs(count: int, split: Split, seed: int) -> Iterator[KamonCaption]:

@@ -32,7 +32,7 @@ def prompts(recipe: Recipe, said: list[SaidScene] | None) -> dict[str, list[str]
             f"eval.forms: {', '.join(chosen)}, but a scene can be read only in the pictures of "
             "toyworld or emojiworld, as the recipe's first source; leave it out"
         )
-    pairs = [Pair("", one.caption.ja, one.caption.en, "", "", 1.0, 1.0) for one in said]
+    pairs = [Pair("", one.caption.text, one.caption.en, "", "", 1.0, 1.0) for one in said]
     units = prompt_forms.translations_of(recipe, pairs)
     found = prompt_forms.made(pairs, said, units, recipe.eval.seed)
     return {f"{STUDENTS}{form}": found[form].student for form in chosen}

@@ -112,7 +112,7 @@ def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
         said += [(caption, ROLE_SWAPPED) for caption in twins]
         captions, phrasings = map(list, zip(*said, strict=True))
         return HeldOutCaptions(
-            [caption.ja for caption in captions],
+            [caption.text for caption in captions],
             [caption.en for caption in captions],
             [f"{world.name}_{phrasing}" for phrasing in phrasings],
             [caption.scene for caption in captions],

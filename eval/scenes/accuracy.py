@@ -81,9 +81,9 @@ def asked(count: int) -> dict[str, Asked]:
     with_kamon = list(kamon.pairs(count, "held_out", SEED))
     scenes = [one.scene for one in ordinary]
     return {
-        "japanese": Asked([one.ja for one in ordinary], scenes),
+        "japanese": Asked([one.text for one in ordinary], scenes),
         "english": Asked([one.en for one in ordinary], scenes),
-        "kamon": Asked([one.ja for one in with_kamon], [one.scene for one in with_kamon]),
+        "kamon": Asked([one.text for one in with_kamon], [one.scene for one in with_kamon]),
     }
 
 

@@ -40,7 +40,7 @@ def captioned(recipe: Recipe, pairs: list[Pair]) -> list[SaidScene | None]:
         if isinstance(source, WorldSource):
             world = worlds.of_source(source)
             found |= {
-                (caption.ja, caption.en): SaidScene(caption, world)
+                (caption.text, caption.en): SaidScene(caption, world)
                 for caption in world.pairs(source.held_out_pairs, "held_out", source.seed)
             }
     return [found.get((pair.text, pair.en)) for pair in pairs]
@@ -104,7 +104,7 @@ def role_swapped(
     japanese, english = [pair.text for pair in pairs], [pair.en for pair in pairs]
     for i, one in enumerate(made_from):
         if one is not None and (twin := one.world.swapped(one.caption)):
-            japanese[i], english[i] = twin.ja, twin.en
+            japanese[i], english[i] = twin.text, twin.en
     return japanese, english
 
 

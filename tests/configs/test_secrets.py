@@ -49,7 +49,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
     folder = tmp_path / "web"
     folder.mkdir()
-    rows = (f"{one.ja}\t{one.en}\n" for one in captions.pairs(40, "train", seed=3))
+    rows = (f"{one.text}\t{one.en}\n" for one in captions.pairs(40, "train", seed=3))
     (folder / "a.tsv").write_text("".join(rows), encoding="utf-8")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -20,7 +20,7 @@ from corpora.toyworld import captions
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A good source, one with its columns exchanged, and toyworld."""
     folder = tmp_path_factory.mktemp("audit")
-    texts = [(one.ja, one.en) for one in captions.pairs(120, "train", seed=5)]
+    texts = [(one.text, one.en) for one in captions.pairs(120, "train", seed=5)]
     good = [
         *(f"{ja}\t{en}" for ja, en in texts[:60]),
         "赤い丸\t<b> &",

@@ -161,7 +161,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(part, "PART_ROWS", 60)
-    lines = [f"{one.ja}\t{one.en}\n" for one in captions.pairs(220, "train", seed=3)]
+    lines = [f"{one.text}\t{one.en}\n" for one in captions.pairs(220, "train", seed=3)]
     Path("a.tsv").write_text("ja\ten\n" + "".join(lines), encoding="utf-8")
     source = "corpora.sources=[{kind: tsv, name: a, path: a.tsv, licence: CC0}]"
 

@@ -21,7 +21,7 @@ from corpora.inspect import __main__ as inspect_entry
 from corpora.pair import read_manifest, read_pairs
 from corpora.toyworld import captions
 
-CLEAN = [(one.ja, one.en) for one in captions.pairs(150, "train", seed=5)]
+CLEAN = [(one.text, one.en) for one in captions.pairs(150, "train", seed=5)]
 DIRTY = [
     "ragged",
     b"\xff\t\xff",

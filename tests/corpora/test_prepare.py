@@ -41,7 +41,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A TSV of 1500 captions with dirt in it, and a parquet file of 200 more."""
     folder = tmp_path_factory.mktemp("texts")
-    lines = [f"{one.ja}\t{one.en}".encode() for one in captions.pairs(1500, "train", seed=11)]
+    lines = [f"{one.text}\t{one.en}".encode() for one in captions.pairs(1500, "train", seed=11)]
     lines[3:3] = [
         lines[0],
         b"\xff\t\xff",
@@ -55,7 +55,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "a.tsv").write_bytes(b"ja\ten\n" + b"\n".join(lines) + b"\n")
     more = [*captions.pairs(200, "train", seed=12)]
     table = {
-        "ja": [one.ja for one in more] + [None],
+        "ja": [one.text for one in more] + [None],
         "en": [one.en for one in more] + ["a red circle"],
     }
     pq.write_table(pa.table(table), folder / "b.parquet", row_group_size=60)
@@ -279,11 +279,11 @@ def test_streams_give_the_same_bytes_for_any_workers_and_after_a_kill(
     (tmp_path / "a.tsv.gz").write_bytes(gzip.compress((texts / "a.tsv").read_bytes()))
     moses, units = ([*captions.pairs(rows, "train", seed=rows)] for rows in (250, 220))
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
-        archive.writestr("M.en-ja.ja", "".join(f"{one.ja}\n" for one in moses))
+        archive.writestr("M.en-ja.ja", "".join(f"{one.text}\n" for one in moses))
         archive.writestr("M.en-ja.en", "".join(f"{one.en}\n" for one in moses))
     both = '<tu><tuv xml:lang="ja"><seg>{}</seg></tuv><tuv xml:lang="en"><seg>{}</seg></tuv></tu>'
     (tmp_path / "u.tmx").write_text(
-        f"<tmx><body>{''.join(both.format(one.ja, one.en) for one in units)}</body></tmx>",
+        f"<tmx><body>{''.join(both.format(one.text, one.en) for one in units)}</body></tmx>",
         encoding="utf-8",
     )
     more = (
@@ -369,7 +369,7 @@ def test_sources_that_changed_since_are_noticed_and_gone_ones_forgiven(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "one.tsv"
-    lines = [f"{one.ja}\t{one.en}\n" for one in captions.pairs(30, "train", seed=2)]
+    lines = [f"{one.text}\t{one.en}\n" for one in captions.pairs(30, "train", seed=2)]
     text.write_text("ja\ten\n" + "".join(lines), encoding="utf-8")
     listed = f"corpora.sources=[{{kind: tsv, name: o, path: '{tmp_path}/*.tsv', licence: CC0}}]"
     command = [str(recipe), listed, "corpora.near_duplicates=null", "corpora.held_out_pairs=5"]

@@ -83,7 +83,7 @@ class Run:
         write_run_record(self.folder)
         write_pairs(
             self.folder / "pairs",
-            [(caption.ja, caption.en) for caption in captions.pairs(8, "held_out", 0)],
+            [(caption.text, caption.en) for caption in captions.pairs(8, "held_out", 0)],
         )
         manifest = pair.read_manifest(self.folder / "pairs")
         stage = pair.StageCounts(

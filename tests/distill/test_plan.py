@@ -520,7 +520,7 @@ def test_tokens_that_are_there_are_counted(tiny_sdxl: Path, tmp_path: Path) -> N
     )
     write_pairs(
         tmp_path / "pairs",
-        [(caption.ja, caption.en[:40]) for caption in captions.pairs(60, "train", 0)],
+        [(caption.text, caption.en[:40]) for caption in captions.pairs(60, "train", 0)],
         "train",
     )
     write_initial_student(tiny_sdxl / "base", tmp_path / "initial_student")

@@ -88,7 +88,7 @@ def nasty_strings() -> list[str]:
         *spelled,
         *edges,
         *ends,
-        *(caption.ja for caption in captions.pairs(50, "held_out", 0)),
+        *(caption.text for caption in captions.pairs(50, "held_out", 0)),
         "赤い" * 100,
         *PROMPTS,
     ]
@@ -118,7 +118,7 @@ def old(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     folder = tmp_path_factory.mktemp("old")
     sentences = [
-        text for caption in captions.pairs(1500, "train", 0) for text in (caption.ja, caption.en)
+        text for caption in captions.pairs(1500, "train", 0) for text in (caption.text, caption.en)
     ]
     (folder / "sentences.txt").write_text("\n".join(sentences), encoding="utf-8")
     (folder / "texts.json").write_text(

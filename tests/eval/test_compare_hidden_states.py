@@ -120,7 +120,7 @@ def test_the_batch_changes_no_number_and_long_texts_are_counted(
     long = "赤い丸" * 40, "a red circle " * 30
     write_pairs(
         run / "pairs",
-        [(caption.ja, caption.en) for caption in captions.pairs(6, "held_out", 0)]
+        [(caption.text, caption.en) for caption in captions.pairs(6, "held_out", 0)]
         + [long, ("丸", "a")],
     )
     for size in (1, 3, 8):
@@ -438,7 +438,7 @@ def pair(ja: str, en: str) -> Pair:
 def test_prompt_variants_of_toyworld_and_of_other_corpora(finished_run: Callable[..., str]) -> None:
     recipe: Recipe = load_recipe(finished_run())
     made = list(captions.pairs(PAIRS, "held_out", 0))
-    pairs = [pair(caption.ja, caption.en) for caption in made]
+    pairs = [pair(caption.text, caption.en) for caption in made]
     found = prompt_variants.captioned(recipe, pairs)
     assert [one.caption.scene for one in found if one] == [caption.scene for caption in made]
     others = prompt_variants.paraphrases(found, 0)
@@ -461,7 +461,7 @@ def test_prompt_variants_of_toyworld_and_of_other_corpora(finished_run: Callable
     assert prompt_variants.segmented(["", "丸", "猫 丸"], 0) == ["", "丸", "猫 丸"]
     swapped_ja, swapped_en = prompt_variants.role_swapped(pairs, found)
     for caption, ja, en in zip(made, swapped_ja, swapped_en, strict=True):
-        for before, after in ((caption.ja, ja), (caption.en, en)):
+        for before, after in ((caption.text, ja), (caption.en, en)):
             assert sorted(before) == sorted(after) and (before != after) == (
                 caption.scene.relation is not None
             )

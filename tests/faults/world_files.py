@@ -14,6 +14,6 @@ def main(argv: list[str]) -> int:
     """
     seed, pairs = map(int, argv)
     write_tiny_sdxl(Path("teacher"), seed)
-    rows = [f"{one.ja}\t{one.en}\n" for one in captions.pairs(pairs, "train", seed)]
+    rows = [f"{one.text}\t{one.en}\n" for one in captions.pairs(pairs, "train", seed)]
     Path("texts.tsv").write_text("ja\ten\n" + "".join(rows), encoding="utf-8")
     return 0

@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
     manifests = []
     for split, count in (("train", 400), ("held_out", 40)):
         found = captions.pairs(count, split, 0)
-        write_pairs(folder, [(one.ja, one.en) for one in found], split)
+        write_pairs(folder, [(one.text, one.en) for one in found], split)
         manifests.append(pair.read_manifest(folder))
     stage = pair.StageCounts(name="read", rows_in=440, dropped={}, rows_out=440)
     splits = {"train": manifests[0].splits["train"], "held_out": manifests[1].splits["held_out"]}

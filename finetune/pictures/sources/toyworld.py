@@ -31,7 +31,7 @@ def _captioned(source: ToyworldPictures) -> Iterator[tuple[Scene, str, list[str]
     """Scene, Japanese caption, English captions."""
     if source.world == "kamon":
         for caption in kamon.pairs(source.scenes, "train", source.seed):
-            yield caption.scene, caption.ja, []
+            yield caption.scene, caption.text, []
     else:
         for one in captions.pairs(source.scenes, "train", source.seed):
-            yield one.scene, one.ja, [one.en]
+            yield one.scene, one.text, [one.en]

@@ -41,7 +41,7 @@ def test_the_captions_themselves_pass() -> None:
     pairs = list(captions.pairs(500, "train", 3))
     model = language_id.load("toyworld:language_id.ftz")
     reasons, english = judged(
-        [one.ja for one in pairs], [one.en for one in pairs], TranslationGuards(), model
+        [one.text for one in pairs], [one.en for one in pairs], TranslationGuards(), model
     )
     assert set(reasons) == {None} and min(english) >= 0.5
     assert judged([], [], TranslationGuards(), model) == ([], [])

@@ -18,7 +18,7 @@ from corpora.miniature import make_translator
 from corpora.toyworld import caption_reader, captions
 
 HELD_OUT = list(captions.pairs(120, "held_out", 7))
-TEXTS = [one.ja for one in HELD_OUT]
+TEXTS = [one.text for one in HELD_OUT]
 TINY = {
     "d_model": 16,
     "encoder_layers": 2,
@@ -91,7 +91,7 @@ def test_toyworlds_tokenizer_loses_nothing() -> None:
     for one in HELD_OUT:
         assert (
             tokenizer.decode(tokenizer.encode([one.en])[0]) == one.en
-            and tokenizer.decode(tokenizer.encode([one.ja])[0]) == one.ja
+            and tokenizer.decode(tokenizer.encode([one.text])[0]) == one.text
         )
 
 

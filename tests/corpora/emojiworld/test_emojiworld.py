@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpora.emojiworld import captions, concepts, renderer, scene_reader
+from configs.languages import LANGUAGES
+from configs.schema.sources import EmojiworldSource, ToyworldSource
+from corpora.emojiworld import captions, concepts, korean, renderer, scene_reader
 from corpora.emojiworld.concepts import everything, frequencies, of_pictures, vocabulary
 from corpora.emojiworld.english import kind
 from corpora.emojiworld.scenes import BACKGROUNDS, THINGS, EmojiScene, EmojiThing
-from corpora.worlds import emojiworld
+from corpora.worlds import emojiworld, of_source
 
 ALL = len(everything()) - len(of_pictures())
 FEW = vocabulary(40)
@@ -70,7 +72,7 @@ def test_held_out_scenes_and_unpaired_words_are_in_no_pair() -> None:
     held_out = list(captions.pairs(600, "held_out", 0, ALL))
     assert {one.scene.split for one in train} == {"train"}
     assert not {one.key for one in train} & {one.key for one in held_out}
-    texts = "\n".join(one.ja for one in train)
+    texts = "\n".join(one.text for one in train)
     unpaired = [one for one in vocabulary(ALL) if one.group == "unpaired"]
     assert not [name for one in unpaired for name in one.ja if name in texts]
     spoken_of = {thing.concept for one in held_out for thing in one.scene.things}
@@ -79,11 +81,12 @@ def test_held_out_scenes_and_unpaired_words_are_in_no_pair() -> None:
     assert not [one for one in of_pictures() if re.search(rf"\b{one.en[0]}\b", teachers)]
 
 
-def test_a_caption_says_one_scene() -> None:
+@pytest.mark.parametrize("language", captions.LANGUAGES)
+def test_a_caption_says_one_scene(language: str) -> None:
     """Of three concepts nearly every scene is drawn and said many times: no text means two."""
     meant: dict[str, str] = {}
-    for one in captions.pairs(8_000, "train", 0, 3, alike=True):
-        assert meant.setdefault(one.ja, one.key) == one.key
+    for one in captions.pairs(8_000, "train", 0, 3, alike=True, language=language):
+        assert meant.setdefault(one.text, one.key) == one.key
         assert meant.setdefault(one.en, one.key) == one.key
     assert len(set(meant.values())) > 500
 
@@ -107,9 +110,9 @@ def test_left_is_left_and_above_is_above(layout: str, first: str, second: str) -
         beside = f"(?:to the |on the )?{en} of|{en}|over|under"
         for one in said:
             for name in re.findall(
-                rf"{ja}側?に(?:大きい|大きな|でっかい)?(ネコ|猫|ペンギン)(?!の)", one.ja
+                rf"{ja}側?に(?:大きい|大きな|でっかい)?(ネコ|猫|ペンギン)(?!の)", one.text
             ):
-                assert (name != "ペンギン") == cat, one.ja
+                assert (name != "ペンギン") == cat, one.text
                 found["ja", ja] += 1
             for name in re.findall(rf"(cat|penguin) {at_end}(?! of)", one.en):
                 assert (name == "penguin") == penguin, one.en
@@ -120,12 +123,44 @@ def test_left_is_left_and_above_is_above(layout: str, first: str, second: str) -
     assert len(found) == 4 and min(found.values()) > 30
 
 
+def test_korean_says_the_same_scenes() -> None:
+    """In its own letters, as prompts: the things in their order, their number with its counter."""
+    pair = (EmojiThing(concept("🐈"), "small"), EmojiThing(concept("🐧"), "big"))
+    for layout, first, last in (("horizontal", "왼쪽", "오른쪽"), ("vertical", "위쪽", "아래쪽")):
+        scene = EmojiScene("blue", layout, pair)
+        said = [captions.of_scene(scene, random.Random(seed), "ko") for seed in range(80)]
+        cat, penguin = concept("🐈").ko, concept("🐧").ko
+        for one in said:
+            assert one.phrasing == "prompt" and "파란색 배경" in one.text
+            before_cat = one.text[: one.text.index(cat)].rsplit(",", 1)[-1]
+            before_penguin = one.text[: one.text.index(penguin)].rsplit(",", 1)[-1]
+            assert first in before_cat and last not in before_cat
+            assert first not in before_penguin
+        assert any(f"{last}에 큰 {penguin}" in one.text for one in said)
+    several = EmojiScene("white", "row", (EmojiThing(concept("🐈"), "small"),) * 3)
+    assert all(
+        "세 마리" in captions.of_scene(several, random.Random(seed), "ko").text
+        for seed in range(20)
+    )
+    assert set(korean.BACKGROUNDS) == set(BACKGROUNDS)
+    hangul = LANGUAGES["ko"].script
+    for one in captions.pairs(300, "train", 0, ALL, language="ko"):
+        assert hangul.search(one.text) and not LANGUAGES["ja"].script.search(one.text)
+    source = EmojiworldSource(kind="emojiworld", pairs=9, held_out_pairs=1, concepts=9)
+    source.use_language("ko")
+    assert of_source(source) == emojiworld(9, language="ko")
+    toys = ToyworldSource(kind="toyworld", pairs=9, held_out_pairs=1)
+    toys.use_language("ko")
+    with pytest.raises(ValueError, match="ko: toyworld speaks ja; give another language"):
+        of_source(toys)
+
+
 def test_counters_articles_and_verbs_fit() -> None:
     several = EmojiScene("white", "row", (EmojiThing(concept("🐈"), "small"),) * 3)
     said = [captions.of_scene(several, random.Random(seed)) for seed in range(60)]
     assert all("three cats" in one.en for one in said)
-    assert all(re.search("[三3]匹", one.ja) for one in said)
-    assert any("いる" in one.ja for one in said) and not any("ある" in one.ja for one in said)
+    assert all(re.search("[三3]匹", one.text) for one in said)
+    assert any("いる" in one.text for one in said) and not any("ある" in one.text for one in said)
 
 
 def test_exchanging_the_things_changes_no_word() -> None:
@@ -136,14 +171,14 @@ def test_exchanging_the_things_changes_no_word() -> None:
         assert Counter(one.en.replace(",", "").split()) == Counter(
             other.en.replace(",", "").split()
         )
-        assert one.ja != other.ja and {one.scene.split, other.scene.split} == {"held_out"}
+        assert one.text != other.text and {one.scene.split, other.scene.split} == {"held_out"}
 
 
 def test_a_world_says_its_scenes_otherwise() -> None:
     world = emojiworld(100)
     for seed, one in enumerate(world.pairs(40, "held_out", 2)):
         parts = world.words(one)
-        assert "".join(ja for ja, _ in parts) == one.ja
+        assert "".join(ja for ja, _ in parts) == one.text
         english = {en for _, en in parts if en}
         assert english == {thing.concept.en[0] for thing in one.scene.things}
         said = {world.paraphrase(one, random.Random(f"{seed} {n}")) for n in range(9)}

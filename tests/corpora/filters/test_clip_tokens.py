@@ -20,7 +20,7 @@ LIMIT = "corpora.clip_tokens={tokenizer: toyworld:base/tokenizer, most: 16}"
 def test_exactly_the_longer_ones_go_and_inspect_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = list({(one.ja, one.en): None for one in captions.pairs(300, "train", seed=9)})
+    texts = list({(one.text, one.en): None for one in captions.pairs(300, "train", seed=9)})
     (tmp_path / "t.tsv").write_text("".join(f"{ja}\t{en}\n" for ja, en in texts), encoding="utf-8")
     path = tmp_path / "t.tsv"
     source = f"{{kind: tsv, name: t, path: {path}, licence: x, header: false, text: 0, en: 1}}"

@@ -12,7 +12,7 @@ from corpora.filters import residue, rules
 from corpora.filters.normalise import normalise
 from corpora.toyworld import captions
 
-PAIRS = [(one.ja, one.en) for one in captions.pairs(100, "train", seed=9)]
+PAIRS = [(one.text, one.en) for one in captions.pairs(100, "train", seed=9)]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_blocks_are_cut_by_rows_alone(lengths: list[int]) -> None:
 
 def test_the_margin_is_the_published_ratio() -> None:
     some = [*captions.pairs(40, "train", seed=3)]
-    ja, en = [one.ja for one in some], [one.en for one in some[1:] + some[:1]]
+    ja, en = [one.text for one in some], [one.en for one in some[1:] + some[:1]]
     encoder = sentence_encoder.load(SETTINGS.model.path, "")
     x, y = (
         sentence_encoder.embed(encoder, texts, "", 8).double().cpu().numpy() for texts in (ja, en)
@@ -61,7 +61,7 @@ def test_a_row_that_shares_a_text_is_no_neighbour() -> None:
     without them.
     """
     some = [*captions.pairs(80, "train", seed=3)]
-    ja, en = [one.ja for one in some], [one.en for one in some]
+    ja, en = [one.text for one in some], [one.en for one in some]
     alone = semantic.margins(ja, en, SETTINGS)
     more_ja, more_en = [*ja, *ja[:20]], [*en, *(f"{text}, too" for text in en[:20])]
     same = np.array([*range(80), *range(20)]), np.arange(100)

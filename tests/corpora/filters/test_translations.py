@@ -40,7 +40,7 @@ def counted_of(folder: Path, text: list[str], en: list[str], cut: int) -> Transl
 
 def toyworld(count: int) -> tuple[list[str], list[str]]:
     found = [*captions.pairs(count, "train", seed=3)]
-    return [one.ja for one in found], [one.en for one in found]
+    return [one.text for one in found], [one.en for one in found]
 
 
 def test_units_need_no_tokenizer() -> None:

@@ -38,7 +38,7 @@ def test_of_twenty_captions_the_matching_one_comes_first() -> None:
     for row, image in enumerate(images):
         others = rng.sample([other for other in range(len(HELD_OUT)) if other != row], 19)
         scores = dual_encoder.similarities(
-            encoder, [HELD_OUT[other].ja for other in (row, *others)], [image] * 20, 64
+            encoder, [HELD_OUT[other].text for other in (row, *others)], [image] * 20, 64
         )
         first += int(scores.argmax() == 0)
     assert first / len(HELD_OUT) > 0.97

@@ -64,7 +64,7 @@ def test_every_word_of_every_caption_is_known_and_every_known_word_is_said() -> 
     assert {
         word
         for caption in captions.pairs(6000, "train", 1)
-        for word in lexicon.words_of(caption.ja)
+        for word in lexicon.words_of(caption.text)
     } == known
 
 
@@ -85,7 +85,7 @@ def test_captions_are_cut_at_words_and_nothing_is_lost() -> None:
         " ".join(lexicon.words_of("大きさは大きく色は赤であって青ではない丸"))
         == "大きさ は 大き く 色 は 赤 であって 青 ではない 丸"
     )
-    assert all("".join(lexicon.words_of(caption.ja)) == caption.ja for caption in HELD_OUT)
+    assert all("".join(lexicon.words_of(caption.text)) == caption.text for caption in HELD_OUT)
 
 
 # --- spiece.model ---
@@ -222,7 +222,7 @@ ENGLISH = [
 def test_languages_are_told_apart() -> None:
     model = language_id.load("toyworld:language_id.ftz")
     for language, own, texts in (
-        ("ja", JAPANESE, [caption.ja for caption in HELD_OUT]),
+        ("ja", JAPANESE, [caption.text for caption in HELD_OUT]),
         ("en", ENGLISH, [caption.en for caption in HELD_OUT]),
     ):
         assert min(language_id.probabilities(model, texts, language)) > 0.9

@@ -224,7 +224,7 @@ def test_emojiworld_is_a_source_of_its_own_beside_toyworld() -> None:
         *(f"emojiworld:held_out:{n:06d}" for n in range(4)),
         *(f"toyworld:held_out:{n:06d}" for n in range(2)),
     ]
-    assert [row[1:] for row in rows[6:36]] == [(one.ja, one.en) for one in made]
+    assert [row[1:] for row in rows[6:36]] == [(one.text, one.en) for one in made]
     assert len(rows) == 39 and not dropped
     everything = concepts.everything()
     assert len([one for one in everything if one.group != "pictures"]) == MOST_CONCEPTS

@@ -246,11 +246,11 @@ def test_every_caption_says_its_whole_scene_and_nothing_else() -> None:
         for _ in range(1000):
             scene = sample("train", rng)
             caption = captions.of_scene(scene, phrasing, rng)
-            assert said_attributes(caption.ja) == attributes(scene), caption.ja
-            assert said_relations(caption.ja) <= {
+            assert said_attributes(caption.text) == attributes(scene), caption.text
+            assert said_relations(caption.text) <= {
                 scene.relation,
                 japanese.OPPOSITE.get(scene.relation or ""),
-            }, caption.ja
+            }, caption.text
             english = (
                 caption.en.replace("little", "small")
                 .replace("large", "big")
@@ -266,7 +266,7 @@ def test_a_negation_names_one_wrong_value_drawn_from_all_the_others() -> None:
     scene = Scene("gray", (Thing("green", "ring", "big"), Thing("pink", "cross", "big")), "above")
     wrong: Counter[str] = Counter()
     for _ in range(6000):
-        text = captions.of_scene(scene, "negation", rng).ja
+        text = captions.of_scene(scene, "negation", rng).text
         named = (said_attributes(text) - attributes(scene)) | (said_relations(text) - {"above"})
         # a wrong value may be the right one of the other thing: then the sentence names nothing
         # that is not there
@@ -291,7 +291,7 @@ def test_no_sentence_is_said_of_two_pictures() -> None:
     for caption in captions.pairs(15_000, "train", 2):
         both = [caption, role_swapped(caption)] if caption.scene.relation else [caption]
         for one in both:
-            for text in (one.ja, one.en):
+            for text in (one.text, one.en):
                 assert meant.setdefault(text, one.key) == one.key, text
 
 
@@ -307,9 +307,9 @@ def test_a_role_swapped_twin_has_the_same_words_and_another_picture() -> None:
             and twin.scene.relation == caption.scene.relation
             and role_swapped(twin) == caption
         )
-        assert twin.ja != caption.ja and twin.en != caption.en
-        assert Counter(lexicon.words_of(twin.ja)) == Counter(
-            lexicon.words_of(caption.ja)
+        assert twin.text != caption.text and twin.en != caption.en
+        assert Counter(lexicon.words_of(twin.text)) == Counter(
+            lexicon.words_of(caption.text)
         ) and sorted(twin.en) == sorted(caption.en)
     assert {caption.phrasing for caption, _ in twins} == set(PHRASINGS)
     # a held-out scene's twin is held out no oftener than any scene
@@ -358,7 +358,7 @@ def test_each_row_carries_its_phrasing_as_its_source() -> None:
         for row in zip(batch.sources, batch.text, batch.en, strict=True)
     ]
     assert rows == [
-        (f"toyworld_{one.phrasing}", one.ja, one.en) for one in captions.pairs(3000, "train", 6)
+        (f"toyworld_{one.phrasing}", one.text, one.en) for one in captions.pairs(3000, "train", 6)
     ]
 
 
@@ -379,7 +379,7 @@ def test_preparing_drops_duplicates_and_nothing_else(tmp_path: Path) -> None:
         }
     )
     texts = {
-        (one.ja, one.en)
+        (one.text, one.en)
         for split, count in (("held_out", 300), ("train", 1700))
         for one in captions.pairs(count, split, 0)
     }

@@ -34,7 +34,7 @@ def recipe(tiny_sdxl: Path, tmp_path: Path):
         write_initial_student(tiny_sdxl / "base", run / "initial_student")
         write_pairs(
             run / "pairs",
-            [(caption.ja, caption.en) for caption in captions.pairs(PAIRS, "train", 0)],
+            [(caption.text, caption.en) for caption in captions.pairs(PAIRS, "train", 0)],
             "train",
         )
         settings = {

@@ -25,7 +25,7 @@ REAL = {
     "llm-jp": "llm-jp/code10K_en20K_ja30K.ver2.2.model",
     "sentencepiece-ja": "sentencepiece/test_ja_model.model",
 }
-SENTENCES = [caption.ja for caption in captions.pairs(200, "train", 0)] + [
+SENTENCES = [caption.text for caption in captions.pairs(200, "train", 0)] + [
     caption.en for caption in captions.pairs(200, "train", 0)
 ]
 TRICKY = [

@@ -19,7 +19,7 @@ from distill.tokens import composed, store, translations
 from distill.tokens.composed import Composer
 from distill.tokens.translations import Translations
 
-PAIRS = [(one.ja, one.en) for one in captions.pairs(3000, "train", 0)]
+PAIRS = [(one.text, one.en) for one in captions.pairs(3000, "train", 0)]
 MEANINGS = {word: set(meanings) for word, meanings in lexicon.meanings().items()}
 
 

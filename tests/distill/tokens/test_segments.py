@@ -12,7 +12,7 @@ from corpora.toyworld import captions
 from distill.tokenizer import portable
 from distill.tokens import segments
 
-PAIRS = [(caption.ja, caption.en) for caption in captions.pairs(60, "train", 0)]
+PAIRS = [(caption.text, caption.en) for caption in captions.pairs(60, "train", 0)]
 JAPANESE = [ja.replace(" ", "") for ja, _ in PAIRS]
 
 

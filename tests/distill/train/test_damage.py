@@ -89,7 +89,7 @@ def make(root: Path, seed: int) -> None:
     write_tiny_sdxl(root, seed)
     write_pairs(
         root / "run" / "pairs",
-        [(one.ja, one.en) for one in captions.pairs(24, "train", seed)],
+        [(one.text, one.en) for one in captions.pairs(24, "train", seed)],
         "train",
     )
     write_initial_student(root / "base", root / "run" / "initial_student")

@@ -71,7 +71,7 @@ def write_both_splits(folder: Path, held_out_pairs: int) -> None:
     splits = {}
     for split, count in (("train", PAIRS), ("held_out", held_out_pairs)):
         found = captions.pairs(count, split, 0) if count else []
-        write_pairs(folder, [(one.ja, one.en) for one in found], split)
+        write_pairs(folder, [(one.text, one.en) for one in found], split)
         splits[split] = pair.read_manifest(folder).splits[split]
     rows = PAIRS + held_out_pairs
     stage = pair.StageCounts(name="read", rows_in=rows, dropped={}, rows_out=rows)

@@ -18,12 +18,12 @@ from eval.states.prompt_forms import Form, Measured
 
 
 def test_the_forms_of_toyworld(tmp_path: Path) -> None:
-    known = [(one.ja, one.en) for one in captions.pairs(1000, "train", 0)]
+    known = [(one.text, one.en) for one in captions.pairs(1000, "train", 0)]
     write_pairs(tmp_path / "pairs", known, "train")
     portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "initial_student" / "tokenizer")
     recipe = load_recipe("configs/toyworld.yaml", [f"run={tmp_path}"])
     made = captions.pairs(60, "held_out", 0)
-    pairs = [Pair(str(i), one.ja, one.en, "toyworld", "", 1, 1) for i, one in enumerate(made)]
+    pairs = [Pair(str(i), one.text, one.en, "toyworld", "", 1, 1) for i, one in enumerate(made)]
     units = prompt_forms.translations_of(recipe, pairs)
     forms = prompt_forms.made(pairs, prompt_variants.captioned(recipe, pairs), units, 0)
     assert all(len(form.student) == 60 for form in forms.values())

@@ -25,12 +25,12 @@ def pair(text: str, en: str) -> Pair:
 
 
 def test_the_same_word_carries_the_weight_in_both_languages(tmp_path: Path) -> None:
-    known = [(one.ja, one.en) for one in captions.pairs(1000, "train", 0)]
+    known = [(one.text, one.en) for one in captions.pairs(1000, "train", 0)]
     write_pairs(tmp_path / "pairs", known, "train")
     portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "initial_student" / "tokenizer")
     recipe = load_recipe("configs/toyworld.yaml", [f"run={tmp_path}"])
     unread = [pair("（赤い丸）", "a (red circle)"), pair("赤い丸" * 40, "a red ring " + "x " * 80)]
-    pairs = [pair(one.ja, one.en) for one in captions.pairs(60, "held_out", 0)] + unread
+    pairs = [pair(one.text, one.en) for one in captions.pairs(60, "held_out", 0)] + unread
     units = prompt_forms.translations_of(recipe, pairs)
     teacher, student = {"teacher": [one.en for one in pairs]}, {"student": [""]}
     weight_response.add_rows(recipe, SDXL, pairs, units, teacher, student)
