@@ -24,6 +24,7 @@ from configs.errors import DataError, one_line
 from distill.run import run_folder
 from eval import results
 from eval.compare_hidden_states import bounds
+from eval.pictures.word_frequency import BUCKETS
 from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER
 
 SUMMARISE, COMPARE, GENERATE = (
@@ -38,10 +39,12 @@ SHOWN = 12  # correlations in the Markdown; the JSON has all
 TARGETS = ("scene_accuracy", "noise_gap")
 GAPS = ("noise_gap", "refiner_noise_gap")
 CHEAP = ("states.", "collapse.", "word_order.")  # how the names of the other cheap numbers begin
+THINGS = "things of pairs "  # how the names of things by frequency begin
 COLUMNS = {  # by title: the number, and its decimals
     "scene accuracy": ("scene_accuracy", 3),
     "of the English teacher's": ("of_the_teacher", 3),
     "relative clauses": ("scene_accuracy_toyworld_relative", 3),
+    **{f"things, pairs: {bucket}": (THINGS + bucket, 3) for bucket in BUCKETS},
     "role-swapped": ("scene_accuracy_toyworld_role_swapped", 3),
     "English through the student": ("scene_accuracy_student_english", 3),
     "noise-prediction gap": ("noise_gap", 4),
@@ -63,7 +66,8 @@ def read(run: Path) -> dict[str, Any]:
         raise DataError(
             f"{config}: not there; {run} is no trained run, give run folders such as runs/toyworld"
         )
-    distill = run_folder.read_config(config.parent).distill
+    recipe = run_folder.read_config(config.parent)
+    distill = recipe.distill
     painted = results.read(run / "summary.json", SUMMARISE)["scene_accuracy"]
     path = run / "eval" / "compare_hidden_states.json"
     try:
@@ -78,6 +82,9 @@ def read(run: Path) -> dict[str, Any]:
             )
             parts = rows[STUDENT]["scene_accuracy_by_source"]
             numbers |= {f"scene_accuracy_{source}": part["value"] for source, part in parts.items()}
+            things = rows[STUDENT].get("things_by_frequency", {})
+            if len(things) > 1:
+                numbers |= {THINGS + bucket: part["value"] for bucket, part in things.items()}
             if STUDENT_ENGLISH in accuracy:
                 numbers["scene_accuracy_student_english"] = accuracy[STUDENT_ENGLISH]
     except (KeyError, TypeError, AttributeError) as error:
@@ -85,13 +92,13 @@ def read(run: Path) -> dict[str, Any]:
             f"{path}: not as this version writes it ({error}); delete it and run what makes it "
             "again"
         ) from None
-    same = distill.model_dump_json(exclude={"seed"})
+    same = distill.model_dump(mode="json", exclude={"seed"}) | {"start": recipe.vocab_init.method}
     return {
         "run": run.name,
         "objective": str(distill.objective),
         "steps": distill.steps,
         "seed": distill.seed,
-        "settings": same,
+        "settings": json.dumps(same),
         **numbers,
     }
 

@@ -503,6 +503,10 @@ def write_run(
     rows.setdefault(STUDENT, {})["scene_accuracy_by_source"] = {
         "toyworld_role_swapped": {"value": 0.5}
     }
+    rows[STUDENT]["things_by_frequency"] = {
+        "1,000 or more": {"value": 0.9},
+        "unseen": {"value": gap},
+    }
     results.write(folder / "eval" / "pictures.json", {"rows": rows})
     results.write(
         folder / "summary.json", {"scene_accuracy": scenes, "noise_gap": gap, "seconds": {}}
@@ -534,10 +538,10 @@ def test_compare_runs_correlates_cheap_numbers_with_pictures(
     written = out.read_text(encoding="utf-8")
     assert written == capsys.readouterr().out
     # the same settings on one line: accuracy, its share of the English teacher's 0.8, of
-    # role-swapped captions, the gap
+    # things of frequent and of unseen words, role-swapped captions, the gap
     assert (
-        "| 4 | 0.350 (0.100 to 0.600) | 0.438 (0.125 to 0.750) | 0.500 (0.500 to 0.500) | 0.2500 "
-        "(0.1000 to 0.4000) |" in written
+        "| 4 | 0.350 (0.100 to 0.600) | 0.438 (0.125 to 0.750) | 0.900 (0.900 to 0.900) | 0.250 "
+        "(0.100 to 0.400) | 0.500 (0.500 to 0.500) | 0.2500 (0.1000 to 0.4000) |" in written
     )
     found = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert [run["run"] for run in found["runs"]] == ["run0", "run1", "run2", "run3"]
@@ -559,6 +563,16 @@ def test_compare_runs_correlates_cheap_numbers_with_pictures(
         "| 0.0 | 2 | 0.350 (0.200 to 0.500) |" in printed
         and "| 0.5 | 1 | 0.600 | 0.750 |" in printed
     )
+    words = printed.splitlines()[0].split(" | ")
+    things = [cell for cell in words if cell.startswith("things, pairs: ")]
+    assert things == ["things, pairs: 1,000 or more", "things, pairs: unseen"]
+    config.write_text(
+        re.sub(r"method: \w+", "method: alignment", config.read_text(encoding="utf-8")),
+        encoding="utf-8",
+    )
+    assert compare_runs.main([*map(str, runs)]) == 0
+    printed = capsys.readouterr().out
+    assert "| start |" in printed and "| alignment |" in printed
     unread = write_run(
         tmp_path / "unread", template, recipe, 0.1, None, 0.5
     )  # no scenes can be read of its pictures
