@@ -34,9 +34,25 @@ from distill.sdxl.base import family_of
 from distill.verify import readings
 from distill.verify.record import VERIFICATION, Verification
 
+# A long file that begins last would leave the other worker without work for minutes.
+LONGEST = (
+    "test_damage",
+    "test_policies",
+    "test_launchers",
+    "test_whole_road",
+    "test_stacks",
+    "test_faults",
+    "test_export",
+    "test_stage_export",
+)
 PAIRS = 8  # held-out pairs of `finished_run`
 CLIP_L_WIDTH, CLIP_BIGG_WIDTH, POOLED_WIDTH, TIME_WIDTH = 16, 24, 20, 8
 SD_WIDTH = 18
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; all else in its order."""
+    items.sort(key=lambda item: [*LONGEST, item.path.stem].index(item.path.stem))
 
 
 @pytest.fixture(scope="session")

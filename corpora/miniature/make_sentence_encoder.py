@@ -56,7 +56,7 @@ def train(folder: Path) -> None:
         some = random.Random(step).sample(pairs, BATCH)
         japanese_BD, english_BD = (
             encode(table, tokenizer, [getattr(caption, side) for caption in some])
-            for side in ("ja", "en")
+            for side in ("text", "en")
         )
         similarity_BB = japanese_BD @ english_BD.T / TEMPERATURE
         target_B = torch.arange(BATCH)

@@ -114,5 +114,5 @@ def test_toyworld_captions_never_cross() -> None:
     nothing.
     """
     train, held_out = ([*captions.pairs(3000, kind, seed=0)] for kind in ("train", "held_out"))
-    for side in ("ja", "en", "key"):
+    for side in ("text", "en", "key"):
         assert not {getattr(one, side) for one in train} & {getattr(one, side) for one in held_out}

@@ -137,7 +137,7 @@ def test_a_student_reads_both_languages_word_by_word(tmp_path: Path) -> None:
     some = list(captions.pairs(4000, "held_out", 2))
     some += [captions.role_swapped(caption) for caption in some if caption.scene.relation]
     for phrasing in japanese.PHRASINGS:
-        for side, most in (("ja", 60), ("en", 40)):
+        for side, most in (("text", 60), ("en", 40)):
             texts = [getattr(caption, side) for caption in some if caption.phrasing == phrasing]
             rows = tokenizer(texts).input_ids
             assert (
@@ -180,7 +180,7 @@ def test_japanese_words_are_nearest_to_their_english_among_all_of_a_clip_vocabul
 def test_held_out_captions_find_their_english(encoder: object) -> None:
     japanese_VD, english_VD = (
         sentence_encoder.embed(encoder, [getattr(caption, side) for caption in HELD_OUT], "", 64)
-        for side in ("ja", "en")
+        for side in ("text", "en")
     )
     ids, _ = nearest(japanese_VD, english_VD, 3)
     right = ids == torch.arange(len(HELD_OUT))[:, None]
