@@ -90,7 +90,7 @@ def _of_emojiworld(scene: EmojiScene) -> list[str]:
 def of_emojiworld(concepts: int) -> Design:
     """Its `concepts` most frequent ones, all alike in what the teacher sees.
 
-    The numbers of steps are guesses but for the autoencoder's: the UNets have not been trained.
+    The steps of the UNets are guesses: those have not been trained to their end.
     """
     names = tuple(one.emoji for one in vocabulary(concepts))
     thing = ((*names, NOTHING), (*emoji_scenes.SIZES, NOTHING))
@@ -106,7 +106,7 @@ def of_emojiworld(concepts: int) -> Design:
         stages={
             "vae": TrainingStage("vae", 4000, 2e-3, save_every=100),
             "text": TrainingStage("text", 3000, 2e-3),
-            "base": TrainingStage("base", 12_000, 1e-3, ema=0.999, save_every=100, bf16=True),
+            "base": TrainingStage("base", 10_000, 1e-3, ema=0.999, save_every=100, bf16=True),
             "refiner": TrainingStage("refiner", 2000, 1e-3, save_every=100, bf16=True),
         },
         vae_widths=(16, 48, 96),  # the widest level has the fewest pixels

@@ -1,9 +1,10 @@
 """Trains a world's miniature SDXL on its English captions, start to end; resumable.
 
-Toyworld's takes about two hours on two CPU cores; emojiworld's wants a GPU.
+Toyworld's takes about two hours on two CPU cores; emojiworld's of 300 concepts half an hour of one
+core for the text encoders and a second a step for the base.
 
     python -m corpora.miniature.train_miniature [--work runs/miniature] [--measure-only]
-    python -m corpora.miniature.train_miniature --emojiworld 910 --work runs/miniature_emoji
+    python -m corpora.miniature.train_miniature --emojiworld 300 --work runs/miniature_emoji
 
 In:  nothing but the grammar and the renderer; held-out scenes are never drawn.
 Out: `models/base` and `models/refiner` of the world (diffusers layout, fp16 weights), and the
