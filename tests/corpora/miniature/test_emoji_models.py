@@ -13,9 +13,11 @@ import sentencepiece
 import torch
 
 from configs.references import EMOJIWORLD_MODELS, ModelName
+from corpora.emojiworld import captions
 from corpora.emojiworld.concepts import everything
 from corpora.miniature import english_forms, measure_reader, miniature_accuracy, train_miniature
 from corpora.miniature.design import of_emojiworld
+from corpora.miniature.make_emoji_tokenizer import PIECES
 
 MODEL = EMOJIWORLD_MODELS / "spiece.model"
 
@@ -33,6 +35,17 @@ def test_frequent_words_are_pieces_and_rare_names_fall_into_several() -> None:
     assert max(pieces.values()) <= 16
     for text in ("猫が好きです。", "🍙𠮷野家 café", "a red picture"):
         assert model.decode(model.encode(text)) == text
+
+
+def test_korean_captions_fit_their_tokenizer() -> None:
+    """No character is lost, and the longest caption is far from the 77 positions."""
+    model = sentencepiece.SentencePieceProcessor(
+        model_file=str(EMOJIWORLD_MODELS / "spiece_ko.model")
+    )
+    assert model.vocab_size() == PIECES["ko"]
+    texts = [one.text for one in captions.pairs(500, "train", 1, 300, language="ko")]
+    assert all(model.decode(model.encode(text)) == text for text in texts)
+    assert max(len(model.encode(text)) for text in texts) <= 60
 
 
 def test_two_steps_of_each_model_make_a_teacher(tmp_path: Path) -> None:
