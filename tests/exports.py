@@ -22,3 +22,10 @@ def prepare(run: Path, base: Path, family: Family = SDXL) -> None:
 def export(run: Path, base: Path, refiner: Path | None, *arguments: str) -> int:
     settings = [f"run={run}", f"distill.base={base}", f"distill.refiner={refiner or 'null'}"]
     return main([str(ROOT / "configs" / "toyworld.yaml"), *settings, *arguments])
+
+
+def toyworld_base(run: Path) -> Path:
+    """The exported base of a random student in toyworld's shape."""
+    prepare(run, TOYWORLD_MODELS / "base")
+    assert export(run, TOYWORLD_MODELS / "base", None) == 0
+    return run / "export" / "base"

@@ -19,10 +19,7 @@ PROMPTS = ["白い背景に、大きい青い四角の左に小さい赤い丸�
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("run")
-    exports.prepare(run, TOYWORLD_MODELS / "base")
-    assert exports.export(run, TOYWORLD_MODELS / "base", None) == 0
-    return run / "export" / "base"
+    return exports.toyworld_base(tmp_path_factory.mktemp("run"))
 
 
 def states(pipeline: Any, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,6 @@ pictures agree, and is the right scene painted?
 """
 
 import gc
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +41,8 @@ TILE = 256  # pixels a picture has in the grid
 
 
 class HeldOutCaptions(NamedTuple):
-    """What is painted; `scenes`, `world`, `said` (the captions as the world made them) and `spoken`
-    (training pairs by the name of a thing) are None where no scene can be read from a picture.
+    """What is painted; `scenes`, `world` and `said` (the captions as the world made them) are None
+    where no scene can be read from a picture.
     """
 
     text: list[str]
@@ -52,7 +51,6 @@ class HeldOutCaptions(NamedTuple):
     scenes: list[Any] | None
     world: World | None = None
     said: list[SaidScene] | None = None
-    spoken: Mapping[str, int] | None = None
 
 
 def generate(recipe: Recipe) -> None:
@@ -118,7 +116,6 @@ def held_out_captions(recipe: Recipe) -> HeldOutCaptions:
             [caption.scene for caption in captions],
             world,
             [SaidScene(caption, world) for caption in captions],
-            worlds.spoken_of(source),
         )
     pairs = held_out.read(recipe, recipe.eval.prompts)
     return HeldOutCaptions(
@@ -173,12 +170,14 @@ def measure(
     The accuracies only where scenes can be read, those of forms where there are `other` prompts;
     the agreement by source is the student's.
     """
+    source = recipe.corpora.sources[0]
+    spoken = worlds.spoken_of(source) if isinstance(source, WorldSource) else None
     right: dict[str, list[bool]] = {}
     measured: dict[str, Any] = {row: {} for row in folders}
     for row, folder in folders.items():
         if captions.scenes and captions.world:
             measured[row], right[row] = scene_accuracy(
-                captions.world, captions.scenes, captions.sources, folder, captions.spoken
+                captions.world, captions.scenes, captions.sources, folder, spoken
             )
     of_forms = forms.accuracies(other, captions.text, right, recipe.eval.seed)
     rows = {row: folder for row, folder in folders.items() if row not in other}

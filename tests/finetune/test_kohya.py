@@ -18,7 +18,6 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from written_prompts import WRITTEN
 
-from configs.references import TOYWORLD_MODELS
 from finetune import kohya
 
 CHECKOUT = os.environ.get("KOHYA_PATH")
@@ -65,10 +64,7 @@ torch.save(result, arguments.out)
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("run")
-    exports.prepare(run, TOYWORLD_MODELS / "base")
-    assert exports.export(run, TOYWORLD_MODELS / "base", None) == 0
-    return run / "export" / "base"
+    return exports.toyworld_base(tmp_path_factory.mktemp("run"))
 
 
 def launched(
