@@ -15,7 +15,6 @@ from corpora.miniature.fit import TrainingStage
 from corpora.toyworld.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
 from corpora.worlds import TOYWORLD, World, emojiworld
 
-EMOJIWORLD_VAE = EMOJIWORLD_MODELS / "vae"
 NOTHING = "nothing"  # at a place that a scene leaves empty
 
 
@@ -26,8 +25,8 @@ class Design:
       with the values of each, and a scene's own values in the same order
     - `stages`: of `vae`, `text`, `base` and `refiner`
     - `vae_widths`, `vae_batch`: widths of the levels, pictures a step
-    - `finished_vae`: the folder that a finished autoencoder goes to and is taken from again, so
-      that the rest can be trained without it; None where it goes with the other models alone
+    - `keeps_frozen`: the finished autoencoder and text encoders go to `models/base` before the
+      UNets are trained, and are taken from there again
     - `text_widths`: of clip_l and clip_bigg; `unet_widths`: of `base`'s and `refiner`'s two levels
     - `tokens`: the most that the English tokenizers have
     """
@@ -39,7 +38,7 @@ class Design:
     stages: dict[str, TrainingStage]
     vae_widths: tuple[int, ...]
     vae_batch: int
-    finished_vae: Path | None
+    keeps_frozen: bool
     text_widths: tuple[int, int]
     unet_widths: dict[str, tuple[int, int]]
     tokens: int
@@ -72,7 +71,7 @@ OF_TOYWORLD = Design(
     },
     vae_widths=(24, 48),
     vae_batch=64,
-    finished_vae=None,
+    keeps_frozen=False,
     text_widths=(48, 80),
     unet_widths={"base": (32, 96), "refiner": (32, 64)},
     tokens=2000,
@@ -88,10 +87,7 @@ def _of_emojiworld(scene: EmojiScene) -> list[str]:
 
 
 def of_emojiworld(concepts: int) -> Design:
-    """Its `concepts` most frequent ones, all alike in what the teacher sees.
-
-    The steps of the UNets are guesses: those have not been trained to their end.
-    """
+    """Its `concepts` most frequent ones, all alike in what the teacher sees."""
     names = tuple(one.emoji for one in vocabulary(concepts))
     thing = ((*names, NOTHING), (*emoji_scenes.SIZES, NOTHING))
     return Design(
@@ -105,13 +101,13 @@ def of_emojiworld(concepts: int) -> Design:
         attributes_of=_of_emojiworld,
         stages={
             "vae": TrainingStage("vae", 4000, 2e-3, save_every=100),
-            "text": TrainingStage("text", 3000, 2e-3),
-            "base": TrainingStage("base", 10_000, 1e-3, ema=0.999, save_every=100, bf16=True),
-            "refiner": TrainingStage("refiner", 2000, 1e-3, save_every=100, bf16=True),
+            "text": TrainingStage("text", 2400, 2e-3),
+            "base": TrainingStage("base", 7000, 1e-3, ema=0.999, save_every=100),
+            "refiner": TrainingStage("refiner", 1200, 1e-3, save_every=100),
         },
         vae_widths=(16, 48, 96),  # the widest level has the fewest pixels
         vae_batch=16,
-        finished_vae=EMOJIWORLD_VAE,
+        keeps_frozen=True,
         text_widths=(64, 128),
         unet_widths={"base": (32, 128), "refiner": (32, 96)},
         tokens=4000,

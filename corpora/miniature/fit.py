@@ -25,7 +25,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 @dataclass(frozen=True)
 class TrainingStage:
     """One model: `steps` at a peak learning rate, with an exponential moving average of its
-    weights. `bf16`: products in bfloat16, weights in float32.
+    weights.
     """
 
     name: str
@@ -34,7 +34,6 @@ class TrainingStage:
     ema: float = 0.998
     warmup: int = 100
     save_every: int = 250
-    bf16: bool = False
 
 
 def fit(
@@ -77,8 +76,7 @@ def _fit(
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * _learning_rate_factor(step, stage)
         torch.manual_seed(step)
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=stage.bf16):
-            value = loss(step)
+        value = loss(step)
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)

@@ -15,9 +15,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from configs.files import write_json
+from configs.references import EMOJIWORLD_MODELS
 from corpora.emojiworld.concepts import everything, of_pictures
 from corpora.miniature import train_vae
-from corpora.miniature.design import EMOJIWORLD_VAE
 from corpora.miniature.fit import pictures_of
 from corpora.worlds import emojiworld
 
@@ -29,7 +29,7 @@ WORSE = {"rendered": (0.0, 0.0), "blurred": (0.7, 0.05), "badly blurred": (1.2, 
 
 def measure(count: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
     """By size of the vocabulary and kind of picture: `{"scenes": share, "things": share}`."""
-    vae = train_vae.load(EMOJIWORLD_VAE)
+    vae = train_vae.load(EMOJIWORLD_MODELS / "base" / "vae")
     found: dict[str, Any] = {"pictures": count}
     for size in sizes:
         world = emojiworld(size)

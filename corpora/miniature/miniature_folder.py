@@ -8,11 +8,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
 from safetensors.torch import save_file
 
+from configs.files import read_json, whole_folder, write_json
 from corpora.miniature import miniature
-from corpora.miniature.train_text_encoders import CaptionReader
+from corpora.miniature.caption_reader import CaptionReader
+
+
+def write_frozen_models(
+    folder: Path, vae: AutoencoderKL, reader: CaptionReader, tokenizers: Path
+) -> None:
+    """Writes what the UNets are trained on: a base without its UNet, whole or not at all."""
+    with whole_folder(folder) as partial:
+        write_model(vae, partial / "vae")
+        _write_text_encoders("base", partial, reader, tokenizers)
 
 
 def write_folder(
@@ -23,22 +33,36 @@ def write_folder(
     tokenizers: Path,
     models: Path,
 ) -> None:
-    """Writes `<models>/<part>`."""
-    folder = models / part
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, model in (("unet", unet), ("vae", vae)):
-        model.half().save_pretrained(folder / name)
-        model.float()
-    miniature.scheduler().save_pretrained(folder / "scheduler")
-    encoders = (
-        {"text_encoder": reader.clip_l, "text_encoder_2": reader.clip_bigg}
-        if part == "base"
-        else {"text_encoder_2": reader.clip_bigg}
-    )
+    """Writes `<models>/<part>` in the place of what is there, whole or not at all."""
+    with whole_folder(models / part, replace=True) as partial:
+        write_model(unet, partial / "unet")
+        write_model(vae, partial / "vae")
+        _write_text_encoders(part, partial, reader, tokenizers)
+        miniature.scheduler().save_pretrained(partial / "scheduler")
+        index = json.dumps(_model_index(part), indent=2) + "\n"
+        (partial / "model_index.json").write_text(index, encoding="utf-8")
+
+
+def write_model(model: ModelMixin, folder: Path) -> None:
+    """In half precision, without the path that it was loaded from."""
+    model.half().save_pretrained(folder)
+    model.float()
+    config = read_json(folder / "config.json")
+    config.pop("_name_or_path", None)
+    write_json(folder / "config.json", config)
+
+
+def _write_text_encoders(part: str, folder: Path, reader: CaptionReader, tokenizers: Path) -> None:
+    encoders = {"text_encoder_2": reader.clip_bigg}
+    if part == "base":
+        encoders["text_encoder"] = reader.clip_l
     for name, encoder in encoders.items():
         write_text_encoder(encoder, folder / name)
-    for name in ("tokenizer", "tokenizer_2") if part == "base" else ("tokenizer_2",):
-        shutil.copytree(tokenizers / name, folder / name)
+        tokenizer = name.replace("text_encoder", "tokenizer")
+        shutil.copytree(tokenizers / tokenizer, folder / tokenizer)
+
+
+def _model_index(part: str) -> dict[str, Any]:
     pipeline = "StableDiffusionXLPipeline" if part == "base" else "StableDiffusionXLImg2ImgPipeline"
     classes: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.35.0"}
     classes |= (
@@ -59,7 +83,7 @@ def write_folder(
         "tokenizer": ["transformers", "CLIPTokenizer"] if part == "base" else [None, None],
         "tokenizer_2": ["transformers", "CLIPTokenizer"],
     }
-    (folder / "model_index.json").write_text(json.dumps(classes, indent=2) + "\n", encoding="utf-8")
+    return classes
 
 
 def write_text_encoder(encoder: Any, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Trains a world's miniature SDXL on its English captions, start to end; resumable.
 
-Toyworld's takes about two hours on two CPU cores; emojiworld's of 300 concepts half an hour of one
-core for the text encoders and a second a step for the base.
+Toyworld's takes about two hours on two CPU cores, and so does emojiworld's of 300 concepts.
 
     python -m corpora.miniature.train_miniature [--work runs/miniature] [--measure-only]
     python -m corpora.miniature.train_miniature --emojiworld 300 --work runs/miniature_emoji
@@ -15,10 +14,13 @@ All models save checkpoints: after a kill the same command continues and skips f
 import argparse
 from pathlib import Path
 
+from diffusers import AutoencoderKL
+
 from corpora.miniature import miniature, train_text_encoders, train_unets, train_vae
+from corpora.miniature.caption_reader import CaptionReader, load_reader
 from corpora.miniature.design import OF_TOYWORLD, Design, of_emojiworld
 from corpora.miniature.miniature_accuracy import measure
-from corpora.miniature.miniature_folder import write_folder
+from corpora.miniature.miniature_folder import write_folder, write_frozen_models
 
 TOKENIZER_CAPTIONS = 4000
 
@@ -26,6 +28,18 @@ TOKENIZER_CAPTIONS = 4000
 def train(work: Path, design: Design) -> None:
     """Trains every model in turn, each from where it stopped."""
     work.mkdir(parents=True, exist_ok=True)
+    vae, reader, tokenizers = _frozen_models(work, design)
+    for part in ("base", "refiner"):
+        unet = train_unets.train(part, vae, reader, work, design)
+        write_folder(part, unet, vae, reader, tokenizers, design.models)
+
+
+def _frozen_models(work: Path, design: Design) -> tuple[AutoencoderKL, CaptionReader, Path]:
+    """What the UNets are trained on, and the folder of its tokenizers."""
+    finished = design.models / "base"
+    if design.keeps_frozen and finished.is_dir():
+        return train_vae.load(finished / "vae"), load_reader(finished), finished
+
     captions = design.world.pairs(TOKENIZER_CAPTIONS, "train", 0)
     miniature.write_tokenizers((caption.en for caption in captions), work, design.tokens)
     tokenizers = miniature.load_tokenizers(work)
@@ -33,9 +47,9 @@ def train(work: Path, design: Design) -> None:
     accuracy = train_vae.accuracy(vae, world=design.world)
     print(f"autoencoder: {accuracy:.3f} of held-out pictures read the same after it")
     reader = train_text_encoders.train(tokenizers, work, design)
-    for part in ("base", "refiner"):
-        unet = train_unets.train(part, vae, reader, work, design)
-        write_folder(part, unet, vae, reader, work, design.models)
+    if design.keeps_frozen:
+        write_frozen_models(finished, vae, reader, work)
+    return vae, reader, work
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,9 +20,9 @@ from typing import Any
 from configs.files import link, whole_folder
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature, train_vae
+from corpora.miniature.caption_reader import load_reader
 from corpora.miniature.design import OF_TOYWORLD
 from corpora.miniature.fit import TrainingStage, fit
-from corpora.miniature.train_text_encoders import load_reader
 from corpora.miniature.train_unets import condition_of, loss_of
 from corpora.toyworld import renderer
 from corpora.toyworld.renderer import Style

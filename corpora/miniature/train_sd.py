@@ -25,13 +25,13 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
-from configs.files import read_json, whole_folder, write_json
+from configs.files import whole_folder
 from configs.references import TOYWORLD_MODELS
 from corpora.miniature import miniature, train_vae
 from corpora.miniature.design import OF_TOYWORLD
 from corpora.miniature.fit import TrainingStage, batch_of, fit
 from corpora.miniature.miniature_accuracy import measure_sd
-from corpora.miniature.miniature_folder import write_text_encoder
+from corpora.miniature.miniature_folder import write_model, write_text_encoder
 from corpora.miniature.train_text_encoders import SceneProbe, labels, tail_mask
 from corpora.miniature.train_unets import (
     TAIL_HIDDEN_SHARE,
@@ -128,11 +128,7 @@ def write_folder(
     """Whole or not at all."""
     with whole_folder(folder) as partial:
         for name, model in (("unet", unet), ("vae", with_normalized_latents(vae))):
-            model.half().save_pretrained(partial / name)
-            model.float()
-        config = read_json(partial / "vae" / "config.json")
-        del config["_name_or_path"]  # of the machine it was made on
-        write_json(partial / "vae" / "config.json", config)
+            write_model(model, partial / name)
         _write_safety_checker(partial / "safety_checker")
         write_text_encoder(reader.encoder, partial / "text_encoder")
         shutil.copytree(TOYWORLD_MODELS / "base" / "tokenizer", partial / "tokenizer")

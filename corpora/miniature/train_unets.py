@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 
 from corpora.miniature import miniature, train_vae
+from corpora.miniature.caption_reader import CaptionReader
 from corpora.miniature.design import Design
 from corpora.miniature.fit import BATCH, DEVICE, batch_of, fit, pictures_of
-from corpora.miniature.train_text_encoders import CaptionReader, tail_mask
+from corpora.miniature.train_text_encoders import tail_mask
 from corpora.worlds import TOYWORLD, World
 
 # the refiner paints the last fifth of SDXL's noise levels; a few more are for img2img
@@ -36,9 +36,6 @@ def train(
     torch.manual_seed(0)
     unet = miniature.unet(part, design.unet_widths[part], design.text_widths)
     unet = unet.to(memory_format=torch.channels_last)
-    if design.stages[part].bf16:
-        # with the fused attention a step takes a CPU a third longer, for its backward
-        unet.set_attn_processor(AttnProcessor())
     condition = condition_of(part, reader)
     fit(design.stages[part], unet, loss_of(part, part, unet, vae, condition, design.world), work)
     return unet

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from configs.files import whole_folder
 from corpora.miniature import miniature
 from corpora.miniature.design import Design
 from corpora.miniature.fit import DEVICE, batch_of, fit, pictures_of
@@ -17,9 +16,6 @@ from corpora.worlds import TOYWORLD, World
 
 
 def train(work: Path, design: Design) -> AutoencoderKL:
-    """Trains it, or takes the finished one."""
-    if design.finished_vae and design.finished_vae.is_dir():
-        return load(design.finished_vae)
     torch.manual_seed(0)
     world = design.world
     model = miniature.vae(world.side, design.vae_widths)
@@ -35,10 +31,6 @@ def train(work: Path, design: Design) -> AutoencoderKL:
 
     fit(design.stages["vae"], model, loss, work)
     _normalize_latents(model, world)
-    if design.finished_vae:
-        with whole_folder(design.finished_vae) as folder:
-            model.half().save_pretrained(folder)
-        model.float()
     return model
 
 

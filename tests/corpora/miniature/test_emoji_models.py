@@ -61,7 +61,6 @@ def test_two_steps_of_each_model_make_a_teacher(tmp_path: Path) -> None:
         },
         vae_widths=(8, 8, 16),
         vae_batch=2,
-        finished_vae=tmp_path / "vae",
         text_widths=(16, 32),
         unet_widths={"base": (8, 16), "refiner": (8, 16)},
     )
