@@ -28,6 +28,9 @@ class Design:
     - `keeps_frozen`: the finished autoencoder and text encoders go to `models/base` before the
       UNets are trained, and are taken from there again
     - `text_widths`: of clip_l and clip_bigg; `unet_widths`: of `base`'s and `refiner`'s two levels
+    - `base_noise_power`: the base is trained at 1 - u ** power of its noise levels, u uniform:
+      with 1 at all alike, with 2 half of the times in the noisiest quarter, where the picture no
+      longer shows which thing is on it and the text must say it
     - `tokens`: the most that the English tokenizers have
     """
 
@@ -41,6 +44,7 @@ class Design:
     keeps_frozen: bool
     text_widths: tuple[int, int]
     unet_widths: dict[str, tuple[int, int]]
+    base_noise_power: float
     tokens: int
 
 
@@ -74,6 +78,7 @@ OF_TOYWORLD = Design(
     keeps_frozen=False,
     text_widths=(48, 80),
     unet_widths={"base": (32, 96), "refiner": (32, 64)},
+    base_noise_power=1.0,
     tokens=2000,
 )
 
@@ -102,7 +107,7 @@ def of_emojiworld(concepts: int) -> Design:
         stages={
             "vae": TrainingStage("vae", 4000, 2e-3, save_every=100),
             "text": TrainingStage("text", 2400, 2e-3),
-            "base": TrainingStage("base", 7000, 1e-3, ema=0.999, save_every=100),
+            "base": TrainingStage("base", 8000, 1e-3, ema=0.999, save_every=100),
             "refiner": TrainingStage("refiner", 1200, 1e-3, save_every=100),
         },
         vae_widths=(16, 48, 96),  # the widest level has the fewest pixels
@@ -110,5 +115,6 @@ def of_emojiworld(concepts: int) -> Design:
         keeps_frozen=True,
         text_widths=(64, 128),
         unet_widths={"base": (32, 128), "refiner": (32, 96)},
+        base_noise_power=2.0,
         tokens=4000,
     )

@@ -37,7 +37,9 @@ def train(
     unet = miniature.unet(part, design.unet_widths[part], design.text_widths)
     unet = unet.to(memory_format=torch.channels_last)
     condition = condition_of(part, reader)
-    fit(design.stages[part], unet, loss_of(part, part, unet, vae, condition, design.world), work)
+    power = design.base_noise_power if part == "base" else 1.0
+    loss = loss_of(part, part, unet, vae, condition, design.world, power)
+    fit(design.stages[part], unet, loss, work)
     return unet
 
 
@@ -48,16 +50,22 @@ def loss_of(
     vae: AutoencoderKL,
     condition: Callable[[list[str]], Condition],
     world: World = TOYWORLD,
+    noise_power: float = 1.0,
 ) -> Callable[[int], torch.Tensor]:
-    """The loss of a step: the velocity error on captioned scenes. `salt` chooses the scenes."""
+    """The loss of a step: the velocity error on captioned scenes. `salt` chooses the scenes,
+    `noise_power` how often noise levels are high (see `Design`).
+    """
     scheduler = miniature.scheduler()
+    steps = MAX_TIMESTEP[part]
 
     def loss(step: int) -> torch.Tensor:
         scenes, texts = batch_of(salt, step, BATCH // NOISES, world)
         latents = train_vae.encode(vae, pictures_of(scenes, step, world)).repeat_interleave(
             NOISES, dim=0
         )
-        timesteps_B = torch.randint(0, MAX_TIMESTEP[part], (BATCH,)).to(DEVICE)
+        noisiness_B = 1 - torch.rand(BATCH) ** noise_power
+        # the product is rounded to `steps` itself now and then
+        timesteps_B = (steps * noisiness_B).long().clamp(max=steps - 1).to(DEVICE)
         noise = torch.randn_like(latents)
         states_BLD, pooled_BP, visible_BL = (
             None if value is None else value.repeat_interleave(NOISES, dim=0)
