@@ -16,6 +16,9 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL
 
+from configs import command
+from configs.errors import DataError
+from configs.files import read_json
 from corpora.miniature import miniature, train_text_encoders, train_unets, train_vae
 from corpora.miniature.caption_reader import CaptionReader, load_reader
 from corpora.miniature.design import OF_TOYWORLD, Design, of_emojiworld
@@ -26,30 +29,38 @@ TOKENIZER_CAPTIONS = 4000
 
 
 def train(work: Path, design: Design) -> None:
-    """Trains every model in turn, each from where it stopped."""
+    """Trains every model in turn, each from where it stopped.
+
+    Raises DataError for finished models of another vocabulary.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    vae, reader, tokenizers = _frozen_models(work, design)
-    for part in ("base", "refiner"):
-        unet = train_unets.train(part, vae, reader, work, design)
-        write_folder(part, unet, vae, reader, tokenizers, design.models)
-
-
-def _frozen_models(work: Path, design: Design) -> tuple[AutoencoderKL, CaptionReader, Path]:
-    """What the UNets are trained on, and the folder of its tokenizers."""
-    finished = design.models / "base"
-    if design.keeps_frozen and finished.is_dir():
-        return train_vae.load(finished / "vae"), load_reader(finished), finished
-
     captions = design.world.pairs(TOKENIZER_CAPTIONS, "train", 0)
     miniature.write_tokenizers((caption.en for caption in captions), work, design.tokens)
-    tokenizers = miniature.load_tokenizers(work)
+    vae, reader = _frozen_models(work, design)
+    for part in ("base", "refiner"):
+        unet = train_unets.train(part, vae, reader, work, design)
+        write_folder(part, unet, vae, reader, work, design.models)
+
+
+def _frozen_models(work: Path, design: Design) -> tuple[AutoencoderKL, CaptionReader]:
+    """What the UNets are trained on: finished models, or trained now."""
+    finished = design.models / "base"
+    if design.keeps_frozen and finished.is_dir():
+        own, theirs = (folder / "tokenizer" / "vocab.json" for folder in (work, finished))
+        if read_json(own) != read_json(theirs):
+            raise DataError(
+                f"{finished}: its text encoders were trained on captions with other words; move "
+                "it away to train new ones"
+            )
+        return train_vae.load(finished / "vae"), load_reader(finished)
+
     vae = train_vae.train(work, design)
     accuracy = train_vae.accuracy(vae, world=design.world)
     print(f"autoencoder: {accuracy:.3f} of held-out pictures read the same after it")
-    reader = train_text_encoders.train(tokenizers, work, design)
+    reader = train_text_encoders.train(miniature.load_tokenizers(work), work, design)
     if design.keeps_frozen:
         write_frozen_models(finished, vae, reader, work)
-    return vae, reader, work
+    return vae, reader
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,15 +82,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     concepts = arguments.emojiworld
     design = OF_TOYWORLD if concepts is None else of_emojiworld(concepts)
-    if not arguments.measure_only:
-        train(arguments.work, design)
 
-    for name, shares in measure(design).items():
-        print(
-            f"{name}: {shares['scenes']:.3f} of held-out English captions painted with every "
-            f"attribute right, {shares['things']:.3f} of their things"
-        )
-    return 0
+    def body() -> None:
+        if not arguments.measure_only:
+            train(arguments.work, design)
+        for name, shares in measure(design).items():
+            print(
+                f"{name}: {shares['scenes']:.3f} of held-out English captions painted with every "
+                f"attribute right, {shares['things']:.3f} of their things"
+            )
+
+    return command.guard("corpora.miniature.train_miniature", body)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from corpora.worlds import TOYWORLD, World
 
 
 def train(work: Path, design: Design) -> AutoencoderKL:
+    """Trains one from scratch, or from where it stopped."""
     torch.manual_seed(0)
     world = design.world
     model = miniature.vae(world.side, design.vae_widths)

@@ -12,12 +12,14 @@ import pytest
 import sentencepiece
 import torch
 
+from configs.errors import DataError
 from configs.references import EMOJIWORLD_MODELS, ModelName
 from corpora.emojiworld import captions
 from corpora.emojiworld.concepts import everything
 from corpora.miniature import english_forms, measure_reader, miniature_accuracy, train_miniature
 from corpora.miniature.design import of_emojiworld
 from corpora.miniature.make_emoji_tokenizer import PIECES
+from corpora.worlds import emojiworld
 
 MODEL = EMOJIWORLD_MODELS / "spiece.model"
 
@@ -73,6 +75,8 @@ def test_two_steps_of_each_model_make_a_teacher(tmp_path: Path) -> None:
     assert saved["step"] == 2
     config = json.loads((design.models / "base" / "vae" / "config.json").read_text())
     assert len(config["latents_mean"]) == 4 and config["sample_size"] == 64
+    with pytest.raises(DataError, match="captions with other words; move it away"):
+        train_miniature.train(tmp_path / "other", replace(design, world=emojiworld(20, alike=True)))
 
 
 def test_scenes_are_read_right_from_pictures_and_after_the_autoencoder() -> None:
