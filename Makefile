@@ -3,6 +3,7 @@
 #   make demo                 the whole road on configs/toyworld.yaml: data, student, training, export, report, pictures
 #   make test                 everything CI checks; tests/test_policies.py runs ruff and mypy, so lint, format and types are in it
 #   make check                the same in the order that fails soonest: lint, types, tests
+#   make demo-emoji           the same road on configs/emojiworld.yaml: 300 things with real names, most of them rare
 #   make demo-web             the demo's export on a page in the browser: Japanese beside English
 #   make compare-objectives   the demo, and the road again with the reference's position-wise loss; prints the table of both
 #   make pack                 the ComfyUI nodes' copy of distill/prompt.py is brought up to date
@@ -32,10 +33,13 @@ define travel
 done
 endef
 
-.PHONY: demo demo-web test check lint types pack clean compare-objectives
+.PHONY: demo demo-emoji demo-web test check lint types pack clean compare-objectives
 
 demo: $(INSTALLED)
 	$(call travel,$(SETTINGS))
+
+demo-emoji:
+	$(MAKE) demo RECIPE=configs/emojiworld.yaml
 
 # gradio comes with the dev extra, which is what is installed.
 demo-web: $(INSTALLED)

@@ -40,12 +40,15 @@ TARGETS = ("scene_accuracy", "noise_gap")
 GAPS = ("noise_gap", "refiner_noise_gap")
 CHEAP = ("states.", "collapse.", "word_order.")  # how the names of the other cheap numbers begin
 THINGS = "things of pairs "  # how the names of things by frequency begin
+FREQUENT = 100  # training pairs
 COLUMNS = {  # by title: the number, and its decimals
     "scene accuracy": ("scene_accuracy", 3),
     "of the English teacher's": ("of_the_teacher", 3),
-    "relative clauses": ("scene_accuracy_toyworld_relative", 3),
+    "relative clauses": ("scene_accuracy_relative", 3),
     **{f"things, pairs: {bucket}": (THINGS + bucket, 3) for bucket in BUCKETS},
-    "role-swapped": ("scene_accuracy_toyworld_role_swapped", 3),
+    "things of 100 pairs or more, of the teacher's": ("frequent_things_of_the_teacher", 3),
+    "prompts with commas": ("scene_accuracy_prompt", 3),
+    "role-swapped": ("scene_accuracy_role_swapped", 3),
     "English through the student": ("scene_accuracy_student_english", 3),
     "noise-prediction gap": ("noise_gap", 4),
     "refiner's gap": ("refiner_noise_gap", 4),
@@ -81,10 +84,16 @@ def read(run: Path) -> dict[str, Any]:
                 {"of_the_teacher": student / teacher} if teacher else {}
             )
             parts = rows[STUDENT]["scene_accuracy_by_source"]
-            numbers |= {f"scene_accuracy_{source}": part["value"] for source, part in parts.items()}
+            for source, part in parts.items():
+                phrasing = source.split("_", 1)[1]  # behind the name of the world
+                numbers[f"scene_accuracy_{phrasing}"] = part["value"]
             things = rows[STUDENT].get("things_by_frequency", {})
             if len(things) > 1:
                 numbers |= {THINGS + bucket: part["value"] for bucket, part in things.items()}
+                frequent = {row: _frequent(rows[row]) for row in (STUDENT, TEACHER)}
+                if frequent[TEACHER]:
+                    ratio = frequent[STUDENT] / frequent[TEACHER]
+                    numbers["frequent_things_of_the_teacher"] = ratio
             if STUDENT_ENGLISH in accuracy:
                 numbers["scene_accuracy_student_english"] = accuracy[STUDENT_ENGLISH]
     except (KeyError, TypeError, AttributeError) as error:
@@ -101,6 +110,12 @@ def read(run: Path) -> dict[str, Any]:
         "settings": json.dumps(same),
         **numbers,
     }
+
+
+def _frequent(row: dict[str, Any]) -> int:
+    """How many things of 100 training pairs or more are painted right."""
+    things = row["things_by_frequency"]
+    return sum(part["right"] for name, part in things.items() if BUCKETS[name] >= FREQUENT)
 
 
 def cheap_numbers(result: dict[str, Any]) -> dict[str, float]:

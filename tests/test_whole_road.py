@@ -42,8 +42,15 @@ SMALL = (
 )
 
 
-def command(module: str, run: Path, *more: str, launcher: tuple[str, ...] = ("-m",)) -> list[str]:
-    return [sys.executable, *launcher, module, "configs/toyworld.yaml", f"run={run}", *SMALL, *more]
+def command(
+    module: str,
+    run: Path,
+    *more: str,
+    launcher: tuple[str, ...] = ("-m",),
+    recipe: str = "toyworld",
+) -> list[str]:
+    settings = (f"configs/{recipe}.yaml", f"run={run}", *SMALL, *more)
+    return [sys.executable, *launcher, module, *settings]
 
 
 def go(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -147,6 +154,32 @@ def test_the_whole_road_killed_halfway_and_resumed(prepared: Path) -> None:
         and "distill.learning_rate was 0.003, is 0.5" in changed.stderr
         and "Traceback" not in changed.stderr
     )
+
+
+def test_the_road_in_another_world_and_another_mother_tongue(tmp_path: Path) -> None:
+    """Korean in emojiworld: the shipped teacher paints, and its things are counted by how often
+    pairs speak of them.
+    """
+    stages = ("corpora.prepare", "vocab_init", "distill.train", *ROAD_AFTER_TRAINING)
+    for stage in stages:
+        last = go(
+            command(
+                stage,
+                tmp_path,
+                "eval.prompts=20",
+                "eval.inference_steps=20",
+                recipe="emojiworld_ko",
+            )
+        )
+    assert "Korean" in last.stdout
+    pictures = json.loads((tmp_path / "eval" / "pictures.json").read_text(encoding="utf-8"))
+    assert pictures["rows"].keys() >= {"teacher", "student"}
+    for row, numbers in pictures["rows"].items():
+        found = numbers["things_by_frequency"]
+        assert "unseen" in found and len(found) > 1, row
+        right, total = (sum(part[which] for part in found.values()) for which in ("right", "total"))
+        assert total > 30 and (row != "teacher" or right > 0.5 * total), row
+    assert (tmp_path / "eval" / "report.html").is_file()
 
 
 def test_a_signal_saves_first_and_says_how_to_go_on(prepared: Path) -> None:

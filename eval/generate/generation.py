@@ -28,7 +28,7 @@ from eval.states.prompt_variants import SaidScene
 COMMAND = "python -m eval.generate RECIPE"
 OF_THE_STUDENT = (STUDENT, STUDENT_ENGLISH)
 ROLE_SWAPPED = "role_swapped"  # behind the name of the world
-EXAMPLES = 12
+EXAMPLES = 24
 PAINTING = {
     "prompts",
     "inference_steps",

@@ -503,10 +503,11 @@ def write_run(
     rows.setdefault(STUDENT, {})["scene_accuracy_by_source"] = {
         "toyworld_role_swapped": {"value": 0.5}
     }
-    rows[STUDENT]["things_by_frequency"] = {
-        "1,000 or more": {"value": 0.9},
-        "unseen": {"value": gap},
-    }
+    for row, frequent in ((TEACHER, 40), (STUDENT, 36)):
+        rows.setdefault(row, {})["things_by_frequency"] = {
+            "1,000 or more": {"value": frequent / 40, "right": frequent},
+            "unseen": {"value": gap, "right": 7},
+        }
     results.write(folder / "eval" / "pictures.json", {"rows": rows})
     results.write(
         folder / "summary.json", {"scene_accuracy": scenes, "noise_gap": gap, "seconds": {}}
@@ -538,10 +539,12 @@ def test_compare_runs_correlates_cheap_numbers_with_pictures(
     written = out.read_text(encoding="utf-8")
     assert written == capsys.readouterr().out
     # the same settings on one line: accuracy, its share of the English teacher's 0.8, of
-    # things of frequent and of unseen words, role-swapped captions, the gap
+    # things of frequent and of unseen words, the frequent ones' share of the teacher's,
+    # role-swapped captions, the gap
     assert (
         "| 4 | 0.350 (0.100 to 0.600) | 0.438 (0.125 to 0.750) | 0.900 (0.900 to 0.900) | 0.250 "
-        "(0.100 to 0.400) | 0.500 (0.500 to 0.500) | 0.2500 (0.1000 to 0.4000) |" in written
+        "(0.100 to 0.400) | 0.900 (0.900 to 0.900) | 0.500 (0.500 to 0.500) | "
+        "0.2500 (0.1000 to 0.4000) |" in written
     )
     found = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert [run["run"] for run in found["runs"]] == ["run0", "run1", "run2", "run3"]
