@@ -107,8 +107,8 @@ def of_emojiworld(concepts: int) -> Design:
         stages={
             "vae": TrainingStage("vae", 4000, 2e-3, save_every=100),
             "text": TrainingStage("text", 2400, 2e-3),
-            "base": TrainingStage("base", 9800, 1e-3, ema=0.999, save_every=100),
-            "refiner": TrainingStage("refiner", 2000, 1e-3, save_every=100),
+            "base": TrainingStage("base", 11600, 1e-3, ema=0.999, save_every=100),
+            "refiner": TrainingStage("refiner", 3800, 1e-3, save_every=100),
         },
         vae_widths=(16, 48, 96),  # the widest level has the fewest pixels
         vae_batch=16,

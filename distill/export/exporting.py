@@ -168,7 +168,8 @@ def _assembled_from(reference: str) -> dict[str, ModelName]:
     if is_single_file(reference):
         fetch(reference)
         return {Path(reference).stem: ModelName(reference)}
-    return {reference.rstrip("/").rpartition("/")[2]: ModelName(reference)}
+    source = ModelName(reference)
+    return {Path(source.path).name: source}
 
 
 def _file_of(source: ModelName) -> dict[str, str]:

@@ -14,7 +14,7 @@ from conftest import write_checkpoint
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 
-from configs import artefact, files
+from configs import artefact, files, references
 from configs.schema.load import load_recipe
 from distill.export import __main__ as export_entry
 from distill.export import exporting, pipeline_folder
@@ -326,6 +326,19 @@ def test_another_sdxl_of_the_same_name_is_no_finished_export(
     assert command_line("--assemble", str(second)) == 3
     line = one_line(capsys)
     assert "put together from another SDXL of this name" in line and "second/sdxl/unet" in line
+
+
+def test_the_embedded_sdxl_is_assembled_in_a_folder_of_its_own_name(
+    command_line: Callable[..., int],
+    run_dir: Path,
+    tiny_sdxl: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(tiny_sdxl / "base", tmp_path / "sdxl")
+    monkeypatch.setattr(references, "EMOJIWORLD_MODELS", tmp_path)
+    assert command_line("--assemble", "emojiworld:sdxl") == 0
+    assert sorted(path.name for path in (run_dir / "export").iterdir()) == ["encoders", "sdxl"]
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
