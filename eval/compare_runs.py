@@ -46,7 +46,7 @@ COLUMNS = {  # by title: the number, and its decimals
     "of the English teacher's": ("of_the_teacher", 3),
     "relative clauses": ("scene_accuracy_relative", 3),
     **{f"things, pairs: {bucket}": (THINGS + bucket, 3) for bucket in BUCKETS},
-    "things of 100 pairs or more, of the teacher's": ("frequent_things_of_the_teacher", 3),
+    f"things of {FREQUENT} pairs or more, of the teacher's": ("frequent_things_of_the_teacher", 3),
     "prompts with commas": ("scene_accuracy_prompt", 3),
     "role-swapped": ("scene_accuracy_role_swapped", 3),
     "English through the student": ("scene_accuracy_student_english", 3),
@@ -85,7 +85,7 @@ def read(run: Path) -> dict[str, Any]:
             )
             parts = rows[STUDENT]["scene_accuracy_by_source"]
             for source, part in parts.items():
-                phrasing = source.split("_", 1)[1]  # behind the name of the world
+                phrasing = source.partition("_")[2]  # behind the name of the world
                 numbers[f"scene_accuracy_{phrasing}"] = part["value"]
             things = rows[STUDENT].get("things_by_frequency", {})
             if len(things) > 1:
@@ -113,7 +113,7 @@ def read(run: Path) -> dict[str, Any]:
 
 
 def _frequent(row: dict[str, Any]) -> int:
-    """How many things of 100 training pairs or more are painted right."""
+    """How many things of `FREQUENT` training pairs or more are painted right."""
     things = row["things_by_frequency"]
     return sum(part["right"] for name, part in things.items() if BUCKETS[name] >= FREQUENT)
 

@@ -1,6 +1,6 @@
 """Trains a world's miniature SDXL on its English captions, start to end; resumable.
 
-Toyworld's takes about two hours on two CPU cores, and so does emojiworld's of 300 concepts.
+Toyworld's takes about two hours on two CPU cores, emojiworld's of 300 concepts three and a half.
 
     python -m corpora.miniature.train_miniature [--work runs/miniature] [--measure-only]
     python -m corpora.miniature.train_miniature --emojiworld 300 --work runs/miniature_emoji
