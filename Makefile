@@ -5,7 +5,7 @@
 #   make check                the same in the order that fails soonest: lint, types, tests
 #   make demo-emoji           the same road on configs/emojiworld.yaml: 300 things with real names, most of them rare
 #   make demo-web             the demo's export on a page in the browser: Japanese beside English
-#   make compare-objectives   the demo, and the road again with the reference's position-wise loss; prints the table of both
+#   make compare-objectives   the road with the reference's position-wise loss and with the default one; prints the table of both
 #   make pack                 the ComfyUI nodes' copy of distill/prompt.py is brought up to date
 #   make clean                removes caches and build leftovers; runs/ and the virtual environment stay
 #
@@ -46,9 +46,8 @@ demo-web: $(INSTALLED)
 	$(PYTHON) -m demo runs/toyworld/export
 
 compare-objectives: $(INSTALLED)
-	$(call travel,$(SETTINGS))
-	$(call travel,$(SETTINGS) run=runs/toyworld_position distill.objective.cross_attention=0 distill.objective.position=1)
-	$(PYTHON) -m eval.compare_runs runs/toyworld_position runs/toyworld
+	$(PYTHON) -m eval.ablate $(RECIPE) $(SETTINGS) --at-once 2 \
+	    --vary distill.objective '{position: 1}' '{cross_attention: 1}'
 
 # Two files of tests at a time: most of them wait for programs that use one core. In the order of tests/conftest.py: the longest first.
 test: $(INSTALLED) $(V4)

@@ -6,8 +6,8 @@ pictures will be like.
 
 In:  of each run `distill/config.yaml`, `summary.json`, `eval/compare_hidden_states.json`,
      `eval/pictures.json`.
-Out: Markdown in the terminal; with `--out FILE` also FILE (Markdown) and FILE with the ending
-     `.json` (all numbers).
+Out: Markdown in the terminal; with `--out FILE` also FILE (Markdown) and FILE with the endings
+     `.json` (all numbers) and `.png` (scene accuracy and gap, a dot a seed).
 
 Runs that differ in their seed alone share a line: means, with the smallest and the largest.
 Over four runs or more: Spearman's rank correlation of every cheap number of the student (no picture
@@ -25,6 +25,7 @@ from distill.run import run_folder
 from eval import results
 from eval.compare_hidden_states import bounds
 from eval.pictures.word_frequency import BUCKETS
+from eval.report import plots
 from eval.rows import STUDENT, STUDENT_ENGLISH, TEACHER
 
 SUMMARISE, COMPARE, GENERATE = (
@@ -210,6 +211,24 @@ def markdown(runs: list[dict[str, Any]], found: dict[str, dict[str, float]] | No
     return text
 
 
+def figure(runs: list[dict[str, Any]]) -> bytes:
+    """A PNG of the targets, a line for every group of runs that differ in their seed alone."""
+    groups = seeds_together(runs)
+    settings = differing([json.loads(group[0]["settings"]) for group in groups])
+    names = []
+    for i, group in enumerate(groups):
+        others = (f"{name} {values[i]}" for name, values in settings.items())
+        names.append(", ".join([group[0]["objective"], f"{group[0]['steps']} steps", *others]))
+    shown = [target for target in TARGETS if any(target in run for run in runs)]
+    panels = {
+        target.replace("_", " "): [
+            [run[target] for run in group if target in run] for group in groups
+        ]
+        for target in shown
+    }
+    return plots.runs_side_by_side(names, panels)
+
+
 def compare(runs: list[Path], out: Path | None) -> None:
     """Prints the table and, where asked, writes both files. Raises DataError."""
     rows = [read(run) for run in runs]
@@ -221,6 +240,7 @@ def compare(runs: list[Path], out: Path | None) -> None:
     if out is not None:
         results.write(out.with_suffix(".json"), {"runs": rows, "spearman": found})
         results.write_bytes(out, f"{text}\n".encode())
+        results.write_bytes(out.with_suffix(".png"), figure(rows))
 
 
 def _cell(group: list[dict[str, Any]], number: str, decimals: int) -> str:

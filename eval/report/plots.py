@@ -6,10 +6,7 @@ Out: PNG bytes in memory.
 """
 
 import io
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from eval.rows import (
     STUDENT_ENGLISH,
@@ -19,6 +16,10 @@ from eval.rows import (
     colour,
     label,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 REGIONS = ("content", "eos", "pads", "pooled")
 # The rows about other prompts than the student's own would crowd the plots of states and timesteps;
@@ -217,6 +218,24 @@ def training_measures(history: list[dict[str, Any]]) -> bytes | None:
     return _png(figure)
 
 
+def runs_side_by_side(names: list[str], panels: dict[str, list[list[float]]]) -> bytes:
+    """A line a run, top down, in panels side by side: a dot a seed, a stroke through their mean.
+
+    `panels`: by title, of every name its seeds' values.
+    """
+    figure, all_axes = _figures(9.2, 0.8 + 0.3 * len(names), len(panels))
+    for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
+        for y, seeds in enumerate(values):
+            axes.plot(seeds, [y] * len(seeds), "o", color="#0072B2", alpha=0.6, markersize=4)
+            if seeds:
+                axes.plot(sum(seeds) / len(seeds), y, "|", color="#222222", markersize=12)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(names)), names if axes is all_axes[0] else [""] * len(names))
+        axes.set_title(title, fontsize=9)
+        axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
+    return _png(figure)
+
+
 def _curves(history: list[dict[str, Any]], prefix: str) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of every key that begins with `prefix`, the totals first; without keys that
     have fewer than two values above 0.
@@ -233,16 +252,18 @@ def _curves(history: list[dict[str, Any]], prefix: str) -> dict[str, list[tuple[
     return {key: points for key, points in curves.items() if len(points) > 1}
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     figure, (axes,) = _figures(width, height, 1)
     return figure, axes
 
 
-def _figures(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+def _figures(width: float, height: float, columns: int) -> "tuple[Figure, list[Axes]]":
     """An empty figure, in inches, of panels side by side.
 
     Not through pyplot: nothing global is touched and no window system is asked for.
     """
+    from matplotlib.figure import Figure  # half a second that no --help should take
+
     figure = Figure(figsize=(width, height), layout="constrained")
     all_axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for axes in all_axes:
@@ -252,7 +273,7 @@ def _figures(width: float, height: float, columns: int) -> tuple[Figure, list[Ax
     return figure, all_axes
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
     return buffer.getvalue()

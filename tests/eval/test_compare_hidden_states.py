@@ -546,6 +546,7 @@ def test_compare_runs_correlates_cheap_numbers_with_pictures(
         "(0.100 to 0.400) | 0.900 (0.900 to 0.900) | 0.500 (0.500 to 0.500) | "
         "0.2500 (0.1000 to 0.4000) |" in written
     )
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     found = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert [run["run"] for run in found["runs"]] == ["run0", "run1", "run2", "run3"]
     assert found["spearman"]["scene_accuracy"] == pytest.approx(
