@@ -10,8 +10,9 @@ Out: `<run>/ablation/NAME/`, a run folder a combination, with the output of its 
      `<run>/ablation/` as `comparison.md`, `.json` and `.png`.
 
 The same command goes on where it was stopped: a stage that is done does nothing. Where nothing of
-`corpora` is varied, the pairs are prepared once, in `<run>/pairs`. Where the teacher's pictures are
-the same in all runs, those of the first run that has them are copied to the others.
+`corpora` is varied, the pairs are prepared once, in `<run>/pairs`. The vectors of `vocab_init`, and
+the teacher's pictures where they are the same in all runs, are copied from the first run that has
+them to the others.
 """
 
 import itertools
@@ -34,10 +35,10 @@ from configs.schema.recipe import Recipe
 from eval import compare_runs
 from eval.rows import TEACHER, UNTRANSLATED
 
-PREPARE, PAINT = "corpora.prepare", "eval.generate"
+PREPARE, START, PAINT = "corpora.prepare", "vocab_init", "eval.generate"
 STAGES = (
     PREPARE,
-    "vocab_init",
+    START,
     "distill.train",
     "distill.export",
     "eval.compare_hidden_states",
@@ -127,8 +128,11 @@ class Ablation:
         if self.shares_pairs and not (one.folder / "pairs").exists():
             (one.folder / "pairs").symlink_to(Path("..", "..", "pairs"), target_is_directory=True)
         for stage in stages:
+            if stage == START:
+                _copy(one, runs, Path("piece_vectors"), made_with="initial_student")
             if stage == PAINT and self.shares_pictures:
-                _copy_pictures(one, runs)
+                for row in (TEACHER, UNTRANSLATED):
+                    _copy(one, runs, Path("eval", "pictures", row), made_with="summary.json")
             self._stage(stage, one.arguments, one.folder / "stages.log")
             bar.update()
 
@@ -159,14 +163,15 @@ def _changes(varied: list[str], sections: tuple[str, ...]) -> bool:
     return any(f"{key}.".startswith(f"{section}.") for key in varied for section in sections)
 
 
-def _copy_pictures(one: Combination, runs: list[Combination]) -> None:
-    """Takes the teacher's pictures, which are the same in all runs, from one that is finished."""
-    for row in (TEACHER, UNTRANSLATED):
-        own = one.folder / "eval" / "pictures" / row
-        for other in runs:
-            there = other.folder / "eval" / "pictures" / row
-            if not own.exists() and (other.folder / "summary.json").is_file() and there.is_dir():
-                shutil.copytree(there, own)
+def _copy(one: Combination, runs: list[Combination], folder: Path, made_with: str) -> None:
+    """Takes a folder that is not there yet from a run that has it, whole once `made_with` is
+    there.
+    """
+    own = one.folder / folder
+    for other in runs:
+        there = other.folder / folder
+        if not own.exists() and (other.folder / made_with).exists() and there.is_dir():
+            shutil.copytree(there, own)
 
 
 def ablate(recipe: Recipe, given: list[str], varied: list[list[str]], at_once: int) -> None:
