@@ -186,6 +186,12 @@ class Distill(Pace):
     source_weights: dict[str, Weight] = Field(
         {}, description="by source: how often its pairs are drawn, against 1 for those not named"
     )
+    repeat_words_below: int = Field(
+        0,
+        ge=0,
+        description="a pair whose rarest English word is in fewer training pairs than this is "
+        "drawn more often, by the square root of this over their number; 0: none is",
+    )
     composed_share: Share = Field(
         0.0,
         description="share of a batch whose prompt is composed of the pairs as people write "

@@ -29,7 +29,8 @@ PAIRS = "the pairs"
 INITIAL_STUDENT, STUDENT_TOKENIZER = "the initial student", "the student's tokenizer"
 TEACHER_TOKENIZERS = "distill.base's tokenizers"
 COMPOSED = "distill.composed_share"
-OF_TOKENS = (PAIRS, STUDENT_TOKENIZER, TEACHER_TOKENIZERS, COMPOSED)
+RARE_WORDS = "distill.repeat_words_below"
+OF_TOKENS = (PAIRS, STUDENT_TOKENIZER, TEACHER_TOKENIZERS, COMPOSED, RARE_WORDS)
 REMAKE = "run python -m vocab_init with this recipe"
 TO_READ = "neighbors.jsonl"  # for people; nothing is computed from it
 
@@ -53,6 +54,7 @@ def _of_tokens(recipe: Recipe, family: Family, student: dict[str, str]) -> dict[
         STUDENT_TOKENIZER: value_sha256(tokenizer),
         TEACHER_TOKENIZERS: _files(folder, files),
         **_composed(recipe.distill),
+        **({RARE_WORDS: "counted"} if recipe.distill.repeat_words_below else {}),
     }
 
 

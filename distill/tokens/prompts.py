@@ -52,7 +52,8 @@ class Prompts:
     @functools.cached_property
     def mixture(self) -> Mixture:
         """Raises RecipeError if the weights do not fit the pairs."""
-        return mixture(self.tokens, self.settings.source_weights)
+        settings = self.settings
+        return mixture(self.tokens, settings.source_weights, settings.repeat_words_below)
 
     def rows(self, step: int) -> np.ndarray:
         """(B,) `ROW`s of the global batch of a step (counted from 0); the numbers of English,

@@ -1,6 +1,7 @@
 """Pairs to memory-mapped token ids: read once, then gathered at random without tokenising again."""
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from distill.tokenizer import portable
 from distill.tokenizer.encode import batch_encoder
 from distill.tokens import translations
 from distill.tokens.composed import Composer
-from distill.tokens.token_pairs import STUDENT_SIDES, TEACHER, TokenPairs, column, load
+from distill.tokens.token_pairs import RAREST, STUDENT_SIDES, TEACHER, TokenPairs, column, load
 from distill.tokens.translations import Text
 
 ROWS_AT_ONCE = 4096
+EVERYWHERE = np.iinfo(np.int32).max  # what is said of a pair without words
 
 
 def stored(recipe: Recipe, family: Family) -> TokenPairs | None:
@@ -130,6 +132,26 @@ class _Columns:
         return counts
 
 
+def rarest_words(pairs: Path) -> np.ndarray:
+    """(N,) int32: of every training pair, how many of the pairs hold its rarest English word. Reads
+    the pairs twice and holds a number for every word of them.
+    """
+    holders = Counter[str]()
+    for row in tqdm(read_pairs(pairs, "train"), desc="words", unit=" pairs"):
+        holders.update(_words(row))
+    return np.fromiter(
+        (
+            min((holders[word] for word in _words(row)), default=EVERYWHERE)
+            for row in tqdm(read_pairs(pairs, "train"), desc="rarest words", unit=" pairs")
+        ),
+        np.int32,
+    )
+
+
+def _words(row: Pair) -> set[str]:
+    return set(translations.WORD.findall(row.en.lower()))
+
+
 def _write(
     pairs: Path, tokenizers: dict[str, Any], folder: Path, settings: Distill
 ) -> dict[str, Any]:
@@ -166,4 +188,6 @@ def _write(
     for start in range(0, len(composed), ROWS_AT_ONCE):
         columns.add(composed[start : start + ROWS_AT_ONCE])
     np.save(folder / "sources.npy", np.concatenate(sources))
+    if settings.repeat_words_below:
+        np.save(folder / RAREST, rarest_words(pairs))
     return {"sources": list(names), "composed": len(composed), **columns.save()}

@@ -11,6 +11,7 @@ import numpy as np
 from configs import artefact
 from distill.encoders.family import Family
 
+RAREST = "rarest.npy"
 TEACHER = "en_"  # before the name of a part, as its tokenizers may differ
 STUDENT_SIDES = ("text", "en")  # the student keeps its English by reading it with its own tokenizer
 
@@ -29,6 +30,8 @@ def column(side: str) -> str:
 class TokenPairs:
     """The ids of all training pairs, memory-mapped, and which of `source_names` each comes from.
 
+    `rarest_N`: of each pair, in how many pairs its rarest English word is, where this was counted.
+
     Behind the pairs stand the `composed` prompts, as rows of their own: what the student reads in
     `text`, what the teacher reads in its sides.
     """
@@ -38,6 +41,7 @@ class TokenPairs:
     source_N: np.ndarray | None = None
     source_names: tuple[str, ...] = ()
     composed: int = 0
+    rarest_N: np.ndarray | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -67,7 +71,9 @@ def load(folder: Path, family: Family) -> TokenPairs:
         for part in ("ids", "offsets")
     )
     sources = _mapped(folder / "sources.npy")
-    return TokenPairs(ids, offsets, sources, tuple(details["sources"]), details.get("composed", 0))
+    rarest = _mapped(folder / RAREST) if (folder / RAREST).is_file() else None
+    names, composed = tuple(details["sources"]), details.get("composed", 0)
+    return TokenPairs(ids, offsets, sources, names, composed, rarest)
 
 
 def _mapped(path: Path) -> np.ndarray:

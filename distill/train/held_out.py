@@ -27,13 +27,15 @@ def load(settings: Distill, pairs: Path, tokenizers: dict[str, Any]) -> HeldOut 
     """None without held-out pairs. Raises DataError for pairs that are damaged.
 
     Batches are made up as in training (empty, English and full-length prompts), but for
-    `source_weights` and composed prompts.
+    `source_weights`, pairs drawn more often and composed prompts.
     """
     count = -(-PROMPTS // settings.batch_size)
     found = list(read_pairs(pairs, "held_out", count * settings.batch_size))
     if not found:
         return None
-    plain = settings.model_copy(update={"source_weights": {}, "composed_share": 0.0})
+    plain = settings.model_copy(
+        update={"source_weights": {}, "repeat_words_below": 0, "composed_share": 0.0}
+    )
     tokens = store.in_memory(found, tokenizers)
     return HeldOut(Batches(plain, tokens, special_ids(tokenizers)), count)
 

@@ -182,6 +182,31 @@ def test_a_weight_of_no_source_is_one_line() -> None:
         mixture(tokens, {"wnt": 2.0})
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    rarest=st.lists(st.integers(1, 500), min_size=1, max_size=40),
+    below=st.integers(0, 300),
+    weighted=st.booleans(),
+)
+def test_pairs_with_rare_words_stand_in_an_epoch_as_often_as_lvis_says(
+    rarest: list[int], below: int, weighted: bool
+) -> None:
+    """A repeat factor of 2.3 is two or three times; the order is another one in every epoch."""
+    tokens = replace(
+        token_pairs(len(rarest)),
+        source_N=np.zeros(len(rarest), np.uint16),
+        source_names=("a",),
+        rarest_N=np.array(rarest, np.int32),
+    )
+    made = mixture(tokens, {"a": 2.0} if weighted else {}, below)
+    epoch = made.rows[0] if isinstance(made.rows[0], int) else len(made.rows[0])
+    times = np.bincount(made.draw(0, 0, epoch), minlength=len(rarest))
+    factor = np.sqrt(np.maximum(1, below / np.array(rarest)))
+    assert (np.floor(factor) <= times).all() and (times <= np.ceil(factor)).all()
+    assert (times == np.bincount(made.draw(0, 1, epoch), minlength=len(rarest))).all()
+    assert below or times.tolist() == [1] * len(rarest)
+
+
 def test_composed_prompts_have_their_share_and_are_read_in_turn() -> None:
     """Places of their own in every batch, none read in English; pairs are the others alone."""
     maker = batches(50, 40, 0.5, empty=0.05, english=0.1, composed=0.1)

@@ -135,6 +135,24 @@ def test_the_stored_tokens(tmp_path: Path) -> None:
     assert store.stored(half, SDXL) is not None and store.stored(plain, SDXL) is None
 
 
+def test_rare_words_are_counted_where_they_are_asked_for(tmp_path: Path) -> None:
+    """By hand: `red` is in two pairs, `banjo` in one, `a` in three; a pair without words counts as
+    frequent.
+    """
+    texts = ["A red ring", "a red, red banjo", "a ring", "!"]
+    write_pairs(tmp_path / "pairs", [("赤い輪", en) for en in texts], "train")
+    portable.build(TOYWORLD_MODELS / "spiece.model", tmp_path / "initial_student" / "tokenizer")
+    artefact.seal(tmp_path / "initial_student", {})
+    plain, five, nine = (
+        load_recipe("configs/toyworld.yaml", [f"run={tmp_path}", f"distill.repeat_words_below={n}"])
+        for n in (0, 5, 9)
+    )
+    assert store.prepare(plain, SDXL).rarest_N is None and store.stored(five, SDXL) is None
+    rarest = store.prepare(five, SDXL).rarest_N
+    assert rarest is not None and rarest.tolist() == [2, 1, 2, store.EVERYWHERE]
+    assert store.stored(nine, SDXL) is not None  # another bound counts nothing again
+
+
 def test_tags_become_phrases_of_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a list of tags as it is published to prompts: a pair of a tag is a phrase as it is."""
     tags = {
