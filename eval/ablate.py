@@ -99,14 +99,15 @@ class Ablation:
         """Runs everything; returns a line for every run that failed."""
         failed = []
         stages = STAGES[1:] if self.shares_pairs else STAGES
-        if self.shares_pairs:
-            self._stage(PREPARE, self.given, self.recipe.run_dir / "ablation" / "prepare.log")
         with (
             tqdm(total=len(runs) * len(stages), desc="ablation", unit="stage") as bar,
             ThreadPoolExecutor(self.at_once) as pool,
         ):
-            waiting = {pool.submit(self._stages, one, runs, stages, bar): one for one in runs}
             try:
+                if self.shares_pairs:
+                    log = self.recipe.run_dir / "ablation" / "prepare.log"
+                    self._stage(PREPARE, self.given, log)
+                waiting = {pool.submit(self._stages, one, runs, stages, bar): one for one in runs}
                 for done in as_completed(waiting):
                     error = done.exception()
                     if isinstance(error, SetupError):
@@ -128,6 +129,8 @@ class Ablation:
         if self.shares_pairs and not (one.folder / "pairs").exists():
             (one.folder / "pairs").symlink_to(Path("..", "..", "pairs"), target_is_directory=True)
         for stage in stages:
+            if self.stopped.is_set():
+                return
             if stage == START:
                 _copy(one, runs, Path("piece_vectors"), made_with="initial_student")
             if stage == PAINT and self.shares_pictures:
@@ -138,8 +141,6 @@ class Ablation:
 
     def _stage(self, stage: str, arguments: list[str], log: Path) -> None:
         """Raises SetupError with the last line of its output where it fails."""
-        if self.stopped.is_set():
-            return
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             begins = output.tell()
@@ -150,6 +151,8 @@ class Ablation:
                 env=self.environment,
             )
             self.children.add(child)
+            if self.stopped.is_set():  # just now
+                child.terminate()
             code = child.wait()
             self.children.discard(child)
         if code and not self.stopped.is_set():

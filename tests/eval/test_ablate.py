@@ -1,6 +1,10 @@
 """eval.ablate: every combination once, in folders of its own, gone on with after a failure."""
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +13,9 @@ import pytest
 from eval import ablate, compare_runs
 
 # Stands for every stage: notes what it is called with, "paints", and writes the summary; fails
-# while the file `full` is there.
+# while the file `full` is there, waits while `slow` is.
 STAGE = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 overrides = dict(word.split("=", 1) for word in sys.argv[2:])
 run = pathlib.Path(overrides["run"])
 print("at work")
@@ -19,6 +23,8 @@ if (run / "full").exists():
     sys.exit("stage: the disk is full")
 with (run / "calls.jsonl").open("a") as file:
     file.write(json.dumps([sys.argv[0].rpartition("/")[2], overrides["distill.seed"]]) + "\\n")
+while (run / "slow").exists():
+    time.sleep(0.01)
 if "paint" in sys.argv[0]:
     picture = run / "eval" / "pictures" / "teacher" / "0000.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +91,27 @@ def test_every_combination_is_run_once_and_a_failed_one_goes_on(
         # the first run's pictures of the teacher are everybody's
         painted = folder / name / "eval" / "pictures" / "teacher" / "0000.png"
         assert painted.read_text(encoding="utf-8") == "0"
+
+
+def test_stopped_it_stops_its_stages(
+    stages: list[list[str]], finished_run: Callable[..., str], tmp_path: Path
+) -> None:
+    """SIGTERM while the first run's stage is at work: it ends too, and no other begins."""
+    folder = tmp_path / "run" / "ablation"
+    for seed in (0, 1):
+        (folder / f"seed-{seed}").mkdir(parents=True)
+        (folder / f"seed-{seed}" / "slow").touch()
+    begun = folder / "seed-0" / "calls.jsonl"
+
+    def stop() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert ablate.main([finished_run(), "--vary", "distill.seed", "0", "1"]) == 75
+    assert len(begun.read_text(encoding="utf-8").splitlines()) == 1
+    assert not (folder / "seed-1" / "calls.jsonl").exists() and not stages
 
 
 @pytest.mark.parametrize(
