@@ -16,6 +16,7 @@ rises, so a good error has -1 with accuracy and 1 with the gap.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ def read(run: Path) -> dict[str, Any]:
             f"{path}: not as this version writes it ({error}); delete it and run what makes it "
             "again"
         ) from None
-    same = distill.model_dump(mode="json", exclude={"seed"}) | {"start": recipe.vocab_init.method}
+    other = {"seed", *run_folder.PACE}  # these change no number
+    same = distill.model_dump(mode="json", exclude=other) | {"start": recipe.vocab_init.method}
     return {
         "run": run.name,
         "objective": str(distill.objective),
@@ -212,13 +214,24 @@ def markdown(runs: list[dict[str, Any]], found: dict[str, dict[str, float]] | No
 
 
 def figure(runs: list[dict[str, Any]]) -> bytes:
-    """A PNG of the targets, a line for every group of runs that differ in their seed alone."""
+    """A PNG of the targets, a line for every group of runs that differ in their seed alone, named
+    by its objective and what few other groups share.
+    """
     groups = seeds_together(runs)
     settings = differing([json.loads(group[0]["settings"]) for group in groups])
-    names = []
-    for i, group in enumerate(groups):
-        others = (f"{name} {values[i]}" for name, values in settings.items())
-        names.append(", ".join([group[0]["objective"], f"{group[0]['steps']} steps", *others]))
+    settings["steps"] = [group[0]["steps"] for group in groups]
+    common = {name: Counter(map(str, values)).most_common(1) for name, values in settings.items()}
+    names = [
+        ", ".join(
+            [group[0]["objective"]]
+            + [
+                f"{name} {values[i]}"
+                for name, values in settings.items()
+                if str(values[i]) != common[name][0][0]
+            ]
+        )
+        for i, group in enumerate(groups)
+    ]
     shown = [target for target in TARGETS if any(target in run for run in runs)]
     panels = {
         target.replace("_", " "): [

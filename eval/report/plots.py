@@ -6,6 +6,7 @@ Out: PNG bytes in memory.
 """
 
 import io
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from eval.rows import (
@@ -223,14 +224,16 @@ def runs_side_by_side(names: list[str], panels: dict[str, list[list[float]]]) ->
 
     `panels`: by title, of every name its seeds' values.
     """
-    figure, all_axes = _figures(9.2, 0.8 + 0.3 * len(names), len(panels))
+    wrapped = [textwrap.fill(name, 40) for name in names]
+    figure, all_axes = _figures(9.2, 0.8 + 0.45 * len(names), len(panels))
     for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
         for y, seeds in enumerate(values):
             axes.plot(seeds, [y] * len(seeds), "o", color="#0072B2", alpha=0.6, markersize=4)
             if seeds:
                 axes.plot(sum(seeds) / len(seeds), y, "|", color="#222222", markersize=12)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_yticks(range(len(names)), names if axes is all_axes[0] else [""] * len(names))
+        axes.set_yticks(range(len(names)), wrapped if axes is all_axes[0] else [""] * len(names))
+        axes.tick_params(axis="y", labelsize=7)
         axes.set_title(title, fontsize=9)
         axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
     return _png(figure)
