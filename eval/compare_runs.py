@@ -220,14 +220,16 @@ def figure(runs: list[dict[str, Any]]) -> bytes:
     groups = seeds_together(runs)
     settings = differing([json.loads(group[0]["settings"]) for group in groups])
     settings["steps"] = [group[0]["steps"] for group in groups]
-    common = {name: Counter(map(str, values)).most_common(1) for name, values in settings.items()}
+    common = {
+        name: Counter(map(str, values)).most_common(1)[0][0] for name, values in settings.items()
+    }
     names = [
         ", ".join(
             [group[0]["objective"]]
             + [
                 f"{name} {values[i]}"
                 for name, values in settings.items()
-                if str(values[i]) != common[name][0][0]
+                if str(values[i]) != common[name]
             ]
         )
         for i, group in enumerate(groups)

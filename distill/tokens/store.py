@@ -1,7 +1,9 @@
 """Pairs to memory-mapped token ids: read once, then gathered at random without tokenising again."""
 
 import itertools
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from configs.errors import DataError
 from configs.files import whole_folder
 from configs.schema.distill import Distill
 from configs.schema.recipe import Recipe
-from corpora.pair import Pair, read_pairs
+from corpora.pair import Pair, read_pairs, read_sample
 from distill.encoders.family import Family
 from distill.encoders.teacher import load_tokenizer
 from distill.run import inputs, run_folder
@@ -136,20 +138,19 @@ def rarest_words(pairs: Path) -> np.ndarray:
     """(N,) int32: of every training pair, how many of the pairs hold its rarest English word. Reads
     the pairs twice and holds a number for every word of them.
     """
-    holders = Counter[str]()
-    for row in tqdm(read_pairs(pairs, "train"), desc="words", unit=" pairs"):
-        holders.update(_words(row))
-    return np.fromiter(
-        (
-            min((holders[word] for word in _words(row)), default=EVERYWHERE)
-            for row in tqdm(read_pairs(pairs, "train"), desc="rarest words", unit=" pairs")
-        ),
-        np.int32,
+    holders = Counter(word for words in _words_of_pairs(pairs) for word in words)
+    rarest = (
+        min((holders[word] for word in words), default=EVERYWHERE)
+        for words in _words_of_pairs(pairs)
     )
+    return np.fromiter(rarest, np.int32)
 
 
-def _words(row: Pair) -> set[str]:
-    return set(translations.WORD.findall(row.en.lower()))
+def _words_of_pairs(pairs: Path) -> Iterator[set[str]]:
+    """The English words of each training pair, in lower case."""
+    for _, english in read_sample(pairs, sys.maxsize):
+        for en in english:
+            yield set(translations.WORD.findall(en.lower()))
 
 
 def _write(
