@@ -50,7 +50,7 @@ ROWS = {
     ),
     STUDENT_SEGMENTED: Legend(
         "one word by itself, student",
-        "{language} with spaces around one word, which is what programs that weight words read.",
+        "{language} with one word tokenised by itself, as programs do that weight words.",
         "#F0E442",
     ),
     BEFORE_TRAINING: Legend(

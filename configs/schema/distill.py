@@ -195,7 +195,7 @@ class Distill(Pace):
     composed_share: Share = Field(
         0.0,
         description="share of a batch whose prompt is composed of the pairs as people write "
-        "prompts: lists, both languages in one, clauses in another order, words apart",
+        "prompts: lists, both languages in one, clauses in another order",
     )
     compile: bool = Field(
         False,

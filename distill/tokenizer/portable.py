@@ -16,15 +16,21 @@ No text produces a special id: rows without a text have a space in their names, 
 never sees; BOS and EOS have CLIP's names but are not in the unigram model; and
 `split_special_tokens` makes the library read their names in a prompt as text.
 
-The ids are the source's, shifted by the removed rows. For a tokenizer.json that always holds. A
-SentencePiece model can differ in these cases:
+Of spaces only those before a letter of a script that writes spaces between words are read. Every
+other one is left out, also the one that unigram models put before each text. So 大きい 赤い 丸 has
+the ids of 大きい赤い丸. So have, together, the parts in which other programs tokenise a prompt with
+weights. CLIP's own tokenizer does as much: to it a space only ends a word.
+
+The ids are else the source's, shifted by the removed rows. For a tokenizer.json that always holds.
+A SentencePiece model can differ in these cases:
 - ties: a repetitive text can have equally likely segmentations, and sentencepiece's float32 sums
   may choose another one than float64;
 - composition: a combining mark after a character that the normalizer expands (`㎏́`), or combining
   marks in non-canonical order, are composed here only;
 - user-defined symbols that the normalizer changes (sentencepiece matches them first); rules for
   several characters in a custom normalizer, other than composition; a spelled-out byte ("<0x41>")
-  if a piece contains "<0"; U+FFF0; a piece with the name of our BOS or EOS.
+  if a piece contains "<0"; U+FFF0; a piece with the name of our BOS or EOS;
+- a letter that is newer than a library's tables of Unicode, behind a space.
 """
 
 import json
@@ -38,11 +44,19 @@ from configs import model_folder
 from configs.errors import DataError, explained
 from configs.files import whole
 from distill.tokenizer import unigram
-from distill.tokenizer.unigram import PieceKind, Unigram
+from distill.tokenizer.unigram import SPACE, PieceKind, Unigram
 
 BOS_TOKEN, EOS_TOKEN, UNK_TOKEN = "<|startoftext|>", "<|endoftext|>", "<|unknown token|>"
 MODEL_MAX_LENGTH = 77  # positions of SDXL's text encoders
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# \u30fc, the mark of a long vowel, is of no one script.
+SPACED_LETTER = r"[\p{L}&&[^\p{Han}\p{Hiragana}\p{Katakana}\x{30fc}]]"
+UNREAD_SPACES = {
+    "type": "Split",
+    "pattern": {"Regex": f"{SPACE}(?!{SPACED_LETTER})"},
+    "behavior": "Removed",
+    "invert": False,
+}
 # In transformers 5, CLIPTokenizer (the class people write by habit) takes only the vocabulary from
 # tokenizer.json and encodes Japanese as unknown tokens. With a string for the list of merges it
 # raises an error instead; the other classes ignore this key.
@@ -183,13 +197,14 @@ def _tokenizer_json(vocabulary: Vocabulary, model: Unigram) -> dict[str, Any]:
         {"Sequence": {"id": "A", "type_id": 0}},
         _special(EOS_TOKEN),
     )
+    cuts = [one for one in model.pre_tokenizers if one != UNREAD_SPACES]  # of a tokenizer of ours
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [{"id": i, "content": name, **flags} for name, i in special.items()],
         "normalizer": {"type": "Sequence", "normalizers": list(model.normalizers)},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(model.pre_tokenizers)},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cuts, UNREAD_SPACES]},
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [bos, text, eos],

@@ -312,10 +312,10 @@ def _read_tokenizer_json(path: Path) -> Unigram:
         raise DataError(
             f"{path}: its vocabulary {problem}; no text would ever reach that row: fetch it again"
         )
-    seen = model_input(tokenizer, "a 赤")
-    if seen.removeprefix(SPACE) != f"a{SPACE}赤":
+    seen = model_input(tokenizer, "a b")
+    if seen.removeprefix(SPACE) != f"a{SPACE}b":
         raise DataError(
-            f'{path}: it looks "a 赤" up as {seen!r}, not as text with {SPACE} for spaces; give a '
+            f'{path}: it looks "a b" up as {seen!r}, not as text with {SPACE} for spaces; give a '
             "tokenizer that does, or a spiece.model"
         )
     steps, cuts = (

@@ -1,5 +1,5 @@
 """Prompts as people write them, composed of the training pairs: lists, two languages in one
-prompt, clauses in another order, words apart.
+prompt, clauses in another order.
 
 In:  a block of pairs, and `Translations`.
 Out: (what the student reads, what the teacher reads) of some rows of the block. Which rows, and
@@ -11,7 +11,6 @@ behind the pairs, so a share of a batch decides how often they are read and no p
 | kind | the student reads | the teacher reads |
 |---|---|---|
 | `words` | the sentence with some of its words in English | the English sentence |
-| `apart` | the sentence with spaces around one to three words | the English sentence |
 | `clauses` | its two clauses, each in either language, in either order | the English sentence |
 | `list` | phrases of several pairs, each in either language | the English ones in that order |
 | `joined` | a sentence in either language and such a list, or another sentence, in either order | \
@@ -23,10 +22,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distill.tokens import segments
 from distill.tokens.translations import Text, Translations, Unit, phrases
 
-KINDS = {"words": 7, "apart": 4, "clauses": 3, "list": 4, "joined": 2}  # how often, in proportion
+KINDS = {"words": 7, "clauses": 4, "list": 5, "joined": 4}  # how often, in proportion
 MOST_IN_LIST = 7
 # A whole pair this short is a phrase itself, such as a title or a tag.
 SHORT_EN, SHORT_TEXT = 30, 15
@@ -68,8 +66,6 @@ def _composed(
     text, en = pairs[place]
     if kind == "words":
         return _mixed(text, units[place], draw), en
-    if kind == "apart":
-        return segments.spaced(text, draw, table.tokenizer), en
     if kind == "clauses":
         return _reordered(text, en, units[place], draw), en
     listed = _phrases(pairs, units, draw)

@@ -1,4 +1,5 @@
-"""Scenes painted from prompts in other forms: words or clauses in English, words apart.
+"""Scenes painted from prompts in other forms: words or clauses in English, words
+tokenised by themselves.
 
 In:  a world's captions, `eval.forms`, what eval/states/prompt_forms.py makes of both; pictures.
 Out: the student's prompts by row; the right scenes of each form, as a share of those that the

@@ -1,6 +1,6 @@
 """Prompts in the forms that people write: lists, tags behind a sentence, words and clauses of both
-languages, words apart, a negative prompt in English. How far is the UNet's prediction from the
-teacher's, which reads the English of the same form?
+languages, words tokenised by themselves, a negative prompt in English. How far is the UNet's
+prediction from the teacher's, which reads the English of the same form?
 
 In:  pairs, and what `translations_of` finds in them.
 Out: prompts a form, one a pair; noise-prediction gaps by form. Nothing on disk.
@@ -31,9 +31,9 @@ IN_LIST = 4
 # By form how its prompts are, for people; `{language}` becomes the name of the student's language.
 TITLES = {
     **{f"words_{share}": f"{share} % of the words in English" for share in WORD_SHARES},
-    "apart_1": "spaces around one word",
-    "apart_2": "spaces around two words",
-    "apart_3": "spaces around three words",
+    "apart_1": "one word tokenised by itself",
+    "apart_2": "two words tokenised by themselves",
+    "apart_3": "three words tokenised by themselves",
     "clauses_ja_en": "{language} clause, English clause",
     "clauses_en_ja": "English clause, {language} clause",
     "clauses_swapped": "the two {language} clauses exchanged",
@@ -119,7 +119,9 @@ def made(
             mixed = prompt_variants.code_mixed(list(pairs), list(made_from), seed, share / 100)
             found[f"words_{share}"] = Form(mixed)
     for count in (1, 2, 3):
-        found[f"apart_{count}"] = Form(prompt_variants.segmented(japanese, seed, count))
+        found[f"apart_{count}"] = Form(
+            prompt_variants.segmented(japanese, list(made_from), seed, count)
+        )
     clauses = [clauses_of(*text, own) for text, own in zip(texts, units, strict=True)]
     for name, languages, swapped in (
         ("clauses_ja_en", (0, 1), False),

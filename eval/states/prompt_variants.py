@@ -6,21 +6,24 @@ In:  pairs and the recipe. The scene behind a pair of our worlds is found in the
 Out: lists of prompts, one a pair.
 """
 
+import itertools
 import random
 import re
 from typing import NamedTuple
 
+from configs.languages import JAPANESE
 from configs.schema.recipe import Recipe
 from configs.schema.sources import WorldSource
 from corpora import worlds
 from corpora.pair import Pair
 from corpora.worlds import SceneCaption, World
-from distill.tokens import segments
 
 # Japanese writes no spaces. A run of kanji with the kana after it, of katakana, of hiragana, of
 # other letters, or one sign: near enough to words for putting them in another order, and it needs
 # no dictionary.
 WORD = re.compile(r"[一-鿿々]+[ぁ-ゖ]*|[ァ-ヺー]+|[ぁ-ゖ]+|[^\W一-鿿々ぁ-ゖァ-ヺー]+|[^\w\s]")
+# Between two letters of a script with spaces there is no end of a word.
+UNSPACED = re.compile(rf"[^\W{JAPANESE.letters}]{{2}}|.?\s.?", re.S)
 MIXED_SHARE = 0.5  # of the words that have an English one
 
 
@@ -80,17 +83,33 @@ def code_mixed(
     return made
 
 
-def segmented(texts: list[str], seed: int, count: int = 1) -> list[str]:
-    """With spaces around some words, `count` or all that there are: a program that weights a word
-    tokenises it by itself, and the tokenizer begins every text with a space. The words of a larger
-    count hold those of a smaller one.
+def segmented(
+    texts: list[str], made_from: list[SaidScene | None], seed: int, count: int = 1
+) -> list[str]:
+    """With spaces around some words, `count` or all that there are, none within a word of a script
+    that has spaces: so the tokenizer reads these words by themselves, as programs have it read
+    words with a weight. The words of a larger count hold those of a smaller one. Of our worlds
+    they are words with an English one.
     """
     made = []
-    for text in texts:
-        words = [found.span() for found in WORD.finditer(text)]
+    for text, one in zip(texts, made_from, strict=True):
+        words = _known_words(one) if one else [found.span() for found in WORD.finditer(text)]
         drawn = _rng(seed, text).sample(words, min(count, len(words)))
-        made.append(segments.apart(text, drawn))
+        ends = {end for word in drawn for end in word if _ends_a_word(text, end)}
+        around = [0, *sorted(ends), len(text)]
+        made.append(" ".join(text[a:b] for a, b in itertools.pairwise(around)))
     return made
+
+
+def _known_words(one: SaidScene) -> list[tuple[int, int]]:
+    parts = one.world.words(one.caption)
+    ends = list(itertools.accumulate(len(text) for text, _ in parts))
+    return [(end - len(text), end) for end, (text, en) in zip(ends, parts, strict=True) if en]
+
+
+def _ends_a_word(text: str, place: int) -> bool:
+    inner = 0 < place < len(text)
+    return inner and not UNSPACED.fullmatch(text[place - 1 : place + 1])
 
 
 def role_swapped(

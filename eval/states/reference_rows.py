@@ -64,7 +64,7 @@ def readers(
         rows.STUDENT: japanese,
         rows.STUDENT_ENGLISH: english,
         rows.STUDENT_MIXED: prompt_variants.code_mixed(pairs, made_from, seed),
-        rows.STUDENT_SEGMENTED: prompt_variants.segmented(japanese, seed),
+        rows.STUDENT_SEGMENTED: prompt_variants.segmented(japanese, made_from, seed),
         rows.STUDENT_SCRAMBLED: scrambled_ja,
     }
     if swapped_en != english:

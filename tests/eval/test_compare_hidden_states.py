@@ -455,10 +455,11 @@ def test_prompt_variants_of_toyworld_and_of_other_corpora(finished_run: Callable
     for text in prompt_variants.code_mixed(pairs, found, 0):
         assert re.search("[a-z]", text) and re.search("[ぁ-ん]", text)
     texts = [pair.text for pair in pairs]
-    for text, spaced in zip(texts, prompt_variants.segmented(texts, 0), strict=True):
+    for text, spaced in zip(texts, prompt_variants.segmented(texts, found, 0), strict=True):
         assert spaced.replace(" ", "") == text.replace(" ", "")
         assert 0 < spaced.count(" ") - text.count(" ") <= 2
-    assert prompt_variants.segmented(["", "丸", "猫 丸"], 0) == ["", "丸", "猫 丸"]
+    unknown = ["", "丸", "猫 丸"]
+    assert prompt_variants.segmented(unknown, [None] * 3, 0) == unknown
     swapped_ja, swapped_en = prompt_variants.role_swapped(pairs, found)
     for caption, ja, en in zip(made, swapped_ja, swapped_en, strict=True):
         for before, after in ((caption.text, ja), (caption.en, en)):

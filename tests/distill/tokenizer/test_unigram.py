@@ -4,6 +4,7 @@ the difference has a known cause.
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from huggingface_hub.utils import filter_repo_objects
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
-from test_portable import MODELS, SHARED, Case, open_case, write_model
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from test_portable import MODELS, SHARED, UNREAD, Case, open_case, write_model
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from configs.errors import DataError
 from configs.references import TOYWORLD_MODELS
@@ -119,14 +120,21 @@ def composed_further(case: Case, text: str) -> bool:
         unigram.model_input(case.tokenizer.backend_tokenizer, text),
         case.source.normalize(text).replace(" ", "▁"),
     )
-    return theirs != ours == normalizers.NFC().normalize_str(theirs)
+    composed = normalizers.NFC().normalize_str(theirs)
+    return composed != theirs and ours == UNREAD.sub("", composed)
 
 
 def reserved(case: Case, text: str) -> bool:
     return unigram.CLUSTER_BREAK in text
 
 
-CAUSES: list[Callable[[Case, str], bool]] = [tie, composed_further, reserved]
+def new_letter(case: Case, text: str) -> bool:
+    """Of a script that one library's tables of Unicode have and another's have not."""
+    signs = text.replace(unigram.CLUSTER_BREAK, "")
+    return any(unicodedata.category(sign) == "Cn" for sign in signs)
+
+
+CAUSES: list[Callable[[Case, str], bool]] = [tie, composed_further, reserved, new_letter]
 
 
 @settings(max_examples=400, deadline=None)
@@ -146,6 +154,7 @@ def test_each_cause_is_real(tmp_path: Path) -> None:
         (tie, ["龘" * n for n in range(40)]),
         (composed_further, ["㎏\u0301", "a\u0302\u0323"]),
         (reserved, ["丸\ufff0"]),
+        (new_letter, ["丸 \U0003d000"]),
     ):
         differing = [text for text in texts if case.ids(text) != case.expected(text)]
         assert differing and all(
@@ -156,17 +165,21 @@ def test_each_cause_is_real(tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None)
 @given(text=TEXTS)
 def test_what_decoding_gives_back_is_what_sentencepiece_gives_back(case: Case, text: str) -> None:
-    """But for spaces in front: of a literal "▁" there sentencepiece keeps none."""
+    """But for spaces that are not read, and those in front: of a literal "▁" there sentencepiece
+    keeps none.
+    """
     known = "".join(
         character for character in text if case.vocabulary.unk_id not in case.ids(character)
     )
+    assume(not new_letter(case, known))
     assume(
         case.ids(known) == case.expected(known) and case.vocabulary.unk_id not in case.ids(known)
     )
     decoded = case.tokenizer.decode(
         case.tokenizer(known, truncation=False).input_ids, skip_special_tokens=True
     )
-    assert decoded.lstrip(" ") == case.source.decode(case.source.encode(known)).lstrip(" ")
+    theirs = UNREAD.sub("", case.source.decode(case.source.encode(known)))
+    assert decoded.lstrip(" ") == theirs.lstrip(" ")
 
 
 @settings(max_examples=200, deadline=None)
@@ -245,6 +258,9 @@ def test_a_tokenizer_json_keeps_its_ids(
         [i for i in range(source.get_vocab_size()) if i not in own],
     )
     source.encode_special_tokens = True
+    unread = pre_tokenizers.Split(Regex(portable.UNREAD_SPACES["pattern"]["Regex"]), "removed")
+    own_cuts = [] if source.pre_tokenizer is None else [source.pre_tokenizer]
+    source.pre_tokenizer = pre_tokenizers.Sequence([*own_cuts, unread])
     assert (
         len(vocabulary) == len(rows) + 2 == len(tokenizer)
         and vocabulary.pieces[vocabulary.unk_id] == portable.UNK_TOKEN
@@ -405,7 +421,7 @@ def test_what_cannot_be_carried_is_one_line(tmp_path: Path) -> None:
         without_unknown(tmp_path / "unknown.model"): "no unknown piece; give",
         write_json(
             tmp_path / "no spaces" / "tokenizer.json", pre_tokenizer=spaces
-        ): "up as 'a赤', not as text with ▁ for spaces",
+        ): "up as 'ab', not as text with ▁ for spaces",
         write_json(
             tmp_path / "bytes" / "tokenizer.json", pre_tokenizer=pre_tokenizers.ByteLevel()
         ): "not as text with ▁",
