@@ -30,6 +30,8 @@ MOST_IN_LIST = 7
 SHORT_EN, SHORT_TEXT = 30, 15
 LIST_IN_JOINED = 0.7  # else a second sentence
 REVERSED, IN_ENGLISH = 0.6, 0.5  # of the texts of two clauses, of such clauses
+# Of the phrases of a list, of the sentences beside one: any of these shares.
+LIST_IN_ENGLISH, SENTENCE_IN_ENGLISH = (0.0, 0.3, 0.7, 1.0), (0.0, 0.3)
 SEPARATORS = {"、": 9, ", ": 9, " ": 2}
 CLAUSE = re.compile(r"\s*[、，,]\s*")
 ENDS = "。．. "  # of a sentence
@@ -74,7 +76,7 @@ def _composed(
     other = _joined(listed[:3], draw) if draw.random() < LIST_IN_JOINED else draw.choice(pairs)
     both = [(text, en), other]
     draw.shuffle(both)
-    return _joined(both, draw)
+    return _joined(both, draw, SENTENCE_IN_ENGLISH)
 
 
 def _mixed(text: str, units: Sequence[Unit], draw: random.Random) -> str:
@@ -140,9 +142,11 @@ def _phrases(pairs: Sequence[Text], units: Sequence[list[Unit]], draw: random.Ra
     return found[:most] or [draw.choice(pairs)]
 
 
-def _joined(parts: Sequence[Text], draw: random.Random) -> Text:
+def _joined(
+    parts: Sequence[Text], draw: random.Random, in_english_of: Sequence[float] = LIST_IN_ENGLISH
+) -> Text:
     """Each part in English by a coin whose sides are the prompt's own."""
-    in_english = draw.choice((0.0, 0.3, 0.7, 1.0))
+    in_english = draw.choice(in_english_of)
     (separator,) = draw.choices(list(SEPARATORS), list(SEPARATORS.values()))
     read = [en if draw.random() < in_english else text for text, en in parts]
     return separator.join(read), ", ".join(en for _, en in parts)
