@@ -24,12 +24,11 @@ from dataclasses import dataclass
 
 from distill.tokens.translations import Text, Translations, Unit, phrases
 
-KINDS = {"words": 7, "clauses": 4, "list": 5, "joined": 4}  # how often, in proportion
+KINDS = ("words", "clauses", "list", "joined")  # as often one as another
 MOST_IN_LIST = 7
 # A whole pair this short is a phrase itself, such as a title or a tag.
 SHORT_EN, SHORT_TEXT = 30, 15
 LIST_IN_JOINED = 0.7  # else a second sentence
-REVERSED, IN_ENGLISH = 0.6, 0.5  # of the texts of two clauses, of such clauses
 # Of the phrases of a list, of the sentences beside one: any of these shares.
 LIST_IN_ENGLISH, SENTENCE_IN_ENGLISH = (0.0, 0.3, 0.7, 1.0), (0.0, 0.3)
 SEPARATORS = {"、": 9, ", ": 9, " ": 2}
@@ -52,19 +51,13 @@ class Composer:
         chosen = [i for i, draw in draws.items() if draw.random() < self.share]
         own = [pairs[i] for i in chosen]
         units = self.table.units(own) if own else []
-        return [
-            _composed(place, own, units, draws[i], self.table) for place, i in enumerate(chosen)
-        ]
+        return [_composed(place, own, units, draws[i]) for place, i in enumerate(chosen)]
 
 
 def _composed(
-    place: int,
-    pairs: Sequence[Text],
-    units: Sequence[list[Unit]],
-    draw: random.Random,
-    table: Translations,
+    place: int, pairs: Sequence[Text], units: Sequence[list[Unit]], draw: random.Random
 ) -> Text:
-    (kind,) = draw.choices(list(KINDS), list(KINDS.values()))
+    kind = draw.choice(KINDS)
     text, en = pairs[place]
     if kind == "words":
         return _mixed(text, units[place], draw), en
@@ -95,9 +88,8 @@ def _reordered(text: str, en: str, units: Sequence[Unit], draw: random.Random) -
     if len(two) != 2 or not all(two):
         return _mixed(text, units, draw)
     known = clauses_of(text, en, units) or [(clause, clause) for clause in two]
-    clauses = [own[draw.random() < IN_ENGLISH] for own in known]
-    if draw.random() < REVERSED:
-        clauses.reverse()
+    clauses = [draw.choice(own) for own in known]
+    draw.shuffle(clauses)
     return draw.choice(("、", ", ", " ")).join(clauses)
 
 

@@ -33,7 +33,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Translations:
 def prompts(
     table: Translations, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[str, str]]:
-    monkeypatch.setattr(composed, "KINDS", {kind: 1})
+    monkeypatch.setattr(composed, "KINDS", (kind,))
     found = Composer(1.0, 0, table)(PAIRS[:400], 0)
     assert len(found) == 400
     return found
