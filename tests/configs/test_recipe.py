@@ -217,8 +217,8 @@ BAD_OVERRIDES = [
     ("distill.objective.position={start: 1}", "distill.objective.position: "),
     ("distill.betas=[0.9]", "distill.betas.1: missing, and it has no default; add it"),
     (
-        "distill.warmup_steps=5000",
-        "distill.warmup_steps (5000) must be below distill.steps (5000); change one of them",
+        "distill.warmup_steps=6500",
+        "distill.warmup_steps (6500) must be below distill.steps (6500); change one of them",
     ),
     (
         "distill.steps",

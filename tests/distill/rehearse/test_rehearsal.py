@@ -58,11 +58,11 @@ def test_the_report_says_what_the_whole_run_will_take(
     assert {path.name for path in folder.iterdir()} == {"report.json", "report.html"}
     found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     training = found["training"]
-    assert training["steps"] == 5000 and training["batch_size"] == 32
-    assert training["hours"] == pytest.approx(5000 * 32 / 16 / 3600)
+    assert training["steps"] == 6500 and training["batch_size"] == 32
+    assert training["hours"] == pytest.approx(6500 * 32 / 16 / 3600)
     assert training["peak_bytes"] == 2.5e9 and 0 < training["planned_bytes"] < 1e9
     shown = capsys.readouterr().out
-    assert "5,000 steps of 32 pairs, 2.8 h at this rate" in shown and "2.5 GB" in shown
+    assert "6,500 steps of 32 pairs, 3.6 h at this rate" in shown and "2.5 GB" in shown
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "2.8 h" in page and page.count("<tr>") == 10
 
