@@ -97,7 +97,7 @@ def test_weights_and_ids_are_the_exports(part: str, names: str, node: Any, expor
 
 
 def test_a_weight_leaves_the_words_what_they_are(node: Any) -> None:
-    """Tokenised apart, a word would begin with a space that no Japanese sentence has."""
+    """The text is tokenised once, without its marks."""
     (clip,) = node().load("encoders", "base", "default")
 
     def ids(text: str) -> list[list[Any]]:
