@@ -111,6 +111,7 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
         "empty_prompt_share": 0.0,
         "english_share": 0.0,
         "source_weights": {},
+        "repeat_words_below": 0,
     }
     settings = recipe.distill.model_copy(update=changes)
     batches = Batches(settings, token_pairs(texts, readers), special_ids(readers))

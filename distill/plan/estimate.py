@@ -261,9 +261,8 @@ def disk(counted: Counted) -> Disk:
     else:
         sizes = [tower.vocabulary for tower in towers] + [counted.vocabulary] * 2
         vocabularies = dict(zip(sides_of(counted.family), sizes, strict=True))
-        tokens = cost.token_bytes(
-            counted.pairs, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies
-        )
+        prompts = round(counted.pairs * (1 + settings.composed_share))
+        tokens = cost.token_bytes(prompts, dict.fromkeys(vocabularies, TOKENS_A_TEXT), vocabularies)
     student, trained = (
         sum(of(tower, counted.vocabulary) for tower in towers)
         for of in (Tower.parameters, Tower.trained_parameters)

@@ -517,6 +517,7 @@ def test_tokens_that_are_there_are_counted(tiny_sdxl: Path, tmp_path: Path) -> N
         "distill.full_length_share=0.25",
         "distill.tokens_per_micro_batch=400",
         "distill.steps=400",
+        "distill.composed_share=0",
     )
     write_pairs(
         tmp_path / "pairs",
