@@ -45,8 +45,7 @@ WIDTH, LENGTH = 8, 4  # numbers and positions of what is run instead
 def measure(recipe: Recipe, processes: int, tflops: float, rounds: int = 5) -> dict[str, Any]:
     """Raises DataError, and RecipeError for a batch that the processes cannot share."""
     recipe.distill.check_processes(processes)
-    plain = {"source_weights": {}, "composed_share": 0.0, "repeat_words_below": 0}
-    settings = recipe.distill.model_copy(update=plain)
+    settings = recipe.distill.model_copy(update=workload.PAIRS_ALONE)
     student_tokenizer = portable.load(recipe.run_dir / "initial_student" / "tokenizer")
     readers = store.by_side(encoders.tokenizers(), student_tokenizer)
     texts = workload.read_texts(recipe, settings.batch_size)

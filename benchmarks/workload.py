@@ -45,6 +45,8 @@ class Profile:
         return {"clip_l": self.clip_l, "clip_bigg": self.clip_bigg}
 
 
+# `token_pairs` knows no sources, no composed prompts and no rare words: settings that ask for none.
+PAIRS_ALONE = {"source_weights": {}, "composed_share": 0.0, "repeat_words_below": 0}
 PROFILES = {
     # takes seconds; shows that everything runs, not how fast
     "smoke": Profile(
@@ -107,11 +109,9 @@ def load(recipe: Recipe, profile: Profile, count: int) -> Workload:
         "batch_size": profile.batch_size,
         "precision": profile.precision,
         "steps": 10**6,
-        "composed_share": 0.0,
         "empty_prompt_share": 0.0,
         "english_share": 0.0,
-        "source_weights": {},
-        "repeat_words_below": 0,
+        **PAIRS_ALONE,
     }
     settings = recipe.distill.model_copy(update=changes)
     batches = Batches(settings, token_pairs(texts, readers), special_ids(readers))

@@ -21,8 +21,8 @@ other one is left out, also the one that unigram models put before each text. So
 the ids of 大きい赤い丸. So have, together, the parts in which other programs tokenise a prompt with
 weights. CLIP's own tokenizer does as much: to it a space only ends a word.
 
-The ids are else the source's, shifted by the removed rows. For a tokenizer.json that always holds.
-A SentencePiece model can differ in these cases:
+Otherwise the ids are the source's, shifted by the removed rows. For a tokenizer.json that always
+holds. A SentencePiece model can differ in these cases:
 - ties: a repetitive text can have equally likely segmentations, and sentencepiece's float32 sums
   may choose another one than float64;
 - composition: a combining mark after a character that the normalizer expands (`㎏́`), or combining
@@ -49,7 +49,7 @@ from distill.tokenizer.unigram import SPACE, PieceKind, Unigram
 BOS_TOKEN, EOS_TOKEN, UNK_TOKEN = "<|startoftext|>", "<|endoftext|>", "<|unknown token|>"
 MODEL_MAX_LENGTH = 77  # positions of SDXL's text encoders
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-# \u30fc, the mark of a long vowel, is of no one script.
+# \u30fc, the mark of a long vowel, belongs to hiragana and katakana, so to neither class.
 SPACED_LETTER = r"[\p{L}&&[^\p{Han}\p{Hiragana}\p{Katakana}\x{30fc}]]"
 UNREAD_SPACES = {
     "type": "Split",
@@ -197,7 +197,8 @@ def _tokenizer_json(vocabulary: Vocabulary, model: Unigram) -> dict[str, Any]:
         {"Sequence": {"id": "A", "type_id": 0}},
         _special(EOS_TOKEN),
     )
-    cuts = [one for one in model.pre_tokenizers if one != UNREAD_SPACES]  # of a tokenizer of ours
+    # a source that is a tokenizer of ours has it already
+    cuts = [one for one in model.pre_tokenizers if one != UNREAD_SPACES]
     return {
         "version": "1.0",
         "truncation": None,

@@ -29,7 +29,7 @@ MOST_IN_LIST = 7
 # A whole pair this short is a phrase itself, such as a title or a tag.
 SHORT_EN, SHORT_TEXT = 30, 15
 LIST_IN_JOINED = 0.7  # else a second sentence
-# Of the phrases of a list, of the sentences beside one: any of these shares.
+# How probably a phrase of a list, or a sentence beside one, is in English: drawn for each prompt.
 LIST_IN_ENGLISH, SENTENCE_IN_ENGLISH = (0.0, 0.3, 0.7, 1.0), (0.0, 0.3)
 SEPARATORS = {"、": 9, ", ": 9, " ": 2}
 CLAUSE = re.compile(r"\s*[、，,]\s*")
@@ -137,7 +137,7 @@ def _phrases(pairs: Sequence[Text], units: Sequence[list[Unit]], draw: random.Ra
 def _joined(
     parts: Sequence[Text], draw: random.Random, in_english_of: Sequence[float] = LIST_IN_ENGLISH
 ) -> Text:
-    """Each part in English by a coin whose sides are the prompt's own."""
+    """Each part in English with one of these probabilities, the same for all parts of a prompt."""
     in_english = draw.choice(in_english_of)
     (separator,) = draw.choices(list(SEPARATORS), list(SEPARATORS.values()))
     read = [en if draw.random() < in_english else text for text, en in parts]

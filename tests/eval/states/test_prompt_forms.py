@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_pairs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from predictions import distances_of, drawn
 
 from configs.references import TOYWORLD_MODELS
@@ -52,6 +54,18 @@ def test_the_forms_of_toyworld(tmp_path: Path) -> None:
         )
         assert len(ja) == len(both) == len(en.split(", ")) == prompt_forms.IN_LIST
         assert both[::2] == ja[::2] and both[1::2] == en.split(", ")[1::2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("赤い丸を、aB1 é😀", max_size=20), seed=st.integers(0, 20))
+def test_no_word_of_a_script_with_spaces_is_cut(text: str, seed: int) -> None:
+    (found,) = prompt_variants.segmented([text], [None], seed, 3)
+    rest = iter(found)
+    for place, sign in enumerate(text):  # only spaces are added, none at an end or beside another
+        while (other := next(rest)) != sign:
+            assert other == " " and place > 0 and " " not in text[place - 1 : place + 1]
+            assert not (text[place - 1 : place + 1].isascii() and text[place].isalnum())
+    assert not list(rest)
 
 
 def test_a_gap_is_over_the_pairs_that_the_form_changes() -> None:
